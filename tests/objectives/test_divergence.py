@@ -1,0 +1,292 @@
+"""The facts of the loss family: identities, the table of gradients, extremes, other libraries."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cityblock, euclidean, jensenshannon
+from scipy.special import expit, log_softmax, logit
+from scipy.stats import chisquare, entropy
+from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
+
+from w2s_ray.objectives.divergence import LOSSES, loss
+
+GAMMA = 1e-3
+Array = NDArray[np.float64]
+
+# name -> c: the divergence is at least c * (total variation)². Pinsker and its relatives; with
+# them, "small" means "close", so a divergence cannot vanish anywhere but at s = w.
+AT_LEAST_SQUARED_TV = {
+    "forward_kl": 2.0,
+    "reverse_kl": 2.0,
+    "jeffreys": 4.0,
+    "jensen_shannon": 0.5,
+    "squared_hellinger": 0.5,
+    "pearson_chi2": 4.0,
+    "neyman_chi2": 4.0,
+    "total_variation": 1.0,
+}
+CLIPPED = {"reverse_kl", "reverse_ce", "jeffreys", "jensen_shannon", "pearson_chi2"}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def pair(z: ArrayLike) -> Tensor:
+    """A preference pair's logits (0, z), as float32."""
+    margin = torch.tensor(np.atleast_1d(z), dtype=torch.float32)
+    return torch.stack((torch.zeros_like(margin), margin), dim=-1)
+
+
+def two(w: ArrayLike) -> Tensor:
+    """A preference pair's label (1 - w, w), as float32."""
+    preferred = torch.tensor(np.atleast_1d(w), dtype=torch.float32)
+    return torch.stack((1 - preferred, preferred), dim=-1)
+
+
+def slope(name: str, logits: Tensor, soft_labels: Tensor, **parameters: float) -> Tensor:
+    logits = logits.detach().requires_grad_()
+    value = loss(name, logits, soft_labels, **parameters)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return gradient
+
+
+def clipped(w: Array) -> Array:
+    inside: Array = np.clip(w, GAMMA, 1 - GAMMA)
+    inside /= inside.sum()
+    return inside
+
+
+@st.composite
+def distributions(draw: st.DrawFn) -> tuple[Array, Array]:
+    """Logits (K,) and a label (K,) that may hold exact zeros, for K from 2 to 7."""
+    classes = draw(st.integers(2, 7))
+    numbers = st.floats(-6, 6, width=32)
+    logits = np.array(draw(st.lists(numbers, min_size=classes, max_size=classes)))
+    weights = st.one_of(st.just(0.0), st.floats(0.01, 1))
+    raw = np.array(draw(st.lists(weights, min_size=classes, max_size=classes).filter(any)))
+    return logits, raw / raw.sum()
+
+
+def by_other_libraries(name: str, logits: Array, w: Array) -> float:
+    """Each loss in float64 by scipy or torch.distributions, sharing no formula with ours."""
+    log_s = log_softmax(logits)
+    s, c = np.exp(log_s), clipped(w)
+    if name == "confidence_adaptive_ce":
+        name = "forward_ce" if np.abs(w - 1 / len(w)).max() >= 0.25 else "reverse_ce"
+    s_torch, c_torch = Categorical(torch.tensor(s)), Categorical(torch.tensor(c))
+    forward_ce, reverse_ce = entropy(w) + entropy(w, s), entropy(s) + entropy(s, c)
+    values: dict[str, object] = {
+        "forward_ce": forward_ce,
+        "forward_kl": entropy(w, s),
+        "reverse_kl": kl_divergence(s_torch, c_torch),
+        "reverse_ce": reverse_ce,
+        "jeffreys": kl_divergence(s_torch, c_torch) + kl_divergence(c_torch, s_torch),
+        "jensen_shannon": jensenshannon(s, c) ** 2,
+        "squared_hellinger": euclidean(np.sqrt(s), np.sqrt(w)) ** 2 / 2,
+        "pearson_chi2": chisquare(s, c).statistic,
+        "neyman_chi2": chisquare(w, s).statistic,
+        "total_variation": cityblock(s, w) / 2,
+        "symmetric_ce": forward_ce + 0.1 * reverse_ce,
+    }
+    return float(np.asarray(values[name]))
+
+
+# --- the table of K = 2 gradients, term by term as it is printed in the specification ---
+
+
+def _table(z: Array, w: Array) -> dict[str, Array]:
+    s = expit(z)
+    d, v, l_, m = s - w, s * (1 - s), logit(w), (s + w) / 2
+    return {
+        "forward_ce": d,
+        "forward_kl": d,
+        "reverse_kl": v * (z - l_),
+        "reverse_ce": -v * l_,
+        "jeffreys": d + v * (z - l_),
+        "jensen_shannon": 0.5 * v * (np.log(s / m) - np.log((1 - s) / (1 - m))),
+        "squared_hellinger": -0.5 * v * (np.sqrt(w / s) - np.sqrt((1 - w) / (1 - s))),
+        "pearson_chi2": 2 * d * v / (w * (1 - w)),
+        "neyman_chi2": 2 * d - d**2 * (1 - 2 * s) / v,
+        "total_variation": np.sign(d) * v,
+        "symmetric_ce": d - 0.1 * v * l_,
+        "confidence_adaptive_ce": np.where(np.abs(w - 0.5) >= 0.25, d, -v * l_),
+    }
+
+
+Definition = Callable[[Tensor, Tensor], Tensor]
+DEFINED: dict[str, Definition] = {
+    "forward_ce": lambda s, w: -(w * s.log()).sum(-1),
+    "forward_kl": lambda s, w: (w * (w / s).log()).sum(-1),
+    "reverse_kl": lambda s, w: (s * (s / w).log()).sum(-1),
+    "reverse_ce": lambda s, w: -(s * w.log()).sum(-1),
+    "jeffreys": lambda s, w: ((s - w) * (s / w).log()).sum(-1),
+    "jensen_shannon": lambda s, w: (
+        (s * (2 * s / (s + w)).log() + w * (2 * w / (s + w)).log()).sum(-1) / 2
+    ),
+    "squared_hellinger": lambda s, w: 1 - (s * w).sqrt().sum(-1),
+    "pearson_chi2": lambda s, w: ((s - w) ** 2 / w).sum(-1),
+    "neyman_chi2": lambda s, w: ((s - w) ** 2 / s).sum(-1),
+    "total_variation": lambda s, w: (s - w).abs().sum(-1) / 2,
+    "symmetric_ce": lambda s, w: -(w * s.log() + 0.1 * s * w.log()).sum(-1),
+    "confidence_adaptive_ce": lambda s, w: torch.where(
+        (w[:, 1] - 0.5).abs() >= 0.25, -(w * s.log()).sum(-1), -(s * w.log()).sum(-1)
+    ),
+}
+_draw = np.random.default_rng(0)
+Z = _draw.uniform(-8, 8, 2000).astype(np.float32).astype(np.float64)
+W = _draw.uniform(0.02, 0.98, 2000).astype(np.float32).astype(np.float64)
+
+
+@every_loss
+def test_gradient_is_the_tables_closed_form_and_float64_autograds(name: str) -> None:
+    closed = _table(Z, W)[name]
+    z = torch.tensor(Z, requires_grad=True)
+    s = torch.stack((torch.sigmoid(-z), torch.sigmoid(z)), dim=-1)
+    value = DEFINED[name](s, torch.tensor(np.stack((1 - W, W), axis=-1)))
+    (automatic,) = torch.autograd.grad(value.sum(), z)
+    np.testing.assert_allclose(automatic.numpy(), closed, rtol=1e-9, atol=1e-11)
+
+    ours = slope(name, pair(Z), two(W))
+    # Pearson divides the rounding of s - w (6e-8) by w, hence 5e-6.
+    np.testing.assert_allclose(ours[:, 1].numpy(), closed, rtol=2e-5, atol=5e-6)
+    torch.testing.assert_close(ours[:, 0], -ours[:, 1], rtol=2e-5, atol=5e-6)
+
+
+def test_why_reverse_losses_resist_flipped_labels_late_but_pull_harder_early() -> None:
+    late, early, flipped = pair(4.6), pair(0.0), two(0.01)
+
+    def pull(name: str, logits: Tensor) -> float:
+        return float(slope(name, logits, flipped)[0, 1])
+
+    assert pull("forward_ce", late) == pytest.approx(0.98, abs=5e-3)
+    assert pull("reverse_kl", late) == pytest.approx(0.091, abs=5e-4)
+    assert pull("reverse_ce", late) == pytest.approx(0.045, abs=5e-4)
+    assert pull("forward_ce", early) == pytest.approx(0.49, abs=5e-3)
+    assert pull("reverse_kl", early) == pytest.approx(1.15, abs=5e-3)
+    assert pull("reverse_ce", early) == pytest.approx(1.15, abs=5e-3)
+
+
+@pytest.mark.parametrize("name", AT_LEAST_SQUARED_TV)
+@given(case=distributions())
+@settings(max_examples=60, deadline=None)
+def test_a_divergence_is_zero_where_s_is_w_and_only_there(
+    name: str, case: tuple[Array, Array]
+) -> None:
+    logits, w = case
+    target = clipped(w) if name in CLIPPED else w
+    away = np.abs(np.exp(log_softmax(logits)) - target).sum() / 2
+    value = loss(name, torch.tensor(logits[None]), torch.tensor(w[None])).item()
+    assert value >= AT_LEAST_SQUARED_TV[name] * away**2 * (1 - 1e-4) - 3e-7
+
+    with np.errstate(divide="ignore"):
+        equal = torch.tensor(np.maximum(np.log(target), -1e4)[None], dtype=torch.float32)
+    labels = torch.tensor(w[None])
+    assert abs(loss(name, equal, labels).item()) < 1e-6
+    assert slope(name, equal, labels).abs().max() < 1e-5 or name == "total_variation"
+
+
+def test_reverse_ce_is_no_divergence_and_is_least_at_the_hard_guess() -> None:
+    w = two(0.7)
+    at_w = loss("reverse_ce", pair(math.log(0.7 / 0.3)), w)
+    hard = loss("reverse_ce", pair(50.0), w)
+    assert 0 < hard < at_w
+    assert (slope("reverse_ce", pair(np.linspace(-9, 9, 99)), w)[:, 1] < 0).all()
+
+
+@every_loss
+@given(z=st.floats(-1e4, 1e4, width=32), w=st.floats(0, 1, width=32))
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_a_pair_does_not_matter(name: str, z: float, w: float) -> None:
+    this, turned = loss(name, pair(z), two(w)), loss(name, pair(-z), two(w).flip(-1))
+    torch.testing.assert_close(this, turned, rtol=1e-5, atol=1e-6)
+    here, there = slope(name, pair(z), two(w)), slope(name, pair(-z), two(w).flip(-1))
+    torch.testing.assert_close(here, there.flip(-1), rtol=1e-4, atol=1e-6)
+
+
+@given(case=distributions())
+@settings(max_examples=60, deadline=None)
+def test_forward_kl_has_forward_ces_gradient_bit_for_bit_at_hard_labels_too(
+    case: tuple[Array, Array],
+) -> None:
+    logits, w = torch.tensor(case[0][None]), torch.tensor(case[1][None])
+    assert torch.equal(slope("forward_ce", logits, w), slope("forward_kl", logits, w))
+    entropy_w = loss("forward_ce", logits, w) - loss("forward_kl", logits, w)
+    assert entropy_w.item() == pytest.approx(entropy(case[1]), abs=1e-5)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_value_and_gradient_are_finite_at_the_extremes(
+    name: str, dtype: torch.dtype, classes: int
+) -> None:
+    sizes = torch.tensor([-1e4, -104.0, -88.8, -30.0, -1.0, 0.0, 1.0, 30.0, 88.8, 104.0, 1e4])
+    logits = torch.cartesian_prod(*[sizes] * 2)
+    logits = torch.nn.functional.pad(logits, (0, classes - 2))
+    one = torch.eye(classes)
+    tiny = torch.tensor([1e-45, 1e-20, 1e-7]).reshape(-1, 1)
+    labels = torch.cat((one, one.mean(0, keepdim=True), tiny * one[1] + (1 - tiny) * one[0]))
+    rows = logits.repeat_interleave(len(labels), dim=0).to(dtype)
+    targets = labels.repeat(len(logits), 1).to(dtype)
+    value, gradient = loss(name, rows, targets), slope(name, rows, targets)
+    assert (value.dtype, gradient.dtype) == (torch.float32, dtype)
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()
+    assert gradient.float().square().sum().isfinite(), "Adam keeps squares, clipping their sum"
+
+
+def test_neyman_goes_on_along_its_tangent_without_a_jump_and_never_flattens() -> None:
+    """The change is where w/s = 1e12, so at z = -27.6; a step of 0.01 moves both by 1 %."""
+    z = np.linspace(-60.0, 0.0, 6001)
+    value = loss("neyman_chi2", pair(z), two(1.0)).double()
+    gradient = slope("neyman_chi2", pair(z), two(1.0))[:, 1].double()
+    assert (value.diff() <= 0).all()
+    assert (gradient < 0).all()
+    change = (z[:-1] < -27) & (z[:-1] > -28)
+    assert (value.diff() / value[:-1]).abs()[change].max() < 0.011
+    assert (gradient.diff() / gradient[:-1]).abs()[change].max() < 0.011
+    far = slope("neyman_chi2", pair([-100.0, -1000.0, -1e4]), two(1.0))[:, 1]
+    torch.testing.assert_close(far, torch.full((3,), -1e12), rtol=1e-5, atol=0)
+    below = loss("neyman_chi2", pair(-27.0), two(1.0)).item()
+    assert below == pytest.approx(math.exp(27.0), rel=1e-4), "(s - 1)²/s + s² / (1 - s)"
+
+
+def test_labels_are_constants_and_leading_shapes_are_free() -> None:
+    logits, labels = torch.randn(3, 4, 5), torch.rand(3, 4, 5).softmax(-1).requires_grad_()
+    for name in LOSSES:
+        value = loss(name, logits.requires_grad_(), labels)
+        flat = loss(name, logits.reshape(12, 5), labels.reshape(12, 5))
+        assert torch.equal(value.flatten(), flat)
+        (into_labels,) = torch.autograd.grad(value.sum(), labels, allow_unused=True)
+        assert into_labels is None
+
+
+def test_parameters_and_clip_count() -> None:
+    logits, w = pair([-1.0, 2.0]), two([0.02, 0.6])
+    forward, reverse = loss("forward_ce", logits, w), loss("reverse_ce", logits, w)
+    torch.testing.assert_close(loss("symmetric_ce", logits, w), forward + 0.1 * reverse)
+    torch.testing.assert_close(
+        loss("symmetric_ce", logits, w, a=2.0, b=3), 2 * forward + 3 * reverse
+    )
+    assert torch.equal(loss("confidence_adaptive_ce", logits, w, c=0.0), forward)
+    assert torch.equal(loss("confidence_adaptive_ce", logits, w, c=0.51), reverse)
+    for name in LOSSES:
+        moved = loss(name, logits, w, label_clip=0.1) != loss(name, logits, w)
+        depends = name in CLIPPED | {"symmetric_ce"}
+        assert moved.tolist() == [depends, False], "only a label outside of the clip moves"
+
+
+def test_mistakes_are_named() -> None:
+    logits, w = pair(0.0), two(0.5)
+    with pytest.raises(ValueError, match="'kl' is not one of forward_ce"):
+        loss("kl", logits, w)
+    with pytest.raises(ValueError, match="no parameter a"):
+        loss("forward_ce", logits, w, a=1.0)
+    for gamma in (0.0, 0.5, -1.0, math.nan):
+        with pytest.raises(ValueError, match="label_clip"):
+            loss("reverse_kl", logits, w, label_clip=gamma)

@@ -1,0 +1,61 @@
+"""Scores against scikit-learn, and the identities that tie them together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+
+from w2s_ray.steps import metrics
+
+
+def predictions(seed, n, k, scale=2.0):
+    rng = np.random.default_rng(seed)
+    probs = metrics.softmax(rng.normal(scale=scale, size=(n, k)).astype(np.float32))
+    return probs, rng.integers(0, k, n)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_agrees_with_scikit_learn(seed, k):
+    probs, labels = predictions(seed, 60, k)
+    labels[:k] = np.arange(k)  # every class is there
+    assert metrics.accuracy(probs, labels) == accuracy_score(labels, probs.argmax(1))
+    assert metrics.cross_entropy(probs, labels, 1e-12) == pytest.approx(log_loss(labels, probs))
+    theirs = roc_auc_score(labels, probs[:, 1] if k == 2 else probs, multi_class="ovr")
+    assert metrics.auroc(probs, labels) == pytest.approx(theirs)
+
+
+def test_a_model_that_cannot_tell_scores_one_half():
+    probs, labels = np.full((10, 2), 0.5), np.array([1] * 7 + [0] * 3)
+    assert metrics.accuracy(probs, labels) == 0.5
+    assert metrics.auroc(probs, labels) == 0.5
+
+
+def test_auroc_of_a_single_class_is_missing_not_zero():
+    assert metrics.auroc(np.full((3, 2), 0.5), np.ones(3, dtype=np.int64)) is None
+
+
+def test_calibration_error_of_a_model_that_knows_its_odds():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1.0, 200_000)
+    probs = np.stack([p, 1 - p], axis=1)
+    labels = (rng.uniform(size=len(p)) > p).astype(np.int64)
+    assert metrics.calibration_error(probs, labels) < 0.01
+    assert metrics.calibration_error(probs, 1 - labels) == pytest.approx(0.5, abs=0.01)
+
+
+def test_divergence_is_zero_only_of_equals_and_direction_matters():
+    left, _ = predictions(1, 50, 2)
+    right, _ = predictions(2, 50, 2)
+    assert metrics.divergence(left, left, 1e-3) == 0.0
+    forward, reverse = (
+        metrics.divergence(left, right, 1e-3),
+        metrics.divergence(right, left, 1e-3),
+    )
+    assert forward > 0 and reverse > 0 and forward != reverse
+
+
+def test_clipping_bounds_what_one_row_can_cost():
+    probs, labels = np.array([[1.0, 0.0]]), np.array([1])
+    assert metrics.cross_entropy(probs, labels, 1e-3) == pytest.approx(-np.log(1e-3))

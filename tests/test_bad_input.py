@@ -1,0 +1,78 @@
+"""Every mistake a user can make is one line, exit code 2, before any work is spent."""
+
+import json
+
+import pytest
+
+from tests.conftest import TINY_MODEL, tiny_config
+from w2s_ray.study import main
+
+
+def refused(spec, capsys):
+    """The one line told for a spec that must be refused, with nothing left in the store."""
+    assert main([str(spec), "--local"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told and "Traceback" not in told
+    assert not list(spec.parent.glob("store/*/*"))
+    return told
+
+
+def test_wrong_loss_name(write_spec, capsys):
+    told = refused(write_spec(grid__loss=["forward_kl", "revers_kl"]), capsys)
+    assert "study.yaml:" in told and "revers_kl" in told and "did you mean 'reverse_kl'" in told
+
+
+def test_negative_noise_ratio(write_spec, capsys):
+    told = refused(write_spec(grid__noise_ratio=[0.0, -0.1]), capsys)
+    assert "noise_ratio" in told and "-0.1" in told and "study.yaml:" in told
+
+
+def test_duplicate_cell(write_spec, capsys):
+    told = refused(write_spec(grid__seed=[0, 1, 0]), capsys)
+    assert "study.yaml:" in told and "seed" in told
+
+
+def test_two_names_for_one_model_make_a_duplicate_cell(write_spec, capsys):
+    models = {name: {**TINY_MODEL, "config": tiny_config(16)} for name in ("a", "b", "c")}
+    told = refused(write_spec(models=models, grid__pair=[["a", "b"], ["a", "c"]]), capsys)
+    assert "two cells compute the same" in told and "'b'" in told and "'c'" in told
+
+
+def test_missing_file(write_spec, capsys):
+    splits = {name: f"{name}.jsonl" for name in ("ground_truth", "weak", "test")}
+    data = {"pairs": {"kind": "preference", "splits": splits}}
+    told = refused(write_spec(data=data), capsys)
+    assert "ground_truth.jsonl" in told and "study.yaml:" in told
+
+
+def test_row_without_chosen(write_spec, tmp_path, capsys):
+    good = {"prompt": "p", "chosen": "yes", "rejected": "no"}
+    for name in ("ground_truth", "weak", "test"):
+        rows = [{**good, "prompt": f"{name} {n}"} for n in range(20)]
+        if name == "weak":
+            rows[6] = {"prompt": "p", "choosen": "yes", "rejected": "no"}
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = {name: f"{name}.jsonl" for name in ("ground_truth", "weak", "test")}
+    data = {"pairs": {"kind": "preference", "splits": splits}}
+    assert main([str(write_spec(data=data)), "--local"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "weak.jsonl:7" in told and "did you mean 'choosen'" in told and "\n" not in told
+
+
+@pytest.mark.parametrize("content", [None, "{}", "not json"])
+def test_unreadable_model(write_spec, tmp_path, capsys, content):
+    folder = tmp_path / "broken-model"
+    folder.mkdir()
+    if content is not None:
+        (folder / "config.json").write_text(content)
+    models = {
+        "small": {**TINY_MODEL, "config": tiny_config(16)},
+        "large": {"source": "./broken-model"},
+    }
+    told = refused(write_spec(models=models), capsys)
+    assert "broken-model" in told
+
+
+def test_spec_that_is_not_there(tmp_path, capsys):
+    assert main([str(tmp_path / "nothing.yaml")]) == 2
+    assert "nothing.yaml" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""The command, end to end, on random models and generated pairs: what a researcher sees."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from w2s_ray.study import main
+
+
+def test_a_study_runs_and_run_again_does_nothing(write_spec, tmp_path, capsys):
+    spec = write_spec()
+    assert main([str(spec), "--local"]) == 0
+    first = capsys.readouterr().out
+    assert "student accuracy %" in first and "reverse_kl" in first and "noise 0.25" in first
+    results = pq.read_table(tmp_path / "store/results").to_pylist()
+    assert len(results) == 4 == len({row["key"] for row in results})
+    assert {row["status"] for row in results} == {"done"}
+    assert all(0 <= row["student_accuracy"] <= 1 and row["seconds"] > 0 for row in results)
+
+    assert main([str(spec), "--local"]) == 0
+    assert "0 steps to do" in capsys.readouterr().out
+
+
+def test_results_are_rebuilt_from_the_store_byte_for_byte(write_spec, tmp_path):
+    spec = write_spec()
+    assert main([str(spec), "--local"]) == 0
+    tables = [tmp_path / "store" / kind / "tiny.parquet" for kind in ("results", "predictions")]
+    before = [path.read_bytes() for path in tables]
+    for path in tables:
+        path.unlink()
+    assert main([str(spec), "--local"]) == 0
+    assert [path.read_bytes() for path in tables] == before
+
+
+def test_predictions_hold_one_row_for_each_test_row_and_model(write_spec, tmp_path):
+    assert main([str(write_spec()), "--local"]) == 0
+    rows = pq.read_table(tmp_path / "store/predictions").to_pylist()
+    assert len(rows) == 32 * (1 + 1 + 4)
+    assert len({(row["key"], row["row_id"]) for row in rows}) == len(rows)
+    assert {row["model_role"] for row in rows} == {"weak", "ceiling", "student"}
+
+
+def test_plan_tells_what_will_be_done_and_what_sharing_saves(write_spec, capsys):
+    spec = write_spec()
+    assert main([str(spec), "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["cells"] == 4
+    assert plan["steps"] == {
+        "prepare": 1, "features": 2, "weak": 1, "label": 1, "ceiling": 1, "student": 4,
+        "evaluate": 6,
+    }  # fmt: skip
+    assert (plan["done"], plan["todo"]) == (0, 16)
+    # alone, a cell needs its 4 + 2 + … steps: rows, both features, weak, label, student, and its
+    # evaluation; the ceiling and the two other evaluations come on top
+    assert plan["naive_steps"] == 4 * 10
+    assert plan["flops"] > 0
+
+
+def test_only_what_is_missing_runs_when_the_grid_grows(write_spec, capsys):
+    assert main([str(write_spec()), "--local"]) == 0
+    grown = write_spec(grid__seed=[0], grid__loss=["forward_kl", "reverse_kl", "jeffreys"])
+    capsys.readouterr()
+    assert main([str(grown), "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["todo_by_kind"] == {"student": 2, "evaluate": 2}
+
+
+def test_a_failed_cell_stops_nothing_else_and_is_in_the_results(write_spec, tmp_path, capsys):
+    spec = write_spec(
+        grid__trainable=["full"],
+        grid__include=[{"learning_rate": [1e30], "loss": ["forward_kl"], "noise_ratio": [0.0]}],
+    )
+    assert main([str(spec), "--local"]) == 1
+    assert "failed: student" in capsys.readouterr().out
+    rows = pq.read_table(tmp_path / "store/results").to_pylist()
+    failed = [row for row in rows if row["status"] != "done"]
+    assert len(rows) == 5 and len(failed) == 1
+    assert "loss is" in failed[0]["error"] and failed[0]["student_accuracy"] is None
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora"])
+def test_models_train_whole_or_by_adapters(write_spec, tmp_path, trainable):
+    spec = write_spec(
+        grid__trainable=[trainable], grid__loss=["reverse_kl"], grid__noise_ratio=[0.0]
+    )
+    assert main([str(spec), "--local"]) == 0
+    (row,) = pq.read_table(tmp_path / "store/results").to_pylist()
+    assert row["tokens"] > 0 and row["peak_memory_bytes"] > 0
+
+
+def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_path):
+    spec = write_spec(grid__seed=list(range(40)))
+    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("store/student/*/record.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, told = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "same command goes on" in told and "Traceback" not in told
+    kept = len(list(tmp_path.glob("store/student/*/record.json")))
+    assert kept > 0
+    assert not list(tmp_path.glob("store/*/.tmp*"))

@@ -1,0 +1,148 @@
+"""What steps need of a cluster, and whether they fit.
+
+Tune, Train and Data each wait in silence for resources that will never come. So the sums are done
+here: a plan that cannot be placed is refused before anything starts, and a step is handed out only
+when its processes fit beside those that run.
+
+All one-process steps of a run get one shape, the largest any of them asks for. Warm actors can
+then serve every such step; with two shapes Tune would end an actor of one to start the other, and
+its loaded models with it. Only the workers' own processes are counted: the trial that starts a
+worker group and the tasks that feed it reserve no CPU (see ``launch``), hence cannot deadlock.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray._private.state import state as cluster_state
+
+from w2s_ray.errors import InputError
+from w2s_ray.plan.graph import Step
+
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head node
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """``workers`` processes, each with its CPUs and GPUs; fractions share a device."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+    @property
+    def process(self) -> dict[str, float]:
+        """Ray resources of one process."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        each = " each" if self.workers > 1 else ""
+        return f"{self.workers} process{'es' * (self.workers > 1)} with {self.cpus:g} CPU{gpus}{each}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine, there or to be started by an autoscaler."""
+
+    cpus: float
+    gpus: float
+
+
+def needs(steps: Mapping[str, Step]) -> dict[str, Need]:
+    """What each step needs, by key."""
+    workers = {key: int(step.execution.get("workers", 1)) for key, step in steps.items()}
+    cpus = {key: float(step.execution.get("cpus_per_worker", 1.0)) for key, step in steps.items()}
+    gpus = {key: float(step.execution.get("gpus_per_worker", 0.0)) for key, step in steps.items()}
+    alone = [key for key in steps if workers[key] == 1]
+    shape = Need(1, max((cpus[k] for k in alone), default=1.0), max((gpus[k] for k in alone), default=0.0))
+    return {
+        key: shape if workers[key] == 1 else Need(workers[key], cpus[key], gpus[key])
+        for key in steps
+    }
+
+
+def fits(wanted: Iterable[Need], nodes: Sequence[Node]) -> bool:
+    """Whether all these needs can be placed at once: the largest first, each where least is left."""
+    free = [[node.gpus, node.cpus] for node in nodes]
+    for need in sorted(wanted, key=lambda need: (need.gpus, need.cpus), reverse=True):
+        for _ in range(need.workers):
+            places = [
+                place
+                for place in free
+                if place[0] + TOLERANCE >= need.gpus and place[1] + TOLERANCE >= need.cpus
+            ]
+            if not places:
+                return False
+            place = min(places)
+            place[0] -= need.gpus
+            place[1] -= need.cpus
+    return True
+
+
+def most_at_once(wanted: Iterable[Need], nodes: Sequence[Node]) -> int:
+    """How many of these needs, the smallest first, can be placed at once."""
+    placed: list[Need] = []
+    for need in sorted(wanted, key=lambda need: need.workers * (need.gpus + need.cpus)):
+        if not fits([*placed, need], nodes):
+            break
+        placed.append(need)
+    return len(placed)
+
+
+def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None:
+    """
+    Raises:
+        InputError: a step fits the cluster at no time, not even alone.
+    """
+    known: dict[Need, bool] = {}
+    for key, need in needs(steps).items():
+        if not known.setdefault(need, fits([need], nodes)):
+            step = steps[key]
+            raise InputError(
+                f"execution: the step {step.kind} {step.slug} needs {need}, and the cluster has "
+                f"{_describe(nodes)}; lower workers, cpus_per_worker or gpus_per_worker, or add "
+                "machines"
+            )
+
+
+def cluster_nodes() -> list[Node]:
+    """The machines of the connected cluster, and those that its autoscaler may still start.
+
+    Machines that it has started already may be counted twice; a trial then waits a little for
+    resources that are in use, which does no harm.
+    """
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [
+        Node(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+        for resources in [*alive, *_startable(_node_types())]
+    ]
+
+
+def _node_types() -> list[tuple[Mapping[str, Any], int]]:
+    """(resources of one machine, largest number of them) of each type that can be started."""
+    config = cluster_state.get_cluster_config()  # reported by KubeRay and hosted autoscalers
+    if config is not None and config.node_group_configs:
+        return [
+            (group.resources, group.max_count if group.max_count >= 0 else 1000)
+            for group in config.node_group_configs
+        ]
+    path = BOOTSTRAP.expanduser()
+    if not path.exists():
+        return []
+    types = yaml.safe_load(path.read_text()).get("available_node_types", {})
+    return [(kind.get("resources", {}), kind.get("max_workers", 0)) for kind in types.values()]
+
+
+def _startable(types: Iterable[tuple[Mapping[str, Any], int]]) -> list[Mapping[str, Any]]:
+    return [resources for resources, count in types for _ in range(count)]
+
+
+def _describe(nodes: Sequence[Node]) -> str:
+    machines = f"{len(nodes)} machine{'s' * (len(nodes) != 1)}"
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return f"{cpus:g} CPU and {gpus:g} GPU on {machines}"

@@ -1,0 +1,1 @@
+"""What a researcher sees on the terminal while planning and waiting. Draws; decides nothing."""

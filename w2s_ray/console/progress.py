@@ -1,0 +1,127 @@
+"""Progress of a study: steps done, running, waiting, failed, and the time left.
+
+On a terminal it is a live display; elsewhere (CI, a log file) only failures are printed.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from w2s_ray.plan.graph import Step
+
+
+class ProgressDisplay:
+    """Takes the events of a run; safe to call from any thread that the run uses.
+
+    Args:
+        todo: the steps of this run.
+        already_done: steps found finished in the store.
+    """
+
+    def __init__(self, todo: Mapping[str, Step], already_done: int, console: Console) -> None:
+        self._todo = todo
+        self._already_done = already_done
+        self._console = console
+        self._remaining = Counter(step.kind for step in todo.values())
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._running: dict[str, tuple[Step, float, dict[str, Any]]] = {}
+        self.done = 0
+        self.failed: dict[str, str] = {}
+        self.blocked: set[str] = set()
+        self._live = Live(
+            get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and len(self._todo):
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: str, step: Step, numbers: dict[str, Any]) -> None:
+        if event == "started":
+            self._running[step.key] = (step, time.monotonic(), {})
+            return
+        if event == "progress":
+            if step.key in self._running:
+                self._running[step.key][2].update(numbers)
+            return
+        _, started, _ = self._running.pop(step.key, (step, time.monotonic(), {}))
+        self._remaining[step.kind] -= 1
+        if event == "done":
+            self.done += 1
+            self._seconds[step.kind].append(time.monotonic() - started)
+            return
+        self.failed[step.key] = numbers["error"]
+        self.blocked |= _descendants(step.key, self._todo)
+        self._console.print(
+            f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    @property
+    def time_left(self) -> str:
+        """From the mean time of finished steps of each kind; ``≥`` while a kind is unknown."""
+        seconds = 0.0
+        unknown = False
+        for kind, count in self._remaining.items():
+            known = self._seconds[kind]
+            unknown = unknown or (count > 0 and not known)
+            seconds += count * sum(known) / len(known) if known else 0.0
+        seconds /= max(1, len(self._running))
+        minutes, rest = divmod(int(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{'≥ ' if unknown else ''}{hours}:{minutes:02}:{rest:02}"
+
+    def _draw(self) -> Group:
+        waiting = len(self._todo) - self.done - len(self.failed) - len(self.blocked)
+        waiting -= len(self._running)
+        head = Text.assemble(
+            (f"{self.done}/{len(self._todo)} steps done", "bold green"),
+            f"  {len(self._running)} running  {waiting} waiting  ",
+            (f"{len(self.failed)} failed", "red" if self.failed else ""),
+            f" ({len(self.blocked)} blocked)" if self.blocked else "",
+            f"  {self._already_done} from the store  time left {self.time_left}",
+        )
+        table = Table.grid(padding=(0, 2))
+        for step, started, numbers in list(self._running.values()):
+            share = ""
+            if numbers.get("steps"):
+                share = f"{numbers['step']}/{numbers['steps']} {numbers.get('unit', 'steps')}"
+            loss = f"loss {numbers['loss']:.4f}" if "loss" in numbers else ""
+            rate = numbers.get("tokens_per_second")
+            table.add_row(
+                step.kind,
+                step.slug,
+                share,
+                loss,
+                f"{rate:.0f} tokens/s" if rate else "",
+                f"{time.monotonic() - started:.0f} s",
+            )
+        return Group(head, table)
+
+
+def _descendants(key: str, todo: Mapping[str, Step]) -> set[str]:
+    """All that rests on ``key``; ``todo`` holds inputs before what uses them."""
+    below = {key}
+    for step in todo.values():
+        if not below.isdisjoint(step.inputs.values()):
+            below.add(step.key)
+    return below - {key}

@@ -1,0 +1,176 @@
+"""A model spec turned into a backbone: the transformer blocks without a head, ready to train.
+
+Whatever the source (Hub, folder, GGUF file, package, random weights), the result is alike: the
+first ``num_layers`` blocks and the final norm, dropout off in every mode, SDPA attention, no cache.
+No code of a model repository is ever run. The global random state is left alone, so that what is
+loaded cannot change what is drawn afterwards.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from w2s_ray.errors import InputError
+from w2s_ray.models.gguf import unpacked
+from w2s_ray.models.tokenizer import first_line, load_tokenizer
+from w2s_ray.plan.architecture import shape, untrained_config
+from w2s_ray.plan.untrained import ARCHITECTURES
+from w2s_ray.plan.weights import hub_id, local_path
+from w2s_ray.spec.schema import ModelSpec
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded model.
+
+    Attributes:
+        module: gives ``last_hidden_state`` (rows, T, H), after the final norm.
+        tokenizer: with a pad token.
+        hidden_size: H.
+        layers: blocks in ``module``.
+    """
+
+    module: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    hidden_size: int
+    layers: int
+
+
+def load_backbone(
+    model: ModelSpec, precision: str, device: torch.device | str | None = None
+) -> Backbone:
+    """Loads weights and tokenizer.
+
+    Args:
+        model: what to load.
+        precision: "bf16" or "fp32", of the weights; random weights are drawn in fp32 first.
+        device: where to; None: the GPU if this process sees one, else the CPU.
+
+    Raises:
+        InputError: unreadable or unsupported model, or a Hub that cannot be reached.
+    """
+    shape(model)
+    dtype = PRECISIONS[precision]
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        module = _untrained(model, dtype) if model.source is None else _pretrained(model, dtype)
+        tokenizer = load_tokenizer(model)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    module.to(device)  # type: ignore[arg-type]
+    config = module.config
+    return Backbone(module.train(), tokenizer, config.hidden_size, config.num_hidden_layers)
+
+
+def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+    """All blocks are drawn, then cut, so that the first k are those of the whole model."""
+    assert model.architecture is not None
+    try:
+        config = AutoConfig.for_model(model.architecture, **untrained_config(model))
+        _settle(config)
+        config._attn_implementation = "sdpa"
+        torch.default_generator.manual_seed(model.init_seed)
+        module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"model init: random, {model.architecture}: config refused: {first_line(error)}"
+        ) from error
+    if model.num_layers is not None:
+        _first_blocks(config, model.num_layers)
+        blocks = module.h if model.architecture == "gpt2" else module.layers
+        assert isinstance(blocks, nn.ModuleList)
+        del blocks[model.num_layers :]
+    for parameter in module.parameters():  # not .to(dtype): rotary frequencies stay in fp32
+        parameter.data = parameter.data.to(dtype)
+    return module
+
+
+def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+    assert model.source is not None
+    name = hub_id(model.source)
+    place: str | Path
+    if name is not None:
+        place = name
+    else:
+        place = local_path(model.source)
+        place = unpacked(place) if place.is_file() else place
+    revision = model.revision or "main"
+    try:
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        if config.model_type not in ARCHITECTURES:
+            raise InputError(
+                f"model {model.source}: architecture {config.model_type} is not supported, "
+                f"expected one of {', '.join(ARCHITECTURES)}"
+            )
+        _settle(config)
+        if model.num_layers is not None:
+            if model.num_layers > config.num_hidden_layers:
+                raise InputError(
+                    f"model {model.source}: num_layers: {model.num_layers}, "
+                    f"it has {config.num_hidden_layers}"
+                )
+            _first_blocks(config, model.num_layers)
+        module, report = AutoModel.from_pretrained(
+            place,
+            revision=revision,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        where = "not in the local cache, or the Hub did not answer" if name else "not readable"
+        raise InputError(f"model {model.source}: {where}: {first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InputError(
+            f"model {model.source}: {len(missing)} weights are missing, the first is {missing[0]}"
+        )
+    loaded: PreTrainedModel = module
+    return loaded
+
+
+def _settle(config: PreTrainedConfig) -> None:
+    """Dropout off, no cache, no token that is special (a padding embedding would not train)."""
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, int | float):
+            setattr(config, name, 0.0)
+    config.use_cache = False
+    config.pad_token_id = None
+
+
+def _first_blocks(config: PreTrainedConfig, count: int) -> None:
+    config.num_hidden_layers = count
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:count]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no load reports: blocks and heads are left out on purpose."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

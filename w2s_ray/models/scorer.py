@@ -1,0 +1,122 @@
+"""From a backbone and texts to logits, and the same head on features that are already there.
+
+The readout is the hidden state of the last real token, found by lengths: token 0 is "!" in the
+GPT-2 and Qwen vocabularies, so no token id may mean "padding". Padding stands on the right, where
+a causal model cannot see it; hence no attention mask is passed, and attention keeps its fast causal
+kernel. Only the rows that are read out are turned to fp32.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+INIT_STD = 0.02
+
+
+def readout(backbone: nn.Module, input_ids: Tensor, lengths: Tensor) -> Tensor:
+    """Last hidden states (rows, H) float32 at ``lengths - 1``.
+
+    Args:
+        backbone: causal model with ``last_hidden_state`` in its output.
+        input_ids: (rows, T) int64, padded on the right with anything.
+        lengths: (rows,) int64, real tokens; an empty text reads its first pad token.
+    """
+    states: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
+    last = (lengths - 1).clamp_min(0)
+    return states[torch.arange(len(last), device=last.device), last].float()
+
+
+class Head(nn.Module):
+    """One reward without bias for pairs, K logits with bias for classes; float32, at zero.
+
+    Args:
+        hidden_size: H.
+        num_classes: K; 2 for pairs.
+        per_row: texts of a row, m: 2 for pairs, 1 for classification.
+    """
+
+    def __init__(self, hidden_size: int, num_classes: int, per_row: int) -> None:
+        super().__init__()
+        assert (per_row, num_classes) == (2, 2) or (per_row == 1 and num_classes >= 2)
+        outputs = 1 if per_row == 2 else num_classes
+        self.per_row = per_row
+        self.weight = nn.Parameter(torch.zeros(outputs, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if per_row == 1 else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(b·m, H) float32 → (b, K) float32; of a pair (A, B): (0, r(A) − r(B))."""
+        bias = None if self.bias is None else self.bias.float()
+        outputs = nn.functional.linear(states, self.weight.float(), bias)
+        if self.per_row == 1:
+            return outputs
+        rewards = outputs.view(-1, 2)
+        margin = rewards[:, 0] - rewards[:, 1]
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+class Scorer(nn.Module):
+    """Backbone and head.
+
+    Args:
+        backbone: causal model, bf16 or fp32.
+        hidden_size, num_classes, per_row: as for ``Head``.
+        seed: of the head's initial weights, N(0, 0.02²); its bias starts at 0.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_size: int,
+        num_classes: int,
+        per_row: int,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = Head(hidden_size, num_classes, per_row)
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.head.weight, std=INIT_STD, generator=generator)
+        self.head.to(next(backbone.parameters()).device)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (b, K) float32; rows i·m … i·m+m−1 of (b·m, T) belong to example i."""
+        logits: Tensor = self.head(readout(self.backbone, input_ids, lengths))
+        return logits
+
+
+class LinearScorer(nn.Module):
+    """The head alone, on frozen features; it starts at zero, where every row is undecided."""
+
+    def __init__(self, hidden_size: int, num_classes: int, per_row: int) -> None:
+        super().__init__()
+        self.head = Head(hidden_size, num_classes, per_row)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], per_row: int) -> Self:
+        """The scorer whose ``state_dict`` (or ``Scorer``'s trained head) is ``state``."""
+        outputs, hidden_size = state["head.weight"].shape
+        scorer = cls(hidden_size, max(outputs, 2), per_row)
+        scorer.load_state_dict(dict(state))
+        return scorer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(b, m, H) float32 → (b, K) float32."""
+        logits: Tensor = self.head(features.flatten(0, 1))
+        return logits
+
+    @torch.no_grad()
+    def fold(self, mean: Tensor, scale: Tensor) -> Self:
+        """The scorer that gives on raw features x what this one gives on (x − mean) / scale.
+
+        For pairs the mean cancels in r(A) − r(B), so only the scale enters.
+
+        Args:
+            mean, scale: (H,) float32.
+        """
+        folded = {"head.weight": self.head.weight / scale}
+        if self.head.bias is not None:
+            folded["head.bias"] = self.head.bias - folded["head.weight"] @ mean
+        return type(self).from_state(folded, self.head.per_row)

@@ -1,0 +1,74 @@
+"""Tokenizers by source, and one of bytes that needs no download.
+
+Every tokenizer has a pad token, because batches are rectangles; no code may look for it, since
+its id may be that of a real token (lengths find the readout).
+"""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from w2s_ray.errors import InputError
+from w2s_ray.models.gguf import unpacked
+from w2s_ray.plan.weights import hub_id, local_path
+from w2s_ray.spec.schema import ModelSpec
+
+PAD = "<pad>"
+
+
+def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerFast:
+    """The model's tokenizer; ``pad_token_id`` is set.
+
+    Raises:
+        InputError: it cannot be read, or the Hub cannot be reached.
+    """
+    if model.source is not None:
+        return _from_source(model.source, model.revision)
+    return bytes_tokenizer() if model.tokenizer == "bytes" else _from_source(model.tokenizer, None)
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """The UTF-8 bytes of a text: ids 0–255; 256 pads and is never made from a text."""
+    alphabet = _spelling()
+    vocabulary = {character: byte for byte, character in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, PAD: 256}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.encode_special_tokens = True
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD)  # type: ignore[no-untyped-call]
+
+
+def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
+    name = hub_id(source)
+    place: str | Path
+    if name is not None:
+        place = name
+    else:
+        place = local_path(source)
+        place = unpacked(place) if place.is_file() else place
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision or "main")
+    except (OSError, ValueError) as error:
+        raise InputError(f"tokenizer {source}: cannot be loaded: {first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"tokenizer {source}: expected one with a tokenizer.json")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = (
+            tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+        )
+    return tokenizer
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of an error, without its advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _spelling() -> list[str]:
+    """The character by which byte-level models write each byte, by byte (GPT-2's table)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    characters = {byte: chr(byte) for byte in printable}
+    characters |= {byte: chr(256 + position) for position, byte in enumerate(others)}
+    return [characters[byte] for byte in range(256)]

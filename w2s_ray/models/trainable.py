@@ -1,0 +1,81 @@
+"""Which parameters of a scorer are trained, and their state, which is all that must be stored."""
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+
+from w2s_ray.models.scorer import Scorer
+from w2s_ray.spec.schema import Lora
+
+
+def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list[nn.Parameter]:
+    """Freezes what is not trained; puts adapters into the backbone for "lora".
+
+    Args:
+        scorer: changed in place.
+        trainable: "full", "last_layer" (the head) or "lora" (adapters and head).
+        lora: rank, alpha and the modules that get adapters.
+        seed: of the adapters' first factor; the second starts at 0, so nothing changes at first.
+
+    Returns:
+        The parameters to train, in the order of ``scorer.named_parameters()``.
+    """
+    assert trainable in ("full", "last_layer", "lora")
+    scorer.backbone.requires_grad_(trainable == "full")
+    if trainable == "lora":
+        _inject(scorer.backbone, lora, seed)
+    scorer.head.requires_grad_(True)
+    return [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+
+
+def trainable_state(scorer: Scorer) -> dict[str, Tensor]:
+    """Copies of the trained parameters by name, on the CPU, in their own dtype."""
+    return {
+        name: parameter.detach().to("cpu", copy=True).contiguous()
+        for name, parameter in scorer.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
+    """Puts a ``trainable_state`` back, cast to the scorer's dtypes.
+
+    Raises:
+        ValueError: the names are not those of the trained parameters (``set_trainable`` first).
+    """
+    own = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+    if own.keys() != state.keys():
+        odd = sorted(own.keys() ^ state.keys())
+        raise ValueError(f"state of another model: {len(odd)} names differ, the first is {odd[0]}")
+    for name, parameter in own.items():
+        if parameter.shape != state[name].shape:
+            raise ValueError(
+                f"state of another model: {name} is {tuple(state[name].shape)}, "
+                f"expected {tuple(parameter.shape)}"
+            )
+        parameter.copy_(state[name])
+
+
+def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
+    """Adapters in fp32, whatever the backbone's dtype: their updates are small."""
+    targets = lora.target_modules
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        lora_dropout=0.0,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # GPT-2's Conv1D keeps its weight transposed; peft sees this and warns that it has seen it.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")
+        torch.default_generator.manual_seed(seed)
+        inject_adapter_in_model(config, backbone)
+    for name, parameter in backbone.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+        parameter.requires_grad_("lora_" in name)

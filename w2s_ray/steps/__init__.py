@@ -1,0 +1,1 @@
+"""One file a step: a typed configuration and input artifacts in, one artifact out."""

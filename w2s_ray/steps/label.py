@@ -1,0 +1,45 @@
+"""``label``: the weak model's class probabilities for the rows that the students learn from."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from w2s_ray.data.labels import as_column
+from w2s_ray.plan.graph import Step
+from w2s_ray.spec.schema import ModelSpec
+from w2s_ray.steps.context import Context
+from w2s_ray.steps.features import Features
+from w2s_ray.steps.metrics import accuracy, softmax
+from w2s_ray.steps.prepare import Rows
+from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.training.heads import head_logits
+from w2s_ray.training.job import model_logits
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``soft_labels.parquet``: row_id, probs (K float32)."""
+    data, weak = Rows(inputs["prepare"]), inputs["weak"]
+    rows = data["weak"]
+    if "features" in inputs:
+        logits = head_logits(weak.folder, Features(inputs["features"]).of("weak", rows))
+    else:
+        logits = model_logits(
+            ModelSpec.model_validate(step.execution["model"]),
+            weak.record["config"]["training"],
+            weak.folder,
+            rows,
+            (data.num_classes, data.per_row),
+            lambda done, total: context.progress({"step": done, "steps": total, "unit": "tokens"}),
+        )
+    probs = softmax(logits)
+    pq.write_table(
+        pa.table({"row_id": rows["row_id"], "probs": as_column(probs)}),
+        draft.folder / "soft_labels.parquet",
+    )
+    draft.metrics.update(
+        rows=rows.num_rows,
+        accuracy=accuracy(probs, rows["label"].to_numpy()),
+        mean_confidence=float(np.abs(probs - 1 / probs.shape[1]).max(axis=1).mean()),
+    )

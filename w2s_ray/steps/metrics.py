@@ -1,0 +1,76 @@
+"""Scores of class probabilities on labelled rows (losses.md §4 and §5): numpy, float64.
+
+Shapes: ``probs`` (n, K), ``labels`` (n,) class indices. All are means over rows.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Probs = NDArray[np.floating]
+Labels = NDArray[np.int64]
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, K) probabilities from logits."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    normalised: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def clipped(probs: Probs, clip: float) -> NDArray[np.float64]:
+    """Probabilities held within [clip, 1 − clip] and normalised again."""
+    held = np.clip(probs.astype(np.float64), clip, 1.0 - clip)
+    normalised: NDArray[np.float64] = held / held.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def accuracy(probs: Probs, labels: Labels) -> float:
+    """Share of rows whose most probable class is the true one; a tie at the top counts by its
+    share, so that a model that cannot tell two answers apart scores ½ and not 1 or 0."""
+    top = probs == probs.max(axis=1, keepdims=True)
+    return float((top[np.arange(len(labels)), labels] / top.sum(axis=1)).mean())
+
+
+def auroc(probs: Probs, labels: Labels) -> float | None:
+    """Area under the ROC curve; for K > 2 the mean of one class against the rest.
+
+    None where a class has no positive or no negative row.
+    """
+    classes = [1] if probs.shape[1] == 2 else range(probs.shape[1])
+    areas = []
+    for c in classes:
+        positive = labels == c
+        hits, misses = int(positive.sum()), int((~positive).sum())
+        if not hits or not misses:
+            return None
+        ranks = rankdata(probs[:, c])
+        areas.append((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+    return float(np.mean(areas))
+
+
+def cross_entropy(probs: Probs, labels: Labels, clip: float) -> float:
+    """L(F*, Q) with hard truth: mean −log q(true class), in nats, q clipped."""
+    held = clipped(probs, clip)
+    return float(-np.log(held[np.arange(len(labels)), labels]).mean())
+
+
+def calibration_error(probs: Probs, labels: Labels, bins: int = 15) -> float:
+    """Expected calibration error of the top class: bins of equal width, weighted by rows."""
+    confidence = probs.max(axis=1)
+    correct = probs.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.zeros(bins)
+    np.add.at(gaps, place, confidence - correct)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def agreement(left: Probs, right: Probs) -> float:
+    """Share of rows on which two models choose the same class."""
+    return float((left.argmax(axis=1) == right.argmax(axis=1)).mean())
+
+
+def divergence(left: Probs, right: Probs, clip: float) -> float:
+    """Mean KL(left‖right) in nats, both clipped: misfit when one is weak and one the student."""
+    p, q = clipped(left, clip), clipped(right, clip)
+    return float((p * np.log(p / q)).sum(axis=1).mean())

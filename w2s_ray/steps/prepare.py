@@ -1,0 +1,45 @@
+"""``prepare``: sources → three tables of rows, and a report of what could not be used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from w2s_ray.data.prepare import prepare
+from w2s_ray.data.sources import data_identity
+from w2s_ray.plan.graph import Step
+from w2s_ray.spec.schema import DataSpec
+from w2s_ray.steps.context import Context
+from w2s_ray.store.artifacts import Artifact, Draft
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The artifact as its readers see it."""
+
+    artifact: Artifact
+
+    def __getitem__(self, split: str) -> pa.Table:
+        return pq.read_table(self.artifact.folder / f"{split}.parquet")
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.artifact.record["metrics"]["num_classes"])
+
+    @property
+    def per_row(self) -> int:
+        return int(self.artifact.record["metrics"]["per_row"])
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``{ground_truth,weak,test}.parquet``: row_id, prompt, answers, label."""
+    data = DataSpec.model_validate(step.execution["data"])
+    if data_identity(data) != step.config["data"]:
+        raise ValueError("the data has changed since the study was planned; run it again")
+    prepared = prepare(data)
+    for split, table in prepared.tables.items():
+        pq.write_table(table, draft.folder / f"{split}.parquet")
+    draft.metrics.update(
+        num_classes=prepared.num_classes, per_row=prepared.per_row, report=prepared.report
+    )

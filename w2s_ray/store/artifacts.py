@@ -1,0 +1,327 @@
+"""Artifacts: a step's output folder, complete or absent, found by the step's key.
+
+Layout below the root: ``<kind>/<slug>-<key>/`` holds an artifact's files and its ``record.json``;
+beside the kinds lie ``failures/``, ``claims/``, ``studies/``, ``results/`` and ``predictions/``.
+The slug is for people; only the key identifies. The root may be a folder or any pyarrow file
+system; ``local`` and ``remote`` say how a commit is made in each.
+"""
+
+import json
+import os
+import re
+import shutil
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyarrow import ArrowInvalid, NativeFile, fs
+
+from w2s_ray.errors import InputError
+from w2s_ray.store.canonical import canonical_json
+from w2s_ray.store.local import RECORD, LocalPlace
+from w2s_ray.store.provenance import provenance
+from w2s_ray.store.remote import RemotePlace
+
+RECORD_SCHEMA = 1
+NOT_KINDS = ("claims", "failures", "predictions", "results", "studies")
+FILES_AT_ONCE = 64
+
+
+class Step(Protocol):
+    """What the store must know of a step; values are JSON values."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def slug(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def inputs(self) -> Mapping[str, str]: ...
+    @property
+    def execution(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished step: its files on this machine, and its record."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An artifact in the making: write files below ``folder``, JSON values into ``metrics``."""
+
+    folder: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """All artifacts below one root. Holds no open files and can be pickled."""
+
+    def __init__(
+        self, filesystem: fs.FileSystem, root: str, *, cache: Path | None = None, uri: str = ""
+    ) -> None:
+        """A store at ``root`` of a pyarrow file system; nothing is created before it is needed.
+
+        Args:
+            cache: local folder for copies of remote artifacts; the default is
+                ``$XDG_CACHE_HOME/w2s_ray`` (``~/.cache/w2s_ray``). Unused on a local file system.
+        """
+        self._place: LocalPlace | RemotePlace
+        self._filesystem = filesystem
+        if isinstance(filesystem, fs.LocalFileSystem):
+            self.uri = os.path.abspath(root)
+            self._root = self.uri
+            self._place = LocalPlace(Path(self._root))
+        else:
+            self.uri = (uri or f"{filesystem.type_name}://{root}").rstrip("/")
+            self._root = root.rstrip("/")
+            if cache is None:
+                home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+                cache = Path(home) / "w2s_ray" / sha256(self.uri.encode()).hexdigest()[:16]
+            self._place = RemotePlace(filesystem, root, cache)
+        self._known: dict[str, str] = {}
+
+    @classmethod
+    def open(cls, uri: str | Path, *, cache: Path | None = None) -> "Store":
+        """A store at a path, a ``file://`` URI, or any URI that pyarrow knows (``s3://…``).
+
+        Raises:
+            InputError: a URI of a scheme that pyarrow does not know.
+        """
+        if "://" not in str(uri):
+            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri)))
+        try:
+            filesystem, root = fs.FileSystem.from_uri(str(uri))
+        except (ArrowInvalid, ValueError) as error:
+            raise InputError(
+                f"store: {uri!r}: expected a path or a file://, s3:// or gs:// URI ({error})"
+            ) from None
+        return cls(filesystem, root, cache=cache, uri=str(uri))
+
+    def finished(self) -> dict[str, str]:
+        """key -> ``<kind>/<slug>-<key>`` of every complete artifact, by one listing."""
+        found: dict[str, str] = {}
+        for location in self._place.artifacts():
+            key = location.rpartition("-")[2]
+            if key not in found or location < found[key]:
+                found[key] = location
+        self._known = found
+        return dict(found)
+
+    def has(self, key: str) -> bool:
+        """Whether the step is finished, by a fresh look."""
+        try:
+            self.record(key)
+        except KeyError:
+            return False
+        return True
+
+    def record(self, key: str) -> dict[str, Any]:
+        """The record of a finished step; its files are not touched.
+
+        Raises:
+            KeyError: the step is not finished.
+        """
+        record: dict[str, Any] = json.loads(self._record(key))
+        return record
+
+    def artifact(self, key: str) -> Artifact:
+        """A finished step. From a remote store its files are downloaded, once.
+
+        Raises:
+            KeyError: the step is not finished.
+        """
+        record = self.record(key)
+        return Artifact(self._place.folder(self._known[key]), record)
+
+    def records(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Records of those of the steps that are finished, in the order of the keys."""
+        finished = self.finished()
+        records: dict[str, dict[str, Any]] = {}
+        for group in _groups((key for key in dict.fromkeys(keys) if key in finished), 1024):
+            contents = self._place.read_all([f"{finished[key]}/{RECORD}" for key in group])
+            records.update(zip(group, map(json.loads, contents), strict=True))
+        return records
+
+    def contents(self, keys: Iterable[str], name: str) -> Iterator[bytes]:
+        """The file ``name`` of each finished step, in the order of the keys, a few at a time.
+
+        Raises:
+            KeyError: a step is not finished.
+            FileNotFoundError: an artifact has no such file.
+        """
+        for group in _groups(keys, FILES_AT_ONCE):
+            records = [self._record(key) for key in group]
+            yield from self._place.read_all(
+                [
+                    self._place.member(self._known[key], record, name)
+                    for key, record in zip(group, records, strict=True)
+                ]
+            )
+
+    @contextmanager
+    def draft(self, step: Step, execution: Mapping[str, Any]) -> Iterator[Draft]:
+        """Make the artifact of ``step``: it is committed at the end, or nothing of it remains.
+
+        If another driver has committed the same key in the meantime, its artifact stays and this
+        one is dropped. A failure noted for the key is cleared.
+
+        Args:
+            execution: how the step was really run; added to ``step.execution`` in the record.
+
+        Raises:
+            TypeError: metrics (or another part of the record) that JSON cannot hold, NaN included.
+            OSError: the disk is full, or may not be written.
+        """
+        location = f"{_safe(step.kind)}/{_safe(step.slug[:150])}-{_safe(step.key)}"
+        if "-" in step.key or step.kind in NOT_KINDS:
+            raise ValueError(f"no artifact can have the key {step.key!r} and kind {step.kind!r}")
+        started = datetime.now(UTC)
+        workspace = self._place.workspace(step.kind, step.key)
+        try:
+            draft = Draft(workspace)
+            yield draft
+            record = {
+                "schema": RECORD_SCHEMA,
+                "kind": step.kind,
+                "key": step.key,
+                "slug": step.slug,
+                "version": step.version,
+                "config": dict(step.config),
+                "inputs": dict(step.inputs),
+                "execution": {**step.execution, **execution},
+                "metrics": draft.metrics,
+                "files": _sizes(workspace),
+                "provenance": provenance(started, datetime.now(UTC)),
+            }
+            self._place.publish(workspace, location, _json(record))
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+        self._place.remove(f"failures/{step.key}.json")
+
+    def record_failure(self, step: Step, error: BaseException | str) -> None:
+        """Note that a step failed, and why; a later commit of the key clears it."""
+        message, trace = str(error), ""
+        if isinstance(error, BaseException):
+            message = f"{type(error).__name__}: {error}"
+            trace = "".join(traceback.format_exception(error))
+        note = {
+            "key": step.key,
+            "kind": step.kind,
+            "slug": step.slug,
+            "error": " ".join(message.split()),
+            "traceback": trace,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.write_json(f"failures/{_safe(step.key)}.json", note)
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """key -> {key, kind, slug, error (one line), traceback, time}, of unfinished steps."""
+        found: dict[str, dict[str, Any]] = {}
+        for name in self._place.listing("failures"):
+            with suppress(FileNotFoundError):  # cleared since the listing
+                note = self.read_json(f"failures/{name}")
+                found[note["key"]] = note
+        finished = self.finished() if found else {}
+        return {key: note for key, note in found.items() if key not in finished}
+
+    def claim(self, key: str) -> AbstractContextManager[bool]:
+        """Hold a key while working on it; yields False if another process or host holds it.
+
+        A claim only saves work (see ``claims``): look again at ``has`` once it is held.
+        """
+        return self._place.claim(_safe(key))
+
+    def listing(self, folder: str) -> list[str]:
+        """Names of the files in one of the store's plain folders, sorted."""
+        return self._place.listing(folder)
+
+    def writing(self, path: str) -> AbstractContextManager[Path]:
+        """A local path to write to, which becomes ``path`` of the store at the end, whole."""
+        return self._place.writing(path)
+
+    def location(self, path: str) -> str:
+        """Path or URI of a file of the store, for people and other programs."""
+        return f"{self.uri}/{path}"
+
+    def open_file(self, path: str) -> NativeFile:
+        """A file of the store for random access.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self._filesystem.open_input_file(f"{self._root}/{path}")
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Replace a small JSON file.
+
+        Raises:
+            TypeError: the value is not JSON.
+        """
+        content = _json(value)
+        with self.writing(path) as target:
+            target.write_bytes(content)
+
+    def read_json(self, path: str) -> Any:
+        """The value of a small JSON file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return json.loads(self._place.read_all([path])[0])
+
+    def _record(self, key: str) -> bytes:
+        for look in (self._known.get, self._place.find):
+            if (location := look(key)) is not None:
+                try:
+                    record = self._place.read_all([f"{location}/{RECORD}"])[0]
+                except FileNotFoundError:
+                    continue
+                self._known[key] = location
+                return record
+        raise KeyError(f"no finished step has the key {key!r}")
+
+
+def _safe(name: str) -> str:
+    """A name that is one visible path component of the store.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_+=@,][A-Za-z0-9._+=@,-]*", name):
+        raise ValueError(f"{name!r} cannot be part of a file name")
+    return name
+
+
+def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Path -> bytes of the files below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, indent=1, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        canonical_json(value)  # names the path of what is wrong
+        raise

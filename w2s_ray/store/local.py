@@ -1,0 +1,198 @@
+"""The store on a local (or mounted) file system, where a rename is the commit.
+
+Everything is written into a temporary sibling, flushed to the disk, and renamed into place. A
+reader therefore sees the whole thing or nothing, whatever was killed when. A temporary name tells
+its maker (``.tmp-<name>-<owner>-<random>``), so that what dead processes left can be swept.
+"""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from w2s_ray.store import claims
+from w2s_ray.store.owners import Owner, this_process
+
+RECORD = "record.json"
+TEMPORARY = ".tmp-"
+SWEEP_AFTER_SECONDS = 86_400.0
+
+
+class LocalPlace:
+    """Folders below ``root``; created when first written. All paths are relative to ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._swept: set[str] = set()
+
+    def artifacts(self) -> Iterator[str]:
+        """``<kind>/<folder>`` of each complete artifact."""
+        for kind in self._subfolders(self.root):
+            for name in self._subfolders(kind):
+                if os.path.exists(f"{name}/{RECORD}"):
+                    yield name[self._skip :]
+
+    def find(self, key: str) -> str | None:
+        """``<kind>/<folder>`` of the complete artifact of ``key``; no file is looked at."""
+        found = [
+            name[self._skip :]
+            for kind in self._subfolders(self.root)
+            for name in self._subfolders(kind)
+            if name.endswith(f"-{key}") and os.path.exists(f"{name}/{RECORD}")
+        ]
+        return min(found, default=None)
+
+    def workspace(self, folder: str, name: str) -> Path:
+        """A new temporary folder in ``folder``; what dead processes left there goes first."""
+        parent = self.root / folder
+        parent.mkdir(parents=True, exist_ok=True)
+        if folder not in self._swept:
+            self._swept.add(folder)
+            sweep(parent, self.root / "claims")
+        path = parent / temporary_name(name)
+        path.mkdir()
+        return path
+
+    def publish(self, workspace: Path, location: str, record: bytes) -> None:
+        """Make the workspace the artifact at ``location``, unless a complete one is there."""
+        final = self.root / location
+        if _complete(final):
+            return
+        _flush_tree(workspace)
+        (workspace / RECORD).write_bytes(record)
+        _flush(workspace / RECORD)
+        _flush(workspace)
+        while True:
+            try:
+                os.rename(workspace, final)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if _complete(final):
+                return
+            self.discard(location)  # a copy by hand that broke off: it was never readable
+        _flush(final.parent)
+
+    def discard(self, location: str) -> None:
+        """Remove a folder from sight at once, then from the disk."""
+        final = self.root / location
+        away = final.with_name(temporary_name(final.name))
+        with suppress(FileNotFoundError):
+            os.rename(final, away)
+            shutil.rmtree(away, ignore_errors=True)
+
+    def folder(self, location: str) -> Path:
+        """The artifact's files on this machine."""
+        return self.root / location
+
+    def member(self, location: str, record: bytes, name: str) -> str:
+        """Path of one of an artifact's files."""
+        return f"{location}/{name}"
+
+    def listing(self, folder: str) -> list[str]:
+        """Names of the files in a folder, sorted; none if there is no such folder."""
+        try:
+            names = os.listdir(self.root / folder)
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if not name.startswith("."))
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """Contents of files.
+
+        Raises:
+            FileNotFoundError: one of them is not there.
+        """
+        return [(self.root / path).read_bytes() for path in paths]
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """A local path to write to; it becomes ``path`` at the end, whole, replacing what was."""
+        folder, _, name = path.rpartition("/")
+        workspace = self.workspace(folder, name)
+        try:
+            yield workspace / name
+            _flush(workspace / name)
+            os.replace(workspace / name, self.root / path)
+            _flush(self.root / folder)
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+        (self.root / path).unlink(missing_ok=True)
+
+    def claim(self, key: str) -> AbstractContextManager[bool]:
+        return claims.local_claim(self.root / "claims", key)
+
+    @property
+    def _skip(self) -> int:
+        return len(str(self.root)) + 1
+
+    def _subfolders(self, folder: str | Path) -> list[str]:
+        try:
+            with os.scandir(folder) as entries:
+                return [e.path for e in entries if e.name[0] != "." and e.is_dir()]
+        except FileNotFoundError:
+            return []
+
+
+def temporary_name(name: str) -> str:
+    """A name nobody else has, that readers pass over and ``sweep`` understands."""
+    return f"{TEMPORARY}{name}-{this_process().token}-{uuid4().hex[:8]}"
+
+
+def sweep(folder: Path, claims_folder: Path) -> None:
+    """Remove temporary files that no living process can still be writing.
+
+    On this machine: those whose maker is dead, and no others. Of other machines: those untouched
+    for a day whose key nobody holds a claim on.
+    """
+    with os.scandir(folder) as entries:
+        leftovers = [Path(e.path) for e in entries if e.name.startswith(TEMPORARY)]
+    for path in leftovers:
+        name, _, rest = path.name.removeprefix(TEMPORARY).rpartition("-")
+        name, _, token = name.rpartition("-")
+        owner = Owner.parse(token) if rest else None
+        if owner is not None and owner.is_here:
+            abandoned = owner.is_dead
+        else:
+            abandoned = _age_seconds(path) > SWEEP_AFTER_SECONDS and not claims.is_held(
+                claims_folder, name
+            )
+        if abandoned:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _age_seconds(path: Path) -> float:
+    newest = 0.0
+    for inner in (path, *path.rglob("*")):
+        with suppress(OSError):
+            newest = max(newest, inner.lstat().st_mtime)
+    return time.time() - newest
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / RECORD).exists()
+
+
+def _flush_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if not os.path.islink(f"{parent}/{name}"):
+                _flush(f"{parent}/{name}")
+        _flush(parent)
+
+
+def _flush(path: str | Path) -> None:
+    """fsync of a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,82 @@
+"""Who made a file, and whether that process is still alive.
+
+A claim or a half-written folder carries its maker's name. On the same machine a dead maker can be
+told at once; elsewhere only time tells. "The same machine" means the same boot of the same kernel
+and the same process-id namespace: two containers that share a host name do not see each other's
+process ids, and must not declare each other dead.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One process; ``token`` names it in file names (hex, digits and dots)."""
+
+    machine: str
+    pid: int
+    started: int  # clock ticks since boot, 0 where unknown: tells a reused pid
+
+    @property
+    def token(self) -> str:
+        return f"{self.machine}.{self.pid}.{self.started}"
+
+    @classmethod
+    def parse(cls, token: str) -> "Owner | None":
+        """The owner written as ``token``; None if the text is something else."""
+        machine, _, rest = token.partition(".")
+        pid, _, started = rest.partition(".")
+        if not (machine and pid.isdecimal() and started.isdecimal()):
+            return None
+        return cls(machine, int(pid), int(started))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process could see it among its own machine's processes."""
+        return self.machine == _machine()
+
+    @property
+    def is_dead(self) -> bool:
+        """True only when known to be dead; False for a live process or one of another machine."""
+        if not self.is_here:
+            return False
+        state, started = _process(self.pid)
+        return state in "ZX" or (self.started != 0 and started != self.started)
+
+
+def this_process() -> Owner:
+    """The owner that is the running process."""
+    return Owner(_machine(), os.getpid(), _process(os.getpid())[1])
+
+
+@cache
+def _machine() -> str:
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # not Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _process(pid: int) -> tuple[str, int]:
+    """State letter ("X" if there is none such) and start time in clock ticks (0 if unknown)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return "X", 0
+    else:
+        return fields[0], int(fields[19])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "X", 0
+    except PermissionError:
+        pass
+    return "R", 0

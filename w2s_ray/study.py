@@ -1,0 +1,159 @@
+"""The command: ``python -m w2s_ray.study SPEC``.
+
+Runs what is missing of a study and writes its results. Run again, it goes on where it stopped.
+Exit code 0: all well; 1: some cell failed; 2: bad input; 130: interrupted.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from w2s_ray.console.plan_view import describe, show
+from w2s_ray.console.progress import ProgressDisplay
+from w2s_ray.errors import InputError
+from w2s_ray.plan.build import build
+from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.spec.loading import load
+from w2s_ray.spec.schema import Spec
+from w2s_ray.store.artifacts import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "interrupted; finished steps are kept, the same command goes on from here",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m w2s_ray.study",
+        description="Run a weak-to-strong study; run it again to go on where it stopped.",
+    )
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file of the study")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="show the steps and their cost, run none")
+    what.add_argument("--status", action="store_true", help="show what is done, run nothing")
+    parser.add_argument(
+        "--local", action="store_true", help="run in this process, without Ray (CI, debugging)"
+    )
+    parser.add_argument("--store", metavar="URI", help="where artifacts and results are kept")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    console = Console(stderr=options.json)
+    spec = load(options.spec)
+    plan = build(spec)
+    store = Store.open(
+        options.store or spec.store or str(options.spec.resolve().parent / "../store")
+    )
+    finished = store.finished()
+    if options.plan or options.status:
+        description = describe(spec, plan, finished, store.failures())
+        print(json.dumps(description)) if options.json else show(description, console)
+        return 0
+    todo = plan.todo(finished)
+    already_done = sum(step.key in finished for step in plan)
+    console.print(
+        f"study {plan.study}: {len(plan.cells):,} cells, {len(todo):,} steps to do, "
+        f"{already_done:,} already done",
+        highlight=False,
+    )
+    if todo:
+        todo = _prepared(todo, store)
+        with ProgressDisplay(todo, already_done, console) as display:
+            _execute(todo, store, plan, spec, display, console, local=options.local)
+    return _conclude(plan, store, console, as_json=options.json)
+
+
+def _prepared(todo: dict[str, Step], store: Store) -> dict[str, Step]:
+    """Prepares the data here, before anything is started: bad rows are the user's to mend now."""
+    from w2s_ray.steps.runner import execute
+
+    for step in [step for step in todo.values() if step.kind == "prepare"]:
+        execute(step, store)
+        todo = {key: other for key, other in todo.items() if key != step.key}
+    return todo
+
+
+def _execute(
+    todo: dict[str, Step],
+    store: Store,
+    plan: Plan,
+    spec: Spec,
+    display: ProgressDisplay,
+    console: Console,
+    *,
+    local: bool,
+) -> None:
+    if local:
+        from w2s_ray.steps.local import run
+
+        if spec.execution.workers > 1:
+            console.print(f"--local: one process instead of {spec.execution.workers} workers")
+        run(todo, store, display)
+        return
+    from w2s_ray.cluster.session import connect
+    from w2s_ray.cluster.tune_run import run as run_on_ray
+
+    with connect() as session:
+        console.print(f"Ray dashboard: {session.dashboard_url}", highlight=False)
+        run_on_ray(
+            todo,
+            store.uri,
+            study=plan.study,
+            max_concurrent_steps=spec.execution.max_concurrent_steps,
+            on_event=display,
+        )
+
+
+def _conclude(plan: Plan, store: Store, console: Console, *, as_json: bool) -> int:
+    from w2s_ray.report.table import tables
+    from w2s_ray.store.predictions import write_predictions
+    from w2s_ray.store.results import save_cells, write_results
+
+    cells = [cell.as_json() for cell in plan.cells]
+    save_cells(store, plan.study, cells)
+    results = write_results(store, plan.study, cells)
+    write_predictions(store, plan.study, cells)
+    missing = sum(status != "done" for status in results["status"].to_pylist())
+    summary: dict[str, Any] = {
+        "study": plan.study,
+        "cells": len(cells),
+        "cells_without_score": missing,
+        "results": f"{store.uri}/results/{plan.study}.parquet",
+        "predictions": f"{store.uri}/predictions/{plan.study}.parquet",
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        for table in tables(results):
+            console.print(table)
+        for name in ("results", "predictions"):
+            console.print(f"{name:12} {summary[name]}", highlight=False, soft_wrap=True)
+    if missing:
+        console.print(f"{missing} of {len(cells)} cells have no score; see status and error there")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code) if code == 130 else sys.exit(code)

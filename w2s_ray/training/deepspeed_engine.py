@@ -1,0 +1,233 @@
+"""The engine for several processes: DeepSpeed ZeRO 0 to 3 behind the protocol of ``engine.py``.
+
+The numbers are those of ``TorchEngine``: the same Adam (given by us, so CPUAdam is not compiled),
+fp32 master weights, and gradients summed in fp32 over micro-batches and ranks. DeepSpeed averages
+over ranks where we want the sum, so the loss is multiplied by the number of ranks.
+
+DeepSpeed's own ``bf16`` mode stays off, for it would cast the fp32 head as well and sum gradients
+in bf16. Without it parameters keep their dtypes, and ZeRO 1 to 3 keep fp32 masters of bf16 ones.
+ZeRO 0 has no masters: a bf16 model asked to train with it trains with ZeRO 1, which only shards
+the optimizer. Two places need care, and a test holds both:
+
+* ZeRO 1 and 2 take the dtype of their gradient buffers from the first parameter group.
+* ZeRO 3 wants one dtype for all trained parameters. There the head is stored in bf16 beside an fp32
+  remainder (``_Remainder``), so it still computes with its fp32 master; its gradient alone is
+  rounded to bf16.
+"""
+
+import gc
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+from w2s_ray.training.engine import Adam
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported
+import deepspeed  # noqa: E402
+from deepspeed.runtime.zero import parameter_offload  # noqa: E402
+from deepspeed.utils import (  # noqa: E402
+    safe_get_full_fp32_param,
+    safe_get_local_fp32_param,
+    safe_set_local_fp32_param,
+)
+
+deepspeed.utils.logger.setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+if deepspeed.get_accelerator().device_name() == "cpu":
+    # An all-reduce for inference, never called here: compiling it takes more than a minute.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+BUCKET = 50_000_000  # elements of a communication buffer, at most
+
+
+class DeepSpeedEngine:
+    """One rank of a process group that trains one model; every rank makes the same calls.
+
+    Args:
+        scorer: module that maps a batch's inputs to logits, the same on every rank. DeepSpeed moves
+            it to the rank's device and rearranges its parameters: use it through the engine only.
+        parameters: those to be trained, i.e. those of ``scorer`` that require a gradient.
+        adam: optimizer settings.
+        zero_stage: 0 keeps everything on every rank; 1 shards masters and moments, 2 gradients
+            too, 3 parameters too.
+        micro_batches: calls of ``backward`` before each ``step``, on every rank, throughout the
+            run; fill up with rows of weight 0.
+
+    The process joins the group described by its environment (RANK, WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR, MASTER_PORT) unless it is a member of one already.
+    """
+
+    def __init__(
+        self,
+        scorer: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        adam: Adam,
+        *,
+        zero_stage: int,
+        micro_batches: int,
+    ) -> None:
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self._micro_batches, self._seen = micro_batches, 0
+        self._scorer = scorer
+        self._trained = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+        assert {id(p) for p in self._trained.values()} == {id(p) for p in parameters}
+        full = [p for p in parameters if p.dtype == torch.float32]
+        low = [p for p in parameters if p.dtype != torch.float32]
+        self._stage = max(zero_stage, 1) if low else zero_stage
+        self._remainders = _store_low(scorer, full, low[0].dtype) if low and zero_stage == 3 else {}
+        if self._remainders:
+            groups = [list(parameters)]
+        else:
+            groups = [full, low] if zero_stage == 2 else [low, full]
+        self._linear = nn.functional.linear  # ZeRO 3 replaces it in the whole process
+        self._engine, *_ = deepspeed.initialize(
+            model=scorer,
+            optimizer=torch.optim.Adam(
+                [{"params": group} for group in groups if group],
+                lr=0.0,
+                betas=adam.betas,
+                eps=adam.epsilon,
+                fused=True,
+            ),
+            config=_config(scorer, self._stage, adam),
+        )
+        for parameter, remainder in self._remainders.items():
+            master = safe_get_local_fp32_param(parameter)
+            size = master.numel()
+            rest = nn.functional.pad(
+                remainder.rest.flatten(), (0, size * self.world - remainder.rest.numel())
+            )
+            safe_set_local_fp32_param(parameter, master + rest[self.rank * size :][:size])
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(b, K) float32 logits; under ZeRO 3 every rank must make the same number of calls."""
+        placed = {name: tensor.to(self._engine.device) for name, tensor in inputs.items()}
+        logits: Tensor = self._engine(**placed)
+        return logits
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of this rank's Σ weight · loss; the last call of a step reduces."""
+        self._seen += 1
+        self._engine.set_gradient_accumulation_boundary(self._seen == self._micro_batches)
+        self._engine.backward(loss * self.world)
+
+    def step(self, learning_rate: float) -> float:
+        """Updates; returns the norm over all ranks of the whole gradient before clipping.
+
+        Raises:
+            RuntimeError: after another number of micro-batches than announced.
+            FloatingPointError: the gradient is not finite; DeepSpeed would leave the update out.
+        """
+        if self._seen != self._micro_batches:
+            raise RuntimeError(f"step after {self._seen} of {self._micro_batches} micro-batches")
+        self._seen = 0
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._stage == 0:  # plain Adam: DeepSpeed clips but does not tell the norm
+            gradients = [p.grad for p in self._trained.values() if p.grad is not None]
+            norm = float(nn.utils.get_total_norm(gradients))
+            self._engine.step()
+        else:
+            self._engine.step()
+            norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradient is {norm}")
+        for parameter, remainder in self._remainders.items():
+            remainder.update(safe_get_full_fp32_param(parameter))
+        return norm
+
+    def gather(self, values: Tensor) -> Tensor:
+        """(b, …) of every rank, the same shape on each, joined in the order of ranks."""
+        local = values.to(self._engine.device).contiguous()
+        parts = [torch.empty_like(local) for _ in range(self.world)]
+        dist.all_gather(parts, local)
+        return torch.cat(parts).to(values.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the trained parameters (masters) by name, float32 on the CPU; rank 0 only.
+
+        Every rank must call it. One parameter at a time is made whole.
+        """
+        state = {}
+        for name, parameter in self._trained.items():
+            whole = parameter if self._stage == 0 else safe_get_full_fp32_param(parameter)
+            if self.rank == 0:
+                state[name] = whole.detach().to("cpu", copy=True)
+        return state
+
+    def close(self) -> None:
+        """Frees DeepSpeed's memory; engine and scorer are spent. The process group stays."""
+        self._engine.destroy()
+        nn.functional.linear = self._linear
+        stack = parameter_offload.FWD_MODULE_STACK
+        stack[:] = [module for module in stack if module is not self._scorer]
+        del self._engine, self._scorer, self._trained, self._remainders
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+class _Remainder(nn.Module):
+    """Parametrization of a weight stored in low precision: what it lacks to its fp32 master."""
+
+    rest: Tensor
+
+    def __init__(self, whole: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.register_buffer("rest", torch.empty_like(whole), persistent=False)
+        self.update(whole)
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored.float() + self.rest
+
+    def update(self, whole: Tensor) -> None:
+        self.rest.copy_(whole - whole.to(self.dtype).float())
+
+
+@torch.no_grad()
+def _store_low(
+    scorer: nn.Module, full: Sequence[nn.Parameter], dtype: torch.dtype
+) -> dict[nn.Parameter, _Remainder]:
+    """Stores the fp32 parameters of ``full`` in ``dtype`` and lets their modules compute in fp32."""
+    remainders = {}
+    for module in list(scorer.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if any(parameter is p for p in full):
+                remainders[parameter] = _Remainder(parameter.detach(), dtype)
+                parameter.data = parameter.data.to(dtype)
+                register_parametrization(module, name, remainders[parameter], unsafe=True)
+    return remainders
+
+
+def _config(scorer: nn.Module, stage: int, adam: Adam) -> dict[str, Any]:
+    bucket = min(sum(p.numel() for p in scorer.parameters() if p.requires_grad), BUCKET)
+    bucket += bucket % 2
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # for its own statistics only
+        "gradient_accumulation_steps": 1,  # backward() says which micro-batch is the last
+        "gradient_clipping": adam.clip_norm or 0.0,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+        "timers": {"throughput": {"enabled": False}},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
+            # Norms and biases stay whole on every rank; all matrices are sharded.
+            "stage3_param_persistence_threshold": max(
+                (p.numel() for p in scorer.parameters() if p.ndim < 2), default=0
+            ),
+        },
+    }

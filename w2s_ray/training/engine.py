@@ -1,0 +1,123 @@
+"""What the loop asks of an engine, and the engine for one process.
+
+bf16 models train with fp32 master weights: at a learning rate of 1e-5 a pure bf16 weight (8 bits
+of mantissa) would not move at all for most updates. Gradients of micro-batches are summed in fp32.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of b rows.
+
+    Attributes:
+        inputs: keyword arguments of the scorer, e.g. ``input_ids`` (b·m, T) and ``lengths`` (b·m,).
+        soft_labels: (b, K) float32, the target distribution.
+        weights: (b,) float32, 1 / size of the whole batch; 0 marks a row that only fills a place.
+        tokens: real tokens in ``inputs`` (no padding).
+    """
+
+    inputs: Mapping[str, Tensor]
+    soft_labels: Tensor
+    weights: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Settings of the optimizer; the rate comes with every step."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    clip_norm: float | None = None
+
+
+class Engine(Protocol):
+    """Runs the model forward, backward and one update, in one process or in many."""
+
+    rank: int
+    world: int
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(b, K) float32 logits, with a graph where gradients are enabled."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of ``loss``, this rank's Σ weight · loss, to the batch's."""
+
+    def step(self, learning_rate: float) -> float:
+        """Clips, updates and clears; returns the norm of the whole gradient before clipping."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """(b, …) of every rank, joined in the order of ranks: (world · b, …)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The trained parameters by name, float32 on the CPU; on ranks above 0 it may be empty."""
+
+
+class TorchEngine:
+    """One process, plain torch.
+
+    Args:
+        scorer: module that maps a batch's inputs to logits.
+        parameters: those to be trained.
+        adam: optimizer settings.
+    """
+
+    rank = 0
+    world = 1
+
+    def __init__(self, scorer: nn.Module, parameters: Sequence[nn.Parameter], adam: Adam) -> None:
+        self._scorer = scorer
+        self._device = parameters[0].device
+        self._clip = adam.clip_norm
+        self._low = [p for p in parameters if p.dtype != torch.float32]
+        self._masters = [nn.Parameter(p.detach().float()) for p in self._low]
+        self._trained = [*self._masters, *(p for p in parameters if p.dtype == torch.float32)]
+        self._optimizer = torch.optim.Adam(
+            self._trained, lr=0.0, betas=adam.betas, eps=adam.epsilon, fused=True
+        )
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        placed = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        logits: Tensor = self._scorer(**placed)
+        return logits
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        for low, master in zip(self._low, self._masters, strict=True):
+            if low.grad is not None:
+                if master.grad is None:
+                    master.grad = low.grad.float()
+                else:
+                    master.grad += low.grad
+                low.grad = None
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> float:
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self._clip is not None:
+            nn.utils.clip_grads_with_norm_(self._trained, self._clip, norm)
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._low:
+            torch._foreach_copy_(self._low, self._masters)
+        return float(norm)
+
+    def gather(self, values: Tensor) -> Tensor:
+        return values
+
+    def state(self) -> dict[str, Tensor]:
+        masters = {id(p): m for p, m in zip(self._low, self._masters, strict=True)}
+        return {
+            name: masters.get(id(p), p).detach().float().cpu()
+            for name, p in self._scorer.named_parameters()
+            if p.requires_grad
+        }

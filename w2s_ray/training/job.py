@@ -1,0 +1,249 @@
+"""A training job: everything a process needs to train one scorer and score the test rows.
+
+The same function runs in the calling process with the torch engine and in each worker of a Ray
+Train group with the DeepSpeed engine; only ``engine`` and ``stream`` differ.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from w2s_ray.data.batches import epoch_order, length_batches, optimizer_batches, pad, rank_rows
+from w2s_ray.data.labels import as_matrix
+from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.models.backbone import load_backbone
+from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.inference import scorer_logits
+from w2s_ray.models.trainable import load_state, set_trainable
+from w2s_ray.objectives.confidence import ThresholdBuffer
+from w2s_ray.objectives.objective import Objective
+from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
+from w2s_ray.training.loop import Curve, Progress, train
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A model to train on soft labels. Plain values and Arrow tables: it travels by pickle.
+
+    Attributes:
+        name: stable, unique: names the run when a worker group trains it.
+        rows: columns row_id, prompt, answers, and probs (list of K float32, the soft label).
+        test: columns row_id, prompt, answers, label.
+    """
+
+    name: str
+    model: ModelSpec
+    rows: pa.Table
+    test: pa.Table
+    num_classes: int
+    per_row: int
+    objective: Objective
+    trainable: str
+    lora: Lora
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    adam: Adam
+    max_length_tokens: int
+    precision: str
+    keep_weights: bool
+    execution: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * -(-self.rows.num_rows // self.batch_size)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows a forward pass."""
+        return int(self.execution.get("micro_batch_size", self.batch_size))
+
+
+MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
+Stream = Callable[[TrainJob, Tokens | None, int, int], Iterable[list[Batch]]]
+
+
+def memory_stream(
+    job: TrainJob, tokens: Tokens, rank: int = 0, world: int = 1
+) -> Iterator[list[Batch]]:
+    """This rank's micro-batches, one list an optimizer step, from rows held in memory."""
+    soft_labels = torch.from_numpy(as_matrix(job.rows["probs"]))
+    for epoch in range(job.epochs):
+        order = epoch_order(tokens.row_ids, job.seed, epoch)
+        for rows in optimizer_batches(order, job.batch_size):
+            yield [
+                token_batch(tokens, indices, soft_labels[indices], weights)
+                for indices, weights in rank_rows(
+                    rows, rank, world, job.micro_batch_size, tokens.row_lengths
+                )
+            ]
+
+
+def token_batch(
+    tokens: Tokens,
+    indices: NDArray[np.int64],
+    soft_labels: torch.Tensor,
+    weights: NDArray[np.float32],
+) -> Batch:
+    """The rows ``indices`` as one padded micro-batch."""
+    input_ids, lengths = pad(tokens, indices)
+    return Batch(
+        inputs={"input_ids": torch.from_numpy(input_ids), "lengths": torch.from_numpy(lengths)},
+        soft_labels=soft_labels,
+        weights=torch.from_numpy(weights),
+        tokens=int(lengths.sum()),
+    )
+
+
+def fit(
+    job: TrainJob,
+    out: Path,
+    *,
+    make_engine: MakeEngine = TorchEngine,
+    stream: Stream | None = None,
+    progress: Progress = lambda numbers: None,
+) -> dict[str, Any]:
+    """Trains the job and writes ``test.parquet``, ``curve.parquet`` and, if kept, the weights.
+
+    Only rank 0 writes. Returns the step's metrics.
+    """
+    backbone = load_backbone(job.model, job.precision)
+    scorer = Scorer(
+        backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
+    )
+    parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
+    engine = make_engine(scorer, parameters, job.adam)
+    tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
+    test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
+    batches = (stream or memory_stream)(job, tokens, engine.rank, engine.world)
+    curve = train(
+        engine,
+        batches,
+        job.objective,
+        total_steps=job.total_steps,
+        learning_rate=job.learning_rate,
+        schedule=job.schedule,
+        buffer=threshold_buffer(job.objective, job.rows, job.per_row),
+        progress=progress,
+    )
+    logits = score(engine, test, 2 * job.micro_batch_size, job.num_classes)
+    state = engine.state() if job.keep_weights else {}
+    if engine.rank == 0:
+        write_predictions(out / "test.parquet", job.test, logits)
+        write_curve(out / "curve.parquet", curve)
+        if job.keep_weights:
+            save_file({name: t.contiguous() for name, t in state.items()}, out / WEIGHTS)
+    return {
+        **training_metrics(curve),
+        "truncated_rows": tokens.truncated,
+        "truncated_test_rows": test.truncated,
+    }
+
+
+def model_logits(
+    model: ModelSpec,
+    settings: Mapping[str, Any],
+    folder: Path,
+    rows: pa.Table,
+    shape: tuple[int, int],
+    progress: Callable[[int, int], None],
+) -> NDArray[np.float32]:
+    """(n, K) float32 logits of a trained model's artifact for other rows.
+
+    Args:
+        settings: the ``training`` part of the configuration that it was trained with.
+        shape: number of classes, texts a row.
+        progress: takes tokens done and tokens in all.
+    """
+    backbone = load_backbone(model, settings["precision"])
+    scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
+    set_trainable(scorer, settings["trainable"], Lora.model_validate(settings.get("lora", {})), 0)
+    load_state(scorer, load_file(folder / WEIGHTS))
+    tokens = encode(rows, backbone.tokenizer, settings["max_length_tokens"])
+    return scorer_logits(scorer, tokens, progress=lambda done: progress(done, len(tokens.ids)))
+
+
+def threshold_buffer(objective: Objective, rows: pa.Table, per_row: int) -> ThresholdBuffer | None:
+    """For two-class texts under confidence regularisation, with the prior of the soft labels.
+
+    Pairs need none: their prior is exactly ½ and the threshold z = 0.
+    """
+    soft_labels = as_matrix(rows["probs"])
+    if not objective.confidence_weight or per_row > 1 or soft_labels.shape[1] > 2:
+        return None
+    return ThresholdBuffer(prior=float(soft_labels[:, 1].mean()))
+
+
+def score(engine: Engine, tokens: Tokens, rows: int, num_classes: int) -> NDArray[np.float32]:
+    """(n, K) float32 logits of all rows, in table order, on every rank.
+
+    Batches of like lengths go round the ranks; every rank makes the same number of forward
+    passes (ZeRO-3 would wait for ever otherwise), repeating its last batch where it has none.
+    """
+    logits = np.empty((len(tokens.row_ids), num_classes), dtype=np.float32)
+    by_length = np.argsort(-tokens.row_lengths, kind="stable")
+    rounds = -(-len(by_length) // (rows * engine.world))
+    with torch.no_grad():
+        for turn in range(rounds):
+            places = (turn * engine.world + np.arange(engine.world))[:, None] * rows + np.arange(
+                rows
+            )
+            indices = by_length[np.minimum(places, len(by_length) - 1)]  # (world, rows)
+            input_ids, lengths = pad(tokens, indices[engine.rank])
+            local = engine.logits(
+                {"input_ids": torch.from_numpy(input_ids), "lengths": torch.from_numpy(lengths)}
+            )
+            logits[indices.ravel()] = engine.gather(local.float().cpu()).numpy()
+    return logits
+
+
+def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
+    """Columns row_id, label, probs (K float64) of each test row."""
+    probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
+    offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
+    column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
+    pq.write_table(
+        pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column}), path
+    )
+
+
+def write_curve(path: Path, curve: Curve) -> None:
+    """One row an optimizer step."""
+    pq.write_table(
+        pa.table(
+            {
+                "step": pa.array(range(1, len(curve.loss) + 1), pa.int64()),
+                "loss": curve.loss,
+                "learning_rate": curve.learning_rate,
+                "gradient_norm": curve.gradient_norm,
+                "alpha": curve.alpha,
+            }
+        ),
+        path,
+    )
+
+
+def training_metrics(curve: Curve) -> dict[str, Any]:
+    """What a training step's record says of its curve."""
+    return {
+        "steps": len(curve.loss),
+        "tokens": curve.tokens,
+        "train_seconds": curve.seconds,
+        "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
+        "first_loss": curve.loss[0],
+        "final_loss": float(np.mean(curve.loss[-10:])),
+    }

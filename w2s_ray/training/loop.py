@@ -1,0 +1,107 @@
+"""The training loop: one flat function, the same for every engine, objective and model.
+
+It knows nothing of files, Ray or DeepSpeed. Batches come in as a stream of optimizer steps, each
+a list of micro-batches; numbers go out through ``progress`` and the returned curve.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
+from w2s_ray.objectives.objective import Objective
+from w2s_ray.training.engine import Batch, Engine
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Curve:
+    """One entry an optimizer step."""
+
+    loss: list[float] = field(default_factory=list)  # nats, mean over the batch
+    learning_rate: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
+    alpha: list[float] = field(default_factory=list)  # weight of the student's own hard label
+    tokens: int = 0  # real tokens seen by all ranks
+    seconds: float = 0.0
+
+
+def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
+    """Rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` towards 0."""
+    if schedule == "constant":
+        return peak
+    return peak * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+
+
+def train(
+    engine: Engine,
+    stream: Iterable[list[Batch]],
+    objective: Objective,
+    *,
+    total_steps: int,
+    learning_rate: float,
+    schedule: str = "cosine",
+    buffer: ThresholdBuffer | None = None,
+    progress: Progress = lambda numbers: None,
+) -> Curve:
+    """Trains until the stream ends.
+
+    Args:
+        engine: holds model and optimizer.
+        stream: one list of micro-batches an optimizer step, ``total_steps`` of them; the weights
+            of a step sum to 1 over micro-batches and ranks.
+        objective: per-row loss of (logits, soft labels, α, threshold).
+        learning_rate: the peak rate.
+        buffer: finds where the student's own prediction turns into a hard label; None for
+            preference pairs, where that is z = 0. It sees whole batches, after their update,
+            hence does not depend on how a batch is cut.
+
+    Raises:
+        FloatingPointError: at the first loss that is not finite, naming the step.
+    """
+    curve = Curve()
+    started = time.monotonic()
+    for step, batches in enumerate(stream):
+        alpha = objective.alpha(step, total_steps)
+        threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
+        loss, predictions, weights = torch.zeros(()), [], []
+        for batch in batches:
+            logits = engine.logits(batch.inputs)
+            soft_labels = batch.soft_labels.to(logits.device)
+            losses = objective(logits, soft_labels, alpha=alpha, threshold=threshold)
+            weighted = (losses * batch.weights.to(logits.device)).sum()
+            engine.backward(weighted)
+            loss += weighted.detach().cpu()
+            curve.tokens += batch.tokens
+            if buffer:
+                predictions.append(log_odds(logits).cpu())
+                weights.append(batch.weights)
+        rate = learning_rate_at(step, total_steps, learning_rate, schedule)
+        norm = engine.step(rate)
+        total = float(engine.gather(loss[None]).sum())
+        if not math.isfinite(total):
+            raise FloatingPointError(f"loss is {total} at step {step} (gradient norm {norm})")
+        if buffer:
+            real = engine.gather(torch.cat(weights)) > 0
+            buffer.update(engine.gather(torch.cat(predictions))[real])
+        curve.loss.append(total)
+        curve.learning_rate.append(rate)
+        curve.gradient_norm.append(norm)
+        curve.alpha.append(alpha)
+        curve.seconds = time.monotonic() - started
+        progress(
+            {
+                "step": step + 1,
+                "steps": total_steps,
+                "loss": total,
+                "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
+            }
+        )
+    if len(curve.loss) != total_steps:
+        raise RuntimeError(f"the stream held {len(curve.loss)} steps, {total_steps} were planned")
+    return curve
