@@ -56,8 +56,7 @@ def test_plan_tells_what_will_be_done_and_what_sharing_saves(write_spec, capsys)
         "evaluate": 6,
     }  # fmt: skip
     assert (plan["done"], plan["todo"]) == (0, 16)
-    # alone, a cell needs its 4 + 2 + … steps: rows, both features, weak, label, student, and its
-    # evaluation; the ceiling and the two other evaluations come on top
+    # alone, a cell needs: rows, 2 features, weak, label, ceiling, student, 3 evaluations
     assert plan["naive_steps"] == 4 * 10
     assert plan["flops"] > 0
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this": a single line, exit code 2, no traceback."""
+"""The exception that means "the user can mend this": one line, exit code 2, no traceback."""
 
 
 class InputError(ValueError):

@@ -131,15 +131,15 @@ def _conclude(plan: Plan, store: Store, console: Console, *, as_json: bool) -> i
 
     cells = [cell.as_json() for cell in plan.cells]
     save_cells(store, plan.study, cells)
-    results = write_results(store, plan.study, cells)
-    write_predictions(store, plan.study, cells)
+    results, results_path = write_results(store, plan.study, cells)
+    predictions_path = write_predictions(store, plan.study, cells)
     missing = sum(status != "done" for status in results["status"].to_pylist())
     summary: dict[str, Any] = {
         "study": plan.study,
         "cells": len(cells),
         "cells_without_score": missing,
-        "results": f"{store.uri}/results/{plan.study}.parquet",
-        "predictions": f"{store.uri}/predictions/{plan.study}.parquet",
+        "results": results_path,
+        "predictions": predictions_path,
     }
     if as_json:
         print(json.dumps(summary))

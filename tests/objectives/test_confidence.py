@@ -26,9 +26,12 @@ def rows(classes: int = 2, count: int = 64) -> tuple[Tensor, Tensor]:
     return logits, torch.randn(count, classes, generator=draw).softmax(dim=-1)
 
 
-def slope(objective: Objective, logits: Tensor, labels: Tensor, share: float) -> Tensor:
+def slope(
+    objective: Objective, logits: Tensor, labels: Tensor, share: float, threshold: float = 0.0
+) -> Tensor:
     logits = logits.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(objective(logits, labels, alpha=share).sum(), logits)
+    value = objective(logits, labels, alpha=share, threshold=threshold)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
     return gradient
 
 
@@ -71,11 +74,14 @@ def test_without_confidence_it_is_the_plain_loss_bit_for_bit(name: str, form: Fo
     assert torch.equal(objective(logits, w), loss(name, logits, w))
 
 
-def test_the_hard_target_carries_no_gradient() -> None:
-    """d/dz of CE against it is s - ŝ: nothing flows through ŝ, not even the threshold."""
+@both_forms
+@pytest.mark.parametrize("threshold", [0.0, 1.7])
+def test_the_hard_target_carries_no_gradient(form: Form, threshold: float) -> None:
+    """The slope of CE against ŝ alone is s - ŝ: nothing flows through ŝ itself."""
     logits, w = rows()
-    gradient = slope(Objective(), logits, w, 1.0)
-    torch.testing.assert_close(gradient, logits.softmax(-1) - hard_targets(logits, 0.0))
+    own = (logits[:, 1] - logits[:, 0] > threshold).float()
+    gradient = slope(Objective(confidence_form=form), logits, w, 1.0, threshold)
+    torch.testing.assert_close(gradient[:, 1], logits.softmax(-1)[:, 1] - own)
 
 
 @every_loss
@@ -156,15 +162,14 @@ def test_a_batch_of_one_is_not_always_class_1() -> None:
 
 
 @given(
-    z=st.lists(st.floats(-50, 50, width=32), min_size=10, max_size=10, unique=True),
-    tenths=st.integers(0, 10),
+    z=st.lists(st.integers(-999, 999), min_size=10, max_size=10, unique=True),
+    tenths=st.integers(1, 9),
 )
-def test_the_prior_lies_above_the_threshold(z: list[float], tenths: int) -> None:
+def test_exactly_the_prior_lies_above_the_threshold(z: list[int], tenths: int) -> None:
     buffer = ThresholdBuffer(tenths / 10)
     buffer.update(torch.tensor(z))
-    above = torch.tensor(z) > torch.tensor(buffer.threshold)
-    level = torch.tensor(z) == torch.tensor(buffer.threshold)
-    assert abs(above.sum() + 0.5 * level.sum() - tenths) <= 0.5
+    logits = torch.tensor([[0.0, float(margin)] for margin in z])
+    assert hard_targets(logits, buffer.threshold).sum(dim=0).tolist() == [10 - tenths, tenths]
 
 
 @given(cuts=st.lists(st.integers(0, 24), max_size=5), seed=st.integers(0, 9))

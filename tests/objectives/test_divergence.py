@@ -240,6 +240,12 @@ def test_value_and_gradient_are_finite_at_the_extremes(
     assert gradient.float().square().sum().isfinite(), "Adam keeps squares, clipping their sum"
 
 
+@every_loss
+def test_a_bf16_model_is_judged_in_float32(name: str) -> None:
+    logits, w = pair(Z[:99]).bfloat16(), two(W[:99])
+    assert torch.equal(loss(name, logits, w), loss(name, logits.float(), w))
+
+
 def test_neyman_goes_on_along_its_tangent_without_a_jump_and_never_flattens() -> None:
     """The change is where w/s = 1e12, so at z = -27.6; a step of 0.01 moves both by 1 %."""
     z = np.linspace(-60.0, 0.0, 6001)
@@ -275,6 +281,10 @@ def test_parameters_and_clip_count() -> None:
     )
     assert torch.equal(loss("confidence_adaptive_ce", logits, w, c=0.0), forward)
     assert torch.equal(loss("confidence_adaptive_ce", logits, w, c=0.51), reverse)
+    unsure, sure = torch.tensor([[0.45, 0.30, 0.25]]), torch.tensor([[0.6, 0.3, 0.1]])
+    for label, case in ((unsure, "reverse_ce"), (sure, "forward_ce")):
+        ours = loss("confidence_adaptive_ce", torch.ones(1, 3), label)
+        assert torch.equal(ours, loss(case, torch.ones(1, 3), label)), "far from 1/K, not from 1/2"
     for name in LOSSES:
         moved = loss(name, logits, w, label_clip=0.1) != loss(name, logits, w)
         depends = name in CLIPPED | {"symmetric_ce"}

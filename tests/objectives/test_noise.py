@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from w2s_ray.objectives.noise import apply_noise
-from w2s_ray.order import hashes
+from w2s_ray.order import hashes, order
 
 IDS = [f"{row:016x}" for row in range(500)]
 HASHES = hashes(IDS, 0, "noise")
@@ -61,6 +61,12 @@ def test_the_order_of_rows_does_not_matter(classes: int, strength: float) -> Non
     labels, shuffle = soft(classes), np.random.default_rng(0).permutation(500)
     expected = apply_noise(labels, HASHES, 0.3, strength)[shuffle]
     assert np.array_equal(apply_noise(labels[shuffle], HASHES[shuffle], 0.3, strength), expected)
+
+
+def test_the_noisy_rows_are_the_first_of_the_permutation_over_row_ids() -> None:
+    labels = soft(2)
+    first = order(IDS, 0, "noise")[:50].tolist()
+    assert touched(labels, apply_noise(labels, HASHES, 0.1, -1.0)) == set(first)
 
 
 def test_another_seed_draws_other_rows() -> None:

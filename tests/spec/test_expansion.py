@@ -39,10 +39,10 @@ def some_values(axis: str) -> st.SearchStrategy[list[Any]]:
     return st.lists(choices, min_size=1, unique_by=str)
 
 
-def entries(max_axes: int) -> st.SearchStrategy[list[dict[str, list[Any]]]]:
+def entries(max_axes: int, max_entries: int) -> st.SearchStrategy[list[dict[str, list[Any]]]]:
     axes = st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=max_axes, unique=True)
     entry = axes.flatmap(lambda names: st.fixed_dictionaries({n: some_values(n) for n in names}))
-    return st.lists(entry, max_size=2)
+    return st.lists(entry, max_size=max_entries)
 
 
 def written(cell: CellPoint) -> tuple[Any, ...]:
@@ -51,7 +51,11 @@ def written(cell: CellPoint) -> tuple[Any, ...]:
     return ([cell.weak, cell.strong], cell.loss, cell.noise_ratio, cell.trainable, rate, cell.seed)
 
 
-@given(st.fixed_dictionaries({axis: some_values(axis) for axis in VALUES}), entries(6), entries(3))
+@given(
+    st.fixed_dictionaries({axis: some_values(axis) for axis in VALUES}),
+    entries(6, 1),
+    entries(3, 2),
+)
 def test_cells_are_the_product_and_the_includes_without_the_excludes(
     axes: dict[str, list[Any]],
     include: list[dict[str, list[Any]]],

@@ -325,6 +325,11 @@ MISTAKES = {
         '{source: "pypi:a", init: random}',
         "9: models.big.init: given both, expected exactly one of source and init",
     ),
+    "a key after the same key merged in": (
+        BIG,
+        "\n    <<: {source: 'pypi:a', num_layers: 1}\n    num_layers: 0",
+        "11: models.big.num_layers: given 0, expected a number of at least 1",
+    ),
     "no architecture": (
         BIG,
         "{init: random}",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 from pyarrow import fs, parquet
@@ -62,13 +62,27 @@ class Study:
         kind = "evaluate" if role.endswith("_evaluate") else role
         return Step(kind, cell["keys"][role], f"pairs-{role}", 1, {}, {})
 
+    def predicted(self, key: str, rows: int = 4, classes: int = 2) -> pa.Table:
+        """Probabilities that depend on the key alone."""
+        first = [int(digest([key, row])[:4], 16) / 65536 for row in range(rows)]
+        return pa.table(
+            {
+                "row_id": [f"{row:016x}" for row in range(rows)],
+                "label": pa.array([row % 2 for row in range(rows)], pa.int64()),
+                "probs": pa.array(
+                    [[p, *[(1 - p) / (classes - 1)] * (classes - 1)] for p in first],
+                    pa.list_(pa.float32()),
+                ),
+            }
+        )
+
     def finish(self, role: str, cell: dict[str, Any], **metrics: Any) -> None:
         step = self.step(role, cell)
         if self.store.has(step.key):
             return
         with self.store.draft(step, {"workers": 1}) as draft:
             if role in ("weak", "student", "ceiling"):
-                parquet.write_table(test_predictions(step.key), draft.folder / "test.parquet")
+                parquet.write_table(self.predicted(step.key), draft.folder / "test.parquet")
                 draft.metrics.update(seconds=2.0, tokens=100, steps=3, final_loss=0.25)
             if step.kind == "evaluate":
                 draft.metrics.update(EVALUATED, rows=4)
@@ -78,24 +92,6 @@ class Study:
         for cell in self.cells if cells is None else cells:
             for role in ROLES:
                 self.finish(role, cell)
-
-
-def test_predictions(key: str, rows: int = 4, classes: int = 2) -> pa.Table:
-    """Probabilities that depend on the key alone."""
-    first = [int(digest([key, row])[:4], 16) / 65536 for row in range(rows)]
-    return pa.table(
-        {
-            "row_id": [f"{row:016x}" for row in range(rows)],
-            "label": pa.array([row % 2 for row in range(rows)], pa.int64()),
-            "probs": pa.array(
-                [[p, *[(1 - p) / (classes - 1)] * (classes - 1)] for p in first],
-                pa.list_(pa.float32()),
-            ),
-        }
-    )
-
-
-test_predictions.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -2,22 +2,23 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 import pytest
 from pyarrow import fs
 
 from w2s_ray.plan.graph import Step
 from w2s_ray.store import claims
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.owners import this_process
 
 COMMIT_FOR_EVER = """
 import os, sys
@@ -39,6 +40,7 @@ for n in range(1_000_000):
 
 WORK_ON_A_LIST = """
 import random, sys, time
+from pathlib import Path
 import fsspec
 from pyarrow import fs
 from w2s_ray.plan.graph import Step
@@ -48,7 +50,7 @@ if place == "local":
     store = Store.open(root)
 else:
     files = fsspec.filesystem("file", auto_mkdir=True)
-    store = Store(fs.PyFileSystem(fs.FSSpecHandler(files)), root, cache=log + ".cache")
+    store = Store(fs.PyFileSystem(fs.FSSpecHandler(files)), root, cache=Path(log + ".cache"))
 keys = [f"k{n}" for n in range(int(count))]
 random.shuffle(keys)
 print("ready", flush=True)
@@ -82,6 +84,42 @@ with ExitStack() as held:
             print(f"k{n}", flush=True)
     print("end", flush=True)
     sys.stdin.readline()
+"""
+
+HOLD_AND_DIE = """
+import os, random, sys, time
+from pathlib import Path
+from w2s_ray.store import claims
+from w2s_ray.store.owners import Owner
+folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
+print("ready", flush=True)
+end, held_times = float(sys.stdin.readline()), 0
+def hold(dies):
+    with claims.local_claim(folder, "k0") as held:
+        if held:
+            try:
+                with open(inside, "x") as file:
+                    file.write(claims.this_process().token)
+            except FileExistsError:
+                if not Owner.parse(inside.read_text()).is_dead:
+                    os._exit(9)  # two live processes hold one key
+                inside.write_text(claims.this_process().token)
+            time.sleep(0.001)
+            if dies:
+                os._exit(0)  # as kill -9: nothing is given back
+            inside.unlink()
+        return held
+while time.time() < end:
+    held_times += hold(dies=False)
+    if random.random() < 0.1:
+        child = os.fork()
+        if not child:
+            claims._HEART = claims._Heart()
+            hold(dies=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit("two held the key")
+print(held_times)
 """
 
 
@@ -165,7 +203,7 @@ def test_processes_that_share_a_list_run_each_step_exactly_once(
         tell(process, "go")
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     done = [log.read_text().split() if log.exists() else [] for log in logs]
-    assert sorted(sum(done, [])) == sorted(f"k{n}" for n in range(count))
+    assert sorted(chain.from_iterable(done)) == sorted(f"k{n}" for n in range(count))
     if place == "local":
         assert sum(map(bool, done)) > 1, "they did race"
         assert not any((root / "claims").iterdir()), "claims are given back"
@@ -175,7 +213,7 @@ def test_one_of_many_takes_over_each_stale_claim(local: Store) -> None:
     count, folder = 40, Path(local.uri) / "claims"
     corpse = subprocess.Popen([sys.executable, "-c", ""])
     corpse.wait()
-    machine = claims.this_process().machine
+    machine = this_process().machine
     folder.mkdir(parents=True)
     for n in range(count):
         text = json.dumps({"owner": f"{machine}.{corpse.pid}.1", "beat": 0, "id": n})
@@ -195,6 +233,18 @@ def test_one_of_many_takes_over_each_stale_claim(local: Store) -> None:
         assert process.wait(60) == 0
     assert sorted(held) == sorted(f"k{n}" for n in range(count))
     assert not any(folder.iterdir())
+
+
+def test_never_two_hold_a_key_while_holders_come_go_and_die(tmp_path: Path) -> None:
+    processes = [start(HOLD_AND_DIE, tmp_path / "claims", tmp_path / "inside") for _ in range(3)]
+    for process in processes:
+        ready(process)
+    for process in processes:
+        tell(process, str(time.time() + float(os.environ.get("CLAIMS_SECONDS", "1"))))
+    for process in processes:
+        assert process.stdout is not None
+        assert process.wait(60) == 0
+        assert int(process.stdout.read()) > 0
 
 
 def test_the_claim_of_a_killed_process_is_free_at_once_even_before_it_is_reaped(
@@ -253,6 +303,7 @@ def test_all_claims_of_a_process_beat_while_they_are_held(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(claims, "_HEART", claims._Heart())  # the other sleeps for seconds
     with ExitStack() as stack:
         assert all(stack.enter_context(local.claim(f"k{n}")) for n in range(20))
         paths = list((Path(local.uri) / "claims").iterdir())
@@ -276,13 +327,3 @@ def test_a_stale_remote_claim_is_taken_over_and_cleared(tmp_path: Path) -> None:
         with store.claim("k0") as held:
             assert held == free
     assert not list(folder.iterdir())
-
-
-def test_random_names_do_not_follow_the_seed(local: Store) -> None:
-    """Two steps that seed the global generators alike must not share a temporary folder."""
-    folders = []
-    for key in ("a1", "a2"):
-        random.seed(0)
-        with local.draft(Step("student", key, "hh", 1, {}, {}), {}) as draft:
-            folders.append(draft.folder.name.rpartition("-")[2])
-    assert folders[0] != folders[1]

@@ -10,6 +10,7 @@ its loaded models with it. Only the workers' own processes are counted: the tria
 worker group and the tasks that feed it reserve no CPU (see ``launch``), hence cannot deadlock.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def _node_types() -> list[tuple[Mapping[str, Any], int]]:
             for group in config.node_group_configs
         ]
     path = BOOTSTRAP.expanduser()
-    if not path.exists():
+    if not os.environ.get("RAY_ADDRESS") or not path.exists():  # a Ray of our own does not grow
         return []
     types = yaml.safe_load(path.read_text()).get("available_node_types", {})
     return [(kind.get("resources", {}), kind.get("max_workers", 0)) for kind in types.values()]

@@ -152,7 +152,7 @@ def pair(seed: int, index: int) -> dict[str, str]:
     draw = Draws(seed, index)
     name = draw.pick(LOCAL if draw.pick(range(5)) < 2 else list(PHENOMENA))
     frame = PHENOMENA[name](draw)
-    tail = draw.pick(frame.tails) if draw.pick((True, False)) else ""
+    tail = draw.pick(frame.tails) if name not in LOCAL and draw.pick((True, False)) else ""
     number = draw.pick((0, 1))
     spoilt = draw.pick([(1 - number, number), (number, 1 - number)])
     return {

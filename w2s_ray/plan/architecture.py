@@ -143,7 +143,7 @@ def _source_identity(source: str, revision: str | None) -> dict[str, Any]:
 def _config(model: "ModelSpec") -> Mapping[str, Any] | None:
     """Hugging Face fields of the whole model, ``model_type`` among them."""
     if model.source is None:
-        return {"model_type": model.architecture, **untrained_config(model)}
+        return _common_names({"model_type": model.architecture, **untrained_config(model)})
     name = hub_id(model.source)
     if name is not None:
         cached = _cached_config(name, model.revision)
@@ -165,7 +165,12 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"model {path}: architecture {kind} is not supported, expected one of "
             f"{', '.join(ARCHITECTURES)}"
         )
-    aliases = ALIASES if kind == "gpt2" else {}
+    return _common_names(config)
+
+
+def _common_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """GPT-2's own names of fields replaced by those of the other architectures."""
+    aliases = ALIASES if config["model_type"] == "gpt2" else {}
     return {aliases.get(field, field): value for field, value in config.items()}
 
 

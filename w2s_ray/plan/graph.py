@@ -6,7 +6,7 @@ so a study finished on a laptop is finished on a cluster too.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +53,27 @@ class Plan:
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def naive_steps(self) -> int:
-        """Steps that the grid would need if no two cells shared any."""
-        sizes: dict[str, int] = {}
-        return sum(_closure_size(self, cell.keys["student_evaluate"], sizes) for cell in self.cells)
+        """Steps that the grid would need if no two cells shared any: each cell alone needs its
+        models, their scores, and all that these rest on."""
+        sizes: dict[frozenset[str], int] = {}
+        total = 0
+        for cell in self.cells:
+            own = {cell.keys["student"], cell.keys["student_evaluate"]}
+            rest = frozenset(cell.keys.values()) - own
+            rest |= frozenset(self.steps[cell.keys["student"]].inputs.values())
+            if rest not in sizes:
+                sizes[rest] = self._closure_size(rest)
+            total += sizes[rest] + len(own)
+        return total
+
+    def _closure_size(self, keys: Iterable[str]) -> int:
+        seen, stack = set(keys), list(keys)
+        while stack:
+            for parent in self.steps[stack.pop()].inputs.values():
+                if parent not in seen:
+                    seen.add(parent)
+                    stack.append(parent)
+        return len(seen)
 
     def todo(self, finished: Container[str]) -> dict[str, Step]:
         """The steps still to be run, in order.
@@ -72,19 +90,3 @@ class Plan:
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps.values())
 
-
-def _closure_size(plan: Plan, key: str, sizes: dict[str, int]) -> int:
-    """Number of distinct steps that ``key`` rests on, itself included.
-
-    Closures of equal-shaped cells repeat, so they are memoised by the inputs of the step.
-    """
-    memo = "|".join(sorted(plan.steps[key].inputs.values())) + plan.steps[key].kind
-    if memo not in sizes:
-        seen, stack = {key}, [key]
-        while stack:
-            for parent in plan.steps[stack.pop()].inputs.values():
-                if parent not in seen:
-                    seen.add(parent)
-                    stack.append(parent)
-        sizes[memo] = len(seen)
-    return sizes[memo]

@@ -69,7 +69,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def complete_config(
     architecture: str, given: Mapping[str, Any], vocabulary: int | None
 ) -> dict[str, Any]:
-    """``given`` with every other field of the architecture filled in.
+    """``given`` with every other field filled in, by the names that the architecture reads.
 
     Args:
         architecture: one of ``ARCHITECTURES``.
@@ -121,6 +121,8 @@ def complete_config(
             f"model config: num_key_value_heads: {config['num_key_value_heads']}, expected a "
             f"divisor of num_attention_heads, {heads}"
         )
+    if architecture == "gpt2":  # the one field for which GPT-2 ignores the common name
+        config["n_inner"] = config.pop("intermediate_size")
     return config
 
 

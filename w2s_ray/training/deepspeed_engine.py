@@ -32,9 +32,9 @@ from w2s_ray.training.engine import Adam
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported
-import deepspeed  # noqa: E402
-from deepspeed.runtime.zero import parameter_offload  # noqa: E402
-from deepspeed.utils import (  # noqa: E402
+import deepspeed
+from deepspeed.runtime.zero import parameter_offload
+from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_local_fp32_param,
     safe_set_local_fp32_param,
@@ -199,7 +199,7 @@ class _Remainder(nn.Module):
 def _store_low(
     scorer: nn.Module, full: Sequence[nn.Parameter], dtype: torch.dtype
 ) -> dict[nn.Parameter, _Remainder]:
-    """Stores the fp32 parameters of ``full`` in ``dtype`` and lets their modules compute in fp32."""
+    """Stores the fp32 parameters ``full`` in ``dtype``; their modules go on computing in fp32."""
     remainders = {}
     for module in list(scorer.modules()):
         for name, parameter in list(module.named_parameters(recurse=False)):

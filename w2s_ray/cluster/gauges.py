@@ -1,0 +1,38 @@
+"""Numbers of running steps for the Ray dashboard (and any Prometheus that scrapes it)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+from w2s_ray.plan.graph import Step
+
+NAMES = {
+    "loss": "loss of the step in nats",
+    "tokens_per_second": "real tokens trained on in a second",
+    "progress": "part of the step that is done, 0 to 1",
+}
+AFTER_SECONDS = 5.0  # a shorter step would never be scraped, only fill the page
+
+
+class Gauges:
+    """The gauges ``w2s_ray_<name>`` of this process, tagged by study, kind and step."""
+
+    def __init__(self, study: str) -> None:
+        self._study = study
+        self._gauges = {
+            name: Gauge(f"w2s_ray_{name}", text, tag_keys=("study", "kind", "step"))
+            for name, text in NAMES.items()
+        }
+
+    def show(self, step: Step, numbers: Mapping[str, Any], seconds: float) -> None:
+        """Shows the newest numbers of a step that has run for ``seconds``."""
+        if seconds < AFTER_SECONDS:
+            return
+        values = dict(numbers)
+        if values.get("steps"):
+            values["progress"] = values.get("step", 0) / values["steps"]
+        tags = {"study": self._study, "kind": step.kind, "step": f"{step.slug}-{step.key}"}
+        for name, gauge in self._gauges.items():
+            if name in values:
+                gauge.set(float(values[name]), tags)

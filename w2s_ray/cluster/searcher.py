@@ -1,0 +1,156 @@
+"""The search algorithm of the one Tune run: it "searches" by handing out what is ready.
+
+It is a ``SearchAlgorithm``, not a ``Searcher``: Tune asks it for whole trials, so that every trial
+has its step's key as id, its own resources, and no number of samples has to be guessed. A trial is
+made only when its processes fit beside those that run. Hence no trial blocks the queue before one
+that could start, and Tune's reuse of warm actors always finds one that is free.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune import PlacementGroupFactory
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.search import SearchAlgorithm
+
+from w2s_ray.cluster.placement import Need, Node, fits
+from w2s_ray.plan.graph import Step
+from w2s_ray.plan.schedule import Schedule
+
+RETRIES = 2  # of a step whose process died; an error of the step itself is final
+NODES_REFRESH_SECONDS = 5.0
+# The trial that starts a worker group only waits for it. It takes no CPU away from its workers
+# and lives on the head node, a resource that every cluster has.
+LAUNCHER = {"CPU": 0, "node:__internal_head__": 0.001}
+
+
+class StepTrial(Trial):  # type: ignore[misc]
+    """One step as a Tune trial: retried when its process died, never when the step itself failed.
+
+    Attributes:
+        reason: why it failed, one line.
+        crashed: it failed because its process, or machine, died.
+    """
+
+    reason: str
+    crashed: bool
+
+    def handle_error(self, exc: Any = None) -> None:
+        self.crashed = isinstance(exc, RayActorError)
+        if isinstance(exc, RayTaskError):
+            cause: object = exc.cause
+        elif self.crashed:
+            cause = f"the process that ran the step died: {exc}"
+        else:
+            cause = exc
+        self.reason = " ".join(str(cause).split())
+        super().handle_error(exc)
+
+    def should_recover(self) -> bool:
+        return self.crashed and bool(super().should_recover())
+
+    def get_json_state(self) -> tuple[str, str]:
+        """Nothing: Tune would write 10 kB a trial to a state that is never restored."""
+        return "{}", "{}"
+
+
+class StepSearch(SearchAlgorithm):  # type: ignore[misc]
+    """Drives a ``Schedule`` by the trials of one Tune run.
+
+    Args:
+        schedule: of ``steps``; it is changed here and nowhere else.
+        needs: what each step needs, by key.
+        nodes: looks at the cluster; asked again every few seconds, since clusters change.
+        limit: largest number of steps at a time.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        steps: Mapping[str, Step],
+        needs: Mapping[str, Need],
+        nodes: Callable[[], Sequence[Node]],
+        limit: int,
+    ) -> None:
+        self._schedule = schedule
+        self._steps = steps
+        self._needs = needs
+        self._look = nodes
+        self._nodes = list(nodes())
+        self._looked = time.monotonic()
+        self._limit = limit
+        self._unchanged = False  # since the last time nothing could be started
+        self._spec: dict[str, Any] = {}
+
+    @property
+    def total_samples(self) -> int:
+        return len(self._schedule)
+
+    def add_configurations(self, experiments: Any) -> None:
+        """Takes Tune's description of the run, from which trials are made."""
+        (experiment,) = experiments
+        assert isinstance(experiment, Experiment)
+        self._spec = experiment.spec
+
+    def next_trial(self) -> StepTrial | None:
+        """The most urgent step that is ready and fits, as a trial; None if there is none now."""
+        self._refresh_nodes()
+        if self._unchanged or len(self._schedule.running) >= self._limit:
+            return None
+        running = [self._needs[key] for key in self._schedule.running]
+        known: dict[Need, bool] = {}
+
+        def accept(step: Step) -> bool:
+            need = self._needs[step.key]
+            if need not in known:
+                known[need] = fits([*running, need], self._nodes)
+            return known[need]
+
+        step = self._schedule.start(accept)
+        if step is None and not running:  # machines were lost: Tune waits until they come back
+            step = self._schedule.start()
+        self._unchanged = step is None
+        return None if step is None else self._trial(step)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The step is over; Tune calls this after the last retry only."""
+        self._unchanged = False
+        if error:
+            self._schedule.fail(trial_id)
+        else:
+            self._schedule.succeed(trial_id)
+
+    def is_finished(self) -> bool:
+        """No step will be handed out any more, though some may still run."""
+        return self._finished or not (self._schedule.ready or self._schedule.waiting)
+
+    def _refresh_nodes(self) -> None:
+        if time.monotonic() - self._looked > NODES_REFRESH_SECONDS:
+            nodes = list(self._look())
+            self._unchanged = self._unchanged and nodes == self._nodes
+            self._nodes, self._looked = nodes, time.monotonic()
+
+    def _trial(self, step: Step) -> StepTrial:
+        need = self._needs[step.key]
+        name = f"{step.kind}-{step.slug}-{step.key}"
+        trial = StepTrial(
+            self._spec["run"],
+            config={"key": step.key},
+            trial_id=step.key,
+            experiment_tag=name,
+            storage=self._spec["storage"],
+            placement_group_factory=PlacementGroupFactory(
+                [need.process if need.workers == 1 else LAUNCHER]
+            ),
+            checkpoint_config=self._spec["checkpoint_config"],
+            max_failures=RETRIES,
+            trial_name_creator=lambda trial: name,
+        )
+        trial.reason, trial.crashed = "", False
+        # One folder for the scraps of all trials, in place of one each.
+        trial.relative_logdir = trial.storage.trial_dir_name = "trials"
+        return trial

@@ -1,0 +1,157 @@
+"""The Tune trainable: a warm actor that runs one step after the other.
+
+A step runs in a thread, as Tune's own function trainables and Train's workers do. The actor's main
+thread stays free: it reports the newest numbers every half second, takes those of a worker group,
+and can stop the step, which then gives up its claim and its unfinished folder.
+
+After an error the actor is not used again (Tune ends it): a broken CUDA context or a half-loaded
+model must not reach the next step.
+"""
+
+import ctypes
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import ray
+from ray.tune import Trainable
+
+from w2s_ray.cluster.gauges import Gauges
+from w2s_ray.plan.graph import Step
+from w2s_ray.store.artifacts import Store
+
+Numbers = dict[str, Any]
+Execute = Callable[[Step, Store, Any], Mapping[str, Any]]
+NUMBERS = "numbers"  # in a Tune result: a list of one, which Tune does not take apart
+STOP_SECONDS = 8.0  # Tune kills an actor that takes longer than ten to stop
+
+
+class StepError(RuntimeError):
+    """A step failed; the text is one line, the traceback is in the store."""
+
+
+class RunningStep(threading.Thread):
+    """A step in a thread of its own, with the newest numbers it has told."""
+
+    def __init__(self, work: Callable[[Callable[[Numbers], None]], Mapping[str, Any]]) -> None:
+        super().__init__(name="step", daemon=True)
+        self._work = work
+        self.over = threading.Event()
+        self.numbers: Numbers = {}
+        self.metrics: Numbers = {}
+        self.error: BaseException | None = None
+
+    def note(self, numbers: Numbers) -> None:
+        """Takes the newest numbers; from any thread."""
+        self.numbers = dict(numbers)
+
+    def run(self) -> None:
+        try:
+            self.metrics = dict(self._work(self.note))
+        except BaseException as error:  # handed to the main thread, which tells Tune
+            self.error = error
+        finally:
+            self.over.set()
+
+    def interrupt(self) -> None:
+        """Raises KeyboardInterrupt in the step, as Ctrl-C does in a local run, and waits for it."""
+        if self.ident is not None and self.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt)
+            )
+            self.join(STOP_SECONDS)
+
+
+class StepActor(Trainable):  # type: ignore[misc]
+    """Runs the step whose key is in the trial's configuration."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        study: str,
+        steps: Mapping[str, Step],
+        store_uri: str,
+        storage: str,
+        execute: Execute | None,
+        cpus: float,
+        period: float,
+    ) -> None:
+        """
+        Args:
+            study: tag of the metrics.
+            storage: where worker groups may keep what they pass on.
+            execute: runs a step; None: the steps' own runner.
+            cpus: of this process; so many threads does it use.
+            period: seconds between two reports.
+        """
+        use_threads(max(1, int(cpus)))
+        self._execute = execute or _runner()
+        self._steps, self._store = steps, Store.open(store_uri)
+        self._passing = storage
+        self._gauges = Gauges(study)
+        self._period = period
+        self._self = ray.get_runtime_context().current_actor
+        self._key = config["key"]
+        self._running: RunningStep | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes over the next step; everything loaded stays."""
+        self._key = new_config["key"]
+        self._running = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Waits for the end of the step, but not longer than one period."""
+        step = self._steps[self._key]
+        if self._running is None:
+            self._started = time.monotonic()
+            self._running = RunningStep(partial(self._run, step))
+            self._running.start()
+        running = self._running
+        if running.over.wait(self._period):
+            if running.error is not None:
+                raise StepError(f"{type(running.error).__name__}: {running.error}")
+            return {"done": True, NUMBERS: [running.metrics]}
+        self._gauges.show(step, running.numbers, time.monotonic() - self._started)
+        return {NUMBERS: [running.numbers]}
+
+    def note(self, key: str, numbers: Numbers) -> None:
+        """Takes numbers of a step from another process, the first worker of its group."""
+        if self._running is not None and key == self._key:
+            self._running.note(numbers)
+
+    def cleanup(self) -> None:
+        """Ends a step that still runs."""
+        if self._running is not None:
+            self._running.interrupt()
+
+    def _run(self, step: Step, note: Callable[[Numbers], None]) -> Mapping[str, Any]:
+        from w2s_ray.steps.context import Context
+
+        if int(step.execution.get("workers", 1)) == 1:
+            return self._execute(step, self._store, Context(progress=note))
+        from w2s_ray.cluster.launch import WorkerGroup
+
+        group = WorkerGroup(self._passing, partial(self._self.note.remote, step.key))
+        return self._execute(step, self._store, Context(progress=note, fit=group.fit))
+
+
+def use_threads(threads: int) -> None:
+    """Keeps this process to so many CPU threads, whatever library makes them."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def _runner() -> Execute:
+    from w2s_ray.steps.runner import execute
+
+    return execute

@@ -1,0 +1,149 @@
+"""One Tune run over all missing steps of a study.
+
+Tune brings placement, warm actors, retries after crashes and a clean end; it is not asked to log,
+to checkpoint or to resume, because the store already does. Whatever state it writes lies in
+``<store>/.ray/<study>`` and is removed at the end.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from pyarrow import fs
+from ray import tune
+
+from w2s_ray.cluster.placement import cluster_nodes, most_at_once, needs, refuse_unplaceable
+from w2s_ray.cluster.searcher import StepSearch, StepTrial
+from w2s_ray.cluster.trial import NUMBERS, Execute, StepActor
+from w2s_ray.plan.graph import Step
+from w2s_ray.plan.schedule import Schedule
+from w2s_ray.store.artifacts import Store
+
+OnEvent = Callable[[str, Step, dict[str, Any]], None]
+REPORTS_PER_SECOND = 100  # of all actors together: what Tune's loop takes without effort
+MOST_AT_ONCE = 10_000
+
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine is silent at verbose=0, the new is not
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files a trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # no periodic snapshots of a state never restored
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+
+
+def run(
+    todo: Mapping[str, Step],
+    store_uri: str,
+    *,
+    study: str = "study",
+    max_concurrent_steps: int | None = None,
+    on_event: OnEvent = lambda event, step, numbers: None,
+    execute: Execute | None = None,
+) -> Schedule:
+    """Runs what is to do on the connected Ray. A failed step stops its descendants only.
+
+    Args:
+        todo: the missing steps, every step after its inputs.
+        max_concurrent_steps: largest number of steps at a time; None: what fits.
+        on_event: takes ``started``, ``progress``, ``done`` or ``failed``, the step, and numbers
+            (of the progress, the metrics, or ``{"error": one line}``). Called in this thread;
+            ``started`` comes again when a step is retried after its process died.
+        execute: runs one step in an actor; None: the steps' own runner.
+
+    Raises:
+        InputError: a step cannot be placed on this cluster. Nothing has been started.
+        KeyboardInterrupt: after Ctrl-C; the running steps have been ended, their claims given up.
+    """
+    nodes = cluster_nodes()
+    refuse_unplaceable(todo, nodes)
+    schedule = Schedule(todo)
+    wanted = needs(todo)
+    limit = min(
+        max_concurrent_steps or len(todo), most_at_once(list(wanted.values())[:MOST_AT_ONCE], nodes)
+    )
+    storage = f"{store_uri.rstrip('/')}/.ray"
+    actor = tune.with_parameters(
+        StepActor,
+        study=study,
+        steps=dict(todo),
+        store_uri=store_uri,
+        storage=f"{storage}/workers",
+        execute=execute,
+        cpus=max((need.cpus for need in wanted.values() if need.workers == 1), default=1.0),
+        period=max(0.5, limit / REPORTS_PER_SECOND),
+    )
+    with _quiet_tune(limit):
+        tune.run(
+            actor,
+            name=study,
+            search_alg=StepSearch(schedule, todo, wanted, cluster_nodes, limit),
+            reuse_actors=True,
+            callbacks=[_Events(todo, Store.open(store_uri), on_event)],
+            storage_path=storage,
+            verbose=0,
+            raise_on_failed_trial=False,
+        )
+    _remove(f"{storage}/{study}")
+    if not schedule.finished:
+        raise KeyboardInterrupt
+    return schedule
+
+
+class _Events(tune.Callback):  # type: ignore[misc]
+    """Tells the driver what happens; notes in the store what a dead process could not."""
+
+    def __init__(self, steps: Mapping[str, Step], store: Store, on_event: OnEvent) -> None:
+        self._steps, self._store, self._tell = steps, store, on_event
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: StepTrial, **info: Any) -> None:
+        self._tell("started", self._steps[trial.trial_id], {})
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: StepTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if not result.get("done") and (numbers := result[NUMBERS][0]):
+            self._tell("progress", self._steps[trial.trial_id], numbers)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: StepTrial, **info: Any) -> None:
+        self._tell("done", self._steps[trial.trial_id], trial.last_result[NUMBERS][0])
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: StepTrial, **info: Any) -> None:
+        step = self._steps[trial.trial_id]
+        if trial.crashed:
+            self._store.record_failure(step, trial.reason)
+        self._tell("failed", step, {"error": trial.reason})
+
+
+@contextmanager
+def _quiet_tune(pending: int) -> Iterator[None]:
+    """Tune's settings for this run; its words are kept off the terminal, signals are restored."""
+    settings = {**ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(max(1, pending))}
+    before = {name: os.environ.get(name) for name in settings}
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    os.environ.update(settings)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        with suppress(ValueError):  # outside the main thread, where Tune sets none either
+            for number, handler in handlers.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _remove(uri: str) -> None:
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    with suppress(OSError):
+        filesystem.delete_dir(path)
