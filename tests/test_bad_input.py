@@ -41,8 +41,10 @@ def test_two_names_for_one_model_make_a_duplicate_cell(write_spec, capsys):
 def test_missing_file(write_spec, capsys):
     splits = {name: f"{name}.jsonl" for name in ("ground_truth", "weak", "test")}
     data = {"pairs": {"kind": "preference", "splits": splits}}
-    told = refused(write_spec(data=data), capsys)
-    assert "ground_truth.jsonl" in told and "study.yaml:" in told
+    assert main([str(write_spec(data=data)), "--local"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3  # one line a mistake
+    assert all("study.yaml:" in line and ".jsonl" in line for line in lines)
 
 
 def test_row_without_chosen(write_spec, tmp_path, capsys):

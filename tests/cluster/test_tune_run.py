@@ -1,96 +1,189 @@
+"""One run on a real Ray of a graph in which steps fail, die and recover; then what is refused."""
+
 import json
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray import cloudpickle
 
-from w2s_ray.cluster.session import Session
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.errors import InputError
 from w2s_ray.plan.graph import Step
+from w2s_ray.plan.schedule import Schedule
 from w2s_ray.store.artifacts import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.usefixtures("ray_session")
 
+# name -> parents; a diamond, and what goes wrong beside it
+GRAPH = {
+    "top": [],
+    "left": ["top"],
+    "right": ["top"],
+    "bottom": ["left", "right"],
+    "wrong": ["top"],
+    "child": ["wrong", "left"],
+    "grandchild": ["child"],
+    "shaky": ["top"],  # its process dies once
+    "heir": ["shaky"],
+    "doomed": [],  # its process dies every time
+    "orphan": ["doomed"],
+    "slow": [],
+}
+BLOCKED = {"child", "grandchild", "orphan"}
+FAILED = {"wrong", "doomed"}
 
-def steps(folder: Path, inputs: Mapping[str, str], **execution: Any) -> dict[str, Step]:
-    """Steps "a", "b", … from their parents' names, e.g. {"a": "", "b": "a"}."""
+
+def graph(folder: Path) -> dict[str, Step]:
     return {
         name: Step(
             kind="student",
-            key=f"{name}0",
+            key=name,
             slug=f"step-{name}",
             version=1,
             config={"log": str(folder / "log.jsonl")},
-            inputs={f"from-{parent}": f"{parent}0" for parent in parents},
-            execution=execution,
+            inputs={f"from_{parent}": parent for parent in parents},
         )
-        for name, parents in inputs.items()
+        for name, parents in GRAPH.items()
     }
 
 
-def by_key(made: Mapping[str, Step]) -> dict[str, Step]:
-    return {step.key: step for step in made.values()}
-
-
-def tell(step: Step, event: str) -> None:
-    line = json.dumps({"key": step.key, "event": event, "pid": os.getpid(), "time": time.time()})
-    with open(step.config["log"], "a") as log:
-        log.write(line + "\n")
-
-
-def told(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
-    """A step that needs its parents' artifacts and commits its own."""
-    tell(step, "start")
+    """A step that needs its parents' artifacts and commits its own; some go wrong."""
+    note(step, "start")
     for parent in step.inputs.values():
         store.artifact(parent)
-    if step.key in ("bad0", "dies0"):
-        if step.key == "dies0" and sum(line["key"] == "dies0" for line in told_at(step)) < 3:
-            os._exit(1)
-        if step.key == "bad0":
-            raise ValueError("three is\nnot four")
+    if step.key == "wrong":
+        raise ValueError("three is\nnot four")
+    if step.key == "doomed" or (step.key == "shaky" and starts(step) == 1):
+        os._exit(1)
+    if step.key == "slow":
+        for number in range(1, 5):
+            context.progress({"step": number, "steps": 4, "loss": 1 / number})
+            time.sleep(0.5)
     with store.claim(step.key) as held, store.draft(step, {}) as draft:
         assert held
-        draft.metrics["value"] = 1
-    tell(step, "end")
-    return {"value": 1}
+        draft.metrics["answer"] = 42
+    note(step, "end")
+    return {"answer": 42}
 
 
-def told_at(step: Step) -> list[dict[str, Any]]:
-    return told(Path(step.config["log"]).parent)
+def note(step: Step, event: str) -> None:
+    line = {"key": step.key, "event": event, "pid": os.getpid()}
+    with open(step.config["log"], "a") as log:
+        log.write(json.dumps(line) + "\n")
 
 
-def test_diamond(tmp_path: Path) -> None:
-    graph = {"a": "", "b": "a", "c": "a", "d": "bc", "e": ""}
-    todo = by_key(steps(tmp_path, graph))
-    events: list[tuple[str, str]] = []
-    started = time.monotonic()
-    schedule = run(
-        todo,
-        str(tmp_path / "store"),
-        study="diamond",
-        on_event=lambda event, step, numbers: (print(event, step.key, numbers), events.append((event, step.key))),
-        execute=execute,
-    )
-    print("took", time.monotonic() - started)
-    assert schedule.done == set(todo)
-    assert Store.open(tmp_path / "store").finished().keys() == todo.keys()
-    log = told(tmp_path)
-    assert Counter(line["key"] for line in log if line["event"] == "start") == dict.fromkeys(todo, 1)
-    order = [(line["key"], line["event"]) for line in log]
-    for step in todo.values():
-        for parent in step.inputs.values():
-            assert order.index((parent, "end")) < order.index((step.key, "start"))
-    assert Counter(event for event, _ in events) == {"started": 5, "done": 5}
-    assert not (tmp_path / "store/.ray/diamond").exists()
+def read(log: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(log).read_text().splitlines()]
+
+
+def starts(step: Step) -> int:
+    lines = read(step.config["log"])
+    return sum(line["key"] == step.key and line["event"] == "start" for line in lines)
+
+
+@dataclass
+class Outcome:
+    """What is left of the run."""
+
+    schedule: Schedule
+    store: Store
+    log: list[dict[str, Any]]
+    events: list[tuple[str, str, dict[str, Any]]]
+    output: str
+
+
+@pytest.fixture(scope="module")
+def outcome(
+    ray_session: object, tmp_path_factory: pytest.TempPathFactory
+) -> Outcome:
+    folder = tmp_path_factory.mktemp("run")
+    events: list[tuple[str, str, dict[str, Any]]] = []
+    store = Store.open(folder / "store")
+    output, saved = folder / "stdout", os.dup(1)
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            schedule = run(
+                graph(folder),
+                store.uri,
+                study="graph",
+                on_event=lambda event, step, numbers: events.append((event, step.key, numbers)),
+                execute=execute,
+            )
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+    return Outcome(schedule, store, read(folder / "log.jsonl"), events, output.read_text())
+
+
+def test_failure_blocks_descendants_only(outcome: Outcome) -> None:
+    good = set(GRAPH) - BLOCKED - FAILED
+    assert outcome.schedule.done == good
+    assert outcome.schedule.failed == FAILED
+    assert set(outcome.schedule.blocked) == BLOCKED
+    assert set(outcome.store.finished()) == good
+
+
+def test_every_step_runs_once_after_its_inputs(outcome: Outcome) -> None:
+    order = [(line["key"], line["event"]) for line in outcome.log]
+    ran = Counter(key for key, event in order if event == "start")
+    retried = {"shaky": 2, "doomed": 3}  # by Tune, as their process died
+    assert ran == {name: retried.get(name, 1) for name in GRAPH if name not in BLOCKED}
+    for name, _ in order:
+        for parent in GRAPH[name]:
+            assert order.index((parent, "end")) < order.index((name, "start"))
+
+
+def test_failures_are_told_and_recorded(outcome: Outcome) -> None:
+    told = {key: numbers["error"] for event, key, numbers in outcome.events if event == "failed"}
+    assert told.keys() == FAILED
+    assert told["wrong"] == "ValueError: three is not four"
+    assert "died" in told["doomed"]
+    # The runner notes an error itself; of a process that died only the driver knows.
+    assert outcome.store.failures()["doomed"]["error"] == told["doomed"]
+
+
+def test_events(outcome: Outcome) -> None:
+    counts = Counter((event, key) for event, key, _ in outcome.events)
+    for name in outcome.schedule.done:
+        assert counts["done", name] == 1
+        assert counts["started", name] == (2 if name == "shaky" else 1)
+    assert all(numbers == {"answer": 42} for event, _, numbers in outcome.events if event == "done")
+    progress = [numbers for event, _, numbers in outcome.events if event == "progress"]
+    assert progress
+    assert [numbers["step"] for numbers in progress] == sorted(n["step"] for n in progress)
+
+
+def test_processes_are_reused(outcome: Outcome) -> None:
+    """Three run at a time, and a process ends by a failure: four do."""
+    assert len({line["pid"] for line in outcome.log}) < len(outcome.log) / 2
+
+
+def test_silent_and_tidy(outcome: Outcome) -> None:
+    assert outcome.output == ""
+    assert list(Path(outcome.store.uri).glob(".ray/*")) == []
+    assert outcome.store.listing("claims") == []
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        {"cpus_per_worker": 4},
+        {"gpus_per_worker": 1},
+        {"workers": 4, "cpus_per_worker": 1},
+        {"workers": 2, "cpus_per_worker": 2},
+    ],
+)
+def test_refuses_what_cannot_be_placed(tmp_path: Path, execution: dict[str, Any]) -> None:
+    step = Step("student", "a", "hh-x", 1, {}, {}, execution)
+    with pytest.raises(InputError, match=r"student hh-x .* cluster has 3 CPU and 0 GPU"):
+        run({"a": step}, str(tmp_path), execute=execute)
+    assert list(tmp_path.iterdir()) == []

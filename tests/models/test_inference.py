@@ -71,7 +71,8 @@ def test_bf16_states_are_close_to_those_of_fp32() -> None:
 
 
 def test_progress_counts_real_tokens_up_to_all_of_them() -> None:
-    tokens, seen = table(10, 2), []
+    tokens = table(10, 2)
+    seen: list[int] = []
     last_states(tiny("gpt2"), tokens, 30, progress=seen.append)
     assert seen == sorted(set(seen))
     assert len(seen) > 3

@@ -13,7 +13,7 @@ __all__ = ["ARCHITECTURES", "batch", "tiny", "tiny_spec"]
 
 
 def tiny_spec(architecture: str, **fields: Any) -> ModelSpec:
-    config = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     # Weights well above the usual scale: blocks must matter, or no test here would see them.
     config |= {"initializer_range": 0.2, **fields.pop("config", {})}
     return ModelSpec.model_validate(

@@ -41,9 +41,8 @@ class Need:
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        each = " each" if self.workers > 1 else ""
-        return f"{self.workers} process{'es' * (self.workers > 1)} with {self.cpus:g} CPU{gpus}{each}"
+        each = f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        return f"{each} for each of {self.workers} processes" if self.workers > 1 else each
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +54,27 @@ class Node:
 
 
 def needs(steps: Mapping[str, Step]) -> dict[str, Need]:
-    """What each step needs, by key."""
-    workers = {key: int(step.execution.get("workers", 1)) for key, step in steps.items()}
-    cpus = {key: float(step.execution.get("cpus_per_worker", 1.0)) for key, step in steps.items()}
-    gpus = {key: float(step.execution.get("gpus_per_worker", 0.0)) for key, step in steps.items()}
-    alone = [key for key in steps if workers[key] == 1]
-    shape = Need(1, max((cpus[k] for k in alone), default=1.0), max((gpus[k] for k in alone), default=0.0))
-    return {
-        key: shape if workers[key] == 1 else Need(workers[key], cpus[key], gpus[key])
-        for key in steps
-    }
+    """What each step is given, by key: one shape for all that run in one process."""
+    own = {key: need(step) for key, step in steps.items()}
+    alone = [need for need in own.values() if need.workers == 1]
+    if not alone:
+        return own
+    shape = Need(1, max(need.cpus for need in alone), max(need.gpus for need in alone))
+    return {key: shape if need.workers == 1 else need for key, need in own.items()}
+
+
+def need(step: Step) -> Need:
+    """What the step's execution says; steps that say nothing need one CPU."""
+    execution = step.execution
+    return Need(
+        int(execution.get("workers", 1)),
+        float(execution.get("cpus_per_worker", 1.0)),
+        float(execution.get("gpus_per_worker", 0.0)),
+    )
 
 
 def fits(wanted: Iterable[Need], nodes: Sequence[Node]) -> bool:
-    """Whether all these needs can be placed at once: the largest first, each where least is left."""
+    """Whether all these can be placed at once: the largest first, each where least is left."""
     free = [[node.gpus, node.cpus] for node in nodes]
     for need in sorted(wanted, key=lambda need: (need.gpus, need.cpus), reverse=True):
         for _ in range(need.workers):
@@ -117,11 +123,16 @@ def cluster_nodes() -> list[Node]:
     Machines that it has started already may be counted twice; a trial then waits a little for
     resources that are in use, which does no harm.
     """
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node["Resources"] for node in _nodes() if node["Alive"]]
     return [
         Node(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
         for resources in [*alive, *_startable(_node_types())]
     ]
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
 
 
 def _node_types() -> list[tuple[Mapping[str, Any], int]]:

@@ -26,7 +26,7 @@ NODES_REFRESH_SECONDS = 5.0
 LAUNCHER = {"CPU": 0, "node:__internal_head__": 0.001}
 
 
-class StepTrial(Trial):  # type: ignore[misc]
+class StepTrial(Trial):
     """One step as a Tune trial: retried when its process died, never when the step itself failed.
 
     Attributes:
@@ -49,14 +49,14 @@ class StepTrial(Trial):  # type: ignore[misc]
         super().handle_error(exc)
 
     def should_recover(self) -> bool:
-        return self.crashed and bool(super().should_recover())
+        return self.crashed and bool(super().should_recover())  # type: ignore[no-untyped-call]
 
     def get_json_state(self) -> tuple[str, str]:
         """Nothing: Tune would write 10 kB a trial to a state that is never restored."""
         return "{}", "{}"
 
 
-class StepSearch(SearchAlgorithm):  # type: ignore[misc]
+class StepSearch(SearchAlgorithm):
     """Drives a ``Schedule`` by the trials of one Tune run.
 
     Args:
@@ -151,6 +151,8 @@ class StepSearch(SearchAlgorithm):  # type: ignore[misc]
             trial_name_creator=lambda trial: name,
         )
         trial.reason, trial.crashed = "", False
+        assert trial.storage is not None
         # One folder for the scraps of all trials, in place of one each.
-        trial.relative_logdir = trial.storage.trial_dir_name = "trials"
+        trial.storage.trial_dir_name = "trials"
+        trial.relative_logdir = "trials"  # type: ignore[assignment]
         return trial

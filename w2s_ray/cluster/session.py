@@ -53,7 +53,7 @@ def connect(num_cpus: int | None = None) -> Iterator[Session]:
         InputError: no cluster answers at ``RAY_ADDRESS``, or it is a Ray Client address.
     """
     if ray.is_initialized():
-        yield Session(_url(get_dashboard_url()))
+        yield Session(_url(get_dashboard_url()))  # type: ignore[no-untyped-call]
         return
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

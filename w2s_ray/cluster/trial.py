@@ -9,11 +9,10 @@ model must not reach the next step.
 """
 
 import ctypes
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ import ray
 from ray.tune import Trainable
 
 from w2s_ray.cluster.gauges import Gauges
+from w2s_ray.cluster.process import use_threads
 from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
 
@@ -28,6 +28,29 @@ Numbers = dict[str, Any]
 Execute = Callable[[Step, Store, Any], Mapping[str, Any]]
 NUMBERS = "numbers"  # in a Tune result: a list of one, which Tune does not take apart
 STOP_SECONDS = 8.0  # Tune kills an actor that takes longer than ten to stop
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every actor of a run knows.
+
+    Attributes:
+        study: tag of the metrics.
+        steps: all steps of the run, by key.
+        store_uri: the store.
+        storage: URI where worker groups may keep what they pass on.
+        execute: runs a step; None: the steps' own runner.
+        cpus: of one actor.
+        period: seconds between two reports of an actor.
+    """
+
+    study: str
+    steps: Mapping[str, Step]
+    store_uri: str
+    storage: str
+    execute: Execute | None
+    cpus: float
+    period: float
 
 
 class StepError(RuntimeError):
@@ -66,35 +89,17 @@ class RunningStep(threading.Thread):
             self.join(STOP_SECONDS)
 
 
-class StepActor(Trainable):  # type: ignore[misc]
+class StepActor(Trainable):
     """Runs the step whose key is in the trial's configuration."""
 
-    def setup(
-        self,
-        config: dict[str, Any],
-        *,
-        study: str,
-        steps: Mapping[str, Step],
-        store_uri: str,
-        storage: str,
-        execute: Execute | None,
-        cpus: float,
-        period: float,
-    ) -> None:
-        """
-        Args:
-            study: tag of the metrics.
-            storage: where worker groups may keep what they pass on.
-            execute: runs a step; None: the steps' own runner.
-            cpus: of this process; so many threads does it use.
-            period: seconds between two reports.
-        """
-        use_threads(max(1, int(cpus)))
-        self._execute = execute or _runner()
-        self._steps, self._store = steps, Store.open(store_uri)
-        self._passing = storage
-        self._gauges = Gauges(study)
-        self._period = period
+    def setup(self, config: dict[str, Any], settings: Settings | None = None) -> None:
+        """Tune calls this once for each new process."""
+        assert settings is not None
+        use_threads(settings.cpus)
+        self._settings = settings
+        self._execute = settings.execute or _runner()
+        self._store = Store.open(settings.store_uri)
+        self._gauges = Gauges(settings.study)
         self._self = ray.get_runtime_context().current_actor
         self._key = config["key"]
         self._running: RunningStep | None = None
@@ -107,13 +112,13 @@ class StepActor(Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Waits for the end of the step, but not longer than one period."""
-        step = self._steps[self._key]
+        step = self._settings.steps[self._key]
         if self._running is None:
             self._started = time.monotonic()
             self._running = RunningStep(partial(self._run, step))
             self._running.start()
         running = self._running
-        if running.over.wait(self._period):
+        if running.over.wait(self._settings.period):
             if running.error is not None:
                 raise StepError(f"{type(running.error).__name__}: {running.error}")
             return {"done": True, NUMBERS: [running.metrics]}
@@ -137,18 +142,12 @@ class StepActor(Trainable):  # type: ignore[misc]
             return self._execute(step, self._store, Context(progress=note))
         from w2s_ray.cluster.launch import WorkerGroup
 
-        group = WorkerGroup(self._passing, partial(self._self.note.remote, step.key))
+        group = WorkerGroup(self._settings.storage, partial(_note, self._self, step.key))
         return self._execute(step, self._store, Context(progress=note, fit=group.fit))
 
 
-def use_threads(threads: int) -> None:
-    """Keeps this process to so many CPU threads, whatever library makes them."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+def _note(actor: Any, key: str, numbers: Numbers) -> None:
+    actor.note.remote(key, numbers)
 
 
 def _runner() -> Execute:

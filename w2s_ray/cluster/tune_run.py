@@ -14,10 +14,11 @@ from typing import Any
 
 from pyarrow import fs
 from ray import tune
+from ray.tune.experiment import Trial
 
 from w2s_ray.cluster.placement import cluster_nodes, most_at_once, needs, refuse_unplaceable
 from w2s_ray.cluster.searcher import StepSearch, StepTrial
-from w2s_ray.cluster.trial import NUMBERS, Execute, StepActor
+from w2s_ray.cluster.trial import NUMBERS, Execute, Settings, StepActor
 from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.store.artifacts import Store
@@ -67,8 +68,7 @@ def run(
         max_concurrent_steps or len(todo), most_at_once(list(wanted.values())[:MOST_AT_ONCE], nodes)
     )
     storage = f"{store_uri.rstrip('/')}/.ray"
-    actor = tune.with_parameters(
-        StepActor,
+    settings = Settings(
         study=study,
         steps=dict(todo),
         store_uri=store_uri,
@@ -79,7 +79,7 @@ def run(
     )
     with _quiet_tune(limit):
         tune.run(
-            actor,
+            tune.with_parameters(StepActor, settings=settings),
             name=study,
             search_alg=StepSearch(schedule, todo, wanted, cluster_nodes, limit),
             reuse_actors=True,
@@ -94,25 +94,26 @@ def run(
     return schedule
 
 
-class _Events(tune.Callback):  # type: ignore[misc]
+class _Events(tune.Callback):
     """Tells the driver what happens; notes in the store what a dead process could not."""
 
     def __init__(self, steps: Mapping[str, Step], store: Store, on_event: OnEvent) -> None:
         self._steps, self._store, self._tell = steps, store, on_event
 
-    def on_trial_start(self, iteration: int, trials: Any, trial: StepTrial, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         self._tell("started", self._steps[trial.trial_id], {})
 
     def on_trial_result(
-        self, iteration: int, trials: Any, trial: StepTrial, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: Any, trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         if not result.get("done") and (numbers := result[NUMBERS][0]):
             self._tell("progress", self._steps[trial.trial_id], numbers)
 
-    def on_trial_complete(self, iteration: int, trials: Any, trial: StepTrial, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         self._tell("done", self._steps[trial.trial_id], trial.last_result[NUMBERS][0])
 
-    def on_trial_error(self, iteration: int, trials: Any, trial: StepTrial, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
+        assert isinstance(trial, StepTrial)
         step = self._steps[trial.trial_id]
         if trial.crashed:
             self._store.record_failure(step, trial.reason)

@@ -1,6 +1,187 @@
-"""PROVISIONAL shim by the lead, to be replaced whole by the data room."""
-from typing import Any
-from w2s_ray.spec.schema import DataSpec
+"""Where rows come from: files, folders and URIs of any file system Arrow knows, and the Hub.
 
-def data_identity(data: DataSpec) -> dict[str, Any]:
-    return data.model_dump(mode="json")
+A source is read as raw rows with the place each was found at, so that a mistake in line 7 of a
+file can be told as such. Its fingerprint is of content alone: a file that is moved or renamed
+keeps every result that rests on it, a file that is changed keeps none.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from pyarrow import ArrowException, fs
+
+from w2s_ray.data import agreement
+from w2s_ray.data.formats import FORMATS, RawRow, format_of, rows_of
+from w2s_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from w2s_ray.spec.schema import DataSpec
+
+HUB = "hf:"
+GENERATED = "generate:"
+
+
+class Fingerprint(TypedDict):
+    """sha256 of a source's content, and its size (None where nothing was read to know it)."""
+
+    digest: str
+    bytes: int | None
+
+
+class HubPart(NamedTuple):
+    """Which part of a Hub data set is meant; without meaning for files."""
+
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class _File(NamedTuple):
+    name: str
+    filesystem: fs.FileSystem
+    path: str
+
+
+def read_rows(
+    source: str | Sequence[str], part: HubPart = HubPart()
+) -> Iterator[tuple[str, RawRow]]:
+    """All rows of one or more sources, each with its place: ``file:line`` or ``file: row n``.
+
+    Args:
+        source: paths, URIs or folders of .jsonl, .csv or .parquet files (the first two also
+            compressed, .gz or .zst), or ``hf:ORG/NAME``.
+
+    Raises:
+        InputError: it does not exist, cannot be reached, or is not what its name says.
+    """
+    for one in _as_list(source):
+        if one.startswith(HUB):
+            yield from _hub_rows(one, part)
+            continue
+        for file in _files(one):
+            try:
+                yield from rows_of(file.name, file.filesystem, file.path)
+            except (OSError, EOFError, ArrowException) as error:
+                raise InputError(f"{file.name}: cannot be read: {_first_line(error)}") from error
+
+
+def fingerprint(source: str | Sequence[str], part: HubPart = HubPart()) -> Fingerprint:
+    """The content of a source: of its files, whatever their names and order.
+
+    Of a Hub data set only its name, subset, split and revision are known without fetching it:
+    give a commit as revision if the key must follow the content. Of a generator, its version.
+
+    Raises:
+        InputError: as ``read_rows``.
+    """
+    digests: list[str] = []
+    size: int | None = 0
+    for one in _as_list(source):
+        if one.startswith((HUB, GENERATED)):
+            named = [one, *part] if one.startswith(HUB) else [one, agreement.VERSION]
+            digests.append(hashlib.sha256(json.dumps(named).encode()).hexdigest())
+            size = None
+            continue
+        for file in _files(one):
+            digest, length = _hash(file)
+            digests.append(f"{format_of(file.path)} {digest}")
+            size = None if size is None else size + length
+    total = hashlib.sha256("\n".join(sorted(digests)).encode())
+    return {"digest": total.hexdigest(), "bytes": size}
+
+
+def data_identity(data: "DataSpec") -> dict[str, Any]:
+    """What the prepared rows depend on: the content of the sources and how it is read, no paths."""
+    part = HubPart(data.subset, data.split, data.revision)
+    content: dict[str, str]
+    if data.splits is None:
+        content = {"source": fingerprint(data.source or "", part)["digest"]}
+    else:
+        splits = data.splits.model_dump()
+        content = {name: fingerprint(of, part)["digest"] for name, of in splits.items()}
+    return {
+        "kind": data.kind,
+        "content": content,
+        "sizes": data.sizes.model_dump(),
+        "seed": data.seed,
+        "format": data.format,
+        "columns": data.columns.model_dump(exclude_none=True),
+    }
+
+
+def _as_list(source: str | Sequence[str]) -> Sequence[str]:
+    return [source] if isinstance(source, str) else source
+
+
+def _files(source: str) -> list[_File]:
+    """The data files of a path or URI; those of a folder at any depth, but for hidden ones."""
+    try:
+        if "://" in source:
+            filesystem, path = fs.FileSystem.from_uri(source)
+            prefix = source.removesuffix("/").removesuffix(path.removesuffix("/"))
+        else:
+            filesystem, path, prefix = fs.LocalFileSystem(), source, ""
+        info = filesystem.get_file_info(path)
+        if info.type == fs.FileType.NotFound:
+            raise InputError(f"{source}: no such file or folder{_nearest(filesystem, path)}")
+        if info.type == fs.FileType.File:
+            if format_of(path) is None:
+                raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
+            return [_File(source, filesystem, path)]
+        inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    except (OSError, ArrowException) as error:
+        raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
+    below = len(path.removesuffix("/")) + 1
+    paths = sorted(
+        entry.path
+        for entry in inside
+        if entry.type == fs.FileType.File
+        and format_of(entry.path)
+        and not any(step.startswith((".", "_")) for step in entry.path[below:].split("/"))
+    )
+    if not paths:
+        raise InputError(f"{source}: no file of {', '.join(FORMATS)} in this folder")
+    return [_File(f"{prefix}{path}", filesystem, path) for path in paths]
+
+
+def _nearest(filesystem: fs.FileSystem, path: str) -> str:
+    folder, _, name = path.rstrip("/").rpartition("/")
+    beside = filesystem.get_file_info(fs.FileSelector(folder or ".", allow_not_found=True))
+    near = get_close_matches(name, [entry.base_name for entry in beside], 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _hash(file: _File) -> tuple[str, int]:
+    digest, length = hashlib.sha256(), 0
+    try:
+        with file.filesystem.open_input_stream(file.path, compression=None) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                length += len(block)
+    except OSError as error:
+        raise InputError(f"{file.name}: cannot be read: {_first_line(error)}") from error
+    return digest.hexdigest(), length
+
+
+def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
+    import datasets
+
+    name = source.removeprefix(HUB)
+    try:
+        loaded = datasets.load_dataset(
+            name, part.subset, split=part.split, revision=part.revision
+        )
+    except Exception as error:  # the hub's client raises kinds of a dozen libraries
+        raise InputError(
+            f"{source}: cannot be loaded (subset {part.subset}, split {part.split}, revision "
+            f"{part.revision}): {_first_line(error)}; is the Hub within reach?"
+        ) from error
+    for number, row in enumerate(loaded, start=1):
+        yield f"{source}: row {number}", dict(row)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

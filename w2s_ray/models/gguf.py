@@ -27,11 +27,11 @@ def unpacked(file: Path) -> Path:
     """
     name = digest(file)
     folder = cache_folder() / "unpacked" / name
-    if (folder / "config.json").is_file():
+    if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{name}.lock")):
-        if not (folder / "config.json").is_file():
+        if not folder.is_dir():
             draft = folder.with_name(f"draft-{uuid4().hex}")
             draft.mkdir()
             try:

@@ -17,7 +17,7 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.scorer import Scorer, readout
 
-TOKEN_BUDGET = {"cpu": 4_096, "cuda": 32_768}  # padded tokens of one forward pass
+TOKEN_BUDGET = {"cpu": 1_024, "cuda": 32_768}  # padded tokens of one forward pass
 
 Done = Callable[[int], None]
 

@@ -1,8 +1,8 @@
 """A student's objective as one value: a loss, its parameters and its confidence regularisation.
 
 It is made from the axes of a cell, compares and hashes by value, and is all the training loop
-knows of the losses. The weak model and the ceiling train on hard truth and never see it: they use
-``GROUND_TRUTH``, which is forward CE and nothing else.
+knows of the losses. The weak model and the ceiling train on hard truth with ``GROUND_TRUTH``,
+forward CE and nothing else, whatever the student's objective is.
 """
 
 from dataclasses import dataclass

@@ -33,7 +33,6 @@ from w2s_ray.training.engine import Adam
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported
 import deepspeed
-from deepspeed.runtime.zero import parameter_offload
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_local_fp32_param,
@@ -79,17 +78,13 @@ class DeepSpeedEngine:
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._micro_batches, self._seen = micro_batches, 0
-        self._scorer = scorer
         self._trained = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
         assert {id(p) for p in self._trained.values()} == {id(p) for p in parameters}
         full = [p for p in parameters if p.dtype == torch.float32]
         low = [p for p in parameters if p.dtype != torch.float32]
         self._stage = max(zero_stage, 1) if low else zero_stage
         self._remainders = _store_low(scorer, full, low[0].dtype) if low and zero_stage == 3 else {}
-        if self._remainders:
-            groups = [list(parameters)]
-        else:
-            groups = [full, low] if zero_stage == 2 else [low, full]
+        groups = [full, low] if zero_stage == 2 else [low, full]
         self._linear = nn.functional.linear  # ZeRO 3 replaces it in the whole process
         self._engine, *_ = deepspeed.initialize(
             model=scorer,
@@ -170,9 +165,12 @@ class DeepSpeedEngine:
         """Frees DeepSpeed's memory; engine and scorer are spent. The process group stays."""
         self._engine.destroy()
         nn.functional.linear = self._linear
-        stack = parameter_offload.FWD_MODULE_STACK
-        stack[:] = [module for module in stack if module is not self._scorer]
-        del self._engine, self._scorer, self._trained, self._remainders
+        # Hooks on the scorer and a cache in DeepSpeed keep its objects: drop their tensors by hand.
+        vars(self._engine.optimizer).clear()
+        if self._stage == 3:
+            for parameter in self._engine.module.parameters():
+                parameter.ds_tensor.data = parameter.data = parameter.data.new_empty(0)
+        del self._engine, self._trained, self._remainders
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -224,6 +222,7 @@ def _config(scorer: nn.Module, stage: int, adam: Adam) -> dict[str, Any]:
             "stage": stage,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
+            "memory_efficient_linear": os.environ.get("MEL", "1") == "1",
             "stage3_prefetch_bucket_size": bucket,
             # Norms and biases stay whole on every rank; all matrices are sharded.
             "stage3_param_persistence_threshold": max(

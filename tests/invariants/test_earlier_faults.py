@@ -1,0 +1,103 @@
+"""Faults of earlier code for this protocol, each a test (numbers as in the protocol's list).
+
+1, keys made of part of the configuration: ``test_identity.py``. 3, warm-up and threshold:
+``tests/objectives/test_confidence.py``; graphs of micro-batches: ``tests/training/test_job.py``.
+4, the last token by id: ``tests/models``. 9 and 10, prompts in two splits and the length baseline:
+``tests/data``. The rest is here, on whole studies.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from w2s_ray.plan.build import build
+from w2s_ray.spec.loading import load
+from w2s_ray.store.artifacts import Store
+from w2s_ray.study import main
+
+
+def results(store):
+    return pq.read_table(store / "results").to_pylist()
+
+
+def scores(store):
+    """What a study found, without what differs between any two runs (times, memory)."""
+    kept = ("key", "status", "student_accuracy", "weak_accuracy", "ceiling_accuracy", "pgr",
+            "gain", "misfit_forward", "misfit_reverse")  # fmt: skip
+    return [{name: row[name] for name in kept} for row in results(store)]
+
+
+def test_2_a_killed_run_counts_for_nothing_and_the_same_command_carries_on(write_spec, tmp_path):
+    spec = write_spec(grid__trainable=["full"], grid__seed=[0, 1, 2])
+    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
+    for kind in ("weak", "student"):
+        run = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 90
+        while run.poll() is None and time.monotonic() < deadline:
+            if list(tmp_path.glob(f"store/{kind}/.tmp*")):  # in the middle of such a step
+                break
+            time.sleep(0.005)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        store = Store.open(tmp_path / "store")
+        for key in store.finished():
+            artifact = store.artifact(key)
+            assert all((artifact.folder / name).exists() for name in artifact.record["files"])
+    assert main([str(spec), "--local"]) == 0
+    assert main([str(spec), "--local", "--store", str(tmp_path / "straight")]) == 0
+    assert scores(tmp_path / "store") == scores(tmp_path / "straight")
+
+
+def test_5_weak_and_ceiling_never_see_the_students_loss(write_spec, tmp_path):
+    def steps(loss):
+        plan = build(load(write_spec(grid__loss=[loss], grid__confidence_weight=[0.5])))
+        return {step.key for step in plan if step.kind in ("weak", "ceiling")}
+
+    assert steps("reverse_kl") == steps("forward_ce") == steps("pearson_chi2")
+
+
+def test_6_long_texts_are_cut_not_dropped_and_all_models_score_the_same_rows(write_spec, tmp_path):
+    assert main([str(write_spec(training__max_length_tokens=8)), "--local"]) == 0
+    rows = pq.read_table(tmp_path / "store/predictions").to_pylist()
+    scored = {}
+    for row in rows:
+        scored.setdefault(row["key"], set()).add(row["row_id"])
+    assert {frozenset(ids) for ids in scored.values()} == {frozenset(scored[rows[0]["key"]])}
+    assert len(scored[rows[0]["key"]]) == 32
+    store = Store.open(tmp_path / "store")
+    records = store.records(store.finished()).values()
+    cut = [r["metrics"]["truncated_rows"] for r in records if r["kind"] == "features"]
+    assert all(counts == {"ground_truth": 48, "weak": 40, "test": 32} for counts in cut)
+
+
+def test_7_labels_are_joined_by_row_id(write_spec, tmp_path):
+    """The stored labels are shuffled on disk; students come out the same."""
+    spec = write_spec()
+    assert main([str(spec), "--local"]) == 0
+    before = scores(tmp_path / "store")
+    (labels,) = tmp_path.glob("store/label/*/soft_labels.parquet")
+    table = pq.read_table(labels)
+    pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), labels)
+    for folder in [*tmp_path.glob("store/student/*"), *tmp_path.glob("store/evaluate/student*")]:
+        folder.rename(tmp_path / f"gone-{folder.name}")
+    assert main([str(spec), "--local"]) == 0
+    assert scores(tmp_path / "store") == before
+
+
+def test_8_a_missing_score_is_missing_not_zero(write_spec, tmp_path):
+    spec = write_spec(
+        grid__trainable=["full"],
+        grid__noise_ratio=[0.0],
+        training__weak={"learning_rate": 1e30},
+    )
+    assert main([str(spec), "--local"]) == 1
+    for row in results(tmp_path / "store"):
+        assert row["status"] == "blocked" and "weak" in row["error"]
+        assert row["student_accuracy"] is None and row["weak_accuracy"] is None
+        assert row["pgr"] is None and row["gain"] is None
+        assert row["ceiling_accuracy"] is not None

@@ -1,0 +1,450 @@
+"""DeepSpeedEngine is TorchEngine, at every ZeRO stage, in groups of one and of two processes.
+
+For each world size pytest starts this file as a program, once on every rank. The ranks run all
+``CASES`` in one process group and save what they saw; the tests compare it with TorchEngine, which
+trains in pytest's own process.
+"""
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from transformers import LlamaConfig, LlamaModel
+
+from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.trainable import set_trainable
+from w2s_ray.objectives.confidence import ThresholdBuffer
+from w2s_ray.objectives.objective import Objective
+from w2s_ray.spec.schema import Lora
+from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
+from w2s_ray.training.loop import train
+
+STAGES = (0, 1, 2, 3)
+STEPS, ROWS, WIDTH, RATE = 8, 8, 12, 1e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run; ``pieces`` is the number of micro-batches a step on every rank."""
+
+    stage: int
+    pieces: int = 1
+    clip: float | None = None
+    precision: str = "fp32"
+    trainable: str = "full"
+    real_rows: int = ROWS  # the others have weight 0
+    per_row: int = 2  # 1: classification, with the confidence threshold
+
+    def engine(self, scorer: nn.Module, parameters: list[nn.Parameter]) -> Any:
+        from w2s_ray.training.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(
+            scorer,
+            parameters,
+            Adam(clip_norm=self.clip),
+            zero_stage=self.stage,
+            micro_batches=self.pieces,
+        )
+
+
+SAME = [Case(s, pieces, clip) for s, pieces, clip in itertools.product(STAGES, (1, 2), (None, 0.5))]
+FILLED = [Case(stage, pieces=2, real_rows=5) for stage in STAGES]
+BF16 = [Case(stage, pieces=2, clip=0.5, precision="bf16") for stage in STAGES]
+PARTIAL = [
+    Case(stage, precision="bf16", trainable=trainable)
+    for stage, trainable in itertools.product(STAGES, ("last_layer", "lora"))
+]
+THRESHOLD = Case(2, pieces=2, per_row=1)
+CASES = [*SAME, *FILLED, *BF16, *PARTIAL, THRESHOLD]
+
+
+def model(case: Case) -> tuple[Scorer, list[nn.Parameter]]:
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    backbone = LlamaModel(config)
+    if case.precision == "bf16":
+        backbone = backbone.to(torch.bfloat16)
+    scorer = Scorer(backbone, 32, 2, case.per_row, seed=1)
+    return scorer, set_trainable(scorer, case.trainable, Lora(rank=4), 0)
+
+
+def rows(seed: int, count: int, per_row: int) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    texts = count * per_row
+    return {
+        "input_ids": torch.randint(64, (texts, WIDTH), generator=random),
+        "lengths": torch.randint(3, WIDTH + 1, (texts,), generator=random),
+        "soft_labels": torch.rand(count, 2, generator=random).softmax(1),
+    }
+
+
+def stream(case: Case, rank: int, world: int, pieces: int) -> Iterator[list[Batch]]:
+    """This rank's micro-batches; rows of weight 0 stand at the end of every step's batch."""
+    for step in range(STEPS):
+        step_rows = rows(step, ROWS, case.per_row)
+        weights = torch.zeros(ROWS)
+        weights[: case.real_rows] = 1 / case.real_rows
+        parts = world * pieces
+        cut = {name: tensor.chunk(parts) for name, tensor in step_rows.items()}
+        yield [
+            Batch(
+                inputs={"input_ids": cut["input_ids"][i], "lengths": cut["lengths"][i]},
+                soft_labels=cut["soft_labels"][i],
+                weights=weights.chunk(parts)[i],
+                tokens=int(cut["lengths"][i].sum()),
+            )
+            for i in range(rank * pieces, (rank + 1) * pieces)
+        ]
+
+
+def run(case: Case, engine: Engine, batches: Iterator[list[Batch]]) -> dict[str, Any]:
+    """Trains and, half way and at the end, scores rows that all ranks share."""
+    scores = []
+
+    @torch.no_grad()
+    def score(numbers: dict[str, Any]) -> None:
+        if numbers["step"] in (STEPS // 2, STEPS):
+            test = rows(99, 5, case.per_row)
+            inputs = {name: test[name] for name in ("input_ids", "lengths")}
+            scores.append(engine.logits(inputs).clone())
+
+    buffer = ThresholdBuffer(0.5, 16) if case.per_row == 1 else None
+    objective = Objective(confidence_weight=0.5 if buffer else 0.0)
+    curve = train(
+        engine,
+        batches,
+        objective,
+        total_steps=STEPS,
+        learning_rate=RATE,
+        buffer=buffer,
+        progress=score,
+    )
+    return {
+        "loss": torch.tensor(curve.loss),
+        "norm": torch.tensor(curve.gradient_norm),
+        "threshold": buffer.threshold if buffer else 0.0,
+        "scores": torch.stack(scores),
+        "state": engine.state(),
+    }
+
+
+@cache
+def reference(
+    clip: float | None, precision: str, trainable: str, real_rows: int, per_row: int, pieces: int
+) -> dict[str, Any]:
+    """The same run by TorchEngine, the batch cut into ``pieces``; rows of weight 0 left out."""
+    case = Case(0, pieces, clip, precision, trainable, real_rows, per_row)
+    scorer, parameters = model(case)
+    start = {n: p.detach().float().clone() for n, p in scorer.named_parameters()}
+    batches = stream(case, 0, 1, pieces)
+    if real_rows < ROWS:
+        assert pieces == 1
+        batches = (
+            [
+                Batch(
+                    {name: t[: real_rows * per_row] for name, t in batch.inputs.items()},
+                    batch.soft_labels[:real_rows],
+                    batch.weights[:real_rows],
+                    batch.tokens,
+                )
+            ]
+            for [batch] in stream(case, 0, 1, 1)
+        )
+    engine = TorchEngine(scorer, parameters, Adam(clip_norm=clip))
+    return {**run(case, engine, batches), "start": start}
+
+
+def expected(case: Case, pieces: int) -> dict[str, Any]:
+    return reference(
+        case.clip, case.precision, case.trainable, case.real_rows, case.per_row, pieces
+    )
+
+
+# What each rank does.
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if world == 2:
+        dist.init_process_group("gloo")  # as Ray Train would; a single rank leaves it to the engine
+    seen: dict[Any, Any] = {}
+    for case in CASES:
+        scorer, parameters = model(case)
+        engine = case.engine(scorer, parameters)
+        seen[case] = run(case, engine, stream(case, rank, world, case.pieces))
+        if case.stage == 3:
+            seen[case]["held"] = [(p.numel(), p.ds_tensor.numel(), p.ds_numel) for p in parameters]
+        engine.close()
+    seen["gathered"] = gathered(rank)
+    for stage in STAGES:
+        seen["refused", stage] = refused(stage)
+        seen["freed", stage] = freed(stage)
+    torch.save({repr(name): value for name, value in seen.items()}, out / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def gathered(rank: int) -> list[Tensor]:
+    engine = Case(0).engine(*model(Case(0)))
+    values = torch.arange(6).view(3, 2) + 10 * rank
+    parts = [engine.gather(v) for v in (values, values.float(), values[:, 0] % 2 == 0)]
+    engine.close()
+    return parts
+
+
+def refused(stage: int) -> list[str]:
+    """What a step says after too few micro-batches, and after a gradient that is not finite."""
+    engine = Case(stage, pieces=2).engine(*model(Case(stage)))
+    said = []
+    for factor, calls in ((1.0, 1), (float("nan"), 1)):
+        for _ in range(calls):
+            test = rows(0, 2, 2)
+            logits = engine.logits({name: test[name] for name in ("input_ids", "lengths")})
+            engine.backward(logits.sum() * factor)
+        try:
+            engine.step(RATE)
+        except (RuntimeError, FloatingPointError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+    engine.close()
+    return said
+
+
+def freed(stage: int) -> dict[str, bool]:
+    """Whether closing frees masters, moments and shards while the caller still has the scorer."""
+    linear = nn.functional.linear
+    case = Case(stage, precision="bf16")
+    scorer, parameters = model(case)
+    engine = case.engine(scorer, parameters)
+    test = rows(0, 2, 2)
+    logits = engine.logits({name: test[name] for name in ("input_ids", "lengths")})
+    engine.backward(logits.sum())
+    engine.step(RATE)
+    moments = list(engine._engine.basic_optimizer.state.values())
+    tensors = {"moments": moments[0]["exp_avg"]}
+    if stage == 3:
+        tensors["masters"] = engine._engine.optimizer.fp32_partitioned_groups_flat[0]
+        tensors["shards"] = parameters[0].ds_tensor
+    else:
+        tensors["masters"] = engine._engine.optimizer.single_partition_of_fp32_groups[0]
+    storages = {name: StorageWeakRef(t.untyped_storage()) for name, t in tensors.items()}
+    alive = any(storage.expired() for storage in storages.values())
+    del tensors, moments
+    engine.close()
+    return {
+        **{name: storage.expired() for name, storage in storages.items()},
+        "only then": not alive,
+        "linear": nn.functional.linear is linear,
+    }
+
+
+# What pytest does.
+
+
+class Group:
+    """What the ranks of one group saw."""
+
+    def __init__(self, world: int, ranks: list[dict[str, Any]], output: str, compiled: list[Path]):
+        self.world, self.ranks, self.output, self.compiled = world, ranks, output, compiled
+
+    def __getitem__(self, name: object) -> list[Any]:
+        return [rank[repr(name)] for rank in self.ranks]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one", "two"])
+def group(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Group:
+    world = request.param
+    out = tmp_path_factory.mktemp(f"world{world}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world),
+        "OMP_NUM_THREADS": "1",
+        "TORCH_EXTENSIONS_DIR": str(out / "compiled"),
+    }
+    environment.pop("DS_ACCELERATOR", None)
+    log = (out / "log").open("w+")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(out)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(world)
+    ]
+    try:
+        codes = [process.wait(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+        log.seek(0)
+        output = log.read()
+    assert codes == [0] * world, output[-4000:]
+    ranks = [torch.load(out / f"{rank}.pt") for rank in range(world)]
+    return Group(world, ranks, output, list((out / "compiled").rglob("*")))
+
+
+def close(actual: Tensor, wanted: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(actual, wanted, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_fp32_gives_the_numbers_of_plain_torch_with_the_whole_batch(
+    group: Group, stage: int
+) -> None:
+    residuals = []
+    for case in (c for c in SAME if c.stage == stage):
+        wanted = expected(case, pieces=1)
+        for seen in group[case]:
+            close(seen["loss"], wanted["loss"], 1e-5)
+            close(seen["norm"], wanted["norm"], 1e-5)
+            close(seen["scores"], wanted["scores"], 1e-5)
+            residuals.append(seen["loss"] - wanted["loss"])
+        for name, value in group[case][0]["state"].items():
+            close(value, wanted["state"][name], 1e-5)
+    # A gradient that is counted twice or not at all shows as a shift to one side.
+    assert abs(torch.stack(residuals).mean()) < 1e-7
+
+
+def test_the_runs_are_worth_comparing() -> None:
+    """The model learns and the clip bites, or equal numbers would mean nothing."""
+    plain, clipped = expected(Case(0), 1), expected(Case(0, clip=0.5), 1)
+    assert plain["norm"].min() > 2 * 0.5
+    moved = [(plain["state"][n] - plain["start"][n]).abs().max() for n in plain["state"]]
+    assert min(moved) > RATE
+    assert (plain["scores"] - clipped["scores"]).abs().max() > 1e-3
+    assert (plain["scores"][0] - plain["scores"][1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("case", FILLED, ids=lambda case: f"zero{case.stage}")
+def test_rows_of_weight_0_change_nothing(group: Group, case: Case) -> None:
+    wanted = expected(case, pieces=1)
+    for seen in group[case]:
+        close(seen["loss"], wanted["loss"], 1e-5)
+        close(seen["norm"], wanted["norm"], 1e-5)
+    for name, value in group[case][0]["state"].items():
+        close(value, wanted["state"][name], 1e-5)
+
+
+@pytest.mark.parametrize("case", BF16[:3], ids=lambda case: f"zero{case.stage}")
+def test_bf16_with_an_fp32_head_sums_gradients_in_fp32(group: Group, case: Case) -> None:
+    """Cut alike, bf16 rounds alike; only fp32 sums differ in their order.
+
+    Were gradients summed or sent in bf16 (2⁻⁹), the norm would be off by 1e-3 or more.
+    """
+    wanted = expected(case, pieces=group.world * case.pieces)
+    for seen in group[case]:
+        close(seen["loss"], wanted["loss"], 1e-4)
+        close(seen["norm"], wanted["norm"], 1e-4)
+    for name, value in group[case][0]["state"].items():
+        close(value, wanted["state"][name], 1e-4)
+
+
+def test_zero_3_in_bf16_rounds_only_the_gradient_of_the_head(group: Group) -> None:
+    """The first step is exact but for that; later steps may differ by the rounding of weights.
+
+    A gradient off by 2⁻⁹ moves a master by a small part of its way; where it crosses the middle
+    between two bf16 numbers the weight differs by 2⁻⁸, and so may the loss (about 0.7).
+    """
+    case = BF16[3]
+    wanted = expected(case, pieces=group.world * case.pieces)
+    for seen in group[case]:
+        close(seen["loss"][0], wanted["loss"][0], 1e-6)
+        close(seen["norm"][0], wanted["norm"][0], 2**-9)
+        close(seen["loss"], wanted["loss"], 2**-8)
+        close(seen["scores"], wanted["scores"], 2**-5)
+    for name, value in group[case][0]["state"].items():
+        way = (wanted["state"][name] - wanted["start"][name]).norm()
+        assert (value - wanted["state"][name]).norm() < 0.1 * way, name
+
+
+@pytest.mark.parametrize("case", PARTIAL, ids=lambda case: f"{case.trainable}-zero{case.stage}")
+def test_a_frozen_bf16_backbone_under_trained_fp32_parameters(group: Group, case: Case) -> None:
+    wanted = expected(case, pieces=group.world)
+    for seen in group[case]:
+        close(seen["loss"], wanted["loss"], 1e-5)
+        close(seen["norm"], wanted["norm"], 1e-5)
+        close(seen["scores"], wanted["scores"], 1e-5)
+    for name, value in group[case][0]["state"].items():
+        close(value, wanted["state"][name], 1e-5)
+
+
+def test_the_confidence_threshold_sees_all_ranks(group: Group) -> None:
+    wanted = expected(THRESHOLD, pieces=1)
+    for seen in group[THRESHOLD]:
+        close(seen["loss"], wanted["loss"], 1e-5)
+        assert seen["threshold"] == pytest.approx(wanted["threshold"], abs=1e-5)
+        assert seen["threshold"] != 0
+
+
+def test_state_is_what_is_trained_by_the_scorers_names_on_rank_0(group: Group) -> None:
+    for case in CASES:
+        first, *others = group[case]
+        scorer, _ = model(case)
+        shapes = {n: p.shape for n, p in scorer.named_parameters() if p.requires_grad}
+        assert {n: t.shape for n, t in first["state"].items()} == shapes
+        assert {t.dtype for t in first["state"].values()} == {torch.float32}
+        assert all(other["state"] == {} for other in others)
+
+
+def test_zero_3_holds_a_share_of_each_matrix(group: Group) -> None:
+    for case in (c for c in CASES if c.stage == 3):
+        for seen in group[case]:
+            for whole_held, shard, numel in seen["held"]:
+                assert shard == -(-numel // group.world)
+                assert whole_held in ((0,) if numel > 64 else (0, numel))
+
+
+def test_gather_joins_in_the_order_of_ranks(group: Group) -> None:
+    integers = torch.cat([torch.arange(6).view(3, 2) + 10 * r for r in range(group.world)])
+    for whole, floats, even in group["gathered"]:
+        assert torch.equal(whole, integers)
+        assert torch.equal(floats, integers.float())
+        assert torch.equal(even, integers[:, 0] % 2 == 0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_is_refused_on_every_rank(group: Group, stage: int) -> None:
+    for few, infinite in group["refused", stage]:
+        assert few == "RuntimeError: step after 1 of 2 micro-batches"
+        assert infinite.startswith("FloatingPointError: the norm of the gradient is ")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_closing_frees_memory_and_restores_torch(group: Group, stage: int) -> None:
+    for freed in group["freed", stage]:
+        assert all(freed.values()), freed
+
+
+def test_deepspeed_compiles_nothing_and_says_nothing(group: Group) -> None:
+    assert group.compiled == []
+    assert group.output == ""
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

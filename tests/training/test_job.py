@@ -1,0 +1,209 @@
+"""A training job's numbers do not depend on how its batches are cut, and are those of plain torch."""
+
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import TINY_MODEL, tiny_config
+from w2s_ray.data.batches import epoch_order
+from w2s_ray.data.labels import as_column, one_hot
+from w2s_ray.data.tokens import encode
+from w2s_ray.models.backbone import load_backbone
+from w2s_ray.models.scorer import Scorer
+from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
+from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.training.engine import Adam, TorchEngine
+from w2s_ray.training.job import TrainJob, fit, memory_stream, model_logits
+from w2s_ray.training.loop import learning_rate_at, train
+
+MODEL = ModelSpec.model_validate({**TINY_MODEL, "config": tiny_config(32)})
+
+
+def rows(n, per_row=2, seed=0):
+    rng = np.random.default_rng(seed)
+    words = ["the", "cat", "dogs", "run", "runs", "in", "a!", "very long garden"]
+
+    def text():
+        return " ".join(rng.choice(words, rng.integers(1, 9)))
+
+    probs = rng.uniform(0.05, 0.95, n).astype(np.float32)
+    return pa.table(
+        {
+            "row_id": [f"{seed}-{i:03d}" for i in range(n)],
+            "prompt": [text() + " " if per_row == 2 else "" for _ in range(n)],
+            "answers": [[text() for _ in range(per_row)] for _ in range(n)],
+            "label": rng.integers(0, 2, n),
+            "probs": as_column(np.stack([1 - probs, probs], axis=1)),
+        }
+    )
+
+
+def job(**changes):
+    per_row = changes.pop("per_row", 2)
+    base = TrainJob(
+        name="test",
+        model=MODEL,
+        rows=rows(27, per_row),
+        test=rows(10, per_row, seed=1),
+        num_classes=2,
+        per_row=per_row,
+        objective=Objective("reverse_kl", confidence_weight=0.5),
+        trainable="full",
+        lora=Lora(),
+        seed=3,
+        epochs=2,
+        batch_size=8,
+        learning_rate=1e-3,
+        schedule="cosine",
+        adam=Adam(clip_norm=1.0),
+        max_length_tokens=64,
+        precision="fp32",
+        keep_weights=True,
+    )
+    return replace(base, **changes)
+
+
+def curve(job, out):
+    out.mkdir()
+    fit(job, out)
+    return np.array(pq.read_table(out / "curve.parquet")["loss"])
+
+
+@pytest.mark.parametrize("per_row", [1, 2])
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_micro_batches_do_not_change_the_numbers(tmp_path, per_row, micro_batch_size):
+    whole = curve(job(per_row=per_row), tmp_path / "whole")
+    cut_job = job(per_row=per_row, execution={"micro_batch_size": micro_batch_size})
+    residual = curve(cut_job, tmp_path / "cut") - whole
+    assert len(whole) == 8
+    np.testing.assert_allclose(residual, 0, atol=1e-5)
+    assert abs(residual.mean()) < 2e-6
+    probs = [
+        np.stack(pq.read_table(tmp_path / name / "test.parquet")["probs"].to_numpy())
+        for name in ("whole", "cut")
+    ]
+    np.testing.assert_allclose(*probs, atol=1e-5)
+
+
+def test_the_order_of_the_table_does_not_matter(tmp_path):
+    straight = job()
+    shuffled = replace(straight, rows=straight.rows.take(np.random.default_rng(5).permutation(27)))
+    np.testing.assert_allclose(
+        curve(straight, tmp_path / "a"), curve(shuffled, tmp_path / "b"), atol=1e-6
+    )
+
+
+def test_the_engine_is_plain_adam_with_a_cosine(tmp_path):
+    """The same training written with torch alone: one padded batch a step, Adam, CosineAnnealing."""
+    settings = job(objective=GROUND_TRUTH, adam=Adam())
+    settings = replace(settings, rows=one_hot(settings.rows.drop_columns("probs"), 2))
+    ours = curve(settings, tmp_path / "ours")
+
+    backbone = load_backbone(MODEL, "fp32")
+    scorer = Scorer(backbone.module, backbone.hidden_size, 2, 2, seed=settings.seed)
+    optimizer = torch.optim.Adam(scorer.parameters(), lr=settings.learning_rate)
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=settings.total_steps)
+    tokens = encode(settings.rows, backbone.tokenizer, 64)
+    labels = torch.tensor(settings.rows["label"].to_pylist())
+    theirs = []
+    for epoch in range(2):
+        order = epoch_order(tokens.row_ids, settings.seed, epoch)
+        for batch in np.array_split(order, range(8, 27, 8)):
+            texts = [
+                tokens.ids[tokens.offsets[2 * i + j] : tokens.offsets[2 * i + j + 1]]
+                for i in batch
+                for j in (0, 1)
+            ]
+            rewards = torch.stack(
+                [
+                    scorer.backbone(torch.tensor(text[None].astype(np.int64)))[0][0, -1]
+                    @ scorer.head.weight[0]
+                    for text in texts
+                ]
+            ).view(-1, 2)
+            margin = rewards[:, 0] - rewards[:, 1]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                margin, labels[batch].float()
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rates.step()
+            theirs.append(loss.item())
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_cosine_falls_to_zero_and_constant_stays():
+    rates = [learning_rate_at(step, 10, 2.0, "cosine") for step in range(11)]
+    assert rates[0] == 2.0 and rates[5] == pytest.approx(1.0) and rates[10] == pytest.approx(0.0)
+    assert sorted(rates, reverse=True) == rates
+    assert learning_rate_at(7, 10, 2.0, "constant") == 2.0
+
+
+def test_bf16_weights_remember_updates_below_their_resolution():
+    weight = torch.nn.Linear(64, 1, bias=False, dtype=torch.bfloat16)
+    torch.nn.init.constant_(weight.weight, 1.0)  # the next bf16 numbers are 0.0039 and 0.0078 away
+    engine = TorchEngine(weight, list(weight.parameters()), Adam())
+    for _ in range(1000):
+        engine.backward(weight(torch.ones(1, 64, dtype=torch.bfloat16)).float().sum())
+        engine.step(1e-5)
+    torch.testing.assert_close(engine.state()["weight"], torch.full((1, 64), 0.99), atol=1e-4, rtol=0)
+    assert weight.weight.float().max() < 0.9931
+
+
+def test_graphs_of_earlier_micro_batches_are_let_go():
+    settings = job(execution={"micro_batch_size": 1})
+    backbone = load_backbone(MODEL, "fp32")
+    scorer = Scorer(backbone.module, backbone.hidden_size, 2, 2, seed=0)
+    engine = TorchEngine(scorer, list(scorer.parameters()), Adam())
+    alive, most = [], 0
+    forward = engine.logits
+
+    def watched(inputs):
+        nonlocal most
+        most = max(most, sum(reference() is not None for reference in alive))
+        logits = forward(inputs)
+        alive.append(weakref.ref(logits))
+        return logits
+
+    engine.logits = watched
+    tokens = encode(settings.rows, backbone.tokenizer, 64)
+    train(
+        engine,
+        memory_stream(settings, tokens),
+        settings.objective,
+        total_steps=settings.total_steps,
+        learning_rate=1e-3,
+    )
+    assert len(alive) == 54 and most <= 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_step(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"at step \d"):
+        curve(job(learning_rate=1e30, adam=Adam()), tmp_path / "out")
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora", "last_layer"])
+def test_stored_weights_give_the_stored_predictions(tmp_path, trainable):
+    settings = job(trainable=trainable)
+    curve(settings, tmp_path / "out")
+    training = {
+        "precision": "fp32",
+        "trainable": trainable,
+        "lora": Lora().model_dump(mode="json"),
+        "max_length_tokens": 64,
+    }
+    logits = model_logits(
+        MODEL, training, tmp_path / "out", settings.test, (2, 2), lambda done, total: None
+    )
+    stored = np.stack(pq.read_table(tmp_path / "out/test.parquet")["probs"].to_numpy())
+    probs = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
+    np.testing.assert_allclose(probs, stored, atol=1e-6)
+    names = set(load_file(tmp_path / "out/model.safetensors"))
+    assert "head.weight" in names and (trainable == "last_layer") == (len(names) == 1)

@@ -1,0 +1,154 @@
+"""Training batches from Ray Data: what ``batches`` prescribes, padded ahead of a group of workers.
+
+Which rows meet in which micro-batch, at which rank and with which weight, is decided beforehand by
+the same pure functions as in one process. Only this small list of row numbers is a data set; the
+tasks of Ray Data turn its entries into padded arrays, some steps ahead of the worker, out of one
+copy of the tokens in the object store. Each rank reads a data set of its own: the splits of Ray
+Data are by blocks, and would not keep rows of one batch together.
+
+The tasks reserve no CPU. A task with a reservation keeps it while it waits for its reader, so that
+the task of a rank whose turn it is may never start, and all ranks wait for that rank for ever.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+from ray.data import DataContext, Dataset, ExecutionOptions, TaskPoolStrategy
+
+from w2s_ray.data.batches import epoch_order, optimizer_batches, pad, rank_rows
+from w2s_ray.data.tokens import Tokens
+
+TASKS_AT_ONCE = 2  # of each rank
+MICRO_BATCHES_A_TASK = 32
+
+
+Source = ray.ObjectRef[tuple[Tokens, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """b rows of m texts each, padded on the right.
+
+    Attributes:
+        input_ids: (b·m, T) int64.
+        lengths: (b·m,) int64, real tokens of each text.
+        soft_labels: (b, K) float32.
+        weights: (b,) float32.
+    """
+
+    input_ids: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    soft_labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def rank_dataset(
+    tokens: Tokens,
+    source: Source,
+    *,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    micro_batch_size: int,
+    rank: int,
+    world: int,
+) -> Dataset:
+    """All micro-batches of one rank, in the order of training; one row each. Nothing runs yet.
+
+    Args:
+        tokens: n rows.
+        source: what ``put`` gave for these tokens and their soft labels; shared by all ranks.
+    """
+    prescribed = [
+        (epoch, step, rows, weights)
+        for epoch in range(epochs)
+        for step, batch in enumerate(
+            optimizer_batches(epoch_order(tokens.row_ids, seed, epoch), batch_size)
+        )
+        for rows, weights in rank_rows(batch, rank, world, micro_batch_size, tokens.row_lengths)
+    ]
+    table = pa.table(
+        {
+            "epoch": pa.array([epoch for epoch, _, _, _ in prescribed], pa.int64()),
+            "step": pa.array([step for _, step, _, _ in prescribed], pa.int64()),
+            "rows": pa.array([rows for _, _, rows, _ in prescribed], pa.list_(pa.int64())),
+            "weights": pa.array([w for _, _, _, w in prescribed], pa.list_(pa.float32())),
+        }
+    )
+    blocks = [
+        table.slice(start, MICRO_BATCHES_A_TASK).combine_chunks()
+        for start in range(0, table.num_rows, MICRO_BATCHES_A_TASK)
+    ]
+    DataContext.get_current().enable_progress_bars = False
+    return ray.data.from_arrow(blocks).map_batches(
+        partial(_pad_block, source=source),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=0,
+        compute=TaskPoolStrategy(size=TASKS_AT_ONCE),
+    )
+
+
+def put(tokens: Tokens, soft_labels: NDArray[np.float32]) -> Source:
+    """Puts tokens and the (n, K) soft labels of the same rows into the object store."""
+    return ray.put((replace(tokens, row_ids=[]), soft_labels))
+
+
+def in_order() -> ExecutionOptions:
+    """The options under which Ray Data keeps the order of rows; it does not by itself."""
+    return ExecutionOptions(preserve_order=True)
+
+
+def optimizer_steps(blocks: Iterable[pa.Table]) -> Iterator[list[MicroBatch]]:
+    """Blocks of a ``rank_dataset``, as one list of micro-batches an optimizer step."""
+    entries = (entry for block in blocks for entry in _entries(block))
+    for _, group in groupby(entries, key=lambda entry: entry[0]):
+        yield [micro_batch for _, micro_batch in group]
+
+
+def _entries(block: pa.Table) -> Iterator[tuple[tuple[int, int], MicroBatch]]:
+    columns: Mapping[str, Any] = {name: block[name].combine_chunks() for name in block.column_names}
+    for place in range(block.num_rows):
+        values = {name: column[place] for name, column in columns.items()}
+        ids, lengths, labels, weights = (
+            values[name].values.to_numpy()
+            for name in ("input_ids", "lengths", "soft_labels", "weights")
+        )
+        yield (
+            (values["epoch"].as_py(), values["step"].as_py()),
+            MicroBatch(
+                input_ids=ids.reshape(len(lengths), -1).astype(np.int64),
+                lengths=lengths.copy(),
+                soft_labels=labels.reshape(len(weights), -1).copy(),
+                weights=weights.copy(),
+            ),
+        )
+
+
+def _pad_block(block: pa.Table, source: Source) -> pa.Table:
+    """Rows of numbers turned into padded arrays, laid flat in list columns."""
+    tokens, soft_labels = ray.get(source)
+    arrays: dict[str, list[NDArray[Any]]] = {"input_ids": [], "lengths": [], "soft_labels": []}
+    for rows in block["rows"].combine_chunks():
+        indices = rows.values.to_numpy()
+        input_ids, lengths = pad(tokens, indices)
+        arrays["input_ids"].append(input_ids.astype(np.int32).ravel())
+        arrays["lengths"].append(lengths)
+        arrays["soft_labels"].append(soft_labels[indices].ravel())
+    kinds = {"input_ids": pa.int32(), "lengths": pa.int64(), "soft_labels": pa.float32()}
+    columns = {name: _lists(values, kinds[name]) for name, values in arrays.items()}
+    return pa.table({name: block[name] for name in ("epoch", "step", "weights")} | columns)
+
+
+def _lists(values: list[NDArray[Any]], kind: pa.DataType) -> pa.Array:
+    offsets = np.cumsum([0, *map(len, values)])
+    return pa.LargeListArray.from_arrays(
+        pa.array(offsets, pa.int64()), pa.array(np.concatenate(values), kind)
+    )
