@@ -29,8 +29,14 @@ def test_stream_equals_prescription(rank: int) -> None:
     rows = tokens()
     labels = np.random.default_rng(1).random((ROWS, 2), dtype=np.float32)
     dataset = rank_dataset(
-        rows, put(rows, labels), seed=SEED, epochs=EPOCHS, batch_size=BATCH, micro_batch_size=MICRO,
-        rank=rank, world=2,
+        rows,
+        put(rows, labels),
+        seed=SEED,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        micro_batch_size=MICRO,
+        rank=rank,
+        world=2,
     )
     dataset.context.execution_options = in_order()
     streamed = list(

@@ -35,6 +35,7 @@ GRAPH = {
     "doomed": [],  # its process dies every time
     "orphan": ["doomed"],
     "slow": [],
+    **{f"link{n}": [f"link{n - 1}"] if n else ["right"] for n in range(20)},
 }
 BLOCKED = {"child", "grandchild", "orphan"}
 FAILED = {"wrong", "doomed"}
@@ -101,9 +102,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcome(
-    ray_session: object, tmp_path_factory: pytest.TempPathFactory
-) -> Outcome:
+def outcome(ray_session: object, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("run")
     events: list[tuple[str, str, dict[str, Any]]] = []
     store = Store.open(folder / "store")
@@ -163,8 +162,8 @@ def test_events(outcome: Outcome) -> None:
 
 
 def test_processes_are_reused(outcome: Outcome) -> None:
-    """Three run at a time, and a process ends by a failure: four do."""
-    assert len({line["pid"] for line in outcome.log}) < len(outcome.log) / 2
+    """A process is used up by a failure only, or for want of work."""
+    assert len({line["pid"] for line in outcome.log}) < len(outcome.log) / 4
 
 
 def test_silent_and_tidy(outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from tests.models.tiny import ARCHITECTURES, batch, tiny
+from w2s_ray.errors import InputError
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable, trainable_state
 from w2s_ray.spec.schema import Lora
@@ -93,6 +94,18 @@ def test_a_stored_state_brings_the_model_back(
 def test_adapters_are_fp32_on_a_bf16_backbone() -> None:
     state = trainable_state(scorer("gpt2", "lora", "bf16"))
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def test_target_modules_is_a_regular_expression_that_must_match() -> None:
+    made = Scorer(tiny("llama").module, 32, 2, 2)
+    set_trainable(made, "lora", Lora(target_modules=r".*layers\.[12]\.mlp\.up_proj"), 0)
+    adapters = [name for name in trainable_state(made) if "lora_A" in name]
+    assert adapters == [f"backbone.layers.{i}.mlp.up_proj.lora_A.default.weight" for i in (1, 2)]
+    for wrong in ("c_attn", "("):
+        with pytest.raises(InputError, match=r"training\.lora\.target_modules"):
+            set_trainable(
+                Scorer(tiny("llama").module, 32, 2, 2), "lora", Lora(target_modules=wrong), 0
+            )
 
 
 def test_a_state_of_something_else_is_refused() -> None:

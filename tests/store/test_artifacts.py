@@ -161,6 +161,7 @@ def test_failures_are_kept_in_one_line_and_cleared_by_a_commit(
     assert (note["key"], note["kind"], note["slug"]) == ("a1", "student", "hh-kl")
     commit(store, step)
     assert set(store.failures()) == {"c3"}
+    assert store.listing("failures") == ["c3.json"]
     store.record_failure(step, "a driver that lost the race")
     assert set(store.failures()) == {"c3"}, "a finished step has not failed"
 

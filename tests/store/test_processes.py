@@ -235,12 +235,35 @@ def test_one_of_many_takes_over_each_stale_claim(local: Store) -> None:
     assert not any(folder.iterdir())
 
 
+def test_a_claim_released_and_taken_anew_while_being_judged_is_not_taken_over(
+    local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow contender: between its judgement and its own claim, two others come and go."""
+    path = Path(local.uri) / "claims" / "k0.0"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"owner": f"{this_process().machine}.{os.getpid()}.1"}))
+    judge, pause = claims._is_stale, ExitStack()
+
+    def slow_judge(judged: Path, text: str) -> bool:
+        verdict = judge(judged, text)
+        monkeypatch.setattr(claims, "_is_stale", judge)
+        with local.claim("k0") as held:
+            assert held, "a quicker contender takes the stale claim over, works, and gives it back"
+        assert pause.enter_context(local.claim("k0")), "a third takes the key anew"
+        return verdict
+
+    monkeypatch.setattr(claims, "_is_stale", slow_judge)
+    with pause, local.claim("k0") as held:
+        assert not held
+    assert not any(path.parent.iterdir())
+
+
 def test_never_two_hold_a_key_while_holders_come_go_and_die(tmp_path: Path) -> None:
     processes = [start(HOLD_AND_DIE, tmp_path / "claims", tmp_path / "inside") for _ in range(3)]
     for process in processes:
         ready(process)
     for process in processes:
-        tell(process, str(time.time() + float(os.environ.get("CLAIMS_SECONDS", "1"))))
+        tell(process, str(time.time() + 1))
     for process in processes:
         assert process.stdout is not None
         assert process.wait(60) == 0
@@ -286,6 +309,16 @@ def test_a_claim_from_another_machine_lives_as_long_as_its_heartbeat(
     with local.claim("k0") as held:
         assert held == free
     assert path.exists() != free
+
+
+def test_a_claim_of_a_process_id_that_was_given_to_another_is_free(local: Store) -> None:
+    path = Path(local.uri) / "claims" / "k0.0"
+    path.parent.mkdir(parents=True)
+    me = this_process()
+    for owner, free in ((me.token, False), (f"{me.machine}.{me.pid}.{me.started - 1}", True)):
+        path.write_text(json.dumps({"owner": owner}))
+        with local.claim("k0") as held:
+            assert held == free
 
 
 def test_a_live_process_of_this_machine_keeps_its_claim_however_long_it_slept(

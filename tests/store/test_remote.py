@@ -1,7 +1,9 @@
 """What only an object store can get wrong: half uploads, mixed uploads, stale copies."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from pyarrow import fs
@@ -92,6 +94,21 @@ def test_the_record_that_stands_names_its_own_files(remote: Store, make_step: Ma
     with remote._filesystem.open_output_stream(record) as stream:
         stream.write(first)
     assert content(remote) == "first"
+
+
+def test_contenders_that_arrive_together_agree_on_one(remote: Store, tmp_path: Path) -> None:
+    """All of them find the key free and write; only then do they look at each other."""
+    together, finished = Barrier(4), Barrier(4)
+
+    def contend(number: int) -> bool:
+        store = elsewhere(remote, tmp_path / str(number))
+        together.wait()
+        with store.claim("a1") as held:
+            finished.wait()
+            return held
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(contend, range(4))) == 1
 
 
 def test_only_the_first_of_two_contenders_holds(remote: Store, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
-from ray._private.worker import get_dashboard_url
+from ray._private import worker
 
 from w2s_ray.errors import InputError
 
@@ -53,16 +54,19 @@ def connect(num_cpus: int | None = None) -> Iterator[Session]:
         InputError: no cluster answers at ``RAY_ADDRESS``, or it is a Ray Client address.
     """
     if ray.is_initialized():
-        yield Session(_url(get_dashboard_url()))  # type: ignore[no-untyped-call]
+        yield Session(_url(worker.get_dashboard_url()))  # type: ignore[no-untyped-call]
         return
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
+    prints = worker.print_to_stdstream
+    worker.print_to_stdstream = _log  # Ray's warnings would go to standard output
     try:
         dashboard = _join(address) if address else _start(num_cpus)
         yield Session(_url(dashboard))
     finally:
         ray.shutdown()
+        worker.print_to_stdstream = prints
 
 
 def _start(num_cpus: int | None) -> str | None:
@@ -96,6 +100,10 @@ def _join(address: str) -> str | None:
         ) from error
     url: str | None = context.dashboard_url
     return url
+
+
+def _log(data: dict[str, Any], ignore_prefix: bool) -> None:
+    logging.getLogger("w2s_ray.ray").info("%s", "\n".join(data["lines"]))
 
 
 def _url(address: str | None) -> str | None:

@@ -64,13 +64,18 @@ class RunningStep(threading.Thread):
         super().__init__(name="step", daemon=True)
         self._work = work
         self.over = threading.Event()
-        self.numbers: Numbers = {}
+        self._numbers: Numbers = {}
         self.metrics: Numbers = {}
         self.error: BaseException | None = None
 
     def note(self, numbers: Numbers) -> None:
         """Takes the newest numbers; from any thread."""
-        self.numbers = dict(numbers)
+        self._numbers = dict(numbers)
+
+    def newest(self) -> Numbers:
+        """The newest numbers; none if they have been told already."""
+        newest, self._numbers = self._numbers, {}
+        return newest
 
     def run(self) -> None:
         try:
@@ -122,8 +127,9 @@ class StepActor(Trainable):
             if running.error is not None:
                 raise StepError(f"{type(running.error).__name__}: {running.error}")
             return {"done": True, NUMBERS: [running.metrics]}
-        self._gauges.show(step, running.numbers, time.monotonic() - self._started)
-        return {NUMBERS: [running.numbers]}
+        newest = running.newest()
+        self._gauges.show(step, newest, time.monotonic() - self._started)
+        return {NUMBERS: [newest]}
 
     def note(self, key: str, numbers: Numbers) -> None:
         """Takes numbers of a step from another process, the first worker of its group."""

@@ -8,11 +8,11 @@ Three decisions make it a test of grammar with room between a weak and a strong 
 
 * No word gives the answer away. Number is a fair coin, and so is which of the two words is
   spoilt, so every form is right as often as it is wrong and a bag of words stays at chance.
-* No position gives it away. In most rows nouns of either number stand between the two words, and
-  half the sentences go on after them, so the last token, where a model is read out, knows of the
-  fault only what attention has brought there.
-* Part of the rows (pronouns, determiners beside their noun) can be judged from two neighbouring
-  words: that much the weak model knows with confidence.
+* No position gives it away. In half of the rows the two words may have nouns of either number
+  between them and a tail after them, so that the last token, where a model is read out, knows of
+  the fault only what attention has brought there.
+* The other half (pronouns, determiners beside their noun; no tail) is judged from neighbouring
+  words at the end of the sentence: that much a weak model knows with confidence.
 
 A row is a pure function of (seed, number of the row): no random generator, no library version.
 """
@@ -58,6 +58,11 @@ class Frame(NamedTuple):
         return f"{text[0].upper()}{text[1:]}."
 
 
+Make = Callable[[Draws], Frame]
+Head = Callable[[Draws, str, Forms, str], Frame]  # lead, subject, what stands between
+Distance = Callable[[Draws], str]
+
+
 def _person(draw: Draws) -> str:
     return f"the {draw.pick(draw.pick(words.PERSONS))}"
 
@@ -89,11 +94,11 @@ def _auxiliary(draw: Draws, lead: str, subject: Forms, between: str) -> Frame:
     return Frame(lead, subject, between, forms, draw.pick(predicates), words.TAILS)
 
 
-def _of_noun(kind: Callable[..., Frame], distance: Callable[[Draws], str]) -> ...:
+def _of_noun(kind: Head, distance: Distance) -> Make:
     return lambda draw: kind(draw, "the", draw.pick(words.PERSONS), distance(draw))
 
 
-def _of_pronoun(kind: Callable[..., Frame]) -> ...:
+def _of_pronoun(kind: Head) -> Make:
     def frame(draw: Draws) -> Frame:
         lead = f"{_person(draw)} {draw.pick(words.SAID)} that"
         return kind(draw, lead, draw.pick(words.PRONOUNS), "")
@@ -101,7 +106,7 @@ def _of_pronoun(kind: Callable[..., Frame]) -> ...:
     return frame
 
 
-def _reflexive(distance: Callable[[Draws], str]) -> ...:
+def _reflexive(distance: Distance) -> Make:
     def frame(draw: Draws) -> Frame:
         nouns, one = draw.pick([(words.MEN, "himself"), (words.WOMEN, "herself")])
         verb = f"{distance(draw)} {draw.pick(words.DID_TO_SELF)}".strip()
@@ -110,13 +115,13 @@ def _reflexive(distance: Callable[[Draws], str]) -> ...:
     return frame
 
 
-def _determiner(adjectives: int) -> ...:
+def _determiner(adjectives: int) -> Make:
     def frame(draw: Draws) -> Frame:
         thing, determiner = draw.pick(words.THINGS), draw.pick(words.DETERMINERS)
         chosen: list[str] = []
         for _ in range(adjectives):
             chosen.append(draw.pick([word for word in words.ADJECTIVES if word not in chosen]))
-        if draw.pick((True, False)):
+        if adjectives and draw.pick((True, False)):
             lead, rest = "", draw.pick(words.FELL)
         else:
             lead, rest = f"{_person(draw)} {draw.pick(words.TREATED)}", ""
@@ -125,7 +130,7 @@ def _determiner(adjectives: int) -> ...:
     return frame
 
 
-PHENOMENA: dict[str, Callable[[Draws], Frame]] = {
+PHENOMENA: dict[str, Make] = {
     "verb_adjacent": _of_noun(_verb, _adjacent),
     "verb_across_preposition": _of_noun(_verb, _preposition),
     "verb_across_subject_relative": _of_noun(_verb, _subject_relative),
@@ -164,12 +169,14 @@ def pair(seed: int, index: int) -> dict[str, str]:
 
 
 def generate(seed: int, n: int) -> Iterator[dict[str, str]]:
-    """``n`` rows, no sound sentence twice; a longer run begins with the rows of a shorter one."""
+    """``n`` rows in which no sentence stands twice, sound or not, so that no sentence of one split
+    is met in another. A longer run begins with the rows of a shorter one."""
     seen: set[str] = set()
     index = 0
-    while len(seen) < n:
+    while len(seen) < 2 * n:
         row = pair(seed, index)
         index += 1
-        if row["chosen"] not in seen:
-            seen.add(row["chosen"])
+        sentences = (row["chosen"], row["rejected"])
+        if seen.isdisjoint(sentences):
+            seen.update(sentences)
             yield row

@@ -1,7 +1,6 @@
 """Rows of one file: JSON lines, CSV and Parquet, each row with the place it was found at."""
 
 import csv
-import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -14,11 +13,13 @@ from w2s_ray.errors import InputError
 RawRow = dict[str, Any]
 Located = Iterator[tuple[str, RawRow]]
 
+PACKED = {".gz": "gzip", ".zst": "zstd"}
+
 
 def format_of(path: str) -> str | None:
     """The suffix in ``FORMATS`` under which a file is read; None if it is not one of them."""
     name = path.lower()
-    for packed in (".gz", ".zst"):
+    for packed in PACKED:
         name = name.removesuffix(packed)
     suffix = next((known for known in FORMATS if name.endswith(known)), None)
     return None if suffix == ".parquet" and name != path.lower() else suffix
@@ -29,25 +30,17 @@ def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> Located:
 
     Raises:
         InputError: a row that is not of the format; the line is named.
-        OSError, EOFError, ArrowException: the file cannot be read, or ends too early.
+        OSError, ArrowException: the file cannot be read, or ends too early.
     """
     suffix = format_of(path)
-    if suffix == ".parquet":
+    if suffix == ".parquet":  # read by parts, not as a stream
         with filesystem.open_input_file(path) as file:
             yield from _parquet(name, file)
         return
     assert suffix is not None
-    with filesystem.open_input_stream(path, compression=None) as raw:
-        yield from FORMATS[suffix](name, _unpacked(path, raw))
-
-
-def _unpacked(path: str, raw: Any) -> BinaryIO:
-    # Arrow's own decompression takes a file that breaks off for a whole one.
-    if path.lower().endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    if path.lower().endswith(".zst"):
-        return io.BufferedReader(_zstd(raw))
-    return io.BufferedReader(raw)
+    packed = next((kind for end, kind in PACKED.items() if path.lower().endswith(end)), None)
+    with filesystem.open_input_stream(path, compression=packed) as stream:
+        yield from FORMATS[suffix](name, io.BufferedReader(stream, 1 << 20))
 
 
 def _json_lines(name: str, file: BinaryIO) -> Located:

@@ -39,15 +39,16 @@ class HubPart(NamedTuple):
     revision: str | None = None
 
 
+WHOLE = HubPart()
+
+
 class _File(NamedTuple):
     name: str
     filesystem: fs.FileSystem
     path: str
 
 
-def read_rows(
-    source: str | Sequence[str], part: HubPart = HubPart()
-) -> Iterator[tuple[str, RawRow]]:
+def read_rows(source: str | Sequence[str], part: HubPart = WHOLE) -> Iterator[tuple[str, RawRow]]:
     """All rows of one or more sources, each with its place: ``file:line`` or ``file: row n``.
 
     Args:
@@ -64,11 +65,11 @@ def read_rows(
         for file in _files(one):
             try:
                 yield from rows_of(file.name, file.filesystem, file.path)
-            except (OSError, EOFError, ArrowException) as error:
+            except (OSError, ArrowException) as error:
                 raise InputError(f"{file.name}: cannot be read: {_first_line(error)}") from error
 
 
-def fingerprint(source: str | Sequence[str], part: HubPart = HubPart()) -> Fingerprint:
+def fingerprint(source: str | Sequence[str], part: HubPart = WHOLE) -> Fingerprint:
     """The content of a source: of its files, whatever their names and order.
 
     Of a Hub data set only its name, subset, split and revision are known without fetching it:
@@ -171,9 +172,7 @@ def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
 
     name = source.removeprefix(HUB)
     try:
-        loaded = datasets.load_dataset(
-            name, part.subset, split=part.split, revision=part.revision
-        )
+        loaded = datasets.load_dataset(name, part.subset, split=part.split, revision=part.revision)
     except Exception as error:  # the hub's client raises kinds of a dozen libraries
         raise InputError(
             f"{source}: cannot be loaded (subset {part.subset}, split {part.split}, revision "

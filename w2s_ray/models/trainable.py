@@ -1,5 +1,6 @@
 """Which parameters of a scorer are trained, and their state, which is all that must be stored."""
 
+import re
 import warnings
 from collections.abc import Mapping
 
@@ -7,6 +8,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from w2s_ray.errors import InputError
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.spec.schema import Lora
 
@@ -22,6 +24,9 @@ def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list
 
     Returns:
         The parameters to train, in the order of ``scorer.named_parameters()``.
+
+    Raises:
+        InputError: the backbone has none of the named modules.
     """
     assert trainable in ("full", "last_layer", "lora")
     scorer.backbone.requires_grad_(trainable == "full")
@@ -62,11 +67,10 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
 
 def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
     """Adapters in fp32, whatever the backbone's dtype: their updates are small."""
-    targets = lora.target_modules
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=lora.target_modules,  # a text is a regular expression, but for all-linear
         lora_dropout=0.0,
         bias="none",
     )
@@ -74,7 +78,10 @@ def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
         # GPT-2's Conv1D keeps its weight transposed; peft sees this and warns that it has seen it.
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         torch.default_generator.manual_seed(seed)
-        inject_adapter_in_model(config, backbone)
+        try:
+            inject_adapter_in_model(config, backbone)
+        except (ValueError, re.error) as error:
+            raise InputError(f"training.lora.target_modules: {error}") from error
     for name, parameter in backbone.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()

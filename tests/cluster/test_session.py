@@ -1,0 +1,106 @@
+"""A session of its own process: what it prints, what it leaves behind, what it refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from w2s_ray.store.artifacts import Store
+
+REPOSITORY = Path(__file__).parents[2]
+
+SLOW_STEP = """
+import sys, time
+from ray import cloudpickle
+from w2s_ray.cluster.session import connect
+from w2s_ray.cluster.tune_run import run
+from w2s_ray.plan.graph import Step
+
+cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+
+def execute(step, store, context):
+    with store.claim(step.key), store.draft(step, {}):
+        context.progress({"step": 1, "steps": 2})
+        while True:
+            time.sleep(0.1)
+
+with connect(num_cpus=1) as session:
+    print(session.dashboard_url, file=sys.stderr, flush=True)
+    todo = {"a": Step("student", "a", "slow", 1, {}, {}, {})}
+    try:
+        run(
+            todo,
+            sys.argv[1],
+            on_event=lambda event, step, numbers: print(event, file=sys.stderr, flush=True),
+            execute=execute,
+        )
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+"""
+
+REFUSED = """
+import os
+from w2s_ray.cluster.session import connect
+from w2s_ray.errors import InputError
+for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
+    os.environ["RAY_ADDRESS"] = address
+    try:
+        with connect():
+            pass
+    except InputError as error:
+        print(error)
+"""
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = python(SLOW_STEP, str(tmp_path / "store"))
+    assert process.stderr is not None
+    try:
+        lines = iter(process.stderr.readline, "")
+        assert next(lines).startswith("http://127.0.0.1:")
+        assert any(line == "progress\n" for line in lines)  # the step holds its claim by now
+        store = Store.open(tmp_path / "store")
+        assert store.listing("claims") != []
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 3
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert output == ""
+    assert "interrupted\n" in errors
+    assert store.listing("claims") == []
+    assert store.finished() == {}
+    assert store.failures() == {}  # an interruption is no failure
+    deadline = time.monotonic() + 20
+    while any(child.is_running() for child in family) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [child for child in family if child.is_running()] == []
+
+
+def test_an_address_without_a_cluster_is_refused_at_once() -> None:
+    started = time.monotonic()
+    output, errors = python(REFUSED).communicate(timeout=60)
+    lines = output.splitlines()
+    assert lines[0].startswith("RAY_ADDRESS: no Ray cluster could be joined at '127.0.0.1:9'")
+    assert lines[1].startswith("RAY_ADDRESS: 'ray://127.0.0.1:9' is a Ray Client address")
+    assert len(lines) == 2, errors
+    assert time.monotonic() - started < 30
