@@ -32,12 +32,12 @@ def test_one_machine_each_is_always_enough(
     assert fits(wanted, [*nodes, *[big] * processes])
 
 
-@given(all_needs, all_nodes)
-def test_most_at_once_is_placed(wanted: list[Need], nodes: list[Node]) -> None:
-    smallest = sorted(wanted, key=lambda need: need.workers * (need.gpus + need.cpus))
-    most = most_at_once(wanted, nodes)
-    assert fits(smallest[:most], nodes)
-    assert most == len(wanted) or not fits(smallest[: most + 1], nodes)
+@given(quarters, st.integers(0, 4).map(lambda n: n / 2), st.integers(0, 99), all_nodes)
+def test_most_at_once_counts_what_each_machine_holds(
+    cpus: float, gpus: float, count: int, nodes: list[Node]
+) -> None:
+    held = sum(int(min(node.cpus // cpus, node.gpus // gpus if gpus else 1e9)) for node in nodes)
+    assert most_at_once([Need(1, cpus, gpus)] * count, nodes) == min(count, held)
 
 
 def test_a_process_does_not_span_machines() -> None:

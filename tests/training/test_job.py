@@ -1,4 +1,4 @@
-"""A training job's numbers do not depend on how its batches are cut, and are those of plain torch."""
+"""A training job's numbers do not depend on how batches are cut, and are those of plain torch."""
 
 import weakref
 from dataclasses import replace
@@ -100,7 +100,7 @@ def test_the_order_of_the_table_does_not_matter(tmp_path):
 
 
 def test_the_engine_is_plain_adam_with_a_cosine(tmp_path):
-    """The same training written with torch alone: one padded batch a step, Adam, CosineAnnealing."""
+    """The same training written with torch alone: a padded batch a step, Adam, CosineAnnealing."""
     settings = job(objective=GROUND_TRUTH, adam=Adam())
     settings = replace(settings, rows=one_hot(settings.rows.drop_columns("probs"), 2))
     ours = curve(settings, tmp_path / "ours")
@@ -153,7 +153,9 @@ def test_bf16_weights_remember_updates_below_their_resolution():
     for _ in range(1000):
         engine.backward(weight(torch.ones(1, 64, dtype=torch.bfloat16)).float().sum())
         engine.step(1e-5)
-    torch.testing.assert_close(engine.state()["weight"], torch.full((1, 64), 0.99), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        engine.state()["weight"], torch.full((1, 64), 0.99), atol=1e-4, rtol=0
+    )
     assert weight.weight.float().max() < 0.9931
 
 

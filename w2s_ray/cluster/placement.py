@@ -13,6 +13,7 @@ worker group and the tasks that feed it reserve no CPU (see ``launch``), hence c
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -75,30 +76,37 @@ def need(step: Step) -> Need:
 
 def fits(wanted: Iterable[Need], nodes: Sequence[Node]) -> bool:
     """Whether all these can be placed at once: the largest first, each where least is left."""
-    free = [[node.gpus, node.cpus] for node in nodes]
-    for need in sorted(wanted, key=lambda need: (need.gpus, need.cpus), reverse=True):
-        for _ in range(need.workers):
-            places = [
-                place
-                for place in free
-                if place[0] + TOLERANCE >= need.gpus and place[1] + TOLERANCE >= need.cpus
-            ]
-            if not places:
-                return False
-            place = min(places)
-            place[0] -= need.gpus
-            place[1] -= need.cpus
-    return True
+    free = _free(nodes)
+    largest_first = sorted(wanted, key=lambda need: (need.gpus, need.cpus), reverse=True)
+    return all(_place(need, free) for need in largest_first)
 
 
 def most_at_once(wanted: Iterable[Need], nodes: Sequence[Node]) -> int:
     """How many of these needs, the smallest first, can be placed at once."""
-    placed: list[Need] = []
-    for need in sorted(wanted, key=lambda need: need.workers * (need.gpus + need.cpus)):
-        if not fits([*placed, need], nodes):
-            break
-        placed.append(need)
-    return len(placed)
+    free = _free(nodes)
+    smallest_first = sorted(wanted, key=lambda need: need.workers * (need.gpus + need.cpus))
+    return sum(1 for _ in takewhile(lambda need: _place(need, free), smallest_first))
+
+
+def _free(nodes: Sequence[Node]) -> list[list[float]]:
+    """[GPUs, CPUs] of each machine."""
+    return [[node.gpus, node.cpus] for node in nodes]
+
+
+def _place(need: Need, free: list[list[float]]) -> bool:
+    """Takes the need out of ``free``, each process where least is left; False without room."""
+    for _ in range(need.workers):
+        rooms = [
+            room
+            for room in free
+            if room[0] + TOLERANCE >= need.gpus and room[1] + TOLERANCE >= need.cpus
+        ]
+        if not rooms:
+            return False
+        room = min(rooms)
+        room[0] -= need.gpus
+        room[1] -= need.cpus
+    return True
 
 
 def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None:

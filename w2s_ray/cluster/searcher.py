@@ -6,6 +6,7 @@ made only when its processes fit beside those that run. Hence no trial blocks th
 that could start, and Tune's reuse of warm actors always finds one that is free.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,13 +40,11 @@ class StepTrial(Trial):
 
     def handle_error(self, exc: Any = None) -> None:
         self.crashed = isinstance(exc, RayActorError)
-        if isinstance(exc, RayTaskError):
-            cause: object = exc.cause
-        elif self.crashed:
-            cause = f"the process that ran the step died: {exc}"
-        else:
-            cause = exc
-        self.reason = " ".join(str(cause).split())
+        reason = " ".join(str(exc.cause if isinstance(exc, RayTaskError) else exc).split())
+        if self.crashed:  # out of Ray's paragraph, what it knows of this death
+            detail = re.search(r"Worker exit detail: (.*?)( Some common causes|$)", reason)
+            reason = f"the process that ran the step died: {detail[1] if detail else reason}"
+        self.reason = reason
         super().handle_error(exc)
 
     def should_recover(self) -> bool:

@@ -25,7 +25,6 @@ from w2s_ray.store.artifacts import Store
 
 OnEvent = Callable[[str, Step, dict[str, Any]], None]
 REPORTS_PER_SECOND = 100  # of all actors together: what Tune's loop takes without effort
-MOST_AT_ONCE = 10_000
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine is silent at verbose=0, the new is not
@@ -60,13 +59,13 @@ def run(
         InputError: a step cannot be placed on this cluster. Nothing has been started.
         KeyboardInterrupt: after Ctrl-C; the running steps have been ended, their claims given up.
     """
+    schedule = Schedule(todo)
+    if not todo:
+        return schedule
     nodes = cluster_nodes()
     refuse_unplaceable(todo, nodes)
-    schedule = Schedule(todo)
     wanted = needs(todo)
-    limit = min(
-        max_concurrent_steps or len(todo), most_at_once(list(wanted.values())[:MOST_AT_ONCE], nodes)
-    )
+    limit = min(max_concurrent_steps or len(todo), most_at_once(wanted.values(), nodes))
     storage = f"{store_uri.rstrip('/')}/.ray"
     settings = Settings(
         study=study,

@@ -57,8 +57,8 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     unknown = description["steps_of_unknown_cost"]
     console.print(
-        f"{description['cells']:,} cells ({description['cells_done']:,} done); without sharing they "
-        f"would need {description['naive_steps']:,} steps.\n"
+        f"{description['cells']:,} cells ({description['cells_done']:,} done); without sharing "
+        f"they would need {description['naive_steps']:,} steps.\n"
         f"To do: {description['todo']:,} steps, roughly {flops(description['flops'])}"
         + (f" and {unknown:,} steps of unknown cost" if unknown else "")
         + ".",

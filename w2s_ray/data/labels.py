@@ -16,7 +16,8 @@ def as_column(probs: NDArray[np.floating]) -> pa.ListArray:
 def as_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """A list column of equal lengths as (n, K) float32."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float32).reshape(len(column), -1)
+    matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(len(column), -1)
+    return matrix
 
 
 def positions(wanted: Sequence[str], present: Sequence[str]) -> NDArray[np.int64]:

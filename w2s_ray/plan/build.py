@@ -10,7 +10,7 @@ from typing import Any
 
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError
-from w2s_ray.plan.architecture import weights_identity
+from w2s_ray.plan.architecture import shape, weights_identity
 from w2s_ray.plan.graph import Cell, Plan, Step
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.schema import Spec
@@ -43,7 +43,7 @@ class _Builder:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.steps: dict[str, Step] = {}
-        self.models = {name: weights_identity(model) for name, model in spec.models.items()}
+        self.models = {name: self.model(name) for name in spec.models}
         self.data = {name: data_identity(data) for name, data in spec.data.items()}
         execution = spec.execution.model_dump(mode="json")
         self.execution = {
@@ -52,6 +52,17 @@ class _Builder:
         }
         self.shared: dict[tuple[Any, ...], Step] = {}
         self.trainings: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def model(self, name: str) -> dict[str, Any]:
+        """What the weights of the model ``name`` are."""
+        model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
+        known = shape(model)
+        if known is not None and wanted > known.max_positions:
+            raise InputError(
+                f"training.max_length_tokens: given {wanted}, expected at most "
+                f"{known.max_positions}, the positions of model {name!r}"
+            )
+        return weights_identity(model)
 
     def plan(self) -> Plan:
         cells: list[Cell] = []
@@ -118,6 +129,9 @@ class _Builder:
             "student": student.key,
             "student_evaluate": self.evaluate(student, weak).key,
         }
+        for role, step in (("features", student), ("weak_features", weak)):
+            if "features" in step.inputs:
+                keys[role] = step.inputs["features"]
         values = {
             "study": self.spec.study,
             "data": point.data,

@@ -55,7 +55,7 @@ def _flops(step: Step, model: Shape, tokens: Mapping[str, float]) -> float:
     if step.kind == "label":
         return 2.0 * model.parameters * tokens["weak"]
     trained = tokens["weak" if step.kind == "student" else "ground_truth"]
-    epochs = step.config["training"]["epochs"]
+    epochs: int = step.config["training"]["epochs"]
     return model.parameters * (6.0 * epochs * trained + 2.0 * tokens["test"])
 
 

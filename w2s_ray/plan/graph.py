@@ -82,11 +82,10 @@ class Plan:
         they are made again if something unfinished rests on them, and not otherwise.
         """
         needed = {step.key for step in self if step.kind in ENDS and step.key not in finished}
-        for step in reversed(self.steps.values()):
+        for step in reversed(list(self)):
             if step.key in needed:
                 needed.update(key for key in step.inputs.values() if key not in finished)
         return {key: step for key, step in self.steps.items() if key in needed}
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps.values())
-

@@ -51,18 +51,13 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     }
     total = sum(len(tokens.ids) for tokens in encoded.values())
     before = 0
+
+    def progress(done: int) -> None:
+        context.progress({"step": before + done, "steps": total, "unit": "tokens"})
+
     for split, tokens in encoded.items():
-        states = last_states(
-            backbone,
-            tokens,
-            progress=lambda done, start=before: context.progress(
-                {"step": start + done, "steps": total, "unit": "tokens"}
-            ),
-        )
-        np.save(draft.folder / f"{split}.npy", states)
-        pq.write_table(
-            pa.table({"row_id": list(tokens.row_ids)}), draft.folder / f"{split}.parquet"
-        )
+        np.save(draft.folder / f"{split}.npy", last_states(backbone, tokens, progress=progress))
+        pq.write_table(pa.table({"row_id": tokens.row_ids}), draft.folder / f"{split}.parquet")
         before += len(tokens.ids)
     draft.metrics.update(
         tokens=total,

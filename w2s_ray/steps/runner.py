@@ -38,7 +38,7 @@ def execute(step: Step, store: Store, context: Context | None = None) -> dict[st
                 break
         if not held:
             time.sleep(POLL_SECONDS)
-    metrics: dict[str, Any] = store.artifact(step.key).record["metrics"]
+    metrics: dict[str, Any] = store.record(step.key)["metrics"]
     return metrics
 
 

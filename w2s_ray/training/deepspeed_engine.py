@@ -166,7 +166,8 @@ class DeepSpeedEngine:
         self._engine.destroy()
         nn.functional.linear = self._linear
         # Hooks on the scorer and a cache in DeepSpeed keep its objects: drop their tensors by hand.
-        vars(self._engine.optimizer).clear()
+        for optimizer in (self._engine.optimizer, self._engine.basic_optimizer):
+            vars(optimizer).clear()
         if self._stage == 3:
             for parameter in self._engine.module.parameters():
                 parameter.ds_tensor.data = parameter.data = parameter.data.new_empty(0)
@@ -222,7 +223,6 @@ def _config(scorer: nn.Module, stage: int, adam: Adam) -> dict[str, Any]:
             "stage": stage,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
-            "memory_efficient_linear": os.environ.get("MEL", "1") == "1",
             "stage3_prefetch_bucket_size": bucket,
             # Norms and biases stay whole on every rank; all matrices are sharded.
             "stage3_param_persistence_threshold": max(

@@ -76,8 +76,8 @@ class TorchEngine:
         self._scorer = scorer
         self._device = parameters[0].device
         self._clip = adam.clip_norm
-        self._low = [p for p in parameters if p.dtype != torch.float32]
-        self._masters = [nn.Parameter(p.detach().float()) for p in self._low]
+        self._low: list[Tensor] = [p for p in parameters if p.dtype != torch.float32]
+        self._masters: list[Tensor] = [nn.Parameter(p.detach().float()) for p in self._low]
         self._trained = [*self._masters, *(p for p in parameters if p.dtype == torch.float32)]
         self._optimizer = torch.optim.Adam(
             self._trained, lr=0.0, betas=adam.betas, eps=adam.epsilon, fused=True

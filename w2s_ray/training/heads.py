@@ -5,6 +5,7 @@ by orders of magnitude. So the features are standardised by the training rows' s
 scaling is folded back into the stored head, which then reads raw features.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def fit_head(
         engine,
         _stream(job, (features - mean) / scale),
         job.objective,
-        total_steps=job.epochs * -(-len(features) // job.batch_size),
+        total_steps=job.epochs * math.ceil(len(features) / job.batch_size),
         learning_rate=job.learning_rate,
         schedule=job.schedule,
         buffer=threshold_buffer(job.objective, job.rows, job.per_row),

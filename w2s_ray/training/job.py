@@ -4,6 +4,7 @@ The same function runs in the calling process with the torch engine and in each 
 Train group with the DeepSpeed engine; only ``engine`` and ``stream`` differ.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from w2s_ray.data.batches import epoch_order, length_batches, optimizer_batches, pad, rank_rows
+from w2s_ray.data.batches import epoch_order, optimizer_batches, pad, rank_rows
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.backbone import load_backbone
-from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.inference import scorer_logits
+from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
@@ -65,7 +66,8 @@ class TrainJob:
 
     @property
     def total_steps(self) -> int:
-        return self.epochs * -(-self.rows.num_rows // self.batch_size)
+        steps: int = self.epochs * math.ceil(self.rows.num_rows / self.batch_size)
+        return steps
 
     @property
     def micro_batch_size(self) -> int:

@@ -1,0 +1,42 @@
+"""Labelled texts, and the index a label gets."""
+
+import pytest
+
+from w2s_ray.data.classification import Text, class_indices, read_text
+from w2s_ray.data.columns import Unusable
+from w2s_ray.errors import InputError
+
+
+@pytest.mark.parametrize(("label", "name"), [(3, "3"), ("3", "3"), (True, "1"), ("pos", "pos")])
+def test_a_label_is_known_by_its_name(label, name):
+    assert read_text({"text": "t", "label": label}, "x:1", {}) == Text("t", name)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["1", "0"], {"0": 0, "1": 1}),
+        (["10", "-1", "2"], {"-1": 0, "2": 1, "10": 2}),
+        (["pos", "neg", "mixed"], {"mixed": 0, "neg": 1, "pos": 2}),
+    ],
+)
+def test_class_indices_are_in_order_of_number_or_alphabet(labels, expected):
+    for order in (labels, labels[::-1]):
+        assert class_indices(dict.fromkeys(order, "x:1")) == expected
+
+
+def test_labels_of_two_kinds_and_a_single_class_are_refused():
+    with pytest.raises(InputError, match=r"x:9: label 'pos' among integers such as 1 \(x:2\)"):
+        class_indices({"1": "x:2", "pos": "x:9"})
+    with pytest.raises(InputError, match=r"at least two classes, found '1' \(x:2\)"):
+        class_indices({"1": "x:2"})
+
+
+def test_rows_of_another_form_are_refused_and_empty_ones_told():
+    with pytest.raises(InputError, match=r"x:1: field 'label' is 0\.5; expected an integer"):
+        read_text({"text": "t", "label": 0.5}, "x:1", {})
+    with pytest.raises(InputError, match=r"x:1: field 'text' is 5; expected a text"):
+        read_text({"text": 5, "label": 0}, "x:1", {})
+    with pytest.raises(InputError, match="did you mean 'labels'"):
+        read_text({"text": "t", "labels": 0}, "x:1", {})
+    assert read_text({"text": "", "label": 0}, "x:1", {}) == Unusable("empty text")

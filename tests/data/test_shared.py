@@ -1,0 +1,72 @@
+"""The real pairs and texts, where they lie beside the project: the published shape, no row lost."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from w2s_ray.data.prepare import SPLITS, Prepared, prepare
+from w2s_ray.data.tokens import encode
+from w2s_ray.models.tokenizer import bytes_tokenizer
+from w2s_ray.spec.schema import DataSpec
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+pytestmark = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the real data does not lie beside the project (../shared/data)"
+)
+
+
+def prepared(kind: str, name: str) -> Prepared:
+    splits = {split: [str(SHARED / name / f"{split}.jsonl.gz")] for split in SPLITS}
+    return prepare(DataSpec.model_validate({"kind": kind, "splits": splits}))
+
+
+@pytest.fixture(scope="module")
+def harmless() -> Prepared:
+    return prepared("preference", "hh-harmless")
+
+
+def test_all_twelve_thousand_pairs_are_used(harmless):
+    assert {split: table.num_rows for split, table in harmless.tables.items()} == dict.fromkeys(
+        SPLITS, 4000
+    )
+    assert all(counts["unusable"] == {} for counts in harmless.report["read"].values())
+    for table in harmless.tables.values():
+        prompts = table["prompt"].to_pylist()
+        assert all(p.startswith("\n\nHuman:") and p.endswith("\n\nAssistant:") for p in prompts)
+        assert 0.47 < np.mean(table["label"].to_numpy()) < 0.53
+    # Real silence is kept: the answer is the space after "Assistant:".
+    blank = [split["blank_answers"] for split in harmless.report["splits"].values()]
+    assert blank == [4, 5, 8]
+
+
+def test_two_percent_of_the_prompts_are_in_more_than_one_split(harmless):
+    overlap = harmless.report["overlap"]
+    assert overlap["any"]["share"] == pytest.approx(0.015, abs=0.005)
+    for pair in ("ground_truth, weak", "ground_truth, test", "weak, test"):
+        assert 0.02 < overlap[pair]["share"] < 0.04
+
+
+def test_the_shorter_answer_is_right_in_sixty_percent(harmless):
+    assert harmless.report["shorter_answer_accuracy"] == pytest.approx(0.598, abs=0.001)
+
+
+def test_all_bytes_of_a_pair_are_its_tokens(harmless):
+    table = harmless.tables["test"]
+    tokens = encode(table, bytes_tokenizer(), 100_000)
+    assert tokens.truncated == 0
+    texts = [
+        (row["prompt"] + answer).encode() for row in table.to_pylist() for answer in row["answers"]
+    ]
+    assert bytes(tokens.ids.astype(np.uint8)) == b"".join(texts)
+    assert tokens.lengths.ravel().tolist() == [len(text) for text in texts]
+
+
+def test_sentence_polarity_is_two_balanced_classes():
+    polarity = prepared("classification", "sentence-polarity")
+    assert (polarity.num_classes, polarity.per_row) == (2, 1)
+    assert [polarity.tables[split].num_rows for split in SPLITS] == [4000, 4000, 2662]
+    for split in SPLITS:
+        assert polarity.report["splits"][split]["label_share"][1] == pytest.approx(0.5, abs=0.02)
+    assert polarity.report["overlap"]["any"]["prompts"] == 0

@@ -1,0 +1,180 @@
+"""The same rows from every form of file; every fault told with its place; content, not names."""
+
+import csv
+import gzip
+import json
+import socket
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from w2s_ray.data.sources import HubPart, data_identity, fingerprint, read_rows
+from w2s_ray.errors import InputError
+from w2s_ray.spec.schema import DataSpec
+
+ROWS = [{"text": "one, two", "label": "a"}, {"text": 'a "word"\nand é', "label": "b"}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def write(path: Path) -> Path:
+    if ".jsonl" in path.name:
+        packed = {".gz": gzip.compress(LINES), ".zst": zstandard.compress(LINES)}
+        path.write_bytes(packed.get(path.suffix, LINES))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(ROWS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("rows.jsonl", [":1", ":2"]),
+        ("rows.jsonl.gz", [":1", ":2"]),
+        ("rows.jsonl.zst", [":1", ":2"]),
+        ("rows.csv", [":2", ":3"]),
+        ("rows.parquet", [": row 1", ": row 2"]),
+    ],
+)
+@pytest.mark.parametrize("as_uri", [False, True])
+def test_every_form_gives_the_same_rows_and_says_where(tmp_path, name, places, as_uri):
+    path = write(tmp_path / name)
+    source = path.as_uri() if as_uri else str(path)
+    found = list(read_rows(source))
+    assert [row for _, row in found] == ROWS
+    assert [where.removeprefix("file://") for where, _ in found] == [f"{path}{p}" for p in places]
+
+
+def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
+    (tmp_path / "in" / "_cache").mkdir(parents=True)
+    for name in ("b.jsonl", "in/a.csv", "in/.c.jsonl", "in/_cache/d.jsonl"):
+        write(tmp_path / name)
+    (tmp_path / "README.md").write_text("not data")
+    for source in (str(tmp_path), tmp_path.as_uri()):
+        places = [where for where, _ in read_rows(source)]
+        assert [p.removeprefix("file://").removeprefix(f"{tmp_path}/") for p in places] == [
+            *("b.jsonl:1", "b.jsonl:2", "in/a.csv:2", "in/a.csv:3")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.jsonl", b'{"a": 1}\n\n{"a": \n', "x.jsonl:3: expected a JSON object"),
+        ("x.jsonl", b'{"a": 1}\n[2]\n', "x.jsonl:2: expected a JSON object"),
+        ("x.jsonl", b'{"a": "\xff"}\n', "x.jsonl:1: expected a JSON object"),
+        ("x.csv", b"a,b\n1,2\n3\n", "x.csv:3: 1 cells under 2 column names"),
+        ("x.csv", b'a,b\n"1\n2",2\n3,4,5\n', "x.csv:4: 3 cells under 2 column names"),
+        ("x.csv", b"a,b\n1,\xff\n", "expected a row of CSV in UTF-8"),
+        ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
+        ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
+        ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),
+        ("x.jsonl.zst", zstandard.compress(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),
+        ("x.txt", LINES, "x.txt: expected a file of .jsonl"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_is_refused_with_its_place(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        list(read_rows(str(tmp_path / name)))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_not_there_suggests_the_nearest(tmp_path):
+    write(tmp_path / "ground_truth.jsonl")
+    with pytest.raises(InputError, match=r"did you mean 'ground_truth\.jsonl'"):
+        list(read_rows(str(tmp_path / "groundtruth.jsonl")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no file of .* in this folder"):
+        list(read_rows(str(tmp_path / "empty")))
+    with pytest.raises(InputError, match="cannot be reached"):
+        list(read_rows("nowhere://bucket/x.jsonl"))
+
+
+def test_the_hub_out_of_reach_is_one_line():
+    with pytest.raises(InputError) as error:
+        list(read_rows("hf:nobody/no-such-data", HubPart("sub", "train", "main")))
+    told = str(error.value)
+    assert told.startswith("hf:nobody/no-such-data: cannot be loaded")
+    assert "within reach" in told
+    assert "\n" not in told
+
+
+def test_a_hub_data_set_gives_the_rows_of_the_split_asked_for(tmp_path, monkeypatch):
+    # The hub's client reads a folder of that name below the current one in the hub's stead.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "some" / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        row = {"split": split, "chosen": [{"role": "user", "content": "a"}]}
+        (tmp_path / "some" / "data" / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    assert list(read_rows("hf:some/data", HubPart(split="test"))) == [
+        ("hf:some/data: row 1", {"split": "test", "chosen": [{"role": "user", "content": "a"}]})
+    ]
+    with pytest.raises(InputError, match=r"split 'nope'|nope"):
+        list(read_rows("hf:some/data", HubPart(split="nope")))
+
+
+def test_the_fingerprint_is_of_content_not_of_names_or_order(tmp_path):
+    first, second = write(tmp_path / "one.jsonl"), write(tmp_path / "two.csv")
+    both = fingerprint([str(first), str(second)])
+    assert both["bytes"] == first.stat().st_size + second.stat().st_size
+    assert fingerprint([str(second), str(first)]) == both
+    assert fingerprint(str(tmp_path)) == both == fingerprint(tmp_path.as_uri())
+    moved = first.rename(tmp_path / "a new name.jsonl")
+    assert fingerprint([str(moved), str(second)]) == both
+    moved.write_bytes(moved.read_bytes() + b"\n")
+    assert fingerprint([str(moved), str(second)])["digest"] != both["digest"]
+    assert fingerprint([str(second), str(second)])["digest"] != fingerprint(str(second))["digest"]
+
+
+def test_the_same_bytes_read_as_another_format_are_another_source(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b'{"a"}')
+    (tmp_path / "x.jsonl").write_bytes(b'{"a"}')
+    one, two = (fingerprint(str(tmp_path / name)) for name in ("x.csv", "x.jsonl"))
+    assert one["bytes"] == two["bytes"]
+    assert one["digest"] != two["digest"]
+
+
+def test_sources_that_are_not_files_are_known_by_all_that_chooses_their_content(monkeypatch):
+    def no_network(*_: object) -> None:
+        raise AssertionError("a fingerprint of a name needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    parts = [HubPart(), HubPart("s"), HubPart(split="test"), HubPart(revision="r")]
+    found = [fingerprint("hf:a/b", part) for part in parts]
+    found += [fingerprint("hf:a/c"), fingerprint("generate:agreement")]
+    assert len({one["digest"] for one in found}) == len(found)
+    assert {one["bytes"] for one in found} == {None}
+
+
+def test_the_identity_of_data_holds_no_path_and_every_choice(tmp_path):
+    def spec(folder: Path, **changes: object) -> DataSpec:
+        splits = {name: (str(folder / f"{name}.csv"),) for name in ("ground_truth", "weak", "test")}
+        return DataSpec.model_validate({"kind": "classification", "splits": splits, **changes})
+
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        for name in ("ground_truth", "weak", "test"):
+            (tmp_path / place / f"{name}.csv").write_text(f"text,label\n{name},1\n")
+    here = data_identity(spec(tmp_path / "here"))
+    assert here == data_identity(spec(tmp_path / "there"))
+    assert str(tmp_path) not in json.dumps(here)
+    changed: list[dict[str, object]] = [
+        {"seed": 1},
+        {"sizes": {"test": 1}},
+        {"columns": {"text": "t"}},
+    ]
+    others = [data_identity(spec(tmp_path / "here", **change)) for change in changed]
+    (tmp_path / "there" / "weak.csv").write_text("text,label\nweak,2\n")
+    others.append(data_identity(spec(tmp_path / "there")))
+    assert here not in others
+    assert len({json.dumps(other) for other in others}) == len(others)

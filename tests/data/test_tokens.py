@@ -1,0 +1,86 @@
+"""Tokens: one prompt for both answers, lengths that no token id can change, cuts on the left."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from w2s_ray.data.tokens import encode
+
+WORDS = ["!", *"abcdefgh"]
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word; "!" is token 0, as in the vocabularies of GPT-2 and Qwen."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "h"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="!")
+
+
+TOKENIZER = word_tokenizer()
+
+
+def table(rows: list[tuple[str, list[str]]]) -> pa.Table:
+    prompts, answers = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "row_id": [f"row{i}" for i in range(len(rows))],
+            "prompt": pa.array(prompts, pa.string()),
+            "answers": pa.array(answers, pa.list_(pa.string())),
+        }
+    )
+
+
+def spelled(text: str) -> list[int]:
+    return [WORDS.index(word) for word in text.split()]
+
+
+texts = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
+answers = st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join)
+pairs = st.lists(st.tuples(texts, st.lists(answers, min_size=2, max_size=2)), min_size=1)
+
+
+@given(pairs, st.integers(1, 20))
+def test_every_text_is_the_end_of_prompt_and_answer_and_the_prompt_is_shared(rows, limit):
+    tokens = encode(table(rows), TOKENIZER, limit)
+    cut = 0
+    for i, (prompt, of_row) in enumerate(rows):
+        head, tails = spelled(prompt), [spelled(answer) for answer in of_row]
+        kept = int(tokens.prompt_lengths[i])
+        assert kept == min(len(head), max(0, limit - max(map(len, tails))))
+        for j, tail in enumerate(tails):
+            start, end = tokens.offsets[2 * i + j : 2 * i + j + 2]
+            assert tokens.ids[start:end].tolist() == head[len(head) - kept :] + tail[-limit:]
+            assert end - start == tokens.lengths[i, j] <= limit
+        cut += kept < len(head) or any(len(tail) > limit for tail in tails)
+    assert tokens.truncated == cut
+    assert tokens.offsets[0] == 0
+    assert tokens.offsets[-1] == len(tokens.ids)
+    assert tokens.row_lengths.tolist() == tokens.lengths.max(axis=1).tolist()
+
+
+def test_token_zero_counts_wherever_it_stands():
+    with_zero = encode(table([("! a !", ["! ! b !", "! !"])]), TOKENIZER, 512)
+    without = encode(table([("c a c", ["c c b c", "c c"])]), TOKENIZER, 512)
+    assert with_zero.lengths.tolist() == without.lengths.tolist() == [[7, 5]]
+    assert with_zero.prompt_lengths.tolist() == [3]
+
+
+def test_one_text_a_row_and_no_special_tokens():
+    tokens = encode(table([("", ["a b c"]), ("", ["d"])]), TOKENIZER, 512)
+    assert (tokens.per_row, tokens.ids.tolist()) == (1, [1, 2, 3, 4])
+    assert tokens.lengths.tolist() == [[3], [1]]
+
+
+def test_a_text_without_tokens_names_its_row():
+    with pytest.raises(ValueError, match="row1"):
+        encode(table([("a", ["b", "c"]), ("", ["b", " "])]), TOKENIZER, 512)
+
+
+def test_the_order_of_rows_is_that_of_the_table():
+    rows = [("a b", ["c", "d e"]), ("", ["f", "g"]), ("a b", ["h", "a"])]
+    forward, backward = (encode(table(r), TOKENIZER, 512) for r in (rows, rows[::-1]))
+    assert forward.row_ids == ["row0", "row1", "row2"]
+    assert forward.lengths.tolist() == backward.lengths.tolist()[::-1]
