@@ -107,3 +107,23 @@ def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_pat
     kept = len(list(tmp_path.glob("store/student/*/record.json")))
     assert kept > 0
     assert not list(tmp_path.glob("store/*/.tmp*"))
+
+
+@pytest.mark.parametrize("classes", [["bad", "good"], ["cat", "dog", "owl"]])
+@pytest.mark.parametrize("trainable", ["last_layer", "full"])
+def test_texts_of_two_and_more_classes(write_spec, tmp_path, classes, trainable):
+    rows = [{"text": f"it says {classes[n % len(classes)]} {n}", "label": n % len(classes)}
+            for n in range(90)]  # fmt: skip
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sizes = {"ground_truth": 30, "weak": 30, "test": 30}
+    spec = write_spec(
+        data={"texts": {"kind": "classification", "source": "texts.jsonl", "sizes": sizes}},
+        grid__trainable=[trainable],
+        grid__loss=["reverse_kl"],
+        grid__confidence_weight=[0.5],
+    )
+    assert main([str(spec), "--local"]) == 0
+    rows = pq.read_table(tmp_path / "store/predictions").to_pylist()
+    assert all(len(row["probs"]) == len(classes) for row in rows)
+    assert all(sum(row["probs"]) == pytest.approx(1) for row in rows)
+    assert all((row["prob"] is None) == (len(classes) > 2) for row in rows)

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import psutil
+import ray
 
+from w2s_ray.cluster.session import Session
 from w2s_ray.store.artifacts import Store
 
 REPOSITORY = Path(__file__).parents[2]
@@ -42,6 +44,13 @@ with connect(num_cpus=1) as session:
         print("interrupted", file=sys.stderr, flush=True)
 """
 
+JOINED = """
+import ray
+from w2s_ray.cluster.session import connect
+with connect() as session:
+    print(session.dashboard_url, ray.cluster_resources()["CPU"])
+"""
+
 REFUSED = """
 import os
 from w2s_ray.cluster.session import connect
@@ -56,8 +65,10 @@ for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
 """
 
 
-def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+def python(code: str, *arguments: str, address: str | None = None) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    if address is not None:
+        environment["RAY_ADDRESS"] = address
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=REPOSITORY,
@@ -87,7 +98,6 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert output == ""
     assert errors.endswith("interrupted\n")
-    print(errors)
     assert store.listing("claims") == []
     assert store.finished() == {}
     assert store.failures() == {}  # an interruption is no failure
@@ -105,3 +115,10 @@ def test_an_address_without_a_cluster_is_refused_at_once() -> None:
     assert lines[1].startswith("RAY_ADDRESS: 'ray://127.0.0.1:9' is a Ray Client address")
     assert len(lines) == 2, errors
     assert time.monotonic() - started < 30
+
+
+def test_a_cluster_that_was_found_is_left_running(ray_session: Session) -> None:
+    address = ray.get_runtime_context().gcs_address
+    output, errors = python(JOINED, address=address).communicate(timeout=60)
+    assert output == f"{ray_session.dashboard_url} 3.0\n", errors
+    assert ray.get(ray.remote(os.getpid).remote()) != os.getpid()

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2s_ray.data.batches import epoch_order, length_batches, optimizer_batches, pad, rank_rows
@@ -24,6 +24,7 @@ def tokens_of(lengths: list[list[int]]) -> Tokens:
 sizes = st.lists(st.lists(st.integers(1, 30), min_size=2, max_size=2), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32))
 def test_ranks_and_micro_batches_make_up_the_batch_whatever_their_number(
     lengths, world, micro, seed
@@ -48,6 +49,7 @@ def test_ranks_and_micro_batches_make_up_the_batch_whatever_their_number(
     assert all(weights.dtype == np.float32 for share in shares for _, weights in share)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
 def test_an_epoch_visits_every_row_once_and_keeps_the_last_few(n, batch_size, epoch):
     row_ids = [f"{i:016x}" for i in range(n)]
@@ -67,6 +69,7 @@ def test_an_epoch_follows_row_ids_seed_and_number_but_not_the_order_of_the_table
         assert [row_ids[i] for i in epoch_order(row_ids, seed, epoch)] != visited
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 300))
 def test_batches_for_inference_hold_every_row_once_within_the_budget(lengths, budget):
     tokens = tokens_of(lengths)
@@ -79,6 +82,7 @@ def test_batches_for_inference_hold_every_row_once_within_the_budget(lengths, bu
         assert pad(tokens, rows)[0].shape == (2 * len(rows), width)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(0, 2**32))
 def test_padding_is_on_the_right_and_lengths_find_the_last_token(lengths, seed):
     tokens = tokens_of(lengths)

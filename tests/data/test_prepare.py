@@ -75,7 +75,9 @@ def test_the_columns_are_those_of_the_contract(tmp_path):
     assert (prepared.num_classes, prepared.per_row) == (2, 2)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(n=st.integers(40, 120), prompts=st.integers(12, 120), seed=st.integers(0, 2**40))
 def test_no_prompt_falls_in_two_splits_of_ours(tmp_path, n, prompts, seed):
     spec = one_source(tmp_path / "x.jsonl", pairs(n, prompts), (8, 6, 5), seed=seed)
@@ -100,6 +102,14 @@ def test_the_test_rows_stay_when_the_training_rows_become_more(tmp_path):
         return ids(prepare(one_source(tmp_path / "x.jsonl", pairs(90, 90), sizes)), "test")
 
     assert test_ids((10, 10, 20)) == test_ids((30, 40, 20))
+
+
+def test_the_seed_deals_out_the_prompts(tmp_path):
+    drawn = [
+        ids(prepare(one_source(tmp_path / "x.jsonl", pairs(90, 90), (30, 30, 30), seed=s)), "test")
+        for s in (0, 1)
+    ]
+    assert drawn[0] != drawn[1]
 
 
 def test_fewer_rows_are_a_part_of_more_and_the_seed_draws_them(tmp_path):

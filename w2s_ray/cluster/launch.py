@@ -47,6 +47,7 @@ NOTES_SECONDS = 0.5
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # an autoscaler may have to start machines
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker is noticed without it
 }
 
 Note = Callable[[dict[str, Any]], object]

@@ -1,0 +1,57 @@
+"""The table says means and spread between seeds, and never a zero for what is missing."""
+
+import io
+
+import pyarrow as pa
+from rich.console import Console
+
+from w2s_ray.report.table import percent, tables
+
+
+def row(**changes):
+    defaults = {
+        "data": "d", "weak": "w", "strong": "s", "trainable": "full", "learning_rate": 1e-5,
+        "epochs": 1, "batch_size": 16, "loss": "forward_kl", "loss_parameters": "{}",
+        "confidence_weight": 0.0, "confidence_form": "target", "noise_strength": -1.0,
+        "noise_ratio": 0.0, "seed": 0, "status": "done", "weak_key": "w0", "ceiling_key": "c0",
+        "weak_accuracy": 0.6, "ceiling_accuracy": 0.9, "student_accuracy": 0.7, "test_rows": 100,
+    }  # fmt: skip
+    return {**defaults, **changes}
+
+
+def drawn(rows):
+    out = io.StringIO()
+    for table in tables(pa.Table.from_pylist(rows)):
+        Console(file=out, width=140).print(table)
+    return out.getvalue()
+
+
+def test_seeds_are_averaged_within_a_loss_and_a_noise():
+    told = drawn(
+        [
+            row(seed=0, student_accuracy=0.70),
+            row(seed=1, student_accuracy=0.72, weak_key="w1", weak_accuracy=0.64),
+            row(seed=0, noise_ratio=0.2, student_accuracy=0.5),
+            row(seed=0, loss="reverse_kl", student_accuracy=0.8),
+        ]
+    )
+    assert "71.0 ± 1.4" in told and "50.0" in told and "80.0" in told
+    assert "noise 0" in told and "noise 0.2" in told
+    assert "weak 62.0 ± 2.8   ceiling 90.0" in told  # a model shared by cells counts once
+
+
+def test_what_is_missing_is_a_dash_and_is_counted():
+    told = drawn([row(student_accuracy=None, status="failed", test_rows=None)])
+    assert "–" in told and "1 cells without a score" in told and " 0.0" not in told
+
+
+def test_an_axis_is_a_column_where_it_varies_only():
+    assert "confidence weight" not in drawn([row()])
+    told = drawn([row(), row(confidence_weight=0.5, student_accuracy=0.1)])
+    assert "confidence weight" in told and "10.0" in told and "70.0" in told
+
+
+def test_percent():
+    assert percent([None, None]) == "–"
+    assert percent([0.5, None]) == "50.0"
+    assert percent([0.5, 0.6]) == "55.0 ± 7.1"
