@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from w2s_ray.console.data_view import lines
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
@@ -77,19 +78,21 @@ def _run(options: argparse.Namespace) -> int:
         highlight=False,
     )
     if todo:
-        todo = _prepared(todo, store)
+        todo = _prepared(todo, store, console)
         with ProgressDisplay(todo, already_done, console) as display:
             _execute(todo, store, plan, spec, display, console, local=options.local)
     return _conclude(plan, store, console, as_json=options.json)
 
 
-def _prepared(todo: dict[str, Step], store: Store) -> dict[str, Step]:
+def _prepared(todo: dict[str, Step], store: Store, console: Console) -> dict[str, Step]:
     """Prepares the data here, before anything is started: bad rows are the user's to mend now."""
     from w2s_ray.steps.runner import execute
 
     for step in [step for step in todo.values() if step.kind == "prepare"]:
-        execute(step, store)
-        todo = {key: other for key, other in todo.items() if key != step.key}
+        report = execute(step, store)["report"]
+        for line in lines(step.slug, report):
+            console.print(line, highlight=False, soft_wrap=True)
+        del todo[step.key]
     return todo
 
 

@@ -121,4 +121,5 @@ def test_a_cluster_that_was_found_is_left_running(ray_session: Session) -> None:
     address = ray.get_runtime_context().gcs_address
     output, errors = python(JOINED, address=address).communicate(timeout=60)
     assert output == f"{ray_session.dashboard_url} 3.0\n", errors
-    assert ray.get(ray.remote(os.getpid).remote()) != os.getpid()
+    assert ray.get(ray.put("still here")) == "still here"
+    assert [node["Alive"] for node in ray.nodes()] == [True]

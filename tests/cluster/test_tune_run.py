@@ -163,6 +163,18 @@ def test_events(outcome: Outcome) -> None:
     assert [numbers["step"] for numbers in progress] == sorted(n["step"] for n in progress)
 
 
+def test_as_many_at_a_time_as_there_are_cpus(outcome: Outcome) -> None:
+    running: set[str] = set()
+    most = 0
+    for event, key, _ in outcome.events:
+        if event == "started":
+            running.add(key)
+        elif event in ("done", "failed"):
+            running.remove(key)
+        most = max(most, len(running))
+    assert 1 < most <= 3
+
+
 def test_processes_are_reused(outcome: Outcome) -> None:
     """A process is used up by a failure only, or for want of work."""
     assert len({line["pid"] for line in outcome.log}) < len(outcome.log) / 4

@@ -15,6 +15,7 @@ def row(**changes):
         "confidence_weight": 0.0, "confidence_form": "target", "noise_strength": -1.0,
         "noise_ratio": 0.0, "seed": 0, "status": "done", "weak_key": "w0", "ceiling_key": "c0",
         "weak_accuracy": 0.6, "ceiling_accuracy": 0.9, "student_accuracy": 0.7, "test_rows": 100,
+        "shorter_answer_accuracy": 0.55,
     }  # fmt: skip
     return {**defaults, **changes}
 
@@ -37,7 +38,7 @@ def test_seeds_are_averaged_within_a_loss_and_a_noise():
     )
     assert "71.0 ± 1.4" in told and "50.0" in told and "80.0" in told
     assert "noise 0" in told and "noise 0.2" in told
-    assert "weak 62.0 ± 2.8   ceiling 90.0" in told  # a model shared by cells counts once
+    assert "weak 62.0 ± 2.8   ceiling 90.0   shorter answer 55.0" in told  # a model shared by cells counts once
 
 
 def test_what_is_missing_is_a_dash_and_is_counted():

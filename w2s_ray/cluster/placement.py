@@ -56,7 +56,7 @@ class Node:
 
 def needs(steps: Mapping[str, Step]) -> dict[str, Need]:
     """What each step is given, by key: one shape for all that run in one process."""
-    own = {key: need(step) for key, step in steps.items()}
+    own = {key: need_of(step) for key, step in steps.items()}
     alone = [need for need in own.values() if need.workers == 1]
     if not alone:
         return own
@@ -64,7 +64,7 @@ def needs(steps: Mapping[str, Step]) -> dict[str, Need]:
     return {key: shape if need.workers == 1 else need for key, need in own.items()}
 
 
-def need(step: Step) -> Need:
+def need_of(step: Step) -> Need:
     """What the step's execution says; steps that say nothing need one CPU."""
     execution = step.execution
     return Need(
@@ -110,14 +110,18 @@ def _place(need: Need, free: list[list[float]]) -> bool:
 
 
 def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None:
-    """
+    """Looks at what each step asks for, then at what it is given.
+
     Raises:
         InputError: a step fits the cluster at no time, not even alone.
     """
-    known: dict[Need, bool] = {}
+    examples: dict[Need, Step] = {}
+    for step in steps.values():
+        examples.setdefault(need_of(step), step)
     for key, need in needs(steps).items():
-        if not known.setdefault(need, fits([need], nodes)):
-            step = steps[key]
+        examples.setdefault(need, steps[key])
+    for need, step in examples.items():
+        if not fits([need], nodes):
             raise InputError(
                 f"execution: the step {step.kind} {step.slug} needs {need}, and the cluster has "
                 f"{_describe(nodes)}; lower workers, cpus_per_worker or gpus_per_worker, or add "

@@ -65,7 +65,8 @@ def run(
     nodes = cluster_nodes()
     refuse_unplaceable(todo, nodes)
     wanted = needs(todo)
-    limit = min(max_concurrent_steps or len(todo), most_at_once(wanted.values(), nodes))
+    limit = max_concurrent_steps or len(todo)
+    at_once = min(limit, most_at_once(wanted.values(), nodes))
     storage = f"{store_uri.rstrip('/')}/.ray"
     settings = Settings(
         study=study,
@@ -74,7 +75,7 @@ def run(
         storage=f"{storage}/workers",
         execute=execute,
         cpus=max((need.cpus for need in wanted.values() if need.workers == 1), default=1.0),
-        period=max(0.5, limit / REPORTS_PER_SECOND),
+        period=max(0.5, at_once / REPORTS_PER_SECOND),
     )
     with _quiet_tune(limit):
         tune.run(
@@ -121,8 +122,13 @@ class _Events(tune.Callback):
 
 @contextmanager
 def _quiet_tune(pending: int) -> Iterator[None]:
-    """Tune's settings for this run; its words are kept off the terminal, signals are restored."""
-    settings = {**ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(max(1, pending))}
+    """Tune's settings for this run; its words are kept off the terminal, signals are restored.
+
+    Args:
+        pending: trials that may wait for their resources. The searcher makes only such as fit, so
+            they wait for an actor to start, or for a machine.
+    """
+    settings = {**ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(pending)}
     before = {name: os.environ.get(name) for name in settings}
     logger = logging.getLogger("ray.tune")
     level = logger.level

@@ -66,11 +66,12 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     seeds = len({row["seed"] for row in rows})
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
     lost = sum(row["status"] != "done" for row in rows)
+    shorter = percent([rows[0]["shorter_answer_accuracy"]])
     return (
-        f"weak {weak}   ceiling {ceiling}   "
+        f"weak {weak}   ceiling {ceiling}   shorter answer {shorter}\n"
         f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
         f"{', '.join(map(str, sorted(tested))) or 'no'} test rows"
-        + (f"   {lost} cells without a score" if lost else "")
+        + (f"\n{lost} cells without a score" if lost else "")
     )
 
 

@@ -79,6 +79,13 @@ RESULTS = (
     ),
     Column("test_rows", _INT, "examples", "test examples that the student was scored on"),
     Column(
+        "shorter_answer_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy on the test rows of preferring the shorter answer, a baseline without a model;"
+        " null for classification",
+    ),
+    Column(
         "pgr",
         _REAL,
         "fraction",

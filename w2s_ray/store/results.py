@@ -102,6 +102,7 @@ def _row(
     code = records.get(keys["student"], {}).get("provenance", {}).get("code", {})
     row.update(
         test_rows=compared.get("rows"),
+        shorter_answer_accuracy=metrics("prepare").get("report", {}).get("shorter_answer_accuracy"),
         pgr=_pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
         misfit_forward=compared.get("misfit_forward"),
