@@ -17,7 +17,7 @@ def test_a_study_runs_and_run_again_does_nothing(write_spec, tmp_path, capsys):
     spec = write_spec()
     assert main([str(spec), "--local"]) == 0
     first = capsys.readouterr().out
-    assert "student accuracy %" in first and "reverse_kl" in first and "noise 0.25" in first
+    assert "student accuracy, %" in first and "reverse_kl" in first and "noise 0.25" in first
     results = pq.read_table(tmp_path / "store/results").to_pylist()
     assert len(results) == 4 == len({row["key"] for row in results})
     assert {row["status"] for row in results} == {"done"}

@@ -24,6 +24,8 @@ from w2s_ray.spec.loading import load
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
 
+WIDTH = 120  # of tables that go to a file or a pipe
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
@@ -60,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     console = Console(stderr=options.json)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
     spec = load(options.spec)
     plan = build(spec)
     store = Store.open(

@@ -14,6 +14,7 @@ from typing import Any
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Experiment, Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import SearchAlgorithm
 
 from w2s_ray.cluster.placement import Need, Node, fits
@@ -55,6 +56,14 @@ class StepTrial(Trial):
         return "{}", "{}"
 
 
+class FirstPending(FIFOScheduler):
+    """Tune's own order, without a look at every finished trial at every turn of its loop."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        pending = (t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING)
+        return next(pending, None)
+
+
 class StepSearch(SearchAlgorithm):
     """Drives a ``Schedule`` by the trials of one Tune run.
 
@@ -76,6 +85,7 @@ class StepSearch(SearchAlgorithm):
         self._schedule = schedule
         self._steps = steps
         self._needs = needs
+        self._kinds = set(needs.values())
         self._look = nodes
         self._nodes = list(nodes())
         self._looked = time.monotonic()
@@ -99,17 +109,12 @@ class StepSearch(SearchAlgorithm):
         if self._unchanged or len(self._schedule.running) >= self._limit:
             return None
         running = [self._needs[key] for key in self._schedule.running]
-        known: dict[Need, bool] = {}
-
-        def accept(step: Step) -> bool:
-            need = self._needs[step.key]
-            if need not in known:
-                known[need] = fits([*running, need], self._nodes)
-            return known[need]
-
-        step = self._schedule.start(accept)
-        if step is None and not running:  # machines were lost: Tune waits until they come back
-            step = self._schedule.start()
+        fitting = {need for need in self._kinds if fits([*running, need], self._nodes)}
+        if not running:  # what cannot be placed even now waits in Tune for machines that were lost
+            fitting = self._kinds
+        step = (
+            self._schedule.start(lambda step: self._needs[step.key] in fitting) if fitting else None
+        )
         self._unchanged = step is None
         return None if step is None else self._trial(step)
 

@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from w2s_ray.cluster.placement import cluster_nodes, most_at_once, needs, refuse_unplaceable
-from w2s_ray.cluster.searcher import StepSearch, StepTrial
+from w2s_ray.cluster.searcher import FirstPending, StepSearch, StepTrial
 from w2s_ray.cluster.trial import NUMBERS, Execute, Settings, StepActor
 from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Schedule
@@ -82,6 +82,7 @@ def run(
             tune.with_parameters(StepActor, settings=settings),
             name=study,
             search_alg=StepSearch(schedule, todo, wanted, cluster_nodes, limit),
+            scheduler=FirstPending(),  # type: ignore[no-untyped-call]
             reuse_actors=True,
             callbacks=[_Events(todo, Store.open(store_uri), on_event)],
             storage_path=storage,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich import box
 from rich.table import Table
 
 SETTING = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
@@ -37,15 +38,17 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     ]
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
-        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}",
+        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}; "
+        "student accuracy, %",
         caption=_caption(rows),
         title_justify="left",
         caption_justify="left",
-        min_width=72,
+        box=box.SIMPLE_HEAD,
+        min_width=60,
     )
-    table.add_column("student accuracy %")
+    table.add_column("loss", no_wrap=True)
     for place in varying:
-        table.add_column(LINE[place].replace("_", " "))
+        table.add_column(LINE[place].replace("_", "\n", 1), justify="right")
     for noise in noises:
         table.add_column(f"noise {noise:g}", justify="right")
     for line, of_line in lines.items():
@@ -81,10 +84,10 @@ def _by_model(rows: list[dict[str, Any]], key: str, score: str) -> list[float | 
 
 
 def percent(scores: Sequence[float | None]) -> str:
-    """``71.3 ± 0.4`` from scores in [0, 1]; ``71.3`` of a single one; ``–`` of none."""
+    """``71.3 ±0.4`` from scores in [0, 1]; ``71.3`` of a single one; ``–`` of none."""
     known = [100.0 * score for score in scores if score is not None]
     if not known:
         return "–"
     if len(known) == 1:
         return f"{known[0]:.1f}"
-    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+    return f"{np.mean(known):.1f} ±{np.std(known, ddof=1):.1f}"
