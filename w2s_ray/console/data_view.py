@@ -20,6 +20,6 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     overlap = report["overlap"].get("any", {})
     if overlap.get("prompts"):
         yield (
-            f"{name}: {overlap['prompts']:,} prompts ({100 * overlap['share']:.1f} %) stand in more "
-            "than one of the given splits"
+            f"{name}: {overlap['prompts']:,} prompts ({100 * overlap['share']:.1f} %) stand in "
+            "more than one of the given splits"
         )
