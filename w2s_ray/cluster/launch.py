@@ -34,7 +34,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from w2s_ray.cluster.process import use_threads
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.stream import MicroBatch, in_order, optimizer_steps, put, rank_dataset
-from w2s_ray.data.tokens import encode
+from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.job import TrainJob, fit
@@ -75,7 +75,8 @@ class WorkerGroup:
         """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        trainer = self._trainer(job)
+        tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
+        trainer = self._trainer(job, tokens)
         for attempt in range(1 + RETRIES):
             self._remove(job)
             try:
@@ -90,11 +91,10 @@ class WorkerGroup:
         assert result.return_value is not None
         result.checkpoint.to_directory(out)
         self._remove(job)
-        return dict(result.return_value)
+        return {**result.return_value, "truncated_rows": tokens.truncated}
 
-    def _trainer(self, job: TrainJob) -> TorchTrainer:
+    def _trainer(self, job: TrainJob, tokens: Tokens) -> TorchTrainer:
         workers = int(job.execution["workers"])
-        tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
         source = put(tokens, as_matrix(job.rows["probs"]))
         resources = {"CPU": float(job.execution["cpus_per_worker"])}
         if gpus := float(job.execution["gpus_per_worker"]):
@@ -148,7 +148,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
             make_engine=partial(
                 DeepSpeedEngine, zero_stage=int(job.execution["zero_stage"]), micro_batches=count
             ),
-            stream=lambda *_: _stream(rank, count),
+            stream=_stream(rank, count),
             progress=_sparingly(config["note"]) if rank == 0 else lambda numbers: None,
         )
         ray.train.report({}, checkpoint=Checkpoint(folder) if rank == 0 else None)

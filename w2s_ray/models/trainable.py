@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from w2s_ray.errors import InputError
@@ -67,6 +66,8 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
 
 def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
     """Adapters in fp32, whatever the backbone's dtype: their updates are small."""
+    from peft import LoraConfig, inject_adapter_in_model  # nearly a second, for few
+
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]

@@ -116,7 +116,7 @@ class _Builder:
                 "label": label.key,
                 **self.feature_input(point.data, point.strong, strong_training, prepare),
             },
-            self.execution[point.strong],
+            self.fitting(point.strong, strong_training),
         )
         weak_evaluate = self.evaluate(weak)
         keys = {
@@ -222,6 +222,11 @@ class _Builder:
             return {}
         return {"features": self.features(data, model, training, prepare).key}
 
+    def fitting(self, model: str, training: Mapping[str, Any]) -> Mapping[str, Any]:
+        """How a model is trained: as the spec says, but a head needs no group of workers."""
+        execution = self.execution[model]
+        return {**execution, "workers": 1} if training["trainable"] == "last_layer" else execution
+
     def trained(
         self,
         kind: str,
@@ -242,7 +247,7 @@ class _Builder:
                     "prepare": prepare.key,
                     **self.feature_input(data, model, training, prepare),
                 },
-                self.execution[model],
+                self.fitting(model, training),
             ),
         )
 

@@ -4,6 +4,7 @@ Nothing here knows how a step is executed. A failed step blocks its descendants 
 """
 
 from collections.abc import Callable, Mapping
+from heapq import heapify, heappop, heappush
 
 from w2s_ray.plan.graph import Step
 
@@ -31,6 +32,8 @@ class Schedule:
             for parent in parents:
                 self._children[parent].append(key)
         self.ready = {key for key, missing in self._missing.items() if missing == 0}
+        self._queue = [(self._urgency[key], key) for key in self.ready]
+        heapify(self._queue)
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: set[str] = set()
@@ -52,12 +55,19 @@ class Schedule:
 
     def start(self, accept: Callable[[Step], bool] = lambda step: True) -> Step | None:
         """The most urgent ready step that ``accept`` takes, now running; None if there is none."""
-        for key in sorted(self.ready, key=self._urgency.__getitem__):
+        passed_over = []
+        started = None
+        while self._queue and started is None:
+            urgency, key = heappop(self._queue)
             if accept(self._steps[key]):
                 self.ready.remove(key)
                 self.running.add(key)
-                return self._steps[key]
-        return None
+                started = self._steps[key]
+            else:
+                passed_over.append((urgency, key))
+        for entry in passed_over:
+            heappush(self._queue, entry)
+        return started
 
     def succeed(self, key: str) -> None:
         """``key`` has its artifact; its children may become ready."""
@@ -67,6 +77,7 @@ class Schedule:
             self._missing[child] -= 1
             if self._missing[child] == 0 and child not in self.blocked:
                 self.ready.add(child)
+                heappush(self._queue, (self._urgency[child], child))
 
     def fail(self, key: str) -> None:
         """``key`` has failed; all that rests on it is blocked, the rest goes on."""

@@ -5,7 +5,6 @@ Shapes: ``probs`` (n, K), ``labels`` (n,) class indices. All are means over rows
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Probs = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -44,9 +43,16 @@ def auroc(probs: Probs, labels: Labels) -> float | None:
         hits, misses = int(positive.sum()), int((~positive).sum())
         if not hits or not misses:
             return None
-        ranks = rankdata(probs[:, c])
+        ranks = _mean_ranks(probs[:, c])
         areas.append((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
     return float(np.mean(areas))
+
+
+def _mean_ranks(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Ranks from 1; equal scores share the mean of theirs."""
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    mean: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
+    return mean[place]
 
 
 def cross_entropy(probs: Probs, labels: Labels, clip: float) -> float:

@@ -76,13 +76,10 @@ class TrainJob:
 
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
-Stream = Callable[[TrainJob, Tokens | None, int, int], Iterable[list[Batch]]]
 
 
-def memory_stream(
-    job: TrainJob, tokens: Tokens, rank: int = 0, world: int = 1
-) -> Iterator[list[Batch]]:
-    """This rank's micro-batches, one list an optimizer step, from rows held in memory."""
+def memory_stream(job: TrainJob, tokens: Tokens) -> Iterator[list[Batch]]:
+    """The micro-batches of one process, one list an optimizer step, from rows held in memory."""
     soft_labels = torch.from_numpy(as_matrix(job.rows["probs"]))
     for epoch in range(job.epochs):
         order = epoch_order(tokens.row_ids, job.seed, epoch)
@@ -90,7 +87,7 @@ def memory_stream(
             yield [
                 token_batch(tokens, indices, soft_labels[indices], weights)
                 for indices, weights in rank_rows(
-                    rows, rank, world, job.micro_batch_size, tokens.row_lengths
+                    rows, 0, 1, job.micro_batch_size, tokens.row_lengths
                 )
             ]
 
@@ -116,12 +113,15 @@ def fit(
     out: Path,
     *,
     make_engine: MakeEngine = TorchEngine,
-    stream: Stream | None = None,
+    stream: Iterable[list[Batch]] | None = None,
     progress: Progress = lambda numbers: None,
 ) -> dict[str, Any]:
     """Trains the job and writes ``test.parquet``, ``curve.parquet`` and, if kept, the weights.
 
     Only rank 0 writes. Returns the step's metrics.
+
+    Args:
+        stream: this rank's batches; None: made here, in memory, for one process.
     """
     backbone = load_backbone(job.model, job.precision)
     scorer = Scorer(
@@ -129,12 +129,15 @@ def fit(
     )
     parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
     engine = make_engine(scorer, parameters, job.adam)
-    tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
     test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
-    batches = (stream or memory_stream)(job, tokens, engine.rank, engine.world)
+    truncated = {"truncated_test_rows": test.truncated}
+    if stream is None:
+        tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
+        truncated["truncated_rows"] = tokens.truncated
+        stream = memory_stream(job, tokens)
     curve = train(
         engine,
-        batches,
+        stream,
         job.objective,
         total_steps=job.total_steps,
         learning_rate=job.learning_rate,
@@ -149,11 +152,7 @@ def fit(
         write_curve(out / "curve.parquet", curve)
         if job.keep_weights:
             save_file({name: t.contiguous() for name, t in state.items()}, out / WEIGHTS)
-    return {
-        **training_metrics(curve),
-        "truncated_rows": tokens.truncated,
-        "truncated_test_rows": test.truncated,
-    }
+    return {**training_metrics(curve), **truncated}
 
 
 def model_logits(

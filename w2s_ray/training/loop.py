@@ -69,26 +69,27 @@ def train(
     for step, batches in enumerate(stream):
         alpha = objective.alpha(step, total_steps)
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
-        loss, predictions, weights = torch.zeros(()), [], []
+        sums = torch.zeros(2, dtype=torch.float64)  # loss and tokens of this rank
+        predictions, weights = [], []
         for batch in batches:
             logits = engine.logits(batch.inputs)
             soft_labels = batch.soft_labels.to(logits.device)
             losses = objective(logits, soft_labels, alpha=alpha, threshold=threshold)
             weighted = (losses * batch.weights.to(logits.device)).sum()
             engine.backward(weighted)
-            loss += weighted.detach().cpu()
-            curve.tokens += batch.tokens
+            sums += torch.tensor([weighted.item(), batch.tokens], dtype=torch.float64)
             if buffer:
                 predictions.append(log_odds(logits).cpu())
                 weights.append(batch.weights)
         rate = learning_rate_at(step, total_steps, learning_rate, schedule)
         norm = engine.step(rate)
-        total = float(engine.gather(loss[None]).sum())
+        total, tokens = engine.gather(sums[None]).sum(dim=0).tolist()
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step} (gradient norm {norm})")
         if buffer:
             real = engine.gather(torch.cat(weights)) > 0
             buffer.update(engine.gather(torch.cat(predictions))[real])
+        curve.tokens += int(tokens)
         curve.loss.append(total)
         curve.learning_rate.append(rate)
         curve.gradient_norm.append(norm)
