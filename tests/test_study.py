@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def test_plan_tells_what_will_be_done_and_what_sharing_saves(write_spec, capsys)
     # alone, a cell needs: rows, 2 features, weak, label, ceiling, student, 3 evaluations
     assert plan["naive_steps"] == 4 * 10
     assert plan["flops"] > 0
+    assert plan["axes"]["loss"] == ["forward_kl", "reverse_kl"]
+    assert plan["axes"]["noise_ratio"] == [0.0, 0.25]
 
 
 def test_only_what_is_missing_runs_when_the_grid_grows(write_spec, capsys):
@@ -127,3 +130,23 @@ def test_texts_of_two_and_more_classes(write_spec, tmp_path, classes, trainable)
     assert all(len(row["probs"]) == len(classes) for row in rows)
     assert all(sum(row["probs"]) == pytest.approx(1) for row in rows)
     assert all((row["prob"] is None) == (len(classes) > 2) for row in rows)
+
+
+def test_a_failed_ceiling_is_told_and_exits_with_1(write_spec, tmp_path, capsys):
+    spec = write_spec(
+        grid__trainable=["full"],
+        grid__learning_rate=[1e30],
+        training__weak={"learning_rate": 1e-3},
+    )
+    assert main([str(spec), "--local"]) == 1
+    assert "4 of 4 cells miss a score" in capsys.readouterr().out
+
+
+def test_what_results_are_read_from_is_made_again(write_spec, tmp_path, capsys):
+    spec = write_spec()
+    assert main([str(spec), "--local"]) == 0
+    for kind in ("label", "features"):
+        shutil.rmtree(tmp_path / "store" / kind)
+    capsys.readouterr()
+    assert main([str(spec), "--plan", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["todo_by_kind"] == {"features": 1, "label": 1}

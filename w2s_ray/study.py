@@ -20,7 +20,7 @@ from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.plan.graph import Plan, Step
-from w2s_ray.spec.loading import load
+from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
 
@@ -65,13 +65,15 @@ def _run(options: argparse.Namespace) -> int:
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     spec = load(options.spec)
-    plan = build(spec)
+    with located(options.spec):
+        plan = build(spec)
     store = Store.open(
         options.store or spec.store or str(options.spec.resolve().parent / "../store")
     )
     finished = store.finished()
     if options.plan or options.status:
-        description = describe(spec, plan, finished, store.failures())
+        claimed = {name.partition(".")[0] for name in store.listing("claims")}
+        description = describe(spec, plan, finished, store.failures(), claimed)
         print(json.dumps(description)) if options.json else show(description, console)
         return 0
     todo = plan.todo(finished)
@@ -95,7 +97,7 @@ def _prepared(todo: dict[str, Step], store: Store, console: Console) -> dict[str
     for step in [step for step in todo.values() if step.kind == "prepare"]:
         report = execute(step, store)["report"]
         for line in lines(step.slug, report):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         del todo[step.key]
     return todo
 
@@ -140,11 +142,12 @@ def _conclude(plan: Plan, store: Store, console: Console, *, as_json: bool) -> i
     save_cells(store, plan.study, cells)
     results, results_path = write_results(store, plan.study, cells)
     predictions_path = write_predictions(store, plan.study, cells)
-    missing = sum(status != "done" for status in results["status"].to_pylist())
+    states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
+    missing = sum(status != "done" or error is not None for status, error in states)
     summary: dict[str, Any] = {
         "study": plan.study,
         "cells": len(cells),
-        "cells_without_score": missing,
+        "cells_with_failures": missing,
         "results": results_path,
         "predictions": predictions_path,
     }
@@ -154,9 +157,11 @@ def _conclude(plan: Plan, store: Store, console: Console, *, as_json: bool) -> i
         for table in tables(results):
             console.print(table)
         for name in ("results", "predictions"):
-            console.print(f"{name:12} {summary[name]}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{name:12} {summary[name]}", highlight=False, markup=False, soft_wrap=True
+            )
     if missing:
-        console.print(f"{missing} of {len(cells)} cells have no score; see status and error there")
+        console.print(f"{missing} of {len(cells)} cells miss a score; see status and error there")
     return 1 if missing else 0
 
 

@@ -31,7 +31,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from w2s_ray.cluster.process import use_threads
+from w2s_ray.cluster.process import use_only
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.stream import MicroBatch, in_order, optimizer_steps, put, rank_dataset
 from w2s_ray.data.tokens import Tokens, encode
@@ -139,7 +139,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    use_threads(float(job.execution["cpus_per_worker"]))
+    use_only(float(job.execution["cpus_per_worker"]), float(job.execution["gpus_per_worker"]))
     count = micro_batches(job, world)
     with tempfile.TemporaryDirectory() as folder:
         metrics = fit(
@@ -169,6 +169,7 @@ def _stream(rank: int, count: int) -> Iterator[list[Batch]]:
 
 
 def _batches(step: Iterable[MicroBatch]) -> list[Batch]:
+    """As tensors; rows of weight 0 only fill places and do not count as tokens."""
     return [
         Batch(
             inputs={
@@ -176,10 +177,11 @@ def _batches(step: Iterable[MicroBatch]) -> list[Batch]:
                 "lengths": torch.from_numpy(micro_batch.lengths),
             },
             soft_labels=torch.from_numpy(micro_batch.soft_labels),
-            weights=torch.from_numpy(micro_batch.weights),
-            tokens=int(micro_batch.lengths.sum()),
+            weights=torch.from_numpy(weights),
+            tokens=int(micro_batch.lengths.reshape(len(weights), -1)[weights > 0].sum()),
         )
         for micro_batch in step
+        for weights in [micro_batch.weights]
     ]
 
 

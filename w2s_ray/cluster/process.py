@@ -1,11 +1,16 @@
-"""How a process of the cluster behaves: as many threads as it has CPUs, and no chatter."""
+"""How a process of the cluster behaves: it uses the CPUs and GPUs it was given, and no others."""
 
 import logging
 import os
 
 
-def use_threads(cpus: float) -> None:
-    """Keeps this process to the whole CPUs it has, at least one, whatever library makes threads."""
+def use_only(cpus: float, gpus: float) -> None:
+    """Keeps this process to the whole CPUs it has, at least one, whatever library makes threads.
+
+    Ray hides the GPUs that are others', but all of them stay visible to a process without any.
+    """
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     threads = max(1, int(cpus))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)

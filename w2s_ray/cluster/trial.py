@@ -20,7 +20,7 @@ import ray
 from ray.tune import Trainable
 
 from w2s_ray.cluster.gauges import Gauges
-from w2s_ray.cluster.process import use_threads
+from w2s_ray.cluster.process import use_only
 from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
 
@@ -41,6 +41,7 @@ class Settings:
         storage: URI where worker groups may keep what they pass on.
         execute: runs a step; None: the steps' own runner.
         cpus: of one actor.
+        gpus: of one actor.
         period: seconds between two reports of an actor.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     storage: str
     execute: Execute | None
     cpus: float
+    gpus: float
     period: float
 
 
@@ -100,7 +102,7 @@ class StepActor(Trainable):
     def setup(self, config: dict[str, Any], settings: Settings | None = None) -> None:
         """Tune calls this once for each new process."""
         assert settings is not None
-        use_threads(settings.cpus)
+        use_only(settings.cpus, settings.gpus)
         self._settings = settings
         self._execute = settings.execute or _runner()
         self._store = Store.open(settings.store_uri)
@@ -145,11 +147,11 @@ class StepActor(Trainable):
         from w2s_ray.steps.context import Context
 
         if int(step.execution.get("workers", 1)) == 1:
-            return self._execute(step, self._store, Context(progress=note))
+            return self._execute(step, self._store, Context(progress=note, runner="ray"))
         from w2s_ray.cluster.launch import WorkerGroup
 
         group = WorkerGroup(self._settings.storage, partial(_note, self._self, step.key))
-        return self._execute(step, self._store, Context(progress=note, fit=group.fit))
+        return self._execute(step, self._store, Context(note, group.fit, "ray train"))
 
 
 def _note(actor: Any, key: str, numbers: Numbers) -> None:

@@ -75,6 +75,7 @@ def run(
         storage=f"{storage}/workers",
         execute=execute,
         cpus=max((need.cpus for need in wanted.values() if need.workers == 1), default=1.0),
+        gpus=max((need.gpus for need in wanted.values() if need.workers == 1), default=0.0),
         period=max(0.5, at_once / REPORTS_PER_SECOND),
     )
     with _quiet_tune(limit):

@@ -13,13 +13,12 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     splits = report["splits"]
     yield f"{name}: " + ", ".join(f"{of['rows']:,} {split}" for split, of in splits.items())
     for origin, of in report["read"].items():
-        lost = [*of["unusable"].items(), ("duplicates", of["duplicates"])]
-        told = ", ".join(f"{count:,} {reason}" for reason, count in lost if count)
+        told = ", ".join(f"{count:,} {reason}" for reason, count in of["unusable"].items())
         if told:
-            yield f"{name}: of {of['rows']:,} rows of {origin}: {told}"
+            yield f"{name}: not usable of {of['rows']:,} rows of {origin}: {told}"
     overlap = report["overlap"].get("any", {})
     if overlap.get("prompts"):
         yield (
-            f"{name}: {overlap['prompts']:,} prompts ({100 * overlap['share']:.1f} %) stand in "
-            "more than one of the given splits"
+            f"{name}: {overlap['prompts']:,} prompts or texts ({100 * overlap['share']:.1f} %) "
+            "stand in more than one of the given splits"
         )

@@ -13,12 +13,17 @@ from w2s_ray.spec.schema import Spec
 
 
 def describe(
-    spec: Spec, plan: Plan, finished: Container[str], failures: Mapping[str, Any]
+    spec: Spec,
+    plan: Plan,
+    finished: Container[str],
+    failures: Mapping[str, Any],
+    claimed: Container[str],
 ) -> dict[str, Any]:
     """The plan as one JSON object.
 
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
-    ``todo``, ``failed`` are counts of steps; ``flops`` are rough and of ``todo`` alone.
+    ``todo``, ``failed`` are counts of steps; ``flops`` are rough and of ``todo`` alone. ``axes``
+    holds the values of every axis, ``running`` the steps that some process holds at the moment.
     """
     todo = plan.todo(finished)
     done = [step for step in plan if step.key in finished]
@@ -27,6 +32,7 @@ def describe(
     return {
         "study": plan.study,
         "cells": len(plan.cells),
+        "axes": _axes(plan),
         "cells_done": sum(cell.keys["student_evaluate"] in finished for cell in plan.cells),
         "steps": plan.count(),
         "naive_steps": plan.naive_steps(),
@@ -34,6 +40,7 @@ def describe(
         "todo": len(todo),
         "done_by_kind": dict(Counter(step.kind for step in done)),
         "todo_by_kind": dict(Counter(step.kind for step in todo.values())),
+        "running": [f"{s.kind} {s.slug}" for key, s in todo.items() if key in claimed],
         "failed": len(failed),
         "failures": {key: failure["error"] for key, failure in failed.items()},
         "flops": cost.flops,
@@ -55,6 +62,10 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     table.add_section()
     table.add_row("total", f"{total:,}", f"{description['done']:,}", f"{description['todo']:,}")
     console.print(table)
+    for axis, values in description["axes"].items():
+        if len(values) > 1:
+            told = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
+            console.print(f"{axis}: {told}", markup=False, highlight=False)
     unknown = description["steps_of_unknown_cost"]
     console.print(
         f"{description['cells']:,} cells ({description['cells_done']:,} done); without sharing "
@@ -64,8 +75,19 @@ def show(description: Mapping[str, Any], console: Console) -> None:
         + ".",
         highlight=False,
     )
+    for step in description["running"]:
+        console.print(f"running: {step}", markup=False, highlight=False, soft_wrap=True)
     for key, error in description["failures"].items():
         console.print(f"failed: {key}: {error}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _axes(plan: Plan) -> dict[str, list[Any]]:
+    """Every value that a field of the cells takes, in the order of the cells."""
+    values: dict[str, dict[str, Any]] = {}
+    for cell in plan.cells:
+        for axis, value in cell.values.items():
+            values.setdefault(axis, {}).setdefault(str(value), value)
+    return {axis: list(seen.values()) for axis, seen in values.items()}
 
 
 def flops(count: float) -> str:

@@ -67,7 +67,9 @@ class ProgressDisplay:
             self._seconds[step.kind].append(time.monotonic() - started)
             return
         self.failed[step.key] = numbers["error"]
-        self.blocked |= _descendants(step.key, self._todo)
+        blocked = _descendants(step.key, self._todo) - self.blocked
+        self.blocked |= blocked
+        self._remaining.subtract(self._todo[key].kind for key in blocked)
         self._console.print(
             f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}",
             style="red",

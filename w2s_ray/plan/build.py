@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from w2s_ray.data.sources import data_identity
-from w2s_ray.errors import InputError
+from w2s_ray.errors import InputError, at
 from w2s_ray.plan.architecture import shape, weights_identity
 from w2s_ray.plan.graph import Cell, Plan, Step
 from w2s_ray.spec.expansion import CellPoint, expand
@@ -34,7 +34,7 @@ def build(spec: Spec) -> Plan:
 
     Raises:
         InputError: unreadable data or model, or two cells that compute the same thing (two names
-            for one model, say); both are named.
+            for one model, say); both are named. Its ``place`` is the part of the spec at fault.
     """
     return _Builder(spec).plan()
 
@@ -44,7 +44,7 @@ class _Builder:
         self.spec = spec
         self.steps: dict[str, Step] = {}
         self.models = {name: self.model(name) for name in spec.models}
-        self.data = {name: data_identity(data) for name, data in spec.data.items()}
+        self.data = {name: self.rows(name) for name in spec.data}
         execution = spec.execution.model_dump(mode="json")
         self.execution = {
             name: {**execution, "model": model.model_dump(mode="json")}
@@ -56,13 +56,20 @@ class _Builder:
     def model(self, name: str) -> dict[str, Any]:
         """What the weights of the model ``name`` are."""
         model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
-        known = shape(model)
-        if known is not None and wanted > known.max_positions:
-            raise InputError(
-                f"training.max_length_tokens: given {wanted}, expected at most "
-                f"{known.max_positions}, the positions of model {name!r}"
-            )
-        return weights_identity(model)
+        with at("models", name):
+            known = shape(model)
+            if known is not None and wanted > known.max_positions:
+                raise InputError(
+                    f"training.max_length_tokens: given {wanted}, expected at most "
+                    f"{known.max_positions}, the positions of model {name!r}",
+                    ("training", "max_length_tokens"),
+                )
+            return weights_identity(model)
+
+    def rows(self, name: str) -> dict[str, Any]:
+        """What the rows of the data set ``name`` are."""
+        with at("data", name):
+            return data_identity(self.spec.data[name])
 
     def plan(self) -> Plan:
         cells: list[Cell] = []
@@ -73,7 +80,8 @@ class _Builder:
             if other is not point:
                 raise InputError(
                     f"grid: two cells compute the same student (key {cell.keys['student']}): "
-                    f"{other} and {point}; do two names stand for one model or data set?"
+                    f"{other} and {point}; do two names stand for one model or data set?",
+                    ("grid",),
                 )
             cells.append(cell)
         return Plan(self.spec.study, self.steps, tuple(cells))

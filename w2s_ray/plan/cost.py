@@ -1,8 +1,8 @@
 """Rough cost of steps: floating-point operations, from sizes known before anything is loaded.
 
 2 N operations a token forward and 6 N forward and backward, N the parameters of the backbone.
-A study is priced by this within a factor of two or so; what is unknown (a model whose shape
-nobody knows) is left out and said.
+The number of tokens is a guess by the kind of data, so this is an order of magnitude; what is
+unknown (a model whose shape nobody knows) is left out and said.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,8 @@ from w2s_ray.plan.architecture import Shape, shape
 from w2s_ray.plan.graph import Plan, Step
 from w2s_ray.spec.schema import DataSpec, Spec
 
-TOKENS_A_ROW = {"preference": 125, "classification": 30}  # where the rows are not read yet
+TOKENS_A_ROW = {"preference": 125, "classification": 30, "generated": 26}
+GENERATED = ("generate:agreement",)
 ROWS = 4000
 
 
@@ -61,7 +62,7 @@ def _flops(step: Step, model: Shape, tokens: Mapping[str, float]) -> float:
 
 def _rows(data: DataSpec) -> dict[str, float]:
     """Tokens of each split, by the sizes that the spec gives."""
-    each = TOKENS_A_ROW[data.kind]
+    each = TOKENS_A_ROW["generated" if data.source in GENERATED else data.kind]
     return {
         split: float(each * (getattr(data.sizes, split) or ROWS))
         for split in ("ground_truth", "weak", "test")

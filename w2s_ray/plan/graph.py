@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("prepare", "features", "weak", "label", "ceiling", "student", "evaluate")
-ENDS = ("weak", "ceiling", "student", "evaluate")
+ENDS = tuple(kind for kind in KINDS if kind != "features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Plan:
     def todo(self, finished: Container[str]) -> dict[str, Step]:
         """The steps still to be run, in order.
 
-        Trained models and scores are the study's ends. Rows, features and labels are only means:
+        Everything that results are read from is an end of the study. Features are only means:
         they are made again if something unfinished rests on them, and not otherwise.
         """
         needed = {step.key for step in self if step.kind in ENDS and step.key not in finished}

@@ -14,7 +14,14 @@ from rich import box
 from rich.table import Table
 
 SETTING = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
-LINE = ("loss", "loss_parameters", "confidence_weight", "confidence_form", "noise_strength")
+LINE = (
+    "loss",
+    "loss_parameters",
+    "confidence_weight",
+    "confidence_warmup",
+    "confidence_form",
+    "noise_strength",
+)
 
 
 def tables(results: pa.Table) -> Iterator[Table]:
@@ -38,7 +45,8 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     ]
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
-        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}; "
+        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}, "
+        f"batch {setting['batch_size']}, epochs {setting['epochs']}; "
         "student accuracy, %",
         caption=_caption(rows),
         title_justify="left",

@@ -44,8 +44,7 @@ class GridError(InputError):
     """A mistake in the grid as a whole; `place` is where in the spec, for its line."""
 
     def __init__(self, message: str, *place: int | str) -> None:
-        super().__init__(message)
-        self.place = place
+        super().__init__(message, place)
 
 
 def expand(spec: Spec) -> list[CellPoint]:

@@ -8,12 +8,14 @@ together; a mistake in the YAML itself comes first, since nothing behind it can 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
-from w2s_ray.spec.expansion import GridError, expand
+from w2s_ray.errors import InputError
+from w2s_ray.spec.expansion import expand
 from w2s_ray.spec.messages import SpecError, lines, locate, nearest, shown
 from w2s_ray.spec.schema import Spec
 
@@ -32,6 +34,23 @@ def load(path: Path) -> Spec:
         raise SpecError([f"{path}: given values nested too deep to read"]) from None
 
 
+@contextmanager
+def located(path: Path) -> Iterator[None]:
+    """An `InputError` that names its place in the spec at `path` is told with the line as well.
+
+    For what only shows after loading (unreadable models, cells that coincide): it becomes a
+    `SpecError`, `file:line: field.path: …`. One without a place goes through as it is.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not error.place:
+            raise
+        field, line = locate(_tree(path), error.place)
+        told = str(error) if str(error).startswith(field) else f"{field}: {error}"
+        raise SpecError([f"{path}:{line}: {told}"]) from error
+
+
 def _load(path: Path) -> Spec:
     root = _tree(path)
     faults = list(_faults(root, ()))
@@ -45,12 +64,10 @@ def _load(path: Path) -> Spec:
         content["store"] = "../store"
     try:
         spec = Spec.model_validate(content, context={"folder": path.parent})
-        expand(spec)
     except ValidationError as errors:
         raise SpecError(lines(str(path), root, errors)) from None
-    except GridError as error:
-        _, line = locate(root, error.place)
-        raise SpecError([f"{path}:{line}: {error}"]) from None
+    with located(path):
+        expand(spec)
     return spec
 
 

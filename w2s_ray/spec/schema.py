@@ -244,7 +244,7 @@ class Execution(Model):
     max_concurrent_steps: Count | None = Field(None, description="steps at a time; null: what fits")
     keep_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
-    ] = Field(("weak",), description="roles whose full weights stay in the store")
+    ] = Field(("weak",), description="roles whose weights stay (weak always does)")
 
 
 class Spec(Model):

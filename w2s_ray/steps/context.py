@@ -19,7 +19,9 @@ class Context:
     """Attributes:
     progress: takes the numbers of a running step.
     fit: trains a job and leaves its files in a folder; a cluster may start workers for it.
+    runner: who runs the step, for its record.
     """
 
     progress: Progress = lambda numbers: None
     fit: Callable[[TrainJob, Path, Progress], dict[str, Any]] = fit_in_process
+    runner: str = "in process"

@@ -61,7 +61,7 @@ def fit_model(
         lora=Lora.model_validate(settings.get("lora", {})),
         max_length_tokens=settings["max_length_tokens"],
         precision=settings["precision"],
-        keep_weights=step.kind in step.execution["keep_models"],
+        keep_weights=step.kind == "weak" or step.kind in step.execution["keep_models"],
         execution=step.execution,
     )
     draft.metrics.update(context.fit(job, draft.folder, context.progress))

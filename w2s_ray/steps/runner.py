@@ -6,8 +6,8 @@ from typing import Any
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps import evaluate, features, label, prepare, student, supervised
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.peak_memory import peak_memory
 from w2s_ray.store.artifacts import Store
+from w2s_ray.training.peak_memory import peak_memory
 
 STEPS = {
     "prepare": prepare.run,
@@ -46,7 +46,7 @@ def _compute(step: Step, store: Store, context: Context) -> None:
     try:
         inputs = {role: store.artifact(key) for role, key in step.inputs.items()}
         started = time.monotonic()
-        with store.draft(step, dict(step.execution)) as draft, peak_memory() as peak:
+        with store.draft(step, {"runner": context.runner}) as draft, peak_memory() as peak:
             STEPS[step.kind](step, inputs, draft, context)
             draft.metrics.setdefault("peak_memory_bytes", peak())
             draft.metrics["seconds"] = time.monotonic() - started

@@ -103,10 +103,32 @@ RESULTS = (
         "probability",
         "mean over rows of the weak label's largest distance from 1/K; for two classes, from 1/2",
     ),
-    Column("seconds", _REAL, "s", "wall-clock time of the student's training"),
-    Column("tokens", _INT, "tokens", "tokens that went through the student in training"),
-    Column("tokens_per_second", _REAL, "tokens / s", "speed of the student's training"),
-    Column("peak_memory_bytes", _INT, "B", "peak memory of the student's training, per worker"),
+    Column(
+        "seconds",
+        _REAL,
+        "s",
+        "wall-clock time of the student's step: loading, training and scoring",
+    ),
+    Column(
+        "tokens",
+        _INT,
+        "tokens",
+        "tokens that went through the student in training, on all workers;"
+        " null for a head on stored features",
+    ),
+    Column(
+        "tokens_per_second",
+        _REAL,
+        "tokens / s",
+        "speed of the student's training; null for a head on stored features",
+    ),
+    Column(
+        "peak_memory_bytes",
+        _INT,
+        "B",
+        "peak memory of the student's step, of the worker that used most: of the GPU if it used"
+        " one, else of the process",
+    ),
     Column("steps", _INT, "steps", "optimizer steps of the student"),
     Column("final_loss", _REAL, "nat", "the student's last reported training loss"),
     Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),

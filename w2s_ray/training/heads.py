@@ -80,9 +80,10 @@ def fit_head(
 
 
 def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (H,) over all texts of the training rows."""
+    """Mean and standard deviation (H,) over all texts of the training rows; 1 for a constant."""
     flat = features.flatten(0, 1)
-    return flat.mean(dim=0), flat.std(dim=0).clamp_min(1e-6)
+    scale = flat.std(dim=0, correction=0)
+    return flat.mean(dim=0), torch.where(scale < 1e-6, 1.0, scale)
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.loop import Curve, Progress, train
+from w2s_ray.training.peak_memory import peak_memory
 
 WEIGHTS = "model.safetensors"
 
@@ -123,36 +124,44 @@ def fit(
     Args:
         stream: this rank's batches; None: made here, in memory, for one process.
     """
-    backbone = load_backbone(job.model, job.precision)
-    scorer = Scorer(
-        backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
-    )
-    parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
-    engine = make_engine(scorer, parameters, job.adam)
-    test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
-    truncated = {"truncated_test_rows": test.truncated}
-    if stream is None:
-        tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
-        truncated["truncated_rows"] = tokens.truncated
-        stream = memory_stream(job, tokens)
-    curve = train(
-        engine,
-        stream,
-        job.objective,
-        total_steps=job.total_steps,
-        learning_rate=job.learning_rate,
-        schedule=job.schedule,
-        buffer=threshold_buffer(job.objective, job.rows, job.per_row),
-        progress=progress,
-    )
-    logits = score(engine, test, 2 * job.micro_batch_size, job.num_classes)
-    state = engine.state() if job.keep_weights else {}
+    with peak_memory() as peak:
+        backbone = load_backbone(job.model, job.precision)
+        scorer = Scorer(
+            backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
+        )
+        parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
+        engine = make_engine(scorer, parameters, job.adam)
+        test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
+        truncated = {"truncated_test_rows": test.truncated}
+        if stream is None:
+            tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
+            truncated["truncated_rows"] = tokens.truncated
+            stream = memory_stream(job, tokens)
+        curve = train(
+            engine,
+            stream,
+            job.objective,
+            total_steps=job.total_steps,
+            learning_rate=job.learning_rate,
+            schedule=job.schedule,
+            buffer=threshold_buffer(job.objective, job.rows, job.per_row),
+            progress=progress,
+        )
+        logits = score(engine, test, 2 * job.micro_batch_size, job.num_classes)
+        state = engine.state() if job.keep_weights else {}
+        most = engine.gather(torch.tensor([peak()])).max()
     if engine.rank == 0:
         write_predictions(out / "test.parquet", job.test, logits)
         write_curve(out / "curve.parquet", curve)
         if job.keep_weights:
             save_file({name: t.contiguous() for name, t in state.items()}, out / WEIGHTS)
-    return {**training_metrics(curve), **truncated}
+    return {
+        **training_metrics(curve),
+        **truncated,
+        "workers": engine.world,
+        "peak_memory_bytes": int(most),
+        "device": next(scorer.parameters()).device.type,
+    }
 
 
 def model_logits(
@@ -239,12 +248,15 @@ def write_curve(path: Path, curve: Curve) -> None:
 
 
 def training_metrics(curve: Curve) -> dict[str, Any]:
-    """What a training step's record says of its curve."""
-    return {
-        "steps": len(curve.loss),
+    """What a training step's record says of its curve; no tokens where none were computed."""
+    tokens = {
         "tokens": curve.tokens,
-        "train_seconds": curve.seconds,
         "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
+    }
+    return {
+        **(tokens if curve.tokens else {}),
+        "steps": len(curve.loss),
+        "train_seconds": curve.seconds,
         "first_loss": curve.loss[0],
         "final_loss": float(np.mean(curve.loss[-10:])),
     }

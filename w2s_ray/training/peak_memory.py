@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work: on the GPU where there is one, else of the process."""
+"""Peak memory of a stretch of work: on the GPU if it used one, else of the process."""
 
 import contextlib
 import resource
@@ -15,15 +15,18 @@ def peak_memory() -> Iterator[Callable[[], int]]:
     """Yields a function that tells the peak in bytes since the entry.
 
     On Linux the process's high-water mark is set back first; elsewhere, and in containers that
-    forbid it, the peak is that of the whole life of the process.
+    forbid it, the peak is that of the whole life of the process. No GPU is touched by asking.
     """
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
-        yield torch.cuda.max_memory_allocated
-        return
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    yield _high_water_mark
+    yield lambda: _on_gpu() or _high_water_mark()
+
+
+def _on_gpu() -> int:
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() if used else 0
 
 
 def _high_water_mark() -> int:
