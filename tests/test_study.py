@@ -101,14 +101,13 @@ def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_pat
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("store/student/*/record.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("store/student/[!.]*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
     _, told = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "same command goes on" in told and "Traceback" not in told
-    kept = len(list(tmp_path.glob("store/student/*/record.json")))
-    assert kept > 0
+    assert list(tmp_path.glob("store/student/[!.]*/record.json"))
     assert not list(tmp_path.glob("store/*/.tmp*"))
 
 

@@ -41,3 +41,23 @@ def test_ray_and_local_give_the_same_results(write_spec: Any, tmp_path: Path) ->
 def test_the_dashboard_is_on_loopback(ray_session: Session) -> None:
     assert ray_session.dashboard_url is not None
     assert ray_session.dashboard_url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_under_zero_3_give_the_results_of_one_process(
+    write_spec: Any, tmp_path: Path
+) -> None:
+    """Weak model, ceiling and student each trained by a worker group; labels from its weights."""
+    changes = {
+        "grid__loss": ["reverse_kl"],
+        "grid__noise_ratio": [0.25],
+        "grid__trainable": ["full"],
+        "execution": {"workers": 2, "zero_stage": 3, "micro_batch_size": 2},
+    }
+    spec = write_spec(**changes)
+    assert main([str(spec), "--local", "--store", str(tmp_path / "local")]) == 0
+    assert main([str(spec), "--store", str(tmp_path / "ray")]) == 0
+    (ours,), (theirs,) = results(tmp_path / "local"), results(tmp_path / "ray")
+    assert {name: ours[name] for name in SAME} == {name: theirs[name] for name in SAME}
+    for name in (*CLOSE, "tokens"):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-5)

@@ -67,6 +67,8 @@ def _csv(name: str, file: BinaryIO) -> Located:
             where, line = f"{name}:{line}", reader.line_num + 1
             if header is None:
                 header = cells
+                if twice := [cell for cell in header if cell and header.count(cell) > 1]:
+                    raise InputError(f"{where}: column name '{twice[0]}' twice, expected it once")
             elif len(cells) == len(header):
                 yield where, dict(zip(header, cells, strict=True))
             elif cells:

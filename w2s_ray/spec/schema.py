@@ -240,11 +240,22 @@ class Execution(Model):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(2, description="DeepSpeed ZeRO, 0 to 3")
     micro_batch_size: Count = Field(16, description="rows of a forward pass of one worker")
     cpus_per_worker: Positive = Field(1.0, description="CPU cores, above 0")
-    gpus_per_worker: Annotated[Number, Field(ge=0)] = Field(0.0, description="GPUs, at least 0")
+    gpus_per_worker: Annotated[Number, Field(ge=0)] = Field(
+        0.0, description="GPUs: 0, 1, or with one worker a fraction (steps then share one)"
+    )
     max_concurrent_steps: Count | None = Field(None, description="steps at a time; null: what fits")
     keep_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
     ] = Field(("weak",), description="roles whose weights stay (weak always does)")
+
+    @model_validator(mode="after")
+    def _one_gpu_a_process(self) -> Self:
+        """A process drives one GPU; NCCL does not join two processes on one."""
+        gpus, alone = self.gpus_per_worker, self.workers == 1
+        if gpus not in (0.0, 1.0) and not (gpus < 1 and alone):
+            expected = "0, 1 or a fraction of 1" if alone else f"0 or 1 with workers: {self.workers}"
+            refuse([(("gpus_per_worker",), gpus, mistake(expected))])
+        return self
 
 
 class Spec(Model):
