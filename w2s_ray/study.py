@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,22 +84,29 @@ def _run(options: argparse.Namespace) -> int:
         highlight=False,
     )
     if todo:
-        todo = _prepared(todo, store, console)
+        todo = _prepared(options, spec, plan, todo, store, console)
         with ProgressDisplay(todo, already_done, console) as display:
             _execute(todo, store, plan, spec, display, console, local=options.local)
     return _conclude(plan, store, console, as_json=options.json)
 
 
-def _prepared(todo: dict[str, Step], store: Store, console: Console) -> dict[str, Step]:
-    """Prepares the data here, before anything is started: bad rows are the user's to mend now."""
-    from w2s_ray.steps.runner import execute
+def _prepared(
+    options: argparse.Namespace,
+    spec: Spec,
+    plan: Plan,
+    todo: dict[str, Step],
+    store: Store,
+    console: Console,
+) -> dict[str, Step]:
+    """Refuses what can be refused, prepares the data, and leaves the rest to be run."""
+    from w2s_ray.steps.preflight import prepare_data
 
-    for step in [step for step in todo.values() if step.kind == "prepare"]:
-        report = execute(step, store)["report"]
-        for line in lines(step.slug, report):
+    def tell(name: str, report: Mapping[str, Any]) -> None:
+        for line in lines(name, report):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        del todo[step.key]
-    return todo
+
+    with located(options.spec):
+        return prepare_data(spec, plan, todo, store, tell)
 
 
 def _execute(

@@ -73,6 +73,7 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ("x.csv", b"a,b\n1,2\n3\n", "x.csv:3: 1 cells under 2 column names"),
         ("x.csv", b'a,b\n"1\n2",2\n3,4,5\n', "x.csv:4: 3 cells under 2 column names"),
         ("x.csv", b"a,b\n1,\xff\n", "expected a row of CSV in UTF-8"),
+        ("x.csv", b"a,b,b\n1,2,3\n", "x.csv:1: column name 'b' twice"),
         ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
         ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
         ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),

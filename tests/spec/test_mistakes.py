@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.errors import InputError
+from w2s_ray.errors import InputError, at
 from w2s_ray.objectives.names import DEFINITIONS
-from w2s_ray.spec.loading import load
+from w2s_ray.spec.loading import load, located
 
 GOOD = """\
 study: s
@@ -371,6 +371,22 @@ MISTAKES = {
         "exclude: {}",
         "12: grid.exclude: given {}, expected at least one axis",
     ),
+    # execution
+    "more GPUs than a process drives": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution: {gpus_per_worker: 1.5}",
+        "15: execution.gpus_per_worker: given 1.5, expected 0, 1 or a fraction of 1",
+    ),
+    "two GPUs a worker": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution: {gpus_per_worker: 2, workers: 4}",
+        "15: execution.gpus_per_worker: given 2, expected 0 or 1 with workers: 4",
+    ),
+    "workers that share a GPU": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution:\n  workers: 2\n  gpus_per_worker: 0.5",
+        "17: execution.gpus_per_worker: given 0.5, expected 0 or 1 with workers: 2",
+    ),
     # YAML itself
     "study as number": (
         "study: s",
@@ -497,3 +513,25 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
         with pytest.raises(InputError) as error:
             load(specs / name)
         assert str(error.value) == f"{specs / name}: {line}"
+
+
+def test_an_error_behind_loading_is_told_with_the_line_of_its_place(folder: Path) -> None:
+    path = folder / "specs" / "a.yaml"
+    path.write_text(GOOD)
+
+    def line(message: str, *place: int | str) -> str:
+        with pytest.raises(InputError) as error, located(path):
+            raise InputError(message, place)
+        return str(error.value).removeprefix(f"{path}")
+
+    assert line("it is broken", "models", "big") == ":9: models.big: it is broken"
+    assert line("grid: no", "grid") == ":10: grid: no"
+    written = "training.lora.rank: no"  # not in the text: its nearest parent that is
+    assert line(written, "training", "lora", "rank") == f":13: {written}"
+    assert line("somewhere else") == "somewhere else"
+
+
+def test_the_innermost_place_of_an_error_stays() -> None:
+    with pytest.raises(InputError) as error, at("models", "big"), at("data", "hh"):
+        raise InputError("x")
+    assert error.value.place == ("data", "hh")

@@ -234,7 +234,7 @@ def test_twenty_thousand_artifacts_are_listed_in_less_than_a_second(local: Store
     for n in range(20_000):
         folder = f"{local.uri}/{('student', 'evaluate')[n % 2]}/hh-kl-{n:x}"
         os.makedirs(folder)
-        os.close(os.open(f"{folder}/record.json", os.O_CREAT))
+        Path(folder, "record.json").write_bytes(b'{\n "key": {\n  "x": 0\n }\n}')
     start = time.process_time()
     assert len(local.finished()) == 20_000
     assert time.process_time() - start < 1.0

@@ -1,5 +1,6 @@
 """The predictions table holds each model's test rows once, as the artifact has them."""
 
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,30 @@ def test_a_model_without_predictions_is_an_error_not_a_gap(store: Store, study: 
     with pytest.raises(FileNotFoundError):
         write_predictions(store, "hh", made.cells)
     assert models_written(store, "hh") is None
+
+
+def test_a_model_that_was_made_anew_is_written_anew(local: Store, study: Any) -> None:
+    """The key is the same; what it gave need not be (another machine, another library)."""
+    made = study(local, seeds=[0])
+    made.finish_all()
+    write_predictions(local, "hh", made.cells)
+    key = made.cells[0]["keys"]["student"]
+    shutil.rmtree(local.artifact(key).folder)
+    with local.draft(made.step("student", made.cells[0]), {}) as draft:
+        parquet.write_table(made.predicted("other output"), draft.folder / "test.parquet")
+    write_predictions(local, "hh", made.cells)
+    own = read(local).filter(compute.field("key") == key)
+    assert own["probs"].to_pylist() == made.predicted("other output")["probs"].to_pylist()
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, -1])
+def test_a_damaged_table_is_written_again(local: Store, study: Any, size: int) -> None:
+    made = study(local, seeds=[0])
+    made.finish_all()
+    write_predictions(local, "hh", made.cells)
+    path = Path(local.uri, "predictions/hh.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    assert models_written(local, "hh") is None
+    write_predictions(local, "hh", made.cells)
+    assert path.read_bytes() == whole

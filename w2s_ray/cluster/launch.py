@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import Any
 
 import ray.train
 import torch
-from pyarrow import fs
 from ray.exceptions import RayActorError
 from ray.train import Checkpoint, DataConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
@@ -36,6 +34,7 @@ from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.stream import MicroBatch, in_order, optimizer_steps, put, rank_dataset
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.tokenizer import load_tokenizer
+from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.job import TrainJob, fit
 from w2s_ray.training.loop import Progress
@@ -127,9 +126,7 @@ class WorkerGroup:
         )
 
     def _remove(self, job: TrainJob) -> None:
-        filesystem, path = fs.FileSystem.from_uri(f"{self.storage}/{job.name}")
-        with suppress(OSError):
-            filesystem.delete_dir(path)
+        remove_scratch(child(self.storage, job.name))
 
 
 def _work(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pyarrow import fs
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -21,6 +20,7 @@ from w2s_ray.cluster.searcher import FirstPending, StepSearch, StepTrial
 from w2s_ray.cluster.trial import NUMBERS, Execute, Settings, StepActor
 from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Schedule
+from w2s_ray.store.addresses import SCRATCH, child, remove_scratch
 from w2s_ray.store.artifacts import Store
 
 OnEvent = Callable[[str, Step, dict[str, Any]], None]
@@ -67,12 +67,12 @@ def run(
     wanted = needs(todo)
     limit = max_concurrent_steps or len(todo)
     at_once = min(limit, most_at_once(wanted.values(), nodes))
-    storage = f"{store_uri.rstrip('/')}/.ray"
+    storage = child(store_uri, SCRATCH)
     settings = Settings(
         study=study,
         steps=dict(todo),
         store_uri=store_uri,
-        storage=f"{storage}/workers",
+        storage=child(storage, "workers"),
         execute=execute,
         cpus=max((need.cpus for need in wanted.values() if need.workers == 1), default=1.0),
         gpus=max((need.gpus for need in wanted.values() if need.workers == 1), default=0.0),
@@ -90,7 +90,7 @@ def run(
             verbose=0,
             raise_on_failed_trial=False,
         )
-    _remove(f"{storage}/{study}")
+    remove_scratch(child(storage, study))
     if not schedule.finished:
         raise KeyboardInterrupt
     return schedule
@@ -149,9 +149,3 @@ def _quiet_tune(pending: int) -> Iterator[None]:
         with suppress(ValueError):  # outside the main thread, where Tune sets none either
             for number, handler in handlers.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def _remove(uri: str) -> None:
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    with suppress(OSError):
-        filesystem.delete_dir(path)

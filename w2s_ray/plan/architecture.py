@@ -106,7 +106,7 @@ def shape(model: "ModelSpec") -> Shape | None:
         InputError: as ``weights_identity``.
     """
     name = model.source or f"init: random, {model.architecture}"
-    config = _config(model)
+    config = config_fields(model)
     if config is None:
         return None
     try:
@@ -140,8 +140,11 @@ def _source_identity(source: str, revision: str | None) -> dict[str, Any]:
     return file_identity(path) if path.is_file() else folder_identity(path)
 
 
-def _config(model: "ModelSpec") -> Mapping[str, Any] | None:
-    """Hugging Face fields of the whole model, ``model_type`` among them."""
+def config_fields(model: "ModelSpec") -> Mapping[str, Any] | None:
+    """Hugging Face fields of the whole model, ``model_type`` among them.
+
+    None for a hub model that is neither in the local cache nor known.
+    """
     if model.source is None:
         return _common_names({"model_type": model.architecture, **untrained_config(model)})
     name = hub_id(model.source)

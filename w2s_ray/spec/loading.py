@@ -47,7 +47,9 @@ def located(path: Path) -> Iterator[None]:
         if not error.place:
             raise
         field, line = locate(_tree(path), error.place)
-        told = str(error) if str(error).startswith(field) else f"{field}: {error}"
+        top = str(error.place[0])
+        named = str(error).startswith((f"{top}.", f"{top}:", f"{top}["))
+        told = str(error) if named else f"{field}: {error}"
         raise SpecError([f"{path}:{line}: {told}"]) from error
 
 

@@ -253,8 +253,9 @@ class Execution(Model):
         """A process drives one GPU; NCCL does not join two processes on one."""
         gpus, alone = self.gpus_per_worker, self.workers == 1
         if gpus not in (0.0, 1.0) and not (gpus < 1 and alone):
-            expected = "0, 1 or a fraction of 1" if alone else f"0 or 1 with workers: {self.workers}"
-            refuse([(("gpus_per_worker",), gpus, mistake(expected))])
+            shared = "0, 1 or a fraction of 1"
+            expected = shared if alone else f"0 or 1 with workers: {self.workers}"
+            refuse([(("gpus_per_worker",), gpus, mistake(expected, given=f"{gpus:g}"))])
         return self
 
 

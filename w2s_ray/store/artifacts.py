@@ -19,12 +19,14 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
-from pyarrow import ArrowInvalid, NativeFile, fs
+from pyarrow import ArrowException, NativeFile, fs
 
 from w2s_ray.errors import InputError
+from w2s_ray.store.addresses import shown
 from w2s_ray.store.canonical import canonical_json
-from w2s_ray.store.local import RECORD, LocalPlace
+from w2s_ray.store.local import RECORD, LocalPlace, is_record
 from w2s_ray.store.provenance import provenance
 from w2s_ray.store.remote import RemotePlace
 
@@ -100,25 +102,49 @@ class Store:
         """A store at a path, a ``file://`` URI, or any URI that pyarrow knows (``s3://…``).
 
         Raises:
-            InputError: a URI of a scheme that pyarrow does not know.
+            InputError: no address, a URI that pyarrow does not know, or a bucket that is not there.
         """
-        if "://" not in str(uri):
-            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri)))
+        address = str(uri)
+        if address and "://" not in address:
+            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(address)))
+        reason = "it names no place"
         try:
-            filesystem, root = fs.FileSystem.from_uri(str(uri))
-        except (ArrowInvalid, ValueError) as error:
-            raise InputError(
-                f"store: {uri!r}: expected a path or a file://, s3:// or gs:// URI ({error})"
-            ) from None
-        return cls(filesystem, root, cache=cache, uri=str(uri))
+            if address:
+                filesystem, root = fs.FileSystem.from_uri(address)
+                if root:
+                    return cls(filesystem, root, cache=cache, uri=address)
+        except (ArrowException, ValueError, OSError) as error:
+            reason = str(error).replace(address, shown(address))
+        raise InputError(
+            f"store: {shown(address)!r}: expected a path or a file://, s3:// or gs:// URI "
+            f"({reason})"
+        )
+
+    def probe(self) -> None:
+        """Create the root, and write and remove a small file there.
+
+        Raises:
+            InputError: that is not possible.
+        """
+        name = f".probe-{uuid4().hex}"
+        try:
+            self.write_json(name, {})
+            self._place.remove(name)
+        except OSError as error:
+            raise InputError(f"store {shown(self.uri)} cannot be written: {error}") from None
 
     def finished(self) -> dict[str, str]:
-        """key -> ``<kind>/<slug>-<key>`` of every complete artifact, by one listing."""
+        """key -> ``<kind>/<slug>-<key>`` of every complete artifact, by one listing.
+
+        Raises:
+            InputError: the store cannot be read.
+        """
         found: dict[str, str] = {}
-        for location in self._place.artifacts():
-            key = location.rpartition("-")[2]
-            if key not in found or location < found[key]:
-                found[key] = location
+        with self._reading():
+            for location in self._place.artifacts():
+                key = location.rpartition("-")[2]
+                if key not in found or location < found[key]:
+                    found[key] = location
         self._known = found
         return dict(found)
 
@@ -144,17 +170,25 @@ class Store:
 
         Raises:
             KeyError: the step is not finished.
+            StoreError: a file is missing or has not the size that the record says.
         """
         record = self.record(key)
         return Artifact(self._place.folder(self._known[key]), record)
 
     def records(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Records of those of the steps that are finished, in the order of the keys."""
+        """Records of those of the steps that are finished, in the order of the keys.
+
+        Raises:
+            InputError: the store cannot be read.
+        """
         finished = self.finished()
         records: dict[str, dict[str, Any]] = {}
         for group in _groups((key for key in dict.fromkeys(keys) if key in finished), 1024):
-            contents = self._place.read_all([f"{finished[key]}/{RECORD}" for key in group])
-            records.update(zip(group, map(json.loads, contents), strict=True))
+            with self._reading():
+                contents = self._place.read_all([f"{finished[key]}/{RECORD}" for key in group])
+            for key, content in zip(group, contents, strict=True):
+                if is_record(content):
+                    records[key] = json.loads(content)
         return records
 
     def contents(self, keys: Iterable[str], name: str) -> Iterator[bytes]:
@@ -163,6 +197,7 @@ class Store:
         Raises:
             KeyError: a step is not finished.
             FileNotFoundError: an artifact has no such file.
+            StoreError: the file is missing or has not the size that the record says.
         """
         for group in _groups(keys, FILES_AT_ONCE):
             records = [self._record(key) for key in group]
@@ -230,12 +265,20 @@ class Store:
         self.write_json(f"failures/{_safe(step.key)}.json", note)
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """key -> {key, kind, slug, error (one line), traceback, time}, of unfinished steps."""
+        """key -> {key, kind, slug, error (one line), traceback, time}, of unfinished steps.
+
+        A note that cannot be read counts as none.
+
+        Raises:
+            InputError: the store cannot be read.
+        """
         found: dict[str, dict[str, Any]] = {}
-        for name in self._place.listing("failures"):
-            with suppress(FileNotFoundError):  # cleared since the listing
-                note = self.read_json(f"failures/{name}")
-                found[note["key"]] = note
+        with self._reading():
+            for name in self._place.listing("failures"):
+                with suppress(FileNotFoundError, ValueError):  # cleared since the listing; damaged
+                    note = self.read_json(f"failures/{name}")
+                    if isinstance(note, dict) and note.keys() >= {"key", "error"}:
+                        found[note["key"]] = note
         finished = self.finished() if found else {}
         return {key: note for key, note in found.items() if key not in finished}
 
@@ -255,8 +298,8 @@ class Store:
         return self._place.writing(path)
 
     def location(self, path: str) -> str:
-        """Path or URI of a file of the store, for people and other programs."""
-        return f"{self.uri}/{path}"
+        """Path or URI of a file of the store, for people and other programs; without secrets."""
+        return f"{shown(self.uri)}/{path}"
 
     def open_file(self, path: str) -> NativeFile:
         """A file of the store for random access.
@@ -291,9 +334,20 @@ class Store:
                     record = self._place.read_all([f"{location}/{RECORD}"])[0]
                 except FileNotFoundError:
                     continue
-                self._known[key] = location
-                return record
+                if is_record(record):
+                    self._known[key] = location
+                    return record
         raise KeyError(f"no finished step has the key {key!r}")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """An error of the file system becomes the user's, but not that a file is not there."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise InputError(f"store {shown(self.uri)} cannot be read: {error}") from None
 
 
 def _safe(name: str) -> str:

@@ -6,20 +6,26 @@ its maker (``.tmp-<name>-<owner>-<random>``), so that what dead processes left c
 """
 
 import errno
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from w2s_ray.errors import InputError
 from w2s_ray.store import claims
 from w2s_ray.store.owners import Owner, this_process
 
 RECORD = "record.json"
 TEMPORARY = ".tmp-"
 SWEEP_AFTER_SECONDS = 86_400.0
+
+
+class StoreError(InputError):
+    """An artifact whose files are not what its record says; told with the folder to delete."""
 
 
 class LocalPlace:
@@ -33,16 +39,16 @@ class LocalPlace:
         """``<kind>/<folder>`` of each complete artifact."""
         for kind in self._subfolders(self.root):
             for name in self._subfolders(kind):
-                if os.path.exists(f"{name}/{RECORD}"):
+                if _ends_well(f"{name}/{RECORD}"):
                     yield name[self._skip :]
 
     def find(self, key: str) -> str | None:
-        """``<kind>/<folder>`` of the complete artifact of ``key``; no file is looked at."""
+        """``<kind>/<folder>`` of the complete artifact of ``key``; only records are looked at."""
         found = [
             name[self._skip :]
             for kind in self._subfolders(self.root)
             for name in self._subfolders(kind)
-            if name.endswith(f"-{key}") and os.path.exists(f"{name}/{RECORD}")
+            if name.endswith(f"-{key}") and _complete(Path(name))
         ]
         return min(found, default=None)
 
@@ -75,7 +81,7 @@ class LocalPlace:
                     raise
             if _complete(final):
                 return
-            self.discard(location)  # a copy by hand that broke off: it was never readable
+            self.discard(location)  # a copy that broke off, or its record did: it cannot be read
         _flush(final.parent)
 
     def discard(self, location: str) -> None:
@@ -87,11 +93,23 @@ class LocalPlace:
             shutil.rmtree(away, ignore_errors=True)
 
     def folder(self, location: str) -> Path:
-        """The artifact's files on this machine."""
-        return self.root / location
+        """The artifact's files on this machine.
+
+        Raises:
+            StoreError: a file is missing or has not the size that the record says.
+        """
+        folder = self.root / location
+        sizes = json.loads((folder / RECORD).read_bytes()).get("files", {})
+        self._refuse_damage(folder, sizes, sizes)
+        return folder
 
     def member(self, location: str, record: bytes, name: str) -> str:
-        """Path of one of an artifact's files."""
+        """Path of one of an artifact's files.
+
+        Raises:
+            StoreError: it is missing or has not the size that the record says.
+        """
+        self._refuse_damage(self.root / location, json.loads(record).get("files", {}), [name])
         return f"{location}/{name}"
 
     def listing(self, folder: str) -> list[str]:
@@ -129,6 +147,12 @@ class LocalPlace:
 
     def claim(self, key: str) -> AbstractContextManager[bool]:
         return claims.local_claim(self.root / "claims", key)
+
+    def _refuse_damage(self, folder: Path, sizes: Mapping[str, int], names: Iterable[str]) -> None:
+        if found := damage(folder, {name: sizes[name] for name in names if name in sizes}):
+            raise StoreError(
+                f"{folder} is damaged: {found}; delete the folder {folder} and run again"
+            )
 
     @property
     def _skip(self) -> int:
@@ -177,8 +201,47 @@ def _age_seconds(path: Path) -> float:
     return time.time() - newest
 
 
+def is_record(content: bytes) -> bool:
+    """Whether a record can be read; one that was cut off or overwritten counts as none."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
+
+
+def damage(folder: Path, sizes: Mapping[str, int]) -> str | None:
+    """The first file that is missing or has another size (bytes), in words; None if all is well."""
+    for name, expected in sizes.items():
+        try:
+            size = (folder / name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{name} is missing"
+        if size != expected:
+            return f"{name} has {size} bytes, expected {expected}"
+    return None
+
+
 def _complete(folder: Path) -> bool:
-    return (folder / RECORD).exists()
+    try:
+        return is_record((folder / RECORD).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _ends_well(record: str) -> bool:
+    """``_complete`` for a listing of thousands: a record as the store writes it is known by its
+    last two bytes (an inner object ends with a space and a brace), any other is read."""
+    try:
+        descriptor = os.open(record, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        size = os.fstat(descriptor).st_size
+        if os.pread(descriptor, 2, max(0, size - 2)) == b"\n}":
+            return True
+        return is_record(os.pread(descriptor, size, 0))
+    finally:
+        os.close(descriptor)
 
 
 def _flush_tree(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.canonical import canonical_json
+from w2s_ray.store.canonical import canonical_json, digest
 from w2s_ray.store.columns import (
     MODEL_ROLES,
     PREDICTIONS,
@@ -31,27 +31,30 @@ def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any
 
     Each model's artifact holds ``test.parquet`` with columns row_id, label and probs. Models come
     in the order weak, student, ceiling, then by key; rows in the order of the artifact. A table
-    that holds exactly these models already is left alone.
+    that was made of exactly these artifacts already is left alone.
 
     Returns:
         The path or URI of the file.
 
     Raises:
         FileNotFoundError: an artifact has no ``test.parquet``.
+        StoreError: an artifact's ``test.parquet`` is damaged.
     """
-    finished = store.finished()
     wanted = {(role, cell["keys"][role]) for cell in cells for role in MODEL_ROLES}
+    records = store.records(key for _, key in wanted)
     models = sorted(
-        ([role, key] for role, key in wanted if key in finished),
+        ([role, key] for role, key in wanted if key in records),
         key=lambda model: (MODEL_ROLES.index(model[0]), model[1]),
     )
+    made_of = [digest(records[key]) for _, key in models]
     name = f"predictions/{study}.parquet"
-    if models_written(store, study) == models:
+    if _written(store, study) == (models, made_of):
         return store.location(name)
     table_schema = schema(
         PREDICTIONS,
         schema_version=str(PREDICTIONS_SCHEMA_VERSION),
         models=canonical_json(models),
+        made_of=canonical_json(made_of),
     )
     with (
         store.writing(name) as path,
@@ -67,17 +70,22 @@ def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any
 def models_written(store: Store, study: str) -> list[list[str]] | None:
     """[role, key] of each model in the table, which is the order of its row groups; None if none.
 
-    A table of another schema version counts as none.
+    A table of another schema version, or a damaged one, counts as none.
     """
+    written = _written(store, study)
+    return None if written is None else written[0]
+
+
+def _written(store: Store, study: str) -> tuple[list[list[str]], list[str]] | None:
+    """The models in the table, and the digests of the records of the artifacts it was made of."""
     try:
         with store.open_file(f"predictions/{study}.parquet") as file:
-            metadata = parquet.read_schema(file).metadata
-    except FileNotFoundError:
+            metadata = parquet.read_schema(file).metadata or {}
+        if metadata.get(b"schema_version") != str(PREDICTIONS_SCHEMA_VERSION).encode():
+            return None
+        return json.loads(metadata[b"models"]), json.loads(metadata[b"made_of"])
+    except (OSError, ValueError, KeyError):  # not there, cut off, or of an older version
         return None
-    if metadata.get(b"schema_version") != str(PREDICTIONS_SCHEMA_VERSION).encode():
-        return None
-    models: list[list[str]] = json.loads(metadata[b"models"])
-    return models
 
 
 def _predictions(role: str, key: str, test: pa.Table, table_schema: pa.Schema) -> pa.Table:

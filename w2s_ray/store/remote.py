@@ -21,7 +21,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from w2s_ray.store import claims
-from w2s_ray.store.local import RECORD, LocalPlace
+from w2s_ray.store.local import RECORD, LocalPlace, damage, is_record
 
 PARALLEL_REQUESTS = 16
 _WITHOUT_FOLDERS = {"s3", "gcs", "abfs"}
@@ -48,7 +48,7 @@ class RemotePlace:
             name
             for kind in self._subfolders("")
             for name in self._subfolders(kind)
-            if name.endswith(f"-{key}") and self._exists(f"{name}/{RECORD}")
+            if name.endswith(f"-{key}") and self._complete(name)
         ]
         return min(found, default=None)
 
@@ -58,7 +58,7 @@ class RemotePlace:
 
     def publish(self, workspace: Path, location: str, record: bytes) -> None:
         """Upload the workspace as the artifact at ``location``, unless one is there already."""
-        if self._exists(f"{location}/{RECORD}"):
+        if self._complete(location):
             return
         sources = [path for path in workspace.rglob("*") if path.is_file()]
         target = f"{location}/{_files_folder(record)}"
@@ -77,15 +77,15 @@ class RemotePlace:
             OSError: a file of it is missing or has not the size that the record says.
         """
         record = self.read_all([f"{location}/{RECORD}"])[0]
-        copy = self._cache.folder(location)
+        sizes: dict[str, int] = json.loads(record)["files"]
+        copy = self._cache.root / location
         with suppress(FileNotFoundError):
-            if (copy / RECORD).read_bytes() == record:
+            if (copy / RECORD).read_bytes() == record and damage(copy, sizes) is None:
                 return copy
             self._cache.discard(location)
         kind, _, name = location.partition("/")
         workspace = self._cache.workspace(kind, name)
         try:
-            sizes: dict[str, int] = json.loads(record)["files"]
             sources = [self.member(location, record, file) for file in sizes]
             with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
                 list(pool.map(self._download, sources, [workspace / file for file in sizes]))
@@ -166,9 +166,11 @@ class RemotePlace:
         if self.filesystem.type_name not in _WITHOUT_FOLDERS:
             self.filesystem.create_dir(os.path.dirname(f"{self.root}/{path}"), recursive=True)
 
-    def _exists(self, path: str) -> bool:
-        info = self.filesystem.get_file_info(f"{self.root}/{path}")
-        return info.type == fs.FileType.File and bool(info.size)
+    def _complete(self, location: str) -> bool:
+        try:
+            return is_record(self._read(f"{location}/{RECORD}"))
+        except FileNotFoundError:
+            return False
 
     def _files(self, folder: str, *, recursive: bool) -> Iterator[tuple[str, int]]:
         """Path below the root, and size, of the files in a folder."""

@@ -6,11 +6,14 @@ for row and byte for byte (with one version of pyarrow).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from w2s_ray.errors import InputError
+from w2s_ray.store.addresses import shown
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import canonical_json
 from w2s_ray.store.columns import AXES, MODEL_ROLES, RESULTS, RESULTS_SCHEMA_VERSION, schema
@@ -22,9 +25,38 @@ _NOT_NEEDED = ("student", "student_evaluate", "ceiling", "ceiling_evaluate")
 Cell = Mapping[str, Any]
 
 
+def check_study(store: Store, study: str, cells: Iterable[Cell]) -> None:
+    """Refuse to put a study in the place of another one that has the same name.
+
+    A grid may grow, shrink or move: it is another study when it shares no cell with the saved one.
+
+    Raises:
+        InputError: no cell is shared, and both studies have some; or the store cannot be read.
+    """
+    name = f"studies/{study}.json"
+    saved: set[str] = set()
+    try:
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged
+            saved = {cell["keys"]["student"] for cell in load_cells(store, study)}
+    except OSError as error:
+        raise InputError(f"{store.location(name)} cannot be read: {error}") from None
+    new = {cell["keys"]["student"] for cell in cells}
+    if saved and new and saved.isdisjoint(new):
+        raise InputError(
+            f"study {study!r}: the store {shown(store.uri)} holds another study of this name, which"
+            " shares no cell with this one and whose tables this one would replace; give this study"
+            f" another name or another store, or delete {store.location(name)} to replace them"
+        )
+
+
 def save_cells(store: Store, study: str, cells: Iterable[Cell]) -> None:
-    """Keep the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}."""
+    """Keep the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}.
+
+    Raises:
+        InputError: they would replace another study's, see ``check_study``.
+    """
     listed = list(cells)
+    check_study(store, study, listed)
     store.write_json(
         f"studies/{study}.json", {"schema": CELLS_SCHEMA, "study": study, "cells": listed}
     )

@@ -84,6 +84,8 @@ class DeepSpeedEngine:
         low = [p for p in parameters if p.dtype != torch.float32]
         self._stage = max(zero_stage, 1) if low else zero_stage
         self._remainders = _store_low(scorer, full, low[0].dtype) if low and zero_stage == 3 else {}
+        # First the dtype of the buffers: ZeRO 2 sends gradients in it; ZeRO 1 sums them in fp32
+        # apart from the gradients themselves only if it is bf16.
         groups = [full, low] if zero_stage == 2 else [low, full]
         self._linear = nn.functional.linear  # ZeRO 3 replaces it in the whole process
         self._engine, *_ = deepspeed.initialize(
@@ -97,7 +99,7 @@ class DeepSpeedEngine:
             ),
             config=_config(scorer, self._stage, adam),
         )
-        for parameter, remainder in self._remainders.items():
+        for parameter, remainder in self._remainders.items():  # masters copied what was stored
             master = safe_get_local_fp32_param(parameter)
             size = master.numel()
             rest = nn.functional.pad(

@@ -62,7 +62,7 @@ def train(
             hence does not depend on how a batch is cut.
 
     Raises:
-        FloatingPointError: at the first loss that is not finite, naming the step.
+        FloatingPointError: at the first loss or gradient that is not finite, naming the step.
     """
     curve = Curve()
     started = time.monotonic()
@@ -81,11 +81,13 @@ def train(
             if buffer:
                 predictions.append(log_odds(logits).cpu())
                 weights.append(batch.weights)
-        rate = learning_rate_at(step, total_steps, learning_rate, schedule)
-        norm = engine.step(rate)
         total, tokens = engine.gather(sums[None]).sum(dim=0).tolist()
         if not math.isfinite(total):
-            raise FloatingPointError(f"loss is {total} at step {step} (gradient norm {norm})")
+            raise FloatingPointError(f"loss is {total} at step {step}")
+        rate = learning_rate_at(step, total_steps, learning_rate, schedule)
+        norm = engine.step(rate)
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient's norm is {norm} at step {step}")
         if buffer:
             real = engine.gather(torch.cat(weights)) > 0
             buffer.update(engine.gather(torch.cat(predictions))[real])

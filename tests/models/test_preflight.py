@@ -1,0 +1,158 @@
+"""What loading or training would refuse is refused from heads of files, and good models pass."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.models.tiny import ARCHITECTURES, tiny, tiny_spec
+from w2s_ray.errors import InputError
+from w2s_ray.models.backbone import load_backbone
+from w2s_ray.models.preflight import TARGETS, check_models
+from w2s_ray.spec.schema import Lora, ModelSpec
+
+OF = ("models", "large")
+
+
+def save(folder: Path, architecture: str = "qwen2") -> Path:
+    """A tiny model's folder."""
+    backbone = tiny(architecture)
+    backbone.module.save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def refused(model: ModelSpec | Path, lora: Lora | None = None) -> InputError:
+    model = ModelSpec(source=str(model)) if isinstance(model, Path) else model
+    good = tiny_spec("gpt2")
+    with pytest.raises(InputError) as caught:
+        check_models({"small": good, "large": model} if lora is None else {"large": model}, lora)
+    assert "\n" not in str(caught.value)
+    assert caught.value.place == (TARGETS if lora else OF)
+    return caught.value
+
+
+def change(folder: Path, changes: Mapping[str, Any]) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("place", ["random", "folder"])
+def test_a_model_that_loads_passes_and_costs_little(
+    architecture: str, place: str, tmp_path: Path
+) -> None:
+    model = tiny_spec(architecture)
+    if place == "folder":
+        model = ModelSpec(source=str(save(tmp_path / "m", architecture)), num_layers=2)
+    before = torch.random.get_rng_state()
+    started = time.process_time()
+    check_models({"one": model}, None)
+    assert time.process_time() - started < 1
+    assert torch.equal(before, torch.random.get_rng_state())
+    check_models({"one": model}, Lora())
+    every = "linear|.*(c_attn|query_key_value|q_proj)"
+    check_models({"one": model}, Lora(target_modules=every))
+
+
+def test_weights_in_several_files_with_the_prefix_of_a_language_model(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    weights = {f"model.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    names = sorted(weights)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: weights[name] for name in part}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    where = {name: file for file, part in parts.items() for name in part}
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = ModelSpec(source=str(folder))
+    load_backbone(model, "fp32")
+    check_models({"large": model}, None)
+
+
+def test_a_missing_weight_is_named_unless_its_block_is_left_out(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    del weights["layers.2.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors")
+    assert "1 weights are missing, the first is layers.2.mlp.up_proj" in str(refused(folder))
+    check_models({"large": ModelSpec(source=str(folder), num_layers=2)}, None)
+
+
+def test_a_weight_of_another_shape_is_named(tmp_path: Path) -> None:
+    folder = change(save(tmp_path / "m"), {"intermediate_size": 100})
+    assert "gate_proj.weight is (128, 32), expected (100, 32)" in str(refused(folder))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_folder_without_a_tokenizer(architecture: str, tmp_path: Path) -> None:
+    folder = save(tmp_path / "m", architecture)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    assert "tokenizer" in str(refused(folder))
+
+
+@pytest.mark.parametrize("content", ["{}", "not JSON", '{"model": {"type": "BPE"}}'])
+def test_a_tokenizer_that_cannot_be_read(content: str, tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    (folder / "tokenizer.json").write_text(content)
+    assert "tokenizer" in str(refused(folder))
+
+
+def test_a_tokenizer_larger_than_the_embedding(tmp_path: Path) -> None:
+    folder = change(save(tmp_path / "m"), {"vocab_size": 256})
+    assert "ids up to 256, expected less than 256" in str(refused(folder))
+
+
+def test_a_damaged_file_of_weights(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"nothing of the kind")
+    assert "model.safetensors: cannot be read" in str(refused(folder))
+    (folder / "model.safetensors").unlink()
+    assert "expected model.safetensors" in str(refused(folder))
+
+
+@pytest.mark.parametrize(
+    "config", [{"hidden_act": "gelou"}, {"rope_parameters": {"rope_type": "strange"}}]
+)
+@pytest.mark.parametrize("place", ["random", "folder"])
+def test_an_unknown_activation_or_rotary_embedding(
+    config: dict[str, Any], place: str, tmp_path: Path
+) -> None:
+    if place == "random":
+        told = str(refused(tiny_spec("qwen2", config=config)))
+    else:
+        told = str(refused(change(save(tmp_path / "m"), config)))
+    assert "config is refused" in told and ("gelou" in told or "strange" in told)
+
+
+@pytest.mark.parametrize("pattern", ["nothing", "(", r"layers\.0", ".*layernorm"])
+def test_adapters_for_modules_that_cannot_have_them(pattern: str) -> None:
+    told = str(refused(tiny_spec("qwen2"), Lora(target_modules=pattern)))
+    assert told.startswith("training.lora.target_modules: ") and "'large'" in told
+
+
+def test_a_hub_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "hf:nobody/none" in str(refused(ModelSpec(source="hf:nobody/none")))
+    # One whose configuration and tokenizer were fetched, but not its weights.
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--some--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    save(repository / "snapshots" / "c0ffee")
+    model = ModelSpec(source="hf:some/model")
+    check_models({"large": model}, None)
+    (repository / "snapshots" / "c0ffee" / "model.safetensors").unlink()
+    assert "weights are not in the local cache" in str(refused(model))
+    shutil.rmtree(repository)
+    assert "not in the local cache" in str(refused(model))

@@ -1,0 +1,196 @@
+"""Models opened before any work is spent, so that a bad one costs a second and not a night.
+
+What would stop a step in its first minute is found from heads of files and from the model built on
+torch's meta device, where tensors have shapes but no numbers: an unknown activation or rotary
+embedding, weights that are missing or of another shape, a tokenizer with more ids than the
+embedding has rows, adapters for modules that are not there. A GGUF file is known by its header
+alone, since unpacking it takes longer; weights of the Hub that are not here yet, by nothing.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from huggingface_hub import is_offline_mode, try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from w2s_ray.errors import InputError, at
+from w2s_ray.models.backbone import _first_blocks, _quiet, _settle
+from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.tokenizer import first_line, load_tokenizer
+from w2s_ray.models.trainable import set_trainable
+from w2s_ray.plan.architecture import config_fields, shape, untrained_config
+from w2s_ray.plan.weights import hub_id, local_path
+from w2s_ray.spec.schema import Lora, ModelSpec
+
+TARGETS = ("training", "lora", "target_modules")
+
+
+def check_models(models: Mapping[str, ModelSpec], lora: Lora | None) -> None:
+    """Opens configuration, tokenizer and heads of the weights of every model.
+
+    Args:
+        models: by name; those that steps still to be run will load.
+        lora: the adapters that the models will get; None: none of them is trained with adapters.
+
+    Raises:
+        InputError: a model cannot be used; ``place`` is the model's, or that of the adapters'
+            modules.
+    """
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        for name, model in models.items():
+            with at("models", name):
+                module = _on_meta(model)
+                _check_tokenizer(model, int(module.config.vocab_size))
+                _check_weights(model, module)
+            if lora is not None and lora.target_modules != "all-linear":
+                _check_targets(name, module, lora)
+
+
+def _on_meta(model: ModelSpec) -> PreTrainedModel:
+    """The backbone without numbers; its parameters are those that loading will ask for."""
+    told = f"model {model.source or model.architecture}"
+    try:
+        config = _config(model)
+        shape(model)
+        _settle(config)
+        if model.num_layers is not None:
+            _first_blocks(config, model.num_layers)
+        with torch.device("meta"):
+            module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+    except InputError:
+        raise
+    except OSError as error:
+        where = "not in the local cache, or the Hub did not answer" if _hub(model) else "unreadable"
+        raise InputError(f"{told}: {where}: {first_line(error)}") from error
+    except Exception as error:  # transformers raises what it happens upon
+        name = type(error).__name__
+        raise InputError(f"{told}: its config is refused: {name}: {first_line(error)}") from error
+    return module
+
+
+def _config(model: ModelSpec) -> PreTrainedConfig:
+    if model.source is None:
+        assert model.architecture is not None
+        return AutoConfig.for_model(model.architecture, **untrained_config(model))
+    place = _hub(model) or local_path(model.source)
+    if isinstance(place, Path) and place.is_file():
+        fields = dict(config_fields(model) or {})
+        return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        place, revision=model.revision or "main", trust_remote_code=False
+    )
+    return config
+
+
+def _hub(model: ModelSpec) -> str | None:
+    return hub_id(model.source) if model.source is not None else None
+
+
+def _check_tokenizer(model: ModelSpec, rows: int) -> None:
+    """It has words, and each of them a row of the embedding; so has the token that pads.
+
+    Other special tokens may lack one, since they are not in texts: transformers adds those that it
+    thinks an architecture should have.
+    """
+    source = model.source or model.tokenizer
+    if source != "bytes" and hub_id(source) is None and local_path(source).is_file():
+        return  # in a GGUF file: read when it is unpacked
+    try:
+        tokenizer = load_tokenizer(model)
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises plain exceptions
+        raise InputError(f"tokenizer {source}: cannot be read: {first_line(error)}") from error
+    words = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+    if not words:  # what transformers makes of a folder without one
+        raise InputError(f"tokenizer {source}: has no words, expected a tokenizer.json")
+    largest = max(*words, tokenizer.pad_token_id)
+    if largest >= rows:
+        raise InputError(
+            f"tokenizer {source}: ids up to {largest}, expected less than {rows}, the rows of the "
+            "model's embedding"
+        )
+
+
+def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
+    """Every parameter stands in the heads of the safetensors files, with its shape."""
+    folder = _folder(model)
+    if folder is None or list(folder.glob("pytorch_model*.bin")):
+        return
+    files = _weight_files(folder)
+    if not files or not all(file.is_file() for file in files):
+        if _hub(model) is None:
+            raise InputError(f"model {model.source}: expected model.safetensors, there is none")
+        if is_offline_mode():
+            raise InputError(
+                f"model {model.source}: its weights are not in the local cache, and HF_HUB_OFFLINE "
+                "is set"
+            )
+        return  # fetched when they are needed
+    prefix = f"{module.base_model_prefix}."
+    found = {name.removeprefix(prefix): size for file in files for name, size in _head(file)}
+    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise InputError(
+            f"model {model.source}: {len(missing)} weights are missing, the first is {missing[0]}"
+        )
+    for name, size in wanted.items():
+        if found[name] != size:
+            raise InputError(
+                f"model {model.source}: weight {name} is {found[name]}, expected {size} by its "
+                "config.json"
+            )
+
+
+def _folder(model: ModelSpec) -> Path | None:
+    """Where weights can be looked at; None for random ones and those of a GGUF file."""
+    if model.source is None:
+        return None
+    name = _hub(model)
+    if name is not None:
+        config = try_to_load_from_cache(name, "config.json", revision=model.revision)
+        return Path(config).parent if isinstance(config, str) else None
+    path = local_path(model.source)
+    return path if path.is_dir() else None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would read; [] if it would find none."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists() or not index.is_file():
+        return [whole] if whole.exists() else []
+    return [
+        folder / name for name in sorted({*json.loads(index.read_text())["weight_map"].values()})
+    ]
+
+
+def _head(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                yield name, tuple(opened.get_slice(name).get_shape())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"model {file}: cannot be read: {first_line(error)}") from error
+
+
+def _check_targets(name: str, module: PreTrainedModel, lora: Lora) -> None:
+    """Adapters for one matched module of each kind stand for all, which take seconds."""
+    pattern = lora.target_modules
+    with suppress(re.error):
+        named = module.named_modules()
+        kinds = {type(part): name for name, part in named if re.fullmatch(pattern, name)}
+        pattern = "|".join(map(re.escape, kinds.values())) or pattern
+    lora = lora.model_copy(update={"target_modules": pattern})
+    scorer = Scorer(module, int(module.config.hidden_size), num_classes=2, per_row=2)
+    try:
+        set_trainable(scorer, "lora", lora, seed=0)
+    except InputError as error:
+        told = textwrap.shorten(str(error), 300)
+        raise InputError(f"{told} (model {name!r})", TARGETS) from error

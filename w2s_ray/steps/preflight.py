@@ -1,0 +1,50 @@
+"""What can be refused before anything is spent: models that cannot be opened, rows that cannot be
+read, settings that do not suit the data. The data are prepared here, in the driver."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from w2s_ray.models.preflight import check_models
+from w2s_ray.plan.classes import check_classes
+from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.spec.schema import ModelSpec, Spec
+from w2s_ray.steps.runner import execute
+from w2s_ray.store.artifacts import Store
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+def prepare_data(
+    spec: Spec, plan: Plan, todo: Mapping[str, Step], store: Store, tell: Tell
+) -> dict[str, Step]:
+    """Checks the models that ``todo`` needs, prepares its data, and returns the other steps.
+
+    Args:
+        tell: takes the name of a data set and the report of its rows.
+
+    Raises:
+        InputError: a model, a row or a setting that a step would fail on.
+    """
+    _open_models(spec, todo)
+    for step in (step for step in todo.values() if step.kind == "prepare"):
+        metrics = execute(step, store)
+        tell(step.slug, metrics["report"])
+        check_classes(
+            [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
+            metrics["num_classes"],
+        )
+    return {key: step for key, step in todo.items() if step.kind != "prepare"}
+
+
+def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
+    """Opens every model once, and once more with adapters where it is trained with them."""
+    names = {str(model.model_dump(mode="json")): name for name, model in spec.models.items()}
+    plain: dict[str, ModelSpec] = {}
+    adapted: dict[str, ModelSpec] = {}
+    for step in todo.values():
+        if "model" in step.execution:
+            name = names[str(step.execution["model"])]
+            with_lora = "lora" in step.config.get("training", {})
+            (adapted if with_lora else plain)[name] = spec.models[name]
+    check_models({n: model for n, model in plain.items() if n not in adapted}, None)
+    check_models(adapted, spec.training.lora)

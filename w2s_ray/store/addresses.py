@@ -1,0 +1,42 @@
+"""Addresses of a store: a path, or a URI whose query holds options (region, endpoint).
+
+A URI may hold secrets, in its user info or its query, so what people see is ``shown``. What lies
+below a URI is named by the path before the query, never by text added at its end.
+"""
+
+import re
+from contextlib import suppress
+
+from pyarrow import fs
+
+SCRATCH = ".ray"  # what Ray keeps below a store's root while a study runs
+# The text before an @ in the authority. A secret may hold slashes; a port is not taken for one.
+_USER = re.compile(r"(?<=://)[^/@:]*(:(?!\d+(/|$)).*)?@")
+
+
+def child(address: str, path: str) -> str:
+    """The address of ``path`` below ``address``; a URI keeps its query and its secrets."""
+    # In a plain path a question mark is a character like any other.
+    base, mark, query = address.partition("?") if "://" in address else (address, "", "")
+    return f"{base.rstrip('/')}/{path}{mark}{query}"
+
+
+def shown(address: str) -> str:
+    """The address for people: a URI without user info and query."""
+    if "://" not in address:
+        return address
+    return _USER.sub("", address.partition("?")[0])
+
+
+def remove_scratch(address: str) -> None:
+    """Remove what Ray left in ``…/.ray/<name>`` or ``…/.ray/workers/<name>``, if it is there.
+
+    Raises:
+        ValueError: any other folder; nothing has been removed.
+    """
+    with suppress(OSError):
+        filesystem, path = fs.FileSystem.from_uri(address)
+        parts = path.rstrip("/").split("/")
+        if SCRATCH not in parts[-3:-1] or parts[-1] in ("", ".", ".."):
+            raise ValueError(f"{shown(address)} is no folder of Ray's below {SCRATCH}")
+        filesystem.delete_dir(path)
