@@ -264,7 +264,8 @@ def test_a_study_does_not_take_the_place_of_another_of_its_name(store: Store, st
 
 def test_a_grid_may_grow_shrink_move_and_be_empty(store: Store, study: Any) -> None:
     cells = study(store, seeds=[0, 1, 2]).cells
-    for grid in (cells[:2], cells, cells[1:], cells[1:3], [], cells[4:]):
+    grids: list[list[Any]] = [cells[:2], cells, cells[1:], cells[1:3], [], cells[4:]]
+    for grid in grids:
         check_study(store, "hh", grid)
         save_cells(store, "hh", grid)
         assert load_cells(store, "hh") == grid
