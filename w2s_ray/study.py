@@ -23,6 +23,7 @@ from w2s_ray.plan.graph import Plan, Step
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 WIDTH = 120  # of tables that go to a file or a pipe
 
@@ -67,9 +68,7 @@ def _run(options: argparse.Namespace) -> int:
     spec = load(options.spec)
     with located(options.spec):
         plan = build(spec)
-    store = Store.open(
-        options.store or spec.store or str(options.spec.resolve().parent / "../store")
-    )
+    store = Store.open(str(spec.store) if options.store is None else options.store)
     finished = store.finished()
     if options.plan or options.status:
         claimed = {name.partition(".")[0] for name in store.listing("claims")}
@@ -83,6 +82,14 @@ def _run(options: argparse.Namespace) -> int:
         f"{already_done:,} already done",
         highlight=False,
     )
+    store.probe()
+    if gone := replaced_cells(store, plan.study, (cell.as_json() for cell in plan.cells)):
+        console.print(
+            f"note: the tables of study {plan.study} hold {gone:,} cells, none of which is in this "
+            "spec; they will be replaced (the artifacts stay, and come back with their cells)",
+            highlight=False,
+            soft_wrap=True,
+        )
     if todo:
         todo = _prepared(options, spec, plan, todo, store, console)
         with ProgressDisplay(todo, already_done, console) as display:
@@ -143,7 +150,6 @@ def _execute(
 def _conclude(plan: Plan, store: Store, console: Console, *, as_json: bool) -> int:
     from w2s_ray.report.table import tables
     from w2s_ray.store.predictions import write_predictions
-    from w2s_ray.store.results import save_cells, write_results
 
     cells = [cell.as_json() for cell in plan.cells]
     save_cells(store, plan.study, cells)

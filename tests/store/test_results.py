@@ -6,13 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import AXES, RESULTS, RESULTS_SCHEMA_VERSION, STATUSES
 from w2s_ray.store.results import (
-    check_study,
     load_cells,
     read_results,
+    replaced_cells,
     results_table,
     save_cells,
     saved_studies,
@@ -247,25 +246,14 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(local: Store, study: 
     assert [path.name for path in Path(local.uri, "results").iterdir()] == ["hh.parquet"]
 
 
-def test_a_study_does_not_take_the_place_of_another_of_its_name(store: Store, study: Any) -> None:
-    first, other = study(store, seeds=[0, 1]).cells, study(store, seeds=[2, 3]).cells
-    check_study(store, "hh", first)  # there is none yet
-    save_cells(store, "hh", first)
-    for call in (check_study, save_cells):
-        with pytest.raises(InputError) as refused:
-            call(store, "hh", other)
-        assert "'hh'" in str(refused.value)
-        assert store.location("studies/hh.json") in str(refused.value)
-    assert load_cells(store, "hh") == first
-    check_study(store, "another-name", other)
-    store.write_json("studies/hh.json", {"damaged": True})
-    check_study(store, "hh", other)
-
-
-def test_a_grid_may_grow_shrink_move_and_be_empty(store: Store, study: Any) -> None:
+def test_cells_that_all_leave_the_tables_are_counted(store: Store, study: Any) -> None:
     cells = study(store, seeds=[0, 1, 2]).cells
-    grids: list[list[Any]] = [cells[:2], cells, cells[1:], cells[1:3], [], cells[4:]]
-    for grid in grids:
-        check_study(store, "hh", grid)
+    assert replaced_cells(store, "hh", cells) == 0  # there is none yet
+    for grid in (cells[:2], cells, cells[1:], cells[1:3], cells[2:]):  # grows, shrinks, moves
+        assert replaced_cells(store, "hh", grid) == 0
         save_cells(store, "hh", grid)
         assert load_cells(store, "hh") == grid
+    assert replaced_cells(store, "hh", cells[:2]) == len(cells) - 2
+    assert replaced_cells(store, "another-name", cells[:2]) == 0
+    store.write_json("studies/hh.json", {"damaged": True})
+    assert replaced_cells(store, "hh", cells[:2]) == 0

@@ -6,14 +6,11 @@ for row and byte for byte (with one version of pyarrow).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from w2s_ray.errors import InputError
-from w2s_ray.store.addresses import shown
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import canonical_json
 from w2s_ray.store.columns import AXES, MODEL_ROLES, RESULTS, RESULTS_SCHEMA_VERSION, schema
@@ -25,40 +22,25 @@ _NOT_NEEDED = ("student", "student_evaluate", "ceiling", "ceiling_evaluate")
 Cell = Mapping[str, Any]
 
 
-def check_study(store: Store, study: str, cells: Iterable[Cell]) -> None:
-    """Refuse to put a study in the place of another one that has the same name.
+def replaced_cells(store: Store, study: str, cells: Iterable[Cell]) -> int:
+    """How many saved cells of this study's name would leave its tables, if all of them would.
 
-    A grid may grow, shrink or move: it is another study when it shares no cell with the saved one.
-
-    Raises:
-        InputError: no cell is shared, and both studies have some; or the store cannot be read.
+    A grid may grow, shrink or move; but where no cell stays, either all settings have changed or
+    another spec has the same name, and somebody may miss the tables that are replaced. The
+    artifacts stay in any case.
     """
-    name = f"studies/{study}.json"
-    saved: set[str] = set()
     try:
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # none, or damaged
-            saved = {cell["keys"]["student"] for cell in load_cells(store, study)}
-    except OSError as error:
-        raise InputError(f"{store.location(name)} cannot be read: {error}") from None
+        saved = {cell["keys"]["student"] for cell in load_cells(store, study)}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+        return 0
     new = {cell["keys"]["student"] for cell in cells}
-    if saved and new and saved.isdisjoint(new):
-        raise InputError(
-            f"study {study!r}: the store {shown(store.uri)} holds another study of this name, which"
-            " shares no cell with this one and whose tables this one would replace; give this study"
-            f" another name or another store, or delete {store.location(name)} to replace them"
-        )
+    return len(saved) if saved.isdisjoint(new) else 0
 
 
 def save_cells(store: Store, study: str, cells: Iterable[Cell]) -> None:
-    """Keep the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}.
-
-    Raises:
-        InputError: they would replace another study's, see ``check_study``.
-    """
-    listed = list(cells)
-    check_study(store, study, listed)
+    """Keep the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}."""
     store.write_json(
-        f"studies/{study}.json", {"schema": CELLS_SCHEMA, "study": study, "cells": listed}
+        f"studies/{study}.json", {"schema": CELLS_SCHEMA, "study": study, "cells": list(cells)}
     )
 
 
