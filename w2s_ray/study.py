@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,113 +70,112 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    finished = store.finished()
+    study = _Study(spec, plan, store, console)
     if options.plan or options.status:
-        claimed = {name.partition(".")[0] for name in store.listing("claims")}
-        description = describe(spec, plan, finished, store.failures(), claimed)
-        print(json.dumps(description)) if options.json else show(description, console)
+        study.describe(as_json=options.json)
         return 0
-    todo = plan.todo(finished)
-    already_done = sum(step.key in finished for step in plan)
-    console.print(
-        f"study {plan.study}: {len(plan.cells):,} cells, {len(todo):,} steps to do, "
-        f"{already_done:,} already done",
-        highlight=False,
-    )
-    store.probe()
-    if gone := replaced_cells(store, plan.study, (cell.as_json() for cell in plan.cells)):
-        console.print(
-            f"note: the tables of study {plan.study} hold {gone:,} cells, none of which is in this "
-            "spec; they will be replaced (the artifacts stay, and come back with their cells)",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if todo:
-        todo = _prepared(options, spec, plan, todo, store, console)
-        with ProgressDisplay(todo, already_done, console) as display:
-            _execute(todo, store, plan, spec, display, console, local=options.local)
-    return _conclude(plan, store, console, as_json=options.json)
-
-
-def _prepared(
-    options: argparse.Namespace,
-    spec: Spec,
-    plan: Plan,
-    todo: dict[str, Step],
-    store: Store,
-    console: Console,
-) -> dict[str, Step]:
-    """Refuses what can be refused, prepares the data, and leaves the rest to be run."""
-    from w2s_ray.steps.preflight import prepare_data
-
-    def tell(name: str, report: Mapping[str, Any]) -> None:
-        for line in lines(name, report):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
     with located(options.spec):
-        return prepare_data(spec, plan, todo, store, tell)
+        todo = study.prepared()
+    if todo:
+        study.run(todo, local=options.local)
+    return study.conclude(as_json=options.json)
 
 
-def _execute(
-    todo: dict[str, Step],
-    store: Store,
-    plan: Plan,
-    spec: Spec,
-    display: ProgressDisplay,
-    console: Console,
-    *,
-    local: bool,
-) -> None:
-    if local:
-        from w2s_ray.steps.local import run
+@dataclass(frozen=True)
+class _Study:
+    spec: Spec
+    plan: Plan
+    store: Store
+    console: Console
 
-        if spec.execution.workers > 1:
-            console.print(f"--local: one process instead of {spec.execution.workers} workers")
-        run(todo, store, display)
-        return
-    from w2s_ray.cluster.session import connect
-    from w2s_ray.cluster.tune_run import run as run_on_ray
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    with connect() as session:
-        console.print(f"Ray dashboard: {session.dashboard_url}", highlight=False)
-        run_on_ray(
-            todo,
-            store.uri,
-            study=plan.study,
-            max_concurrent_steps=spec.execution.max_concurrent_steps,
-            on_event=display,
+    def describe(self, *, as_json: bool) -> None:
+        """What ``--plan`` and ``--status`` show."""
+        finished, failures = self.store.finished(), self.store.failures()
+        claimed = {name.partition(".")[0] for name in self.store.listing("claims")}
+        description = describe(self.spec, self.plan, finished, failures, claimed)
+        print(json.dumps(description)) if as_json else show(description, self.console)
+
+    def prepared(self) -> dict[str, Step]:
+        """Refuses what can be refused, prepares the data, and leaves the rest to be run."""
+        self.store.probe()
+        finished = self.store.finished()
+        todo = self.plan.todo(finished)
+        done = sum(step.key in finished for step in self.plan)
+        self.say(
+            f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
+            f"{done:,} already done"
         )
-
-
-def _conclude(plan: Plan, store: Store, console: Console, *, as_json: bool) -> int:
-    from w2s_ray.report.table import tables
-    from w2s_ray.store.predictions import write_predictions
-
-    cells = [cell.as_json() for cell in plan.cells]
-    save_cells(store, plan.study, cells)
-    results, results_path = write_results(store, plan.study, cells)
-    predictions_path = write_predictions(store, plan.study, cells)
-    states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
-    missing = sum(status != "done" or error is not None for status, error in states)
-    summary: dict[str, Any] = {
-        "study": plan.study,
-        "cells": len(cells),
-        "cells_with_failures": missing,
-        "results": results_path,
-        "predictions": predictions_path,
-    }
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        for table in tables(results):
-            console.print(table)
-        for name in ("results", "predictions"):
-            console.print(
-                f"{name:12} {summary[name]}", highlight=False, markup=False, soft_wrap=True
+        cells = (cell.as_json() for cell in self.plan.cells)
+        if gone := replaced_cells(self.store, self.plan.study, cells):
+            self.say(
+                f"note: the tables of this study hold {gone:,} cells, none of which is in the "
+                "spec; they will be replaced (the artifacts stay, and come back with their cells)"
             )
-    if missing:
-        console.print(f"{missing} of {len(cells)} cells miss a score; see status and error there")
-    return 1 if missing else 0
+        if not todo:
+            return {}
+        from w2s_ray.steps.preflight import prepare_data
+
+        def tell(name: str, report: Mapping[str, Any]) -> None:
+            for line in lines(name, report):
+                self.say(line)
+
+        return prepare_data(self.spec, self.plan, todo, self.store, tell)
+
+    def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
+        """Runs the steps here, or on the connected Ray, or on one that is started for it."""
+        done = len(self.plan.steps) - len(todo)
+        execution = self.spec.execution
+        with ProgressDisplay(todo, done, self.console) as display:
+            if local:
+                from w2s_ray.steps.local import run
+
+                if execution.workers > 1:
+                    self.say(f"--local: one process in place of {execution.workers} workers")
+                run(todo, self.store, display)
+                return
+            from w2s_ray.cluster.session import connect
+            from w2s_ray.cluster.tune_run import run as run_on_ray
+
+            with connect() as session:
+                self.say(f"Ray dashboard: {session.dashboard_url}")
+                run_on_ray(
+                    todo,
+                    self.store.uri,
+                    study=self.plan.study,
+                    max_concurrent_steps=execution.max_concurrent_steps,
+                    on_event=display,
+                )
+
+    def conclude(self, *, as_json: bool) -> int:
+        """Writes results and predictions, shows them, and gives the exit code."""
+        from w2s_ray.report.table import tables
+        from w2s_ray.store.predictions import write_predictions
+
+        cells = [cell.as_json() for cell in self.plan.cells]
+        save_cells(self.store, self.plan.study, cells)
+        results, results_path = write_results(self.store, self.plan.study, cells)
+        predictions_path = write_predictions(self.store, self.plan.study, cells)
+        states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
+        missing = sum(status != "done" or error is not None for status, error in states)
+        if as_json:
+            summary = {
+                "study": self.plan.study,
+                "cells": len(cells),
+                "cells_with_failures": missing,
+                "results": results_path,
+                "predictions": predictions_path,
+            }
+            print(json.dumps(summary))
+        else:
+            for table in tables(results):
+                self.console.print(table)
+            self.say(f"results      {results_path}\npredictions  {predictions_path}")
+        if missing:
+            self.say(f"{missing} of {len(cells)} cells miss a score; see status and error there")
+        return 1 if missing else 0
 
 
 if __name__ == "__main__":
