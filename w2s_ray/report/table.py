@@ -46,13 +46,13 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
         f"{setting['trainable']}, learning rate {setting['learning_rate']:g}, "
-        f"batch {setting['batch_size']}, epochs {setting['epochs']}; "
+        f"batch {setting['batch_size']}, epochs {setting['epochs']}\n"
         "student accuracy, %",
         caption=_caption(rows),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        min_width=60,
+        min_width=88,
     )
     table.add_column("loss", no_wrap=True)
     for place in varying:
