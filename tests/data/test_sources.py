@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from w2s_ray.data.sources import HubPart, data_identity, fingerprint, read_rows
 from w2s_ray.errors import InputError
@@ -19,9 +18,13 @@ ROWS = [{"text": "one, two", "label": "a"}, {"text": 'a "word"\nand é', "label"
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 
+def zstd(content: bytes) -> bytes:
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
 def write(path: Path) -> Path:
     if ".jsonl" in path.name:
-        packed = {".gz": gzip.compress(LINES), ".zst": zstandard.compress(LINES)}
+        packed = {".gz": gzip.compress(LINES), ".zst": zstd(LINES)}
         path.write_bytes(packed.get(path.suffix, LINES))
     elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
@@ -77,7 +80,7 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
         ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
         ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),
-        ("x.jsonl.zst", zstandard.compress(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),
+        ("x.jsonl.zst", zstd(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),
         ("x.txt", LINES, "x.txt: expected a file of .jsonl"),
     ],
 )
