@@ -96,8 +96,12 @@ def test_the_record_that_stands_names_its_own_files(remote: Store, make_step: Ma
     assert content(remote) == "first"
 
 
-def test_contenders_that_arrive_together_agree_on_one(remote: Store, tmp_path: Path) -> None:
-    """All of them find the key free and write; only then do they look at each other."""
+def test_of_contenders_that_arrive_together_one_goes_on(remote: Store, tmp_path: Path) -> None:
+    """All of them find the key free and write; only then do they look at each other.
+
+    Without exclusive creation a contender that is held up between the two may make it two that
+    go on; a claim on such a store only saves work. It must never be none.
+    """
     together, finished = Barrier(4), Barrier(4)
 
     def contend(number: int) -> bool:
@@ -108,7 +112,7 @@ def test_contenders_that_arrive_together_agree_on_one(remote: Store, tmp_path: P
             return held
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(contend, range(4))) == 1
+        assert any(pool.map(contend, range(4)))
 
 
 def test_only_the_first_of_two_contenders_holds(remote: Store, tmp_path: Path) -> None:
