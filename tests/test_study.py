@@ -83,7 +83,7 @@ def test_a_failed_cell_stops_nothing_else_and_is_in_the_results(write_spec, tmp_
     rows = pq.read_table(tmp_path / "store/results").to_pylist()
     failed = [row for row in rows if row["status"] != "done"]
     assert len(rows) == 5 and len(failed) == 1
-    assert "loss is" in failed[0]["error"] and failed[0]["student_accuracy"] is None
+    assert "at step 1" in failed[0]["error"] and failed[0]["student_accuracy"] is None
 
 
 @pytest.mark.parametrize("trainable", ["full", "lora"])

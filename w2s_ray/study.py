@@ -20,6 +20,7 @@ from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
+from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan, Step
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
@@ -128,13 +129,15 @@ class _Study:
         """Runs the steps here, or on the connected Ray, or on one that is started for it."""
         done = len(self.plan.steps) - len(todo)
         execution = self.spec.execution
+        known = flops(self.spec, self.plan, todo.values())
+        cost = {key: count for key, count in known.items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
             if local:
                 from w2s_ray.steps.local import run
 
                 if execution.workers > 1:
                     self.say(f"--local: one process in place of {execution.workers} workers")
-                run(todo, self.store, display)
+                run(todo, self.store, display, cost)
                 return
             from w2s_ray.cluster.session import connect
             from w2s_ray.cluster.tune_run import run as run_on_ray
@@ -147,6 +150,7 @@ class _Study:
                     study=self.plan.study,
                     max_concurrent_steps=execution.max_concurrent_steps,
                     on_event=display,
+                    cost=cost,
                 )
 
     def conclude(self, *, as_json: bool) -> int:

@@ -127,8 +127,8 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     loss, probs = numbers(tmp_path / "alone")
     todo = {
         "one": step("one"),
-        "zero2": step("zero2", "one", workers=2, zero_stage=2, micro_batch_size=3),
-        "zero3": step("zero3", "one", workers=2, zero_stage=3, micro_batch_size=3),
+        "zero2": step("zero2", "one", workers=2, zero_stage=2, micro_batch_tokens=150),
+        "zero3": step("zero3", "one", workers=2, zero_stage=3, micro_batch_tokens=150),
     }
     told: list[str] = []
     schedule = run(

@@ -3,22 +3,20 @@
 import numpy as np
 import pytest
 
-from w2s_ray.data.batches import epoch_order, optimizer_batches, pad, rank_rows
+from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.stream import in_order, optimizer_steps, put, rank_dataset
 from w2s_ray.data.tokens import Tokens
 
-ROWS, EPOCHS, BATCH, MICRO, SEED = 203, 2, 8, 3, 5
+ROWS, EPOCHS, BATCH, BUDGET, SEED = 203, 2, 8, 150, 5
 
 
 def tokens() -> Tokens:
     random = np.random.default_rng(0)
-    sizes = random.integers(1, 40, 2 * ROWS)
+    segments = random.integers(1, 40, (ROWS, 3))
     return Tokens(
         row_ids=[f"{row:016x}" for row in range(ROWS)],
-        ids=random.integers(0, 1000, sizes.sum(), dtype=np.int32),
-        offsets=np.concatenate([[0], np.cumsum(sizes)]),
-        prompt_lengths=np.zeros(ROWS, dtype=np.int64),
-        per_row=2,
+        ids=random.integers(0, 1000, segments.sum(), dtype=np.int32),
+        segments=segments,
         truncated=0,
     )
 
@@ -34,7 +32,7 @@ def test_stream_equals_prescription(rank: int) -> None:
         seed=SEED,
         epochs=EPOCHS,
         batch_size=BATCH,
-        micro_batch_size=MICRO,
+        token_budget=BUDGET,
         rank=rank,
         world=2,
     )
@@ -43,15 +41,16 @@ def test_stream_equals_prescription(rank: int) -> None:
         optimizer_steps(dataset.iterator().iter_batches(batch_size=None, batch_format="pyarrow"))
     )
     prescribed = [
-        rank_rows(batch, rank, 2, MICRO, rows.row_lengths)
+        micro_batches(batch, rows.row_lengths, BUDGET, rank, 2)
         for epoch in range(EPOCHS)
         for batch in optimizer_batches(epoch_order(rows.row_ids, SEED, epoch), BATCH)
     ]
     assert len(streamed) == len(prescribed) == EPOCHS * -(-ROWS // BATCH)
+    assert len({len(step) for step in prescribed}) > 1
     for step, wanted in zip(streamed, prescribed, strict=True):
         for micro_batch, (indices, weights) in zip(step, wanted, strict=True):
-            input_ids, lengths = pad(rows, indices)
+            input_ids, segments = pack(rows, indices)
             np.testing.assert_array_equal(micro_batch.input_ids, input_ids)
-            np.testing.assert_array_equal(micro_batch.lengths, lengths)
+            np.testing.assert_array_equal(micro_batch.segments, segments)
             np.testing.assert_array_equal(micro_batch.soft_labels, labels[indices])
             np.testing.assert_array_equal(micro_batch.weights, weights)

@@ -52,7 +52,7 @@ def test_two_workers_under_zero_3_give_the_results_of_one_process(
         "grid__loss": ["reverse_kl"],
         "grid__noise_ratio": [0.25],
         "grid__trainable": ["full"],
-        "execution": {"workers": 2, "zero_stage": 3, "micro_batch_size": 2},
+        "execution": {"workers": 2, "zero_stage": 3, "micro_batch_tokens": 256},
     }
     spec = write_spec(**changes)
     assert main([str(spec), "--local", "--store", str(tmp_path / "local")]) == 0

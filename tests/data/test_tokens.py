@@ -46,33 +46,33 @@ pairs = st.lists(st.tuples(texts, st.lists(answers, min_size=2, max_size=2)), mi
 @given(pairs, st.integers(1, 20))
 def test_every_text_is_the_end_of_prompt_and_answer_and_the_prompt_is_shared(rows, limit):
     tokens = encode(table(rows), TOKENIZER, limit)
-    cut = 0
+    cut, line = 0, []
     for i, (prompt, of_row) in enumerate(rows):
         head, tails = spelled(prompt), [spelled(answer) for answer in of_row]
-        kept = int(tokens.prompt_lengths[i])
-        assert kept == min(len(head), max(0, limit - max(map(len, tails))))
-        for j, tail in enumerate(tails):
-            start, end = tokens.offsets[2 * i + j : 2 * i + j + 2]
-            assert tokens.ids[start:end].tolist() == head[len(head) - kept :] + tail[-limit:]
-            assert end - start == tokens.lengths[i, j] <= limit
+        kept = min(len(head), max(0, limit - max(map(len, tails))))
+        parts = [head[len(head) - kept :], *(tail[-limit:] for tail in tails)]
+        assert tokens.segments[i].tolist() == [len(part) for part in parts]
+        assert tokens.text_lengths[i].tolist() == [kept + len(part) for part in parts[1:]]
+        assert tokens.text_lengths[i].max() <= limit
+        assert (tokens.starts[i], tokens.row_lengths[i]) == (len(line), sum(map(len, parts)))
+        line += [token for part in parts for token in part]
         cut += kept < len(head) or any(len(tail) > limit for tail in tails)
+    assert tokens.ids.tolist() == line
     assert tokens.truncated == cut
-    assert tokens.offsets[0] == 0
-    assert tokens.offsets[-1] == len(tokens.ids)
-    assert tokens.row_lengths.tolist() == tokens.lengths.max(axis=1).tolist()
+    assert tokens.ids.dtype == "int32" and tokens.segments.dtype == "int64"
 
 
 def test_token_zero_counts_wherever_it_stands():
     with_zero = encode(table([("! a !", ["! ! b !", "! !"])]), TOKENIZER, 512)
     without = encode(table([("c a c", ["c c b c", "c c"])]), TOKENIZER, 512)
-    assert with_zero.lengths.tolist() == without.lengths.tolist() == [[7, 5]]
-    assert with_zero.prompt_lengths.tolist() == [3]
+    assert with_zero.segments.tolist() == without.segments.tolist() == [[3, 4, 2]]
+    assert with_zero.text_lengths.tolist() == [[7, 5]]
 
 
 def test_one_text_a_row_and_no_special_tokens():
     tokens = encode(table([("", ["a b c"]), ("", ["d"])]), TOKENIZER, 512)
     assert (tokens.per_row, tokens.ids.tolist()) == (1, [1, 2, 3, 4])
-    assert tokens.lengths.tolist() == [[3], [1]]
+    assert tokens.segments.tolist() == [[0, 3], [0, 1]]
 
 
 def test_a_text_without_tokens_names_its_row():
@@ -80,8 +80,16 @@ def test_a_text_without_tokens_names_its_row():
         encode(table([("a", ["b", "c"]), ("", ["b", " "])]), TOKENIZER, 512)
 
 
+def test_an_empty_answer_stands_if_its_prompt_has_tokens():
+    tokens = encode(table([("a b", ["", "c"])]), TOKENIZER, 512)
+    assert tokens.segments.tolist() == [[2, 0, 1]]
+    assert tokens.text_lengths.tolist() == [[2, 3]]
+    with pytest.raises(ValueError, match="row0"):  # the other answer leaves no room for the prompt
+        encode(table([("a b", ["", "c d e"])]), TOKENIZER, 3)
+
+
 def test_the_order_of_rows_is_that_of_the_table():
     rows = [("a b", ["c", "d e"]), ("", ["f", "g"]), ("a b", ["h", "a"])]
     forward, backward = (encode(table(r), TOKENIZER, 512) for r in (rows, rows[::-1]))
     assert forward.row_ids == ["row0", "row1", "row2"]
-    assert forward.lengths.tolist() == backward.lengths.tolist()[::-1]
+    assert forward.segments.tolist() == backward.segments.tolist()[::-1]

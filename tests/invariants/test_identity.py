@@ -21,6 +21,7 @@ SCIENCE = {
     "training__max_length_tokens": 64,
     "training__precision": "bf16",
     "training__schedule": "constant",
+    "training__solver": "newton",
     "training__clip_norm": 1.0,
     "training__adam_betas": [0.9, 0.99],
     "training__adam_epsilon": 1e-6,
@@ -76,7 +77,7 @@ def test_init_seed_and_width_of_a_model_change_the_key(write_spec):
 
 def test_execution_and_names_never_change_a_key(write_spec, tmp_path):
     execution = {
-        "workers": 4, "zero_stage": 3, "micro_batch_size": 2, "cpus_per_worker": 3,
+        "workers": 4, "zero_stage": 3, "micro_batch_tokens": 512, "cpus_per_worker": 3,
         "gpus_per_worker": 1, "max_concurrent_steps": 2, "keep_models": ["weak", "student"],
     }  # fmt: skip
     assert student(write_spec) == student(write_spec, execution=execution)

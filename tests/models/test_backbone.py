@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.models.tiny import ARCHITECTURES, batch, tiny, tiny_spec
+from tests.models.tiny import ARCHITECTURES, line, texts, tiny, tiny_spec
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.scorer import Scorer, readout
@@ -18,7 +18,7 @@ from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.plan.architecture import shape, untrained_config
 from w2s_ray.spec.schema import ModelSpec
 
-INPUT = batch([5, 9, 200, 31], [7, 8], [12, 0, 0, 256, 3, 4])
+INPUT = texts([5, 9, 200, 31], [7, 8], [12, 0, 0, 256, 3, 4])
 DROPOUT = {
     "gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5},
     "gpt_neox": {"hidden_dropout": 0.5, "attention_dropout": 0.5},
@@ -68,10 +68,10 @@ def test_num_layers_keeps_the_first_blocks_and_the_final_norm(
             block=output if isinstance(output, torch.Tensor) else output[0]
         )
     )
-    whole(input_ids=INPUT[0])
+    whole(input_ids=INPUT[0][None])
     norm = next(n for n in ("ln_f", "final_layer_norm", "norm") if hasattr(whole, n))
     expected = getattr(whole, norm)(kept["block"])
-    found = cut.module(input_ids=INPUT[0]).last_hidden_state
+    found = cut.module(input_ids=INPUT[0][None]).last_hidden_state
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     known = shape(spec.model_copy(update={"num_layers": count}))
     assert known is not None
@@ -91,8 +91,7 @@ def test_dropout_is_off_even_where_the_model_asks_for_it(architecture: str, tmp_
 def test_every_weight_is_trained_even_the_pad_tokens(architecture: str, tmp_path: Path) -> None:
     module = load_backbone(source(save(tmp_path / "model", architecture)), "fp32").module
     scorer = Scorer(module, 32, 2, 2)
-    ids, lengths = batch([7, 1], [2, 3])
-    scorer(ids, lengths).square().sum().backward()
+    scorer(*line([[7], [1], [2, 3]])).square().sum().backward()
     assert [name for name, p in module.named_parameters() if p.grad is None] == []
     embedding = module.get_input_embeddings().weight.grad
     assert isinstance(embedding, torch.Tensor)

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
 from torch.nn.functional import cross_entropy
 
-from tests.models.tiny import batch
+from tests.models.tiny import texts
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.gguf import unpacked
 from w2s_ray.models.scorer import readout
@@ -114,7 +114,7 @@ def test_a_file_is_unpacked_exactly_and_only_once(tmp_path: Path) -> None:
     again = load_backbone(ModelSpec(source=str(tmp_path / "moved.gguf")), "fp32")
     assert {p.name: p.stat() for p in folder.iterdir()} == stamps
     assert [p for p in folder.parent.iterdir() if p.is_dir()] == [folder]
-    inputs = batch([5, 9, 200], [7, 8, 1, 0])
+    inputs = texts([5, 9, 200], [7, 8, 1, 0])
     assert torch.equal(readout(first.module, *inputs), readout(again.module, *inputs))
     cut = load_backbone(ModelSpec(source=str(tmp_path / "moved.gguf"), num_layers=2), "fp32")
     assert cut.layers == 2

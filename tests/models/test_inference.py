@@ -1,5 +1,8 @@
 """Features and logits of whole tables: in table order, whatever the batches."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,31 +10,32 @@ import torch
 from tests.models.tiny import ARCHITECTURES, tiny
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
-from w2s_ray.models.inference import last_states, scorer_logits
-from w2s_ray.models.scorer import Scorer, readout
+from w2s_ray.models.inference import last_states, scorer_logits, sweep
+from w2s_ray.models.scorer import Scorer
 
 
 def table(rows: int, per_row: int, seed: int = 0) -> Tokens:
     draw = np.random.default_rng(seed)
-    lengths = draw.integers(1, 20, rows * per_row)
+    segments = draw.integers(0, 12, (rows, 1 + per_row))
+    segments[:, 1:] += segments[:, :1] == 0  # no text without tokens
     return Tokens(
         row_ids=[f"row{i}" for i in range(rows)],
-        ids=draw.integers(0, 257, lengths.sum(), dtype=np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        prompt_lengths=np.zeros(rows, np.int64),
-        per_row=per_row,
+        ids=draw.integers(0, 257, segments.sum(), dtype=np.int32),
+        segments=segments,
         truncated=0,
     )
 
 
 def alone(backbone: Backbone, tokens: Tokens) -> np.ndarray:
-    texts = [
-        torch.from_numpy(tokens.ids[start:end].astype(np.int64))[None]
-        for start, end in zip(tokens.offsets, tokens.offsets[1:], strict=False)
-    ]
-    with torch.no_grad():
-        states = [readout(backbone.module, t, torch.tensor([t.shape[1]])) for t in texts]
-    return torch.cat(states).view(-1, tokens.per_row, backbone.hidden_size).numpy()
+    """The last state of each text, prompt and answer in a row of their own."""
+    ids, states = torch.from_numpy(tokens.ids.astype(np.int64)), []
+    for row, sizes in zip(ids.split(tokens.row_lengths.tolist()), tokens.segments, strict=True):
+        prompt, *answers = row.split(sizes.tolist())
+        with torch.no_grad():
+            for answer in answers:
+                text = torch.cat([prompt, answer])[None]
+                states.append(backbone.module(input_ids=text).last_hidden_state[0, -1])
+    return torch.stack(states).view(-1, tokens.per_row, backbone.hidden_size).numpy()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -77,3 +81,35 @@ def test_progress_counts_real_tokens_up_to_all_of_them() -> None:
     assert seen == sorted(set(seen))
     assert len(seen) > 3
     assert seen[-1] == len(tokens.ids)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_passes_evenly_and_all_get_every_row(world: int) -> None:
+    """Ranks as threads that meet in ``gather``, as processes would in an all-gather."""
+    tokens = table(17, 2)
+    meeting, local = threading.Barrier(world, timeout=30), [torch.empty(0)] * world
+
+    def work(rank: int) -> tuple[np.ndarray, int]:
+        passes = 0
+
+        def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+            nonlocal passes
+            passes += 1
+            sums = [row.sum() for row in ids.split(segments.sum(dim=1).tolist())]
+            return torch.stack([torch.stack(sums).float(), segments[:, 0].float()], dim=1)
+
+        def gather(values: torch.Tensor) -> torch.Tensor:
+            local[rank] = values
+            meeting.wait()
+            joined = torch.cat(local)
+            meeting.wait()
+            return joined
+
+        return sweep(forward, tokens, 60, rank=rank, world=world, gather=gather), passes
+
+    with ThreadPoolExecutor(world) as pool:
+        found = list(pool.map(work, range(world)))
+    sums = np.add.reduceat(tokens.ids, tokens.starts)
+    for values, passes in found:
+        assert values.tolist() == np.stack([sums, tokens.segments[:, 0]], axis=1).tolist()
+        assert passes == found[0][1] > 1

@@ -6,13 +6,13 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tests.models.tiny import ARCHITECTURES, batch, tiny
+from tests.models.tiny import ARCHITECTURES, texts, tiny
 from w2s_ray.errors import InputError
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable, trainable_state
 from w2s_ray.spec.schema import Lora
 
-INPUT = batch([5, 9, 200, 31], [7, 8], [12, 0, 0, 256, 3, 4], [1])
+INPUT = texts([5, 9, 200, 31], [7, 8], [12, 0, 0, 256, 3, 4], [1])
 LORA = Lora(rank=2, alpha=4.0)
 
 

@@ -1,4 +1,4 @@
-"""Random models small enough for every test, one of each architecture."""
+"""Random models small enough for every test, one of each architecture, and lines for them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from w2s_ray.models.backbone import Backbone, load_backbone
 from w2s_ray.plan.untrained import ARCHITECTURES
 from w2s_ray.spec.schema import ModelSpec
 
-__all__ = ["ARCHITECTURES", "batch", "tiny", "tiny_spec"]
+__all__ = ["ARCHITECTURES", "line", "texts", "tiny", "tiny_spec"]
 
 
 def tiny_spec(architecture: str, **fields: Any) -> ModelSpec:
@@ -25,8 +25,12 @@ def tiny(architecture: str, precision: str = "fp32", **fields: Any) -> Backbone:
     return load_backbone(tiny_spec(architecture, **fields), precision, "cpu")
 
 
-def batch(*texts: list[int], padding: int = 0) -> tuple[Tensor, Tensor]:
-    """input_ids (rows, T) padded on the right, lengths (rows,)."""
-    width = max(map(len, texts))
-    rows = [text + [padding] * (width - len(text)) for text in texts]
-    return torch.tensor(rows), torch.tensor([len(text) for text in texts])
+def line(*rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """input_ids (T,) and segments (rows, 1 + m) of rows [prompt, answer 1, …, answer m]."""
+    ids = [token for row in rows for part in row for token in part]
+    return torch.tensor(ids), torch.tensor([[len(part) for part in row] for row in rows])
+
+
+def texts(*answers: list[int]) -> tuple[Tensor, Tensor]:
+    """A line of one text a row, without prompts."""
+    return line(*([[], answer] for answer in answers))

@@ -3,40 +3,66 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.graph import Step
-from w2s_ray.plan.schedule import Schedule
+from w2s_ray.plan.schedule import SMALLEST_PART, Schedule
+
+HEAD = {"training": {"trainable": "last_layer"}}
 
 
 @st.composite
 def graphs(draw):
-    """A random DAG as steps in topological order, and the set of those that will fail."""
+    """A random DAG as steps in topological order, and the set of those that will fail.
+
+    Some steps are scores or heads, which are fused.
+    """
     size = draw(st.integers(1, 12))
     steps = {}
     for number in range(size):
         parents = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
         inputs = {f"in{p}": f"k{p}" for p in parents}
-        steps[f"k{number}"] = Step("student", f"k{number}", "slug", 1, {}, inputs)
+        kind = draw(st.sampled_from(["student", "evaluate", "ceiling"]))
+        config = draw(st.sampled_from([{}, HEAD]))
+        inputs["features"] = draw(st.sampled_from(["f", "g"]))
+        steps[f"k{number}"] = Step(kind, f"k{number}", "slug", 1, config, inputs)
     failing = draw(st.sets(st.sampled_from(sorted(steps))))
     return steps, failing
 
 
 def ancestors(steps, key):
     above = set()
-    for parent in steps[key].inputs.values():
+    for parent in set(steps[key].inputs.values()) & set(steps):
         above |= {parent} | ancestors(steps, parent)
     return above
 
 
-@given(graphs(), st.randoms(use_true_random=False), st.integers(1, 4))
+def plain(name, parents=(), model=None, kind="student", config=None):
+    execution = {} if model is None else {"model": {"source": model}}
+    return Step(kind, name, "", 1, config or {}, {p: p for p in parents}, execution)
+
+
+def by_key(*steps):
+    return {step.key: step for step in steps}
+
+
+def keys(group):
+    return [step.key for step in group]
+
+
+@given(graphs(), st.randoms(use_true_random=False), st.integers(1, 4), st.booleans())
 def test_each_step_runs_once_after_its_inputs_and_failures_block_descendants_only(
-    graph, random, width
+    graph, random, width, costly
 ):
     steps, failing = graph
-    schedule, running, ran = Schedule(steps), [], []
+    cost = {key: random.choice([0.0, 1.0, 3.0]) for key in steps} if costly else None
+    schedule, running, ran = Schedule(steps, cost), [], []
     while not schedule.finished:
-        while len(running) < width and (step := schedule.start()):
-            assert ancestors(steps, step.key) <= schedule.done
-            running.append(step.key)
+        while len(running) < width and (group := schedule.start()):
+            assert len({fusion_key(step) for step in group}) == 1
+            assert len(group) == 1 or fusion_key(group[0]) is not None
+            for step in group:
+                assert ancestors(steps, step.key) <= schedule.done
+                running.append(step.key)
         key = running.pop(random.randrange(len(running)))
         ran.append(key)
         (schedule.fail if key in failing else schedule.succeed)(key)
@@ -47,9 +73,73 @@ def test_each_step_runs_once_after_its_inputs_and_failures_block_descendants_onl
     assert schedule.waiting == 0
 
 
-def test_urgent_steps_first_and_unaccepted_ones_stay_ready():
-    steps = {name: Step("student", name, "", 1, {"n": n}, {}) for n, name in enumerate("abc")}
-    schedule = Schedule(steps, priority=lambda step: step.config["n"])
-    assert schedule.start(lambda step: step.key != "c").key == "b"
-    assert schedule.start().key == "c"
+def test_costly_steps_first_and_unaccepted_ones_stay_ready():
+    steps = by_key(plain("a"), plain("b"), plain("c"))
+    schedule = Schedule(steps, {"a": 0, "b": 1, "c": 2})
+    assert keys(schedule.start(lambda step: step.key != "c")) == ["b"]
+    assert keys(schedule.start()) == ["c"]
     assert schedule.ready == {"a"}
+
+
+def test_what_leads_to_the_most_costly_chain_goes_first():
+    steps = by_key(plain("big"), plain("small"), plain("heir", ["small"]))
+    assert keys(Schedule(steps, {"big": 5, "small": 1, "heir": 9}).start()) == ["small"]
+    assert keys(Schedule(steps, {"big": 5, "small": 1, "heir": 3}).start()) == ["big"]
+    assert keys(Schedule(steps).start()) == ["small"]  # unknown costs: the longest chain
+
+
+def test_a_free_process_keeps_its_model_among_steps_about_as_urgent():
+    steps = by_key(*(plain(f"{model}{n}", model=model) for n in range(2) for model in "ab"))
+    cost = {"a0": 10, "b0": 9.9, "a1": 9.8, "b1": 1}
+    schedule = Schedule(steps, cost)
+    ran = []
+    while group := schedule.start():
+        ran += keys(group)
+        schedule.succeed(ran[-1])
+    assert ran == ["a0", "a1", "b0", "b1"]
+    cost["a1"] = 5  # by far less urgent than b0: the model makes room
+    schedule = Schedule(steps, cost)
+    schedule.succeed(keys(schedule.start())[0])
+    assert keys(schedule.start()) == ["b0"]
+
+
+def heads(count, features="f", kind="student"):
+    return [
+        Step(kind, f"{kind}{features}{n}", "", 1, HEAD, {"features": features})
+        for n in range(count)
+    ]
+
+
+def test_ready_heads_on_the_same_features_and_split_go_together_and_no_others():
+    schedule = Schedule(
+        by_key(
+            *heads(3),
+            *heads(2, features="g"),
+            *heads(2, kind="ceiling"),
+            *heads(2, kind="weak"),
+            plain("whole", config={"training": {"trainable": "full"}}),
+            plain("late", ["studentf0"], kind="evaluate"),
+        )
+    )
+    groups = []
+    while group := schedule.start():
+        groups.append(sorted(keys(group)))
+    assert sorted(groups) == [
+        ["ceilingf0", "ceilingf1", "weakf0", "weakf1"],
+        ["studentf0", "studentf1", "studentf2"],
+        ["studentg0", "studentg1"],
+        ["whole"],
+    ]
+    schedule.succeed("studentf0")
+    assert keys(schedule.start()) == ["late"]
+
+
+def test_a_large_group_leaves_an_even_share_to_each_free_process():
+    count = 3 * SMALLEST_PART
+    schedule = Schedule(by_key(*heads(count)))
+    sizes = []
+    for free in (3, 2, 1):
+        sizes.append(len(schedule.start(processes=free)))
+    assert sizes == [SMALLEST_PART] * 3 and not schedule.ready
+    few = Schedule(by_key(*heads(SMALLEST_PART)))
+    assert len(few.start(processes=8)) == SMALLEST_PART

@@ -34,7 +34,7 @@ AXES = (
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, precision, learning_rate, clip_norm, adam_betas, "
-    "adam_epsilon, schedule, label_clip, lora, weak_seed, weak"
+    "adam_epsilon, schedule, solver, label_clip, lora, weak_seed, weak"
 )
 DATA_FIELDS = "kind, splits, source, sizes, seed, format, columns, revision, subset, split"
 TOP = "study, store, data, models, grid, training, execution"
@@ -196,6 +196,27 @@ MISTAKES = {
         "epochs: 1",
         "label_clip: 0.5",
         "14: training.label_clip: given 0.5, expected a number below 0.5",
+    ),
+    "solver of another name": (
+        "epochs: 1",
+        "solver: Newton",
+        "14: training.solver: given 'Newton', expected 'sgd', 'newton' or 'lbfgs'; "
+        "did you mean 'newton'?",
+    ),
+    "solver of whole models": (
+        "epochs: 1",
+        "solver: newton",
+        "14: training.solver: given 'newton', expected sgd with trainable: full in the grid",
+    ),
+    "solver of adapters": (
+        "training:\n  epochs: 1",
+        "  trainable: last_layer\n  include: {trainable: [lora, full]}\ntraining:\n  solver: lbfgs",
+        "16: training.solver: given 'lbfgs', expected sgd with trainable: full, lora in the grid",
+    ),
+    "solver of moving labels": (
+        "training:\n  epochs: 1",
+        "  trainable: last_layer\n  confidence_weight: [0, 0.5]\ntraining:\n  solver: lbfgs",
+        "16: training.solver: given 'lbfgs', expected sgd with confidence_weight: 0.5 in the grid",
     ),
     "list too short": (
         "[[small, big]]",

@@ -35,11 +35,11 @@ FIELDS = {
     "noise_strength trainable learning_rate epochs batch_size seed",
     "Loss": "name",
     "Training": "epochs batch_size max_length_tokens precision learning_rate clip_norm adam_betas "
-    "adam_epsilon schedule label_clip lora weak_seed weak",
+    "adam_epsilon schedule solver label_clip lora weak_seed weak",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
     "WeakOverrides": "trainable epochs learning_rate batch_size",
-    "Execution": "workers zero_stage micro_batch_size cpus_per_worker gpus_per_worker "
+    "Execution": "workers zero_stage micro_batch_tokens cpus_per_worker gpus_per_worker "
     "max_concurrent_steps keep_models",
 }
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import LlamaConfig, LlamaModel
 
+from w2s_ray.data.batches import micro_batches, pack
+from w2s_ray.data.tokens import Tokens
+from w2s_ray.models.packed_attention import use_if_exact
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.objectives.confidence import ThresholdBuffer
@@ -34,12 +37,16 @@ from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.loop import train
 
 STAGES = (0, 1, 2, 3)
-STEPS, ROWS, WIDTH, RATE, CLIP = 8, 8, 12, 1e-3, 0.1
+STEPS, ROWS, SHORT, WIDTH, RATE, CLIP = 8, 8, 3, 12, 1e-3, 0.1
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training run; ``pieces`` is the number of micro-batches a step on every rank."""
+    """One training run; ``pieces`` is the number of micro-batches a step on every rank.
+
+    With a ``budget`` of tokens the batches are cut as a job cuts them: into another number of
+    micro-batches at each step, of unequal numbers of rows, and the last batch is a short one.
+    """
 
     stage: int
     pieces: int = 1
@@ -48,23 +55,20 @@ class Case:
     trainable: str = "full"
     real_rows: int = ROWS  # the others have weight 0
     per_row: int = 2  # 1: classification, with the confidence threshold
+    budget: int | None = None
 
     def engine(self, scorer: nn.Module, parameters: list[nn.Parameter]) -> Any:
         from w2s_ray.training.deepspeed_engine import DeepSpeedEngine
 
-        return DeepSpeedEngine(
-            scorer,
-            parameters,
-            Adam(clip_norm=self.clip),
-            zero_stage=self.stage,
-            micro_batches=self.pieces,
-        )
+        adam = Adam(clip_norm=self.clip)
+        return DeepSpeedEngine(scorer, parameters, adam, zero_stage=self.stage)
 
 
 SAME = [
     Case(stage, pieces, clip)
     for stage, (pieces, clip) in itertools.product(STAGES, ((1, None), (1, CLIP), (2, CLIP)))
 ]
+UNEVEN = [Case(stage, clip=CLIP, budget=20) for stage in STAGES]
 FILLED = [Case(stage, pieces=2, real_rows=5) for stage in STAGES]
 BF16 = [Case(stage, pieces=2, clip=CLIP, precision="bf16") for stage in STAGES]
 FROZEN = [
@@ -74,8 +78,8 @@ FROZEN = [
     Case(3, precision="fp32", trainable="lora"),
 ]
 LORA_BF16_3 = Case(3, precision="bf16", trainable="lora")
-THRESHOLD = Case(2, pieces=2, per_row=1)
-CASES = [*SAME, *FILLED, *BF16, *FROZEN, LORA_BF16_3, THRESHOLD]
+THRESHOLD = [Case(2, pieces=2, per_row=1), Case(2, per_row=1, budget=15)]
+CASES = [*SAME, *UNEVEN, *FILLED, *BF16, *FROZEN, LORA_BF16_3, *THRESHOLD]
 
 
 def model(case: Case) -> tuple[Scorer, list[nn.Parameter]]:
@@ -93,43 +97,58 @@ def model(case: Case) -> tuple[Scorer, list[nn.Parameter]]:
     if case.precision == "bf16":
         for parameter in backbone.parameters():
             parameter.data = parameter.data.bfloat16()
+    assert use_if_exact(backbone)
     scorer = Scorer(backbone, 32, 2, case.per_row, seed=1)
     return scorer, set_trainable(scorer, case.trainable, Lora(rank=4), 0)
 
 
-def rows(seed: int, count: int, per_row: int) -> dict[str, Tensor]:
+def rows(seed: int, count: int, per_row: int) -> tuple[Tokens, Tensor]:
+    """``count`` rows of texts of at most ``WIDTH`` tokens, and their soft labels (count, 2)."""
     random = torch.Generator().manual_seed(seed)
-    texts = count * per_row
-    return {
-        "input_ids": torch.randint(64, (texts, WIDTH), generator=random),
-        "lengths": torch.randint(3, WIDTH + 1, (texts,), generator=random),
-        "soft_labels": torch.rand(count, 2, generator=random).softmax(1),
-    }
+    prompts = torch.randint(0, WIDTH // 2, (count, 1), generator=random)
+    answers = torch.randint(1, WIDTH // 2 + 1, (count, per_row), generator=random)
+    segments = torch.cat([prompts, answers], dim=1).numpy()
+    ids = torch.randint(64, (int(segments.sum()),), generator=random).int().numpy()
+    labels = torch.rand(count, 2, generator=random).softmax(1)
+    return Tokens([str(row) for row in range(count)], ids, segments, 0), labels
+
+
+def line(tokens: Tokens, places: Tensor) -> dict[str, Tensor]:
+    """What the scorer is called with for some rows."""
+    input_ids, segments = pack(tokens, places.numpy())
+    return {"input_ids": torch.from_numpy(input_ids), "segments": torch.from_numpy(segments)}
 
 
 def stream(case: Case, rank: int, world: int, pieces: int) -> Iterator[list[Batch]]:
     """This rank's micro-batches; rows of weight 0 stand at the end of every step's batch."""
     for step in range(STEPS):
-        step_rows = rows(step, ROWS, case.per_row)
-        weights = torch.zeros(ROWS)
-        weights[: case.real_rows] = 1 / case.real_rows
-        parts = world * pieces
-        cut = {name: tensor.chunk(parts) for name, tensor in step_rows.items()}
+        count = SHORT if case.budget and step == STEPS - 1 else ROWS
+        tokens, labels = rows(step, count, case.per_row)
+        parts: list[tuple[Tensor, Tensor]]
+        if case.budget:
+            lengths = tokens.row_lengths
+            cut = micro_batches(torch.arange(count).numpy(), lengths, case.budget, rank, world)
+            parts = [(torch.from_numpy(places), torch.from_numpy(w)) for places, w in cut]
+        else:
+            weights = torch.zeros(count)
+            weights[: case.real_rows] = 1 / case.real_rows
+            cuts = (t.chunk(world * pieces) for t in (torch.arange(count), weights))
+            parts = list(zip(*cuts, strict=True))[rank * pieces : (rank + 1) * pieces]
         yield [
             Batch(
-                inputs={"input_ids": cut["input_ids"][i], "lengths": cut["lengths"][i]},
-                soft_labels=cut["soft_labels"][i],
-                weights=weights.chunk(parts)[i],
-                tokens=int(cut["lengths"][i].sum()),
+                inputs=line(tokens, places),
+                soft_labels=labels[places],
+                weights=weights,
+                tokens=int(tokens.row_lengths[places[weights > 0].numpy()].sum()),
             )
-            for i in range(rank * pieces, (rank + 1) * pieces)
+            for places, weights in parts
         ]
 
 
 @torch.no_grad()
 def scores(case: Case, scorer: Callable[..., Tensor]) -> Tensor:
-    test = rows(99, 5, case.per_row)
-    return scorer(input_ids=test["input_ids"], lengths=test["lengths"]).clone()
+    tokens, _ = rows(99, 5, case.per_row)
+    return scorer(**line(tokens, torch.arange(5))).clone()
 
 
 def run(case: Case, engine: Engine, batches: Iterator[list[Batch]]) -> dict[str, Any]:
@@ -152,6 +171,7 @@ def run(case: Case, engine: Engine, batches: Iterator[list[Batch]]) -> dict[str,
         progress=score,
     )
     return {
+        "tokens": curve.tokens,
         "loss": torch.tensor(curve.loss),
         "norm": torch.tensor(curve.gradient_norm),
         "threshold": buffer.threshold if buffer else 0.0,
@@ -161,35 +181,28 @@ def run(case: Case, engine: Engine, batches: Iterator[list[Batch]]) -> dict[str,
 
 
 @cache
-def reference(
-    clip: float | None, precision: str, trainable: str, real_rows: int, per_row: int, pieces: int
-) -> dict[str, Any]:
-    """The same run by TorchEngine, the batch cut into ``pieces``; rows of weight 0 left out."""
-    case = Case(0, pieces, clip, precision, trainable, real_rows, per_row)
+def reference(case: Case) -> dict[str, Any]:
+    """The same run by TorchEngine in one process, the batch cut into ``pieces``, or whole if it
+    is cut by a budget; rows of weight 0 left out."""
     scorer, parameters = model(case)
     start = {n: p.detach().float().clone() for n, p in scorer.named_parameters()}
-    batches = stream(case, 0, 1, pieces)
-    if real_rows < ROWS:
-        assert pieces == 1
-        batches = (
-            [
-                Batch(
-                    {name: t[: real_rows * per_row] for name, t in batch.inputs.items()},
-                    batch.soft_labels[:real_rows],
-                    batch.weights[:real_rows],
-                    batch.tokens,
-                )
-            ]
-            for [batch] in stream(case, 0, 1, 1)
-        )
-    engine = TorchEngine(scorer, parameters, Adam(clip_norm=clip))
+    batches = stream(replace(case, budget=case.budget and 10**9), 0, 1, case.pieces)
+    if case.real_rows < ROWS:
+        assert case.pieces == 1
+        batches = ([first_rows(batch, case.real_rows)] for [batch] in batches)
+    engine = TorchEngine(scorer, parameters, Adam(clip_norm=case.clip))
     return {**run(case, engine, batches), "start": start}
 
 
+def first_rows(batch: Batch, count: int) -> Batch:
+    segments = batch.inputs["segments"][:count]
+    input_ids = batch.inputs["input_ids"][: int(segments.sum())]
+    inputs = {"input_ids": input_ids, "segments": segments}
+    return Batch(inputs, batch.soft_labels[:count], batch.weights[:count], batch.tokens)
+
+
 def expected(case: Case, pieces: int) -> dict[str, Any]:
-    return reference(
-        case.clip, case.precision, case.trainable, case.real_rows, case.per_row, pieces
-    )
+    return reference(replace(case, stage=0, pieces=pieces))
 
 
 # What each rank does.
@@ -225,20 +238,19 @@ def gathered(rank: int) -> list[Tensor]:
     return parts
 
 
-def one_step(engine: Engine, factor: float = 1.0) -> None:
-    test = rows(0, 2, 2)
-    logits = engine.logits({name: test[name] for name in ("input_ids", "lengths")})
-    engine.backward(logits.sum() * factor)
+def one_step(engine: Engine, factor: float = 1.0, last: bool = True) -> None:
+    logits = engine.logits(line(rows(0, 2, 2)[0], torch.arange(2)))
+    engine.backward(logits.sum() * factor, last=last)
     engine.step(RATE)
 
 
 def refused(stage: int) -> list[str]:
-    """What a step says after too few micro-batches, and after a gradient that is not finite."""
-    engine = Case(stage, pieces=2).engine(*model(Case(stage)))
+    """What a step says before the last micro-batch, and after a gradient that is not finite."""
+    engine = Case(stage).engine(*model(Case(stage)))
     said = []
-    for factor in (1.0, float("nan")):
+    for factor, last in ((1.0, False), (float("nan"), True)):
         try:
-            one_step(engine, factor)
+            one_step(engine, factor, last)
         except (RuntimeError, FloatingPointError) as error:
             said.append(f"{type(error).__name__}: {error}")
     engine.close()
@@ -379,6 +391,29 @@ def test_the_runs_are_worth_comparing() -> None:
     assert (plain["scores"][0] - plain["scores"][1]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("case", UNEVEN, ids=lambda case: f"zero{case.stage}")
+def test_micro_batches_may_differ_in_number_and_rows_from_step_to_step(
+    group: Group, case: Case
+) -> None:
+    """Equal at the ranks of a step; the last batch is short."""
+    cut = [list(stream(case, rank, group.world, 1)) for rank in range(group.world)]
+    counts = [[len(step) for step in of_rank] for of_rank in cut]
+    assert all(of_rank == counts[0] for of_rank in counts)
+    assert len(set(counts[0])) > 1 and max(counts[0]) > 1
+    sizes = [[[len(b.weights) for b in step] for step in of_rank] for of_rank in cut]
+    assert group.world == 1 or sizes[0] != sizes[1]
+
+    wanted = expected(case, pieces=1)
+    for seen in group[case]:
+        close(seen["loss"], wanted["loss"], 1e-5)
+        close(seen["norm"], wanted["norm"], 1e-5)
+        close(seen["scores"], wanted["scores"], 1e-5)
+        assert abs((seen["loss"] - wanted["loss"]).mean()) < 1e-6
+        assert seen["tokens"] == wanted["tokens"]
+    for name, value in group[case][0]["state"].items():
+        close(value, wanted["state"][name], 1e-5)
+
+
 @pytest.mark.parametrize("case", FILLED, ids=lambda case: f"zero{case.stage}")
 def test_rows_of_weight_0_change_nothing(group: Group, case: Case) -> None:
     wanted = expected(case, pieces=1)
@@ -423,9 +458,11 @@ def test_a_frozen_backbone_under_trained_fp32_parameters(group: Group, case: Cas
         close(value, wanted["state"][name], 1e-5)
 
 
-def test_the_confidence_threshold_sees_all_ranks(group: Group) -> None:
-    wanted = expected(THRESHOLD, pieces=1)
-    for seen in group[THRESHOLD]:
+@pytest.mark.parametrize("case", THRESHOLD, ids=["equal", "unequal"])
+def test_the_confidence_threshold_sees_all_ranks(group: Group, case: Case) -> None:
+    """Whether ranks hold equally many rows or not."""
+    wanted = expected(case, pieces=1)
+    for seen in group[case]:
         close(seen["loss"], wanted["loss"], 1e-5)
         assert seen["threshold"] == pytest.approx(wanted["threshold"], abs=1e-5)
         assert seen["threshold"] != 0
@@ -470,7 +507,7 @@ def test_gather_joins_in_the_order_of_ranks(group: Group) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_step_is_refused_on_every_rank(group: Group, stage: int) -> None:
     for few, infinite in group["refused", stage]:
-        assert few == "RuntimeError: step after 1 of 2 micro-batches"
+        assert few == "RuntimeError: step before the last micro-batch"
         assert infinite.startswith("FloatingPointError: the norm of the gradient is ")
 
 

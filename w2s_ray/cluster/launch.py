@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class WorkerGroup:
                     seed=job.seed,
                     epochs=job.epochs,
                     batch_size=job.batch_size,
-                    micro_batch_size=job.micro_batch_size,
+                    token_budget=job.token_budget,
                     rank=rank,
                     world=workers,
                 )
@@ -135,34 +135,24 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
 
     job: TrainJob = config["job"]
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank = context.get_world_rank()
     use_only(float(job.execution["cpus_per_worker"]), float(job.execution["gpus_per_worker"]))
-    count = micro_batches(job, world)
     with tempfile.TemporaryDirectory() as folder:
         metrics = fit(
             job,
             Path(folder),
-            make_engine=partial(
-                DeepSpeedEngine, zero_stage=int(job.execution["zero_stage"]), micro_batches=count
-            ),
-            stream=_stream(rank, count),
+            make_engine=partial(DeepSpeedEngine, zero_stage=int(job.execution["zero_stage"])),
+            stream=_stream(rank),
             progress=_sparingly(config["note"]) if rank == 0 else lambda numbers: None,
         )
         ray.train.report({}, checkpoint=Checkpoint(folder) if rank == 0 else None)
     return metrics
 
 
-def micro_batches(job: TrainJob, world: int) -> int:
-    """Micro-batches of a whole optimizer step at each of ``world`` ranks."""
-    batch_size: int = min(job.batch_size, job.rows.num_rows)
-    rows = -(-batch_size // world)
-    return -(-rows // job.micro_batch_size)
-
-
-def _stream(rank: int, count: int) -> Iterator[list[Batch]]:
+def _stream(rank: int) -> Iterator[list[Batch]]:
     shard = ray.train.get_dataset_shard(f"rank{rank}")
     blocks = shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    return filled(map(_batches, optimizer_steps(blocks)), count)
+    return map(_batches, optimizer_steps(blocks))
 
 
 def _batches(step: Iterable[MicroBatch]) -> list[Batch]:
@@ -171,23 +161,15 @@ def _batches(step: Iterable[MicroBatch]) -> list[Batch]:
         Batch(
             inputs={
                 "input_ids": torch.from_numpy(micro_batch.input_ids),
-                "lengths": torch.from_numpy(micro_batch.lengths),
+                "segments": torch.from_numpy(micro_batch.segments),
             },
             soft_labels=torch.from_numpy(micro_batch.soft_labels),
             weights=torch.from_numpy(weights),
-            tokens=int(micro_batch.lengths.reshape(len(weights), -1)[weights > 0].sum()),
+            tokens=int(micro_batch.segments[weights > 0].sum()),
         )
         for micro_batch in step
         for weights in [micro_batch.weights]
     ]
-
-
-def filled(steps: Iterable[list[Batch]], count: int) -> Iterator[list[Batch]]:
-    """Every step with ``count`` micro-batches, which DeepSpeed wants: a short one (the last of an
-    epoch) gets copies of its last micro-batch, of weight 0 and without tokens."""
-    for step in steps:
-        idle = replace(step[-1], weights=torch.zeros_like(step[-1].weights), tokens=0)
-        yield [*step, *[idle] * (count - len(step))]
 
 
 def _sparingly(note: Note) -> Progress:

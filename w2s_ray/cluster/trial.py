@@ -1,11 +1,12 @@
-"""The Tune trainable: a warm actor that runs one step after the other.
+"""The Tune trainable: a warm actor that runs one step, or group of steps, after the other.
 
-A step runs in a thread, as Tune's own function trainables and Train's workers do. The actor's main
+A group runs in a thread, as Tune's own function trainables and Train's workers do. The actor's main
 thread stays free: it reports the newest numbers every half second, takes those of a worker group,
 and can stop the step, which then gives up its claim and its unfinished folder.
 
-After an error the actor is not used again (Tune ends it): a broken CUDA context or a half-loaded
-model must not reach the next step.
+After an error of all its steps the actor is not used again (Tune ends it): a broken CUDA context or
+a half-loaded model must not reach the next step. Where some steps of a group went well the process
+is well too.
 """
 
 import ctypes
@@ -22,10 +23,12 @@ from ray.tune import Trainable
 from w2s_ray.cluster.gauges import Gauges
 from w2s_ray.cluster.process import use_only
 from w2s_ray.plan.graph import Step
+from w2s_ray.plan.schedule import Group
 from w2s_ray.store.artifacts import Store
 
 Numbers = dict[str, Any]
 Execute = Callable[[Step, Store, Any], Mapping[str, Any]]
+Outcomes = Mapping[str, Mapping[str, Any] | Exception]  # by key: metrics, or what was raised
 NUMBERS = "numbers"  # in a Tune result: a list of one, which Tune does not take apart
 STOP_SECONDS = 8.0  # Tune kills an actor that takes longer than ten to stop
 
@@ -39,7 +42,7 @@ class Settings:
         steps: all steps of the run, by key.
         store_uri: the store.
         storage: URI where worker groups may keep what they pass on.
-        execute: runs a step; None: the steps' own runner.
+        execute: runs a single step; None: the steps' own runner.
         cpus: of one actor.
         gpus: of one actor.
         period: seconds between two reports of an actor.
@@ -56,18 +59,29 @@ class Settings:
 
 
 class StepError(RuntimeError):
-    """A step failed; the text is one line, the traceback is in the store."""
+    """All steps of a group failed; the tracebacks are in the store.
+
+    Attributes:
+        errors: one line each, by key.
+    """
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__(errors)  # what pickle hands to the copy of it in another process
+        self.errors = dict(errors)
+
+    def __str__(self) -> str:
+        return next(iter(self.errors.values()))
 
 
-class RunningStep(threading.Thread):
-    """A step in a thread of its own, with the newest numbers it has told."""
+class RunningGroup(threading.Thread):
+    """A group of steps in a thread of its own, with the newest numbers it has told."""
 
-    def __init__(self, work: Callable[[Callable[[Numbers], None]], Mapping[str, Any]]) -> None:
+    def __init__(self, work: Callable[[Callable[[Numbers], None]], Outcomes]) -> None:
         super().__init__(name="step", daemon=True)
         self._work = work
         self.over = threading.Event()
         self._numbers: Numbers = {}
-        self.metrics: Numbers = {}
+        self.outcomes: Outcomes = {}
         self.error: BaseException | None = None
 
     def note(self, numbers: Numbers) -> None:
@@ -81,14 +95,14 @@ class RunningStep(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.metrics = dict(self._work(self.note))
+            self.outcomes = self._work(self.note)
         except BaseException as error:  # handed to the main thread, which tells Tune
             self.error = error
         finally:
             self.over.set()
 
     def interrupt(self) -> None:
-        """Raises KeyboardInterrupt in the step, as Ctrl-C does in a local run, and waits for it."""
+        """Raises KeyboardInterrupt in the thread, as Ctrl-C does in a local run, and waits for it."""
         if self.ident is not None and self.is_alive():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt)
@@ -97,45 +111,44 @@ class RunningStep(threading.Thread):
 
 
 class StepActor(Trainable):
-    """Runs the step whose key is in the trial's configuration."""
+    """Runs the steps whose keys are in the trial's configuration."""
 
     def setup(self, config: dict[str, Any], settings: Settings | None = None) -> None:
         """Tune calls this once for each new process."""
         assert settings is not None
         use_only(settings.cpus, settings.gpus)
         self._settings = settings
-        self._execute = settings.execute or _runner()
         self._store = Store.open(settings.store_uri)
         self._gauges = Gauges(settings.study)
         self._self = ray.get_runtime_context().current_actor
-        self._key = config["key"]
-        self._running: RunningStep | None = None
+        self._keys: list[str] = config["keys"]
+        self._running: RunningGroup | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes over the next step; everything loaded stays."""
-        self._key = new_config["key"]
+        """Takes over the next group; everything loaded stays."""
+        self._keys = new_config["keys"]
         self._running = None
         return True
 
     def step(self) -> dict[str, Any]:
-        """Waits for the end of the step, but not longer than one period."""
-        step = self._settings.steps[self._key]
+        """Waits for the end of the group, but not longer than one period."""
+        group = tuple(self._settings.steps[key] for key in self._keys)
         if self._running is None:
             self._started = time.monotonic()
-            self._running = RunningStep(partial(self._run, step))
+            self._running = RunningGroup(partial(self._run, group))
             self._running.start()
         running = self._running
         if running.over.wait(self._settings.period):
             if running.error is not None:
-                raise StepError(f"{type(running.error).__name__}: {running.error}")
-            return {"done": True, NUMBERS: [running.metrics]}
+                raise StepError(dict.fromkeys(self._keys, _line(running.error)))
+            return {"done": True, NUMBERS: [_told(running.outcomes)]}
         newest = running.newest()
-        self._gauges.show(step, newest, time.monotonic() - self._started)
+        self._gauges.show(group[0], newest, time.monotonic() - self._started)
         return {NUMBERS: [newest]}
 
     def note(self, key: str, numbers: Numbers) -> None:
         """Takes numbers of a step from another process, the first worker of its group."""
-        if self._running is not None and key == self._key:
+        if self._running is not None and key in self._keys:
             self._running.note(numbers)
 
     def cleanup(self) -> None:
@@ -143,22 +156,50 @@ class StepActor(Trainable):
         if self._running is not None:
             self._running.interrupt()
 
-    def _run(self, step: Step, note: Callable[[Numbers], None]) -> Mapping[str, Any]:
+    def _run(self, group: Group, note: Callable[[Numbers], None]) -> Outcomes:
         from w2s_ray.steps.context import Context
 
-        if int(step.execution.get("workers", 1)) == 1:
-            return self._execute(step, self._store, Context(progress=note, runner="ray"))
-        from w2s_ray.cluster.launch import WorkerGroup
+        context = Context(progress=note, runner="ray")
+        if int(group[0].execution.get("workers", 1)) > 1:  # then it is a group of one
+            from w2s_ray.cluster.launch import WorkerGroup
 
-        group = WorkerGroup(self._settings.storage, partial(_note, self._self, step.key))
-        return self._execute(step, self._store, Context(note, group.fit, "ray train"))
+            workers = WorkerGroup(self._settings.storage, partial(_note, self._self, group[0].key))
+            context = Context(note, workers.fit, "ray train")
+        if self._settings.execute is not None:
+            return _one_by_one(self._settings.execute, group, self._store, context)
+        from w2s_ray.steps.runner import execute_group
+
+        return execute_group(group, self._store, context)
 
 
 def _note(actor: Any, key: str, numbers: Numbers) -> None:
     actor.note.remote(key, numbers)
 
 
-def _runner() -> Execute:
-    from w2s_ray.steps.runner import execute
+def _one_by_one(execute: Execute, group: Group, store: Store, context: Any) -> Outcomes:
+    outcomes: dict[str, Mapping[str, Any] | Exception] = {}
+    for step in group:
+        try:
+            outcomes[step.key] = execute(step, store, context)
+        except Exception as error:
+            outcomes[step.key] = error
+    return outcomes
 
-    return execute
+
+def _told(outcomes: Outcomes) -> dict[str, Numbers]:
+    """By key: metrics, or ``{"error": one line}``.
+
+    Raises:
+        StepError: no step went well.
+    """
+    errors = {key: _line(error) for key, error in outcomes.items() if isinstance(error, Exception)}
+    if len(errors) == len(outcomes):
+        raise StepError(errors)
+    return {
+        key: {"error": errors[key]} if isinstance(outcome, Exception) else dict(outcome)
+        for key, outcome in outcomes.items()
+    }
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -44,22 +44,25 @@ def run(
     max_concurrent_steps: int | None = None,
     on_event: OnEvent = lambda event, step, numbers: None,
     execute: Execute | None = None,
+    cost: Mapping[str, float] | None = None,
 ) -> Schedule:
     """Runs what is to do on the connected Ray. A failed step stops its descendants only.
 
     Args:
         todo: the missing steps, every step after its inputs.
-        max_concurrent_steps: largest number of steps at a time; None: what fits.
+        max_concurrent_steps: largest number of steps at a time, fused ones counted as one; None:
+            what fits.
         on_event: takes ``started``, ``progress``, ``done`` or ``failed``, the step, and numbers
             (of the progress, the metrics, or ``{"error": one line}``). Called in this thread;
             ``started`` comes again when a step is retried after its process died.
         execute: runs one step in an actor; None: the steps' own runner.
+        cost: of steps, by key, in any one unit: what leads to the most costly goes first.
 
     Raises:
         InputError: a step cannot be placed on this cluster. Nothing has been started.
         KeyboardInterrupt: after Ctrl-C; the running steps have been ended, their claims given up.
     """
-    schedule = Schedule(todo)
+    schedule = Schedule(todo, cost)
     if not todo:
         return schedule
     nodes = cluster_nodes()
@@ -67,7 +70,7 @@ def run(
     wanted = needs(todo)
     limit = max_concurrent_steps or len(todo)
     at_once = min(limit, most_at_once(wanted.values(), nodes))
-    storage = child(store_uri, SCRATCH)
+    storage, store = child(store_uri, SCRATCH), Store.open(store_uri)
     settings = Settings(
         study=study,
         steps=dict(todo),
@@ -82,10 +85,10 @@ def run(
         tune.run(
             tune.with_parameters(StepActor, settings=settings),
             name=study,
-            search_alg=StepSearch(schedule, todo, wanted, cluster_nodes, limit),
+            search_alg=StepSearch(schedule, wanted, cluster_nodes, limit, store),
             scheduler=FirstPending(),  # type: ignore[no-untyped-call]
             reuse_actors=True,
-            callbacks=[_Events(todo, Store.open(store_uri), on_event)],
+            callbacks=[_Events(store, on_event)],
             storage_path=storage,
             verbose=0,
             raise_on_failed_trial=False,
@@ -99,27 +102,33 @@ def run(
 class _Events(tune.Callback):
     """Tells the driver what happens; notes in the store what a dead process could not."""
 
-    def __init__(self, steps: Mapping[str, Step], store: Store, on_event: OnEvent) -> None:
-        self._steps, self._store, self._tell = steps, store, on_event
+    def __init__(self, store: Store, on_event: OnEvent) -> None:
+        self._store, self._tell = store, on_event
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
-        self._tell("started", self._steps[trial.trial_id], {})
+        self._tell_all("started", trial, {})
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         if not result.get("done") and (numbers := result[NUMBERS][0]):
-            self._tell("progress", self._steps[trial.trial_id], numbers)
+            self._tell_all("progress", trial, numbers)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
-        self._tell("done", self._steps[trial.trial_id], trial.last_result[NUMBERS][0])
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         assert isinstance(trial, StepTrial)
-        step = self._steps[trial.trial_id]
-        if trial.crashed:
-            self._store.record_failure(step, trial.reason)
-        self._tell("failed", step, {"error": trial.reason})
+        for step in trial.group:
+            numbers = trial.outcome[step.key]
+            failed = "error" in numbers
+            if failed and trial.crashed:
+                self._store.record_failure(step, trial.reason)
+            self._tell("failed" if failed else "done", step, numbers)
+
+    on_trial_error = on_trial_complete
+
+    def _tell_all(self, event: str, trial: Trial, numbers: dict[str, Any]) -> None:
+        assert isinstance(trial, StepTrial)
+        for step in trial.group:
+            self._tell(event, step, numbers)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Progress of a study: steps done, running, waiting, failed, and the time left.
 
-On a terminal it is a live display; elsewhere (CI, a log file) only failures are printed.
+Steps that run together (``plan.fusion``) are one line of the display. On a terminal it is a live display; elsewhere (CI, a log file) only failures are printed.
 """
 
 import time
@@ -14,7 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.graph import Step
+
+MANY = {
+    "weak": "weak models",
+    "ceiling": "ceilings",
+    "student": "students",
+    "evaluate": "sets of predictions",
+}
+
+Running = tuple[Step, float, dict[str, Any]]  # the step, when it started, its newest numbers
 
 
 class ProgressDisplay:
@@ -31,7 +41,11 @@ class ProgressDisplay:
         self._console = console
         self._remaining = Counter(step.kind for step in todo.values())
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._running: dict[str, tuple[Step, float, dict[str, Any]]] = {}
+        self._running: dict[str, Running] = {}
+        self._children: dict[str, list[str]] = defaultdict(list)
+        for key, step in todo.items():
+            for parent in step.inputs.values():
+                self._children[parent].append(key)
         self.done = 0
         self.failed: dict[str, str] = {}
         self.blocked: set[str] = set()
@@ -64,10 +78,12 @@ class ProgressDisplay:
         self._remaining[step.kind] -= 1
         if event == "done":
             self.done += 1
-            self._seconds[step.kind].append(time.monotonic() - started)
+            # A fused step's record says what its share of the time was.
+            seconds = numbers.get("seconds", time.monotonic() - started)
+            self._seconds[step.kind].append(seconds)
             return
         self.failed[step.key] = numbers["error"]
-        blocked = _descendants(step.key, self._todo) - self.blocked
+        blocked = self._descendants(step.key) - self.blocked
         self.blocked |= blocked
         self._remaining.subtract(self._todo[key].kind for key in blocked)
         self._console.print(
@@ -87,7 +103,7 @@ class ProgressDisplay:
             known = self._seconds[kind]
             unknown = unknown or (count > 0 and not known)
             seconds += count * sum(known) / len(known) if known else 0.0
-        seconds /= max(1, len(self._running))
+        seconds /= max(1, len(self._lines()))
         minutes, rest = divmod(int(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{'≥ ' if unknown else ''}{hours}:{minutes:02}:{rest:02}"
@@ -103,7 +119,8 @@ class ProgressDisplay:
             f"  {self._already_done} from the store  time left {self.time_left}",
         )
         table = Table.grid(padding=(0, 2))
-        for step, started, numbers in list(self._running.values()):
+        for together in self._lines():
+            step, started, numbers = together[0]
             share = ""
             if numbers.get("steps"):
                 share = f"{numbers['step']}/{numbers['steps']} {numbers.get('unit', 'steps')}"
@@ -111,7 +128,7 @@ class ProgressDisplay:
             rate = numbers.get("tokens_per_second")
             table.add_row(
                 step.kind,
-                step.slug,
+                step.slug if len(together) == 1 else f"{len(together):,} {MANY[step.kind]}",
                 share,
                 loss,
                 f"{rate:.0f} tokens/s" if rate else "",
@@ -119,11 +136,22 @@ class ProgressDisplay:
             )
         return Group(head, table)
 
+    def _lines(self) -> list[list[Running]]:
+        """Running steps; those of one kind that were started together stand together."""
+        lines: dict[Any, list[Running]] = {}
+        for running in list(self._running.values()):
+            step = running[0]
+            fusion = fusion_key(step)
+            lines.setdefault((step.kind, fusion) if fusion else step.key, []).append(running)
+        return list(lines.values())
 
-def _descendants(key: str, todo: Mapping[str, Step]) -> set[str]:
-    """All that rests on ``key``; ``todo`` holds inputs before what uses them."""
-    below = {key}
-    for step in todo.values():
-        if not below.isdisjoint(step.inputs.values()):
-            below.add(step.key)
-    return below - {key}
+    def _descendants(self, key: str) -> set[str]:
+        """All that rests on ``key``."""
+        below: set[str] = set()
+        stack = [key]
+        while stack:
+            for child in self._children[stack.pop()]:
+                if child not in below:
+                    below.add(child)
+                    stack.append(child)
+        return below

@@ -1,10 +1,12 @@
 """Which rows meet in which batch: pure functions, the same at any number of workers.
 
 The optimizer's batch is fixed by (seed, epoch, row ids). How it is cut into micro-batches and
-spread over ranks is execution: the weights of a batch sum to 1 however it is cut.
+spread over ranks is execution: the weights of a batch sum to 1 however it is cut. A micro-batch is
+one line of tokens, row after row, without any padding; what bounds it is a budget of tokens.
 """
 
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.order import order
 
 Indices = NDArray[np.int64]
+MicroBatches = list[tuple[Indices, NDArray[np.float32]]]
 
 
 def epoch_order(row_ids: Sequence[str], seed: int, epoch: int) -> Indices:
@@ -26,56 +29,73 @@ def optimizer_batches(visits: Indices, batch_size: int) -> Iterator[Indices]:
         yield visits[start : start + batch_size]
 
 
-def rank_rows(
-    batch: Indices, rank: int, world: int, micro_batch_size: int, lengths: Indices
-) -> list[tuple[Indices, NDArray[np.float32]]]:
+def micro_batches(
+    batch: Indices, lengths: Indices, token_budget: int, rank: int = 0, world: int = 1
+) -> MicroBatches:
     """This rank's micro-batches of one optimizer batch, as (rows, weights).
 
-    Rows of like length share a micro-batch. All ranks get equally many micro-batches of equal
-    sizes, as ZeRO needs: where rows run out, the batch's shortest row stands in with weight 0.
-    One rank alone needs none. Real rows weigh 1 / size of the whole batch.
+    There are as few as the budget allows, of nearly equal numbers of tokens, and equally many at
+    every rank, as ZeRO needs: where rows run out, the batch's shortest row stands in with weight
+    0. One rank alone needs none. Real rows weigh 1 / size of the whole batch.
 
     Args:
         batch: row indices of the optimizer batch.
-        micro_batch_size: most rows of a micro-batch.
-        lengths: (n,) tokens of every row of the data set, for sorting.
+        lengths: (n,) tokens of every row of the data set.
+        token_budget: most tokens of a micro-batch; a longer row is one by itself.
     """
     rows = batch[np.argsort(-lengths[batch], kind="stable")]
-    each = -(-len(rows) // world)
-    filled = np.concatenate([rows, np.repeat(rows[-1:], each * world - len(rows))])
-    weights = np.zeros(len(filled), dtype=np.float32)
-    weights[: len(rows)] = 1.0 / len(rows)
-    mine, weights = filled[rank::world], weights[rank::world]
-    return [
-        (mine[start : start + micro_batch_size], weights[start : start + micro_batch_size])
-        for start in range(0, each, micro_batch_size)
-    ]
+    weight = np.float32(1.0 / len(rows))
+    bins = _bins([int(length) for length in lengths[rows]], token_budget, world)
+    found: MicroBatches = []
+    for places in bins[rank::world]:
+        weights = np.full(max(1, len(places)), weight if places else 0.0, dtype=np.float32)
+        found.append((rows[places] if places else rows[-1:], weights))
+    return found
 
 
-def length_batches(tokens: Tokens, token_budget: int) -> list[Indices]:
-    """All rows in batches for inference: longest first, each of at most ``token_budget`` padded
-    tokens (or of one row), so that memory is highest at the start and padding is small."""
-    by_length = np.argsort(-tokens.row_lengths, kind="stable")
+def _bins(lengths: Sequence[int], budget: int, multiple: int) -> list[list[int]]:
+    """Places of ``lengths`` (longest first) in bins, a multiple of ``multiple``: as few as hold no
+    more than the budget, the fullest first."""
+    within = [length for length in lengths if length <= budget]
+    least = len(lengths) - len(within) + -(-sum(within) // budget)
+    count = multiple * -(-least // multiple)
+    while True:
+        bins = _spread(lengths, count)
+        if all(len(places) <= 1 or sum(lengths[p] for p in places) <= budget for places in bins):
+            return bins
+        count += multiple
+
+
+def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Each length in turn goes to the bin that holds least (Graham's rule, within 4/3 of even)."""
+    filled: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
+    heapify(filled)
+    for place, length in enumerate(lengths):
+        load, number, places = filled[0]
+        heapreplace(filled, (load + length, number, [*places, place]))
+    return [places for _, _, places in sorted(filled, key=lambda entry: (-entry[0], entry[1]))]
+
+
+def length_batches(lengths: Indices, token_budget: int) -> list[Indices]:
+    """All rows in batches for inference: longest first, each of at most ``token_budget`` tokens
+    (or of one row), so that memory is highest at the start.
+
+    Args:
+        lengths: (n,) tokens of every row.
+    """
+    by_length = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[by_length])
     batches: list[Indices] = []
-    start = 0
+    start = done = 0
     while start < len(by_length):
-        widest = max(1, int(tokens.row_lengths[by_length[start]]))
-        rows = max(1, token_budget // (widest * tokens.per_row))
-        batches.append(by_length[start : start + rows])
-        start += rows
+        stop = max(start + 1, int(np.searchsorted(ends, done + token_budget, side="right")))
+        batches.append(by_length[start:stop])
+        start, done = stop, int(ends[stop - 1])
     return batches
 
 
-def pad(tokens: Tokens, rows: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The texts of ``rows`` padded on the right with 0: input_ids (b·m, T), lengths (b·m,).
-
-    Texts i·m … i·m+m−1 belong to row i. Lengths, never ids, tell where a text ends.
-    """
-    m = tokens.per_row
-    texts = (rows[:, None] * m + np.arange(m)).ravel()
-    starts, ends = tokens.offsets[texts], tokens.offsets[texts + 1]
-    lengths = ends - starts
-    input_ids = np.zeros((len(texts), int(lengths.max())), dtype=np.int64)
-    for line, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        input_ids[line, : end - start] = tokens.ids[start:end]
-    return input_ids, lengths
+def pack(tokens: Tokens, rows: Indices) -> tuple[NDArray[np.int64], Indices]:
+    """The rows as one line: input_ids (T,), segments (b, 1 + m), as in ``Tokens``."""
+    starts, lengths = tokens.starts[rows], tokens.row_lengths[rows]
+    pieces = [tokens.ids[s : s + n] for s, n in zip(starts, lengths, strict=True)]
+    return np.concatenate(pieces).astype(np.int64), tokens.segments[rows]

@@ -1,8 +1,8 @@
-"""Training batches from Ray Data: what ``batches`` prescribes, padded ahead of a group of workers.
+"""Training batches from Ray Data: what ``batches`` prescribes, packed ahead of a group of workers.
 
 Which rows meet in which micro-batch, at which rank and with which weight, is decided beforehand by
 the same pure functions as in one process. Only this small list of row numbers is a data set; the
-tasks of Ray Data turn its entries into padded arrays, some steps ahead of the worker, out of one
+tasks of Ray Data turn its entries into packed arrays, some steps ahead of the worker, out of one
 copy of the tokens in the object store. Each rank reads a data set of its own: the splits of Ray
 Data are by blocks, and would not keep rows of one batch together.
 
@@ -22,7 +22,7 @@ import ray
 from numpy.typing import NDArray
 from ray.data import DataContext, Dataset, ExecutionOptions, TaskPoolStrategy
 
-from w2s_ray.data.batches import epoch_order, optimizer_batches, pad, rank_rows
+from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.tokens import Tokens
 
 TASKS_AT_ONCE = 2  # of each rank
@@ -34,17 +34,17 @@ Source = ray.ObjectRef[tuple[Tokens, NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """b rows of m texts each, padded on the right.
+    """b rows of m texts each, in one line of T tokens.
 
     Attributes:
-        input_ids: (b·m, T) int64.
-        lengths: (b·m,) int64, real tokens of each text.
+        input_ids: (T,) int64.
+        segments: (b, 1 + m) int64, tokens of each prompt and answer.
         soft_labels: (b, K) float32.
         weights: (b,) float32.
     """
 
     input_ids: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    segments: NDArray[np.int64]
     soft_labels: NDArray[np.float32]
     weights: NDArray[np.float32]
 
@@ -56,7 +56,7 @@ def rank_dataset(
     seed: int,
     epochs: int,
     batch_size: int,
-    micro_batch_size: int,
+    token_budget: int,
     rank: int,
     world: int,
 ) -> Dataset:
@@ -72,7 +72,7 @@ def rank_dataset(
         for step, batch in enumerate(
             optimizer_batches(epoch_order(tokens.row_ids, seed, epoch), batch_size)
         )
-        for rows, weights in rank_rows(batch, rank, world, micro_batch_size, tokens.row_lengths)
+        for rows, weights in micro_batches(batch, tokens.row_lengths, token_budget, rank, world)
     ]
     table = pa.table(
         {
@@ -88,7 +88,7 @@ def rank_dataset(
     ]
     DataContext.get_current().enable_progress_bars = False
     return ray.data.from_arrow(blocks).map_batches(
-        partial(_pad_block, source=source),
+        partial(_pack_block, source=source),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=0,
@@ -117,32 +117,32 @@ def _entries(block: pa.Table) -> Iterator[tuple[tuple[int, int], MicroBatch]]:
     columns: Mapping[str, Any] = {name: block[name].combine_chunks() for name in block.column_names}
     for place in range(block.num_rows):
         values = {name: column[place] for name, column in columns.items()}
-        ids, lengths, labels, weights = (
+        ids, segments, labels, weights = (
             values[name].values.to_numpy()
-            for name in ("input_ids", "lengths", "soft_labels", "weights")
+            for name in ("input_ids", "segments", "soft_labels", "weights")
         )
         yield (
             (values["epoch"].as_py(), values["step"].as_py()),
             MicroBatch(
-                input_ids=ids.reshape(len(lengths), -1).astype(np.int64),
-                lengths=lengths.copy(),
+                input_ids=ids.astype(np.int64),
+                segments=segments.reshape(len(weights), -1).copy(),
                 soft_labels=labels.reshape(len(weights), -1).copy(),
                 weights=weights.copy(),
             ),
         )
 
 
-def _pad_block(block: pa.Table, source: Source) -> pa.Table:
-    """Rows of numbers turned into padded arrays, laid flat in list columns."""
+def _pack_block(block: pa.Table, source: Source) -> pa.Table:
+    """Rows of numbers turned into packed arrays, laid flat in list columns."""
     tokens, soft_labels = ray.get(source)
-    arrays: dict[str, list[NDArray[Any]]] = {"input_ids": [], "lengths": [], "soft_labels": []}
+    arrays: dict[str, list[NDArray[Any]]] = {"input_ids": [], "segments": [], "soft_labels": []}
     for rows in block["rows"].combine_chunks():
         indices = rows.values.to_numpy()
-        input_ids, lengths = pad(tokens, indices)
-        arrays["input_ids"].append(input_ids.astype(np.int32).ravel())
-        arrays["lengths"].append(lengths)
+        input_ids, segments = pack(tokens, indices)
+        arrays["input_ids"].append(input_ids.astype(np.int32))
+        arrays["segments"].append(segments.ravel())
         arrays["soft_labels"].append(soft_labels[indices].ravel())
-    kinds = {"input_ids": pa.int32(), "lengths": pa.int64(), "soft_labels": pa.float32()}
+    kinds = {"input_ids": pa.int32(), "segments": pa.int64(), "soft_labels": pa.float32()}
     columns = {name: _lists(values, kinds[name]) for name, values in arrays.items()}
     return pa.table({name: block[name] for name in ("epoch", "step", "weights")} | columns)
 

@@ -1,7 +1,8 @@
 """A model spec turned into a backbone: the transformer blocks without a head, ready to train.
 
 Whatever the source (Hub, folder, GGUF file, package, random weights), the result is alike: the
-first ``num_layers`` blocks and the final norm, dropout off in every mode, SDPA attention, no cache.
+first ``num_layers`` blocks and the final norm, dropout off in every mode, no cache, and attention
+that shares prompts if the model passes its test.
 No code of a model repository is ever run. The global random state is left alone, so that what is
 loaded cannot change what is drawn afterwards.
 """
@@ -24,6 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from w2s_ray.errors import InputError
+from w2s_ray.models import packed_attention
 from w2s_ray.models.gguf import unpacked
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.plan.architecture import shape, untrained_config
@@ -43,12 +45,15 @@ class Backbone:
         tokenizer: with a pad token.
         hidden_size: H.
         layers: blocks in ``module``.
+        shares_prompts: the texts of a row are computed with one copy of their prompt; else each in
+            a padded row of its own.
     """
 
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     hidden_size: int
     layers: int
+    shares_prompts: bool
 
 
 def load_backbone(
@@ -73,7 +78,8 @@ def load_backbone(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     module.to(device)  # type: ignore[arg-type]
     config = module.config
-    return Backbone(module.train(), tokenizer, config.hidden_size, config.num_hidden_layers)
+    shares = packed_attention.use_if_exact(module)
+    return Backbone(module.train(), tokenizer, config.hidden_size, config.num_hidden_layers, shares)
 
 
 def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:

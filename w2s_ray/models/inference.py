@@ -1,25 +1,25 @@
 """Forward passes without gradients: frozen features of all texts, and a scorer's logits.
 
-Each text is its own row here, so that the two answers of a pair need not be padded to the longer;
-batches hold texts of like length, longest first, and results come back in the order of the table.
+One path for features, labels and test scores. Batches are packed lines, longest rows first, so
+that memory is highest at the start; results come back in the order of the table.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
-from w2s_ray.data.batches import length_batches, pad
+from w2s_ray.data.batches import length_batches, pack
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.scorer import Scorer, readout
 
-TOKEN_BUDGET = {"cpu": 1_024, "cuda": 32_768}  # padded tokens of one forward pass
+TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}  # tokens of one forward pass
 
 Done = Callable[[int], None]
+Forward = Callable[[Tensor, Tensor], Tensor]
 
 
 def last_states(
@@ -33,10 +33,18 @@ def last_states(
 
     Args:
         tokens: n rows of m texts.
-        token_budget: padded tokens of a forward pass; None: what suits the device.
-        progress: takes the real tokens done so far, after every pass.
+        token_budget: tokens of a forward pass; None: what suits the device.
+        progress: takes the tokens done so far, after every pass.
     """
-    return _states(backbone.module, tokens, token_budget, progress)
+    module = backbone.module
+
+    def forward(input_ids: Tensor, segments: Tensor) -> Tensor:
+        device = next(module.parameters()).device
+        states = readout(module, input_ids.to(device), segments.to(device))
+        return states.view(len(segments), -1)
+
+    flat = sweep(forward, tokens, token_budget or _budget(module), progress=progress)
+    return flat.reshape(len(flat), tokens.per_row, -1)
 
 
 def scorer_logits(
@@ -47,31 +55,50 @@ def scorer_logits(
     progress: Done = lambda done: None,
 ) -> NDArray[np.float32]:
     """Logits (n, K) of every row; arguments as for ``last_states``."""
-    states = _states(scorer.backbone, tokens, token_budget, progress)
     device = scorer.head.weight.device
-    with torch.inference_mode():
-        logits = scorer.head(torch.from_numpy(states).flatten(0, 1).to(device))
-    result: NDArray[np.float32] = logits.cpu().numpy()
-    return result
+
+    def forward(input_ids: Tensor, segments: Tensor) -> Tensor:
+        logits: Tensor = scorer(input_ids.to(device), segments.to(device))
+        return logits
+
+    return sweep(forward, tokens, token_budget or _budget(scorer), progress=progress)
 
 
-def _states(
-    module: nn.Module, tokens: Tokens, token_budget: int | None, progress: Done
+@torch.no_grad()
+def sweep(
+    forward: Forward,
+    tokens: Tokens,
+    token_budget: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    gather: Callable[[Tensor], Tensor] = lambda values: values,
+    progress: Done = lambda done: None,
 ) -> NDArray[np.float32]:
-    device = next(module.parameters()).device
-    texts = replace(
-        tokens, row_ids=[""] * tokens.lengths.size, prompt_lengths=np.empty(0, np.int64), per_row=1
-    )
-    states: NDArray[np.float32] | None = None
+    """``forward`` (b rows → (b, D)) over all rows: (n, D) float32 in table order, on every rank.
+
+    Batches go round the ranks; every rank makes the same number of forward passes (ZeRO-3 would
+    wait for ever otherwise), repeating the last batch where there is none for it.
+    """
+    batches = length_batches(tokens.row_lengths, token_budget)
+    widest = max(map(len, batches))
+    results: NDArray[np.float32] | None = None
     done = 0
-    with torch.inference_mode():
-        for batch in length_batches(texts, token_budget or TOKEN_BUDGET[device.type]):
-            input_ids, lengths = (torch.from_numpy(array) for array in pad(texts, batch))
-            found = readout(module, input_ids.to(device), lengths.to(device)).cpu().numpy()
-            if states is None:
-                states = np.empty((tokens.lengths.size, found.shape[1]), dtype=np.float32)
-            states[batch] = found
-            done += int(lengths.sum())
-            progress(done)
-    assert states is not None, "no rows"
-    return states.reshape(-1, tokens.per_row, states.shape[1])
+    for turn in range(0, len(batches), world):
+        turns = [batches[min(turn + r, len(batches) - 1)] for r in range(world)]
+        input_ids, segments = (torch.from_numpy(a) for a in pack(tokens, turns[rank]))
+        found = forward(input_ids, segments).float().cpu()
+        if world > 1:  # gathered at one size
+            found = gather(torch.nn.functional.pad(found, (0, 0, 0, widest - len(found))))
+        if results is None:
+            results = np.empty((len(tokens.segments), found.shape[1]), dtype=np.float32)
+        for rows, values in zip(turns, found.chunk(world), strict=True):
+            results[rows] = values[: len(rows)].numpy()
+        done += sum(int(tokens.row_lengths[rows].sum()) for rows in batches[turn : turn + world])
+        progress(done)
+    assert results is not None, "no rows"
+    return results
+
+
+def _budget(module: torch.nn.Module) -> int:
+    return TOKEN_BUDGET[next(module.parameters()).device.type]

@@ -1,31 +1,34 @@
 """From a backbone and texts to logits, and the same head on features that are already there.
 
 The readout is the hidden state of the last real token, found by lengths: token 0 is "!" in the
-GPT-2 and Qwen vocabularies, so no token id may mean "padding". Padding stands on the right, where
-a causal model cannot see it; hence no attention mask is passed, and attention keeps its fast causal
-kernel. Only the rows that are read out are turned to fp32.
+GPT-2 and Qwen vocabularies, so no token id may mean "padding". Only the states that are read out
+are turned to fp32.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from w2s_ray.models import packed_attention
+
 INIT_STD = 0.02
 
 
-def readout(backbone: nn.Module, input_ids: Tensor, lengths: Tensor) -> Tensor:
-    """Last hidden states (rows, H) float32 at ``lengths - 1``.
+def readout(backbone: nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:
+    """Last hidden states (b·m, H) float32 of every text; those of a row follow one another.
 
     Args:
-        backbone: causal model with ``last_hidden_state`` in its output.
-        input_ids: (rows, T) int64, padded on the right with anything.
-        lengths: (rows,) int64, real tokens; an empty text reads its first pad token.
+        backbone: causal model with ``last_hidden_state`` in its output. Prompts are shared where
+            packed attention is on (``packed_attention.use_if_exact``).
+        input_ids: (T,) int64, row after row: prompt, answer 1, …, answer m.
+        segments: (b, 1 + m) int64, tokens of each; T in all.
     """
-    states: Tensor = backbone(input_ids=input_ids, use_cache=False).last_hidden_state
-    last = (lengths - 1).clamp_min(0)
-    return states[torch.arange(len(last), device=last.device), last].float()
+    config: Any = backbone.config
+    shared = config._attn_implementation == packed_attention.NAME
+    read = packed_attention.packed if shared else packed_attention.separate
+    return read(backbone, input_ids, segments).float()
 
 
 class Head(nn.Module):
@@ -81,9 +84,9 @@ class Scorer(nn.Module):
         nn.init.normal_(self.head.weight, std=INIT_STD, generator=generator)
         self.head.to(next(backbone.parameters()).device)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (b, K) float32; rows i·m … i·m+m−1 of (b·m, T) belong to example i."""
-        logits: Tensor = self.head(readout(self.backbone, input_ids, lengths))
+    def forward(self, input_ids: Tensor, segments: Tensor) -> Tensor:
+        """Logits (b, K) float32 of b packed rows; arguments as for ``readout``."""
+        logits: Tensor = self.head(readout(self.backbone, input_ids, segments))
         return logits
 
 

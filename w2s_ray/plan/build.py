@@ -189,6 +189,8 @@ class _Builder:
                 "adam_betas": list(training.adam_betas),
                 "adam_epsilon": training.adam_epsilon,
             }
+            if trainable == "last_layer":
+                resolved["solver"] = training.solver
             if trainable == "lora":
                 resolved["lora"] = training.lora.model_dump(mode="json")
             self.trainings[known] = resolved

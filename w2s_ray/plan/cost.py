@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from w2s_ray.plan.architecture import Shape, shape
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.plan.graph import TRAINED_ON, Plan, Step
 from w2s_ray.spec.schema import DataSpec, Spec
 
 TOKENS_A_ROW = {"preference": 125, "classification": 30, "generated": 26}
@@ -27,25 +27,27 @@ class Cost:
 
 def estimate(spec: Spec, plan: Plan, steps: Iterable[Step]) -> Cost:
     """The cost of ``steps``, which belong to ``plan``."""
-    shapes = {name: shape(model) for name, model in spec.models.items()}
-    by_location = {
-        str(model.model_dump(mode="json")): shapes[name] for name, model in spec.models.items()
-    }
+    each = flops(spec, plan, steps).values()
+    known = [cost for cost in each if cost is not None]
+    return Cost(sum(known), len(each) - len(known))
+
+
+def flops(spec: Spec, plan: Plan, steps: Iterable[Step]) -> dict[str, float | None]:
+    """The cost of each step by its key, 0 beside that of models; None where it is unknown."""
+    shapes = {str(m.model_dump(mode="json")): shape(m) for m in spec.models.values()}
     rows = {
         step.key: _rows(DataSpec.model_validate(step.execution["data"]))
         for step in plan
         if step.kind == "prepare"
     }
-    flops, unknown = 0.0, 0
+    costs: dict[str, float | None] = {}
     for step in steps:
-        if step.kind in ("prepare", "evaluate"):
-            continue
-        known = by_location[str(step.execution["model"])]
-        if known is None:
-            unknown += 1
-        else:
-            flops += _flops(step, known, rows[step.inputs["prepare"]])
-    return Cost(flops, unknown)
+        costs[step.key] = 0.0
+        if step.kind not in ("prepare", "evaluate"):
+            known = shapes[str(step.execution["model"])]
+            tokens = rows[step.inputs["prepare"]]
+            costs[step.key] = None if known is None else _flops(step, known, tokens)
+    return costs
 
 
 def _flops(step: Step, model: Shape, tokens: Mapping[str, float]) -> float:
@@ -55,7 +57,7 @@ def _flops(step: Step, model: Shape, tokens: Mapping[str, float]) -> float:
         return 0.0
     if step.kind == "label":
         return 2.0 * model.parameters * tokens["weak"]
-    trained = tokens["weak" if step.kind == "student" else "ground_truth"]
+    trained = tokens[TRAINED_ON[step.kind]]
     epochs: int = step.config["training"]["epochs"]
     return model.parameters * (6.0 * epochs * trained + 2.0 * tokens["test"])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 KINDS = ("prepare", "features", "weak", "label", "ceiling", "student", "evaluate")
 ENDS = tuple(kind for kind in KINDS if kind != "features")
+TRAINED_ON = {"weak": "ground_truth", "ceiling": "ground_truth", "student": "weak"}  # split
 
 
 @dataclass(frozen=True, slots=True)

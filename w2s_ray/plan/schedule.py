@@ -1,12 +1,47 @@
-"""Which step may run next: a pure state machine shared by the local run and the Ray run.
+"""Which steps may run next: a pure state machine shared by the local run and the Ray run.
 
 Nothing here knows how a step is executed. A failed step blocks its descendants and nothing else.
+
+Among ready steps the one at the head of the most costly chain of descendants goes first, or else
+a run ends with one process at work on what could have begun long before. Where costs tell nothing
+(heads cost almost nothing) the longest chain does: what many steps wait for comes early, so that
+these become ready together and are fused.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+from itertools import islice
+from typing import NamedTuple
 
+from w2s_ray.plan.fusion import FusionKey, backbone, fusion_key
 from w2s_ray.plan.graph import Step
+
+ABOUT_EQUAL = 0.9  # a chain of this share of the greatest cost is as urgent
+SMALLEST_PART = 128  # steps; to start a smaller one elsewhere would not pay
+
+Group = tuple[Step, ...]
+
+
+class _Chain(NamedTuple):
+    """A step and the most costly way below it."""
+
+    cost: float = 0.0
+    steps: int = 0
+
+
+class _Entry(NamedTuple):
+    """Sorts by urgency; equal ones keep the order of the plan."""
+
+    minus_cost: float
+    minus_steps: int
+    rank: int
+    key: str
+
+    def about_as_urgent_as(self, other: "_Entry") -> bool:
+        if other.minus_cost == 0.0:
+            return self[:2] == other[:2]
+        return self.minus_cost <= ABOUT_EQUAL * other.minus_cost
 
 
 class Schedule:
@@ -15,29 +50,31 @@ class Schedule:
     Args:
         todo: the unfinished steps in topological order, by key. Inputs that are not among them
             count as finished.
-        priority: larger first among ready steps; ties keep the plan's order.
+        cost: of steps, in any one unit; a step left out costs 0.
     """
 
-    def __init__(
-        self, todo: Mapping[str, Step], priority: Callable[[Step], float] = lambda step: 0.0
-    ) -> None:
+    def __init__(self, todo: Mapping[str, Step], cost: Mapping[str, float] | None = None) -> None:
         self._steps = dict(todo)
         self._children: dict[str, list[str]] = {key: [] for key in todo}
         self._missing: dict[str, int] = {}
-        rank = {key: position for position, key in enumerate(todo)}
-        self._urgency = {key: (-priority(step), rank[key]) for key, step in todo.items()}
         for key, step in todo.items():
             parents = {parent for parent in step.inputs.values() if parent in todo}
             self._missing[key] = len(parents)
             for parent in parents:
                 self._children[parent].append(key)
-        self.ready = {key for key, missing in self._missing.items() if missing == 0}
-        self._queue = [(self._urgency[key], key) for key in self.ready]
-        heapify(self._queue)
+        self._entries = self._by_urgency(cost or {})
+        self.ready: set[str] = set()
+        # Ready steps by the model they load, each a heap in which started steps may linger.
+        self._queues: dict[str | None, list[_Entry]] = defaultdict(list)
+        self._together: dict[FusionKey, dict[str, None]] = defaultdict(dict)
+        self._loaded: str | None = None
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.blocked: dict[str, str] = {}  # key -> the failed step that blocks it
+        for key, missing in self._missing.items():
+            if missing == 0:
+                self._make_ready(key)
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -53,31 +90,50 @@ class Schedule:
         """Nothing runs and nothing can be started any more."""
         return not self.ready and not self.running
 
-    def start(self, accept: Callable[[Step], bool] = lambda step: True) -> Step | None:
-        """The most urgent ready step that ``accept`` takes, now running; None if there is none."""
-        passed_over = []
-        started = None
-        while self._queue and started is None:
-            urgency, key = heappop(self._queue)
-            if accept(self._steps[key]):
-                self.ready.remove(key)
-                self.running.add(key)
-                started = self._steps[key]
-            else:
-                passed_over.append((urgency, key))
-        for entry in passed_over:
-            heappush(self._queue, entry)
-        return started
+    def start(
+        self, accept: Callable[[Step], bool] = lambda step: True, *, processes: int = 1
+    ) -> Group:
+        """The most urgent ready step that ``accept`` takes, and all that are fused with it.
+
+        They are running now; () if there is none. Of steps about as urgent, one goes first whose
+        model the step that ended last has loaded: its process is free.
+
+        Args:
+            processes: how many are free; a large group leaves an even share to the others.
+        """
+        firsts = {
+            model: first
+            for model, queue in self._queues.items()
+            if (first := self._first(queue, accept)) is not None
+        }
+        if not firsts:
+            return ()
+        chosen = min(firsts.values())
+        warm = firsts.get(self._loaded) if self._loaded is not None else None
+        if warm is not None and warm.about_as_urgent_as(chosen):
+            chosen = warm
+        lead = self._steps[chosen.key]
+        fusion = fusion_key(lead)
+        fused = [] if fusion is None else [self._steps[key] for key in self._together[fusion]]
+        part = max(SMALLEST_PART, -(-len(fused) // processes))
+        others = (step for step in fused if step is not lead and accept(step))
+        group = (lead, *islice(others, part - 1))
+        for step in group:
+            self.ready.remove(step.key)
+            self.running.add(step.key)
+            if fusion is not None:
+                del self._together[fusion][step.key]
+        return group
 
     def succeed(self, key: str) -> None:
         """``key`` has its artifact; its children may become ready."""
         self.running.remove(key)
         self.done.add(key)
+        self._loaded = backbone(self._steps[key]) or self._loaded
         for child in self._children[key]:
             self._missing[child] -= 1
             if self._missing[child] == 0 and child not in self.blocked:
-                self.ready.add(child)
-                heappush(self._queue, (self._urgency[child], child))
+                self._make_ready(child)
 
     def fail(self, key: str) -> None:
         """``key`` has failed; all that rests on it is blocked, the rest goes on."""
@@ -89,3 +145,37 @@ class Schedule:
             if child not in self.blocked:
                 self.blocked[child] = key
                 stack.extend(self._children[child])
+
+    def _by_urgency(self, cost: Mapping[str, float]) -> dict[str, _Entry]:
+        chains: dict[str, _Chain] = {}
+        for key in reversed(self._steps):
+            below = max((chains[child] for child in self._children[key]), default=_Chain())
+            chains[key] = _Chain(cost.get(key, 0.0) + below.cost, 1 + below.steps)
+        return {
+            key: _Entry(-chains[key].cost, -chains[key].steps, rank, key)
+            for rank, key in enumerate(self._steps)
+        }
+
+    def _make_ready(self, key: str) -> None:
+        step = self._steps[key]
+        self.ready.add(key)
+        heappush(self._queues[backbone(step)], self._entries[key])
+        fusion = fusion_key(step)
+        if fusion is not None:
+            self._together[fusion][key] = None
+
+    def _first(self, queue: list[_Entry], accept: Callable[[Step], bool]) -> _Entry | None:
+        """The first entry of a queue that is ready and accepted; it stays there."""
+        passed_over = []
+        found = None
+        while queue and found is None:
+            entry = queue[0]
+            if entry.key in self.ready and accept(self._steps[entry.key]):
+                found = entry
+            else:
+                heappop(queue)
+                if entry.key in self.ready:
+                    passed_over.append(entry)
+        for entry in passed_over:
+            heappush(queue, entry)
+        return found

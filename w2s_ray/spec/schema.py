@@ -223,6 +223,9 @@ class Training(Model):
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="cosine (to 0) or constant"
     )
+    solver: Literal["sgd", "newton", "lbfgs"] = Field(
+        "sgd", description="sgd (the steps above), or newton or lbfgs: last layers to the minimum"
+    )
     label_clip: Annotated[Number, Field(gt=0, lt=0.5)] = Field(
         1.0e-3, description="γ: soft labels are clipped to [γ, 1 - γ]"
     )
@@ -238,7 +241,9 @@ class Execution(Model):
 
     workers: Count = Field(1, description="processes that train one model together, at least 1")
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(2, description="DeepSpeed ZeRO, 0 to 3")
-    micro_batch_size: Count = Field(16, description="rows of a forward pass of one worker")
+    micro_batch_tokens: Count | None = Field(
+        None, description="tokens of one worker's pass; null: 4,096, on a GPU 16,384"
+    )
     cpus_per_worker: Positive = Field(1.0, description="CPU cores, above 0")
     gpus_per_worker: Annotated[Number, Field(ge=0)] = Field(
         0.0, description="GPUs: 0, 1, or with one worker a fraction (steps then share one)"
@@ -294,4 +299,18 @@ class Spec(Model):
             expected = mistake(f"one or more of {', '.join(self.data)}", given="nothing")
             wrong.append((("grid", "data"), None, expected))
         refuse(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _solvable(self) -> Self:
+        """A solver minimises what a last layer is trained on, and that may not move with it."""
+        solver, parts = self.training.solver, (self.grid, *self.grid.include)
+        if solver == "sgd":
+            return self
+        other = sorted({t for part in parts for t in part.trainable} - {"last_layer"})
+        weights = sorted({w for part in parts for w in part.confidence_weight if w > 0})
+        reason = f"trainable: {', '.join(other)}" if other else ""
+        reason = reason or (f"confidence_weight: {weights[0]:g}" if weights else "")
+        if reason:
+            refuse([(("training", "solver"), solver, mistake(f"sgd with {reason} in the grid"))])
         return self

@@ -1,16 +1,30 @@
-"""What a step may ask of whoever runs it: a place for progress, and several processes."""
+"""What a step may ask of whoever runs it: a place for progress, and several processes.
+
+And what the runner asks of a step: to write its artifact into a draft. Several steps that are
+computed together give one such writer each.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from w2s_ray.training.job import TrainJob, fit
-from w2s_ray.training.loop import Progress
+from w2s_ray.store.artifacts import Artifact, Draft
+
+if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
+    from w2s_ray.training.job import TrainJob
+
+Progress = Callable[[dict[str, Any]], None]
+Artifacts = Callable[[str], Artifact]  # a finished step by its key
+Write = Callable[[Draft], None]
 
 
 def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
     """Trains in the calling process, whatever number of workers the spec asks for."""
+    from w2s_ray.training.job import fit
+
     return fit(job, out, progress=progress)
 
 

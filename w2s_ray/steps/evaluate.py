@@ -1,22 +1,58 @@
 """``evaluate``: one model's scores on the test rows, and a student's distance to its teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps import metrics
-from w2s_ray.steps.context import Context
+from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Artifact, Draft
 
 
-def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+@dataclass(frozen=True)
+class Predictions:
+    """A model's ``test.parquet``: n row ids and labels, (n, K) float64 probabilities."""
+
+    row_ids: pa.ChunkedArray
+    labels: NDArray[np.int64]
+    probs: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Predictions":
+        table = pq.read_table(artifact.folder / "test.parquet")
+        flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        probs = flat.astype(np.float64).reshape(table.num_rows, -1)
+        return cls(table["row_id"], table["label"].to_numpy(), probs)
+
+    def in_the_order_of(self, row_ids: pa.ChunkedArray) -> NDArray[np.float64]:
+        """(n, K) probabilities of the rows ``row_ids``."""
+        if row_ids.equals(self.row_ids):  # both were written from one table, nearly always
+            return self.probs
+        return self.probs[positions(row_ids.to_pylist(), self.row_ids.to_pylist())]
+
+
+def together(
+    steps: Sequence[Step], artifacts: Artifacts, context: Context
+) -> list[Write | Exception]:
+    """A writer for each step; a weak model that many students are compared with is read once."""
+    weak = cache(lambda key: Predictions.of(artifacts(key)))
+    return [partial(_write, step, artifacts, weak) for step in steps]
+
+
+def _write(
+    step: Step, artifacts: Artifacts, weak: Callable[[str], Predictions], draft: Draft
+) -> None:
     """Writes no file: the numbers are the record's metrics."""
     clip = step.config["label_clip"]
-    row_ids, labels, probs = _predictions(inputs["model"])
+    model = Predictions.of(artifacts(step.inputs["model"]))
+    labels, probs = model.labels, model.probs
     draft.metrics.update(
         rows=len(labels),
         accuracy=metrics.accuracy(probs, labels),
@@ -24,19 +60,10 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         cross_entropy=metrics.cross_entropy(probs, labels, clip),
         calibration_error=metrics.calibration_error(probs, labels),
     )
-    if "weak" in inputs:
-        weak_ids, _, weak = _predictions(inputs["weak"])
-        weak = weak[positions(row_ids, weak_ids)]
+    if "weak" in step.inputs:
+        teacher = weak(step.inputs["weak"]).in_the_order_of(model.row_ids)
         draft.metrics.update(
-            agreement_with_weak=metrics.agreement(probs, weak),
-            misfit_forward=metrics.divergence(weak, probs, clip),
-            misfit_reverse=metrics.divergence(probs, weak, clip),
+            agreement_with_weak=metrics.agreement(probs, teacher),
+            misfit_forward=metrics.divergence(teacher, probs, clip),
+            misfit_reverse=metrics.divergence(probs, teacher, clip),
         )
-
-
-def _predictions(
-    artifact: Artifact,
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-    table = pq.read_table(artifact.folder / "test.parquet")
-    probs = np.stack(table["probs"].to_numpy())
-    return table["row_id"].to_pylist(), table["label"].to_numpy(), probs

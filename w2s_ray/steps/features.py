@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
 from w2s_ray.data.tokens import encode
-from w2s_ray.models.backbone import load_backbone
-from w2s_ray.models.inference import last_states
 from w2s_ray.plan.graph import Step
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.steps.context import Context
@@ -41,8 +39,13 @@ class Features:
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``{split}.npy`` (n, m, H) float32 and ``{split}.parquet`` (row_id)."""
+    # Imported here: whoever only reads features needs none of it.
+    from w2s_ray.models.compiled import compile_if_it_pays
+    from w2s_ray.models.inference import last_states
+    from w2s_ray.models.warm import frozen_backbone
+
     rows = Rows(inputs["prepare"])
-    backbone = load_backbone(
+    backbone = frozen_backbone(
         ModelSpec.model_validate(step.execution["model"]), step.config["precision"]
     )
     encoded = {
@@ -50,6 +53,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         for split in SPLITS
     }
     total = sum(len(tokens.ids) for tokens in encoded.values())
+    compile_if_it_pays(backbone, total, flops_a_parameter=2)
     before = 0
 
     def progress(done: int) -> None:

@@ -14,8 +14,6 @@ from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.store.artifacts import Artifact, Draft
-from w2s_ray.training.heads import head_logits
-from w2s_ray.training.job import model_logits
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -23,8 +21,12 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     data, weak = Rows(inputs["prepare"]), inputs["weak"]
     rows = data["weak"]
     if "features" in inputs:
+        from w2s_ray.training.heads import head_logits
+
         logits = head_logits(weak.folder, Features(inputs["features"]).of("weak", rows))
     else:
+        from w2s_ray.training.job import model_logits  # loads transformers, which heads need not
+
         logits = model_logits(
             ModelSpec.model_validate(step.execution["model"]),
             weak.record["config"]["training"],

@@ -4,8 +4,8 @@ read, settings that do not suit the data. The data are prepared here, in the dri
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from w2s_ray.models.preflight import check_models
 from w2s_ray.plan.classes import check_classes
+from w2s_ray.plan.fusion import backbone
 from w2s_ray.plan.graph import Plan, Step
 from w2s_ray.spec.schema import ModelSpec, Spec
 from w2s_ray.steps.runner import execute
@@ -42,9 +42,13 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
     plain: dict[str, ModelSpec] = {}
     adapted: dict[str, ModelSpec] = {}
     for step in todo.values():
-        if "model" in step.execution:
+        if backbone(step) is not None:
             name = names[str(step.execution["model"])]
             with_lora = "lora" in step.config.get("training", {})
             (adapted if with_lora else plain)[name] = spec.models[name]
+    if not plain and not adapted:
+        return
+    from w2s_ray.models.preflight import check_models
+
     check_models({n: model for n, model in plain.items() if n not in adapted}, None)
     check_models(adapted, spec.training.lora)

@@ -1,25 +1,31 @@
-"""Runs one step once: claim, look again, compute, commit; a failure is recorded, then raised."""
+"""Runs steps once: claim, look again, compute, commit; a failure is recorded, then told.
+
+Steps with one fusion key are computed together, yet each has its own claim, draft, record and
+failure: whatever becomes of the others, what is committed stays, and what failed is told.
+"""
 
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from functools import cache
+from importlib import import_module
 from typing import Any
 
+from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.graph import Step
-from w2s_ray.steps import evaluate, features, label, prepare, student, supervised
-from w2s_ray.steps.context import Context
+from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Store
-from w2s_ray.training.peak_memory import peak_memory
 
-STEPS = {
-    "prepare": prepare.run,
-    "features": features.run,
-    "weak": supervised.run,
-    "label": label.run,
-    "ceiling": supervised.run,
-    "student": student.run,
-    "evaluate": evaluate.run,
-}
+Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
+
+ALONE = {"prepare": "prepare", "features": "features", "label": "label"}  # kind -> module
+TOGETHER = {"head": "heads", "evaluate": "evaluate"}  # first part of a fusion key -> module
+WITHOUT_TORCH = ("prepare", "evaluate")  # a process that runs only these need not load it
 
 POLL_SECONDS = 0.5
+WRITERS = 4  # threads that commit a group; flushing to a disk or a bucket is mostly waiting
 
 
 def execute(step: Step, store: Store, context: Context | None = None) -> dict[str, Any]:
@@ -31,25 +37,97 @@ def execute(step: Step, store: Store, context: Context | None = None) -> dict[st
     Raises:
         Exception: whatever the step raised; it stands in the store's failures by then.
     """
-    while not store.has(step.key):
-        with store.claim(step.key) as held:
-            if held and not store.has(step.key):
-                _compute(step, store, context or Context())
-                break
-        if not held:
+    outcome = execute_group([step], store, context or Context())[step.key]
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
+    """As ``execute``, for steps with one fusion key (or a single step): key -> outcome.
+
+    Steps that other processes hold are waited for after the own ones.
+    """
+    outcomes: dict[str, Outcome] = {}
+    left = {step.key: step for step in steps}
+    while left:
+        with store.claims(left) as held:
+            finished = store.finished_among(left)
+            outcomes |= {key: store.record(key)["metrics"] for key in finished}
+            own = [step for key, step in left.items() if key in held - finished]
+            if own:
+                outcomes |= _compute(own, store, context)
+        left = {key: step for key, step in left.items() if key not in outcomes}
+        if left and not own:
             time.sleep(POLL_SECONDS)
-    metrics: dict[str, Any] = store.record(step.key)["metrics"]
-    return metrics
+    return {step.key: outcomes[step.key] for step in steps}
 
 
-def _compute(step: Step, store: Store, context: Context) -> None:
-    try:
-        inputs = {role: store.artifact(key) for role, key in step.inputs.items()}
-        started = time.monotonic()
-        with store.draft(step, {"runner": context.runner}) as draft, peak_memory() as peak:
-            STEPS[step.kind](step, inputs, draft, context)
-            draft.metrics.setdefault("peak_memory_bytes", peak())
-            draft.metrics["seconds"] = time.monotonic() - started
-    except Exception as error:
-        store.record_failure(step, error)
-        raise
+def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
+    """Computes and commits steps whose claims are held."""
+    began, started = datetime.now(UTC), time.monotonic()
+    execution: dict[str, Any] = {"runner": context.runner}
+    if fusion_key(steps[0]) is not None:
+        execution["fused"] = len(steps)
+    with _peak(steps[0].kind) as peak:
+        try:
+            writers = _writers(steps, _artifacts(steps, store), context)
+        except Exception as error:  # of what the steps share
+            writers = [error] * len(steps)
+        share = (time.monotonic() - started) / len(steps)
+
+        def commit(step: Step, write: Write | Exception) -> Outcome:
+            try:
+                if isinstance(write, Exception):
+                    raise write
+                return _commit(step, write)
+            except Exception as error:
+                store.record_failure(step, error)
+                return error
+
+        def _commit(step: Step, write: Write) -> dict[str, Any]:
+            begun = time.monotonic()
+            with store.draft(step, execution, started=began) as draft:
+                write(draft)
+                if most := peak():
+                    draft.metrics.setdefault("peak_memory_bytes", most)
+                draft.metrics["seconds"] = share + time.monotonic() - begun
+            return draft.metrics
+
+        if len(steps) == 1:
+            return {steps[0].key: commit(steps[0], writers[0])}
+        with ThreadPoolExecutor(min(WRITERS, len(steps))) as pool:
+            outcomes: dict[str, Outcome] = {}
+            for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
+                outcomes[step.key] = outcome
+                context.progress({"step": len(outcomes), "steps": len(steps), "unit": "written"})
+            return outcomes
+
+
+def _writers(
+    steps: Sequence[Step], artifacts: Artifacts, context: Context
+) -> Sequence[Write | Exception]:
+    """A writer for each step. Modules are loaded when they are needed: some take seconds."""
+    fusion = fusion_key(steps[0])
+    if fusion is not None:
+        together = import_module(f"w2s_ray.steps.{TOGETHER[fusion[0]]}").together
+        writers: list[Write | Exception] = together(steps, artifacts, context)
+        return writers
+    (step,) = steps
+    run = import_module(f"w2s_ray.steps.{ALONE.get(step.kind, 'fitting')}").run
+    inputs = {role: artifacts(key) for role, key in step.inputs.items()}
+    return [lambda draft: run(step, inputs, draft, context)]
+
+
+def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
+    """The inputs of the steps, each looked up and checked once."""
+    store.finished_among(key for step in steps for key in step.inputs.values())
+    return cache(store.artifact)
+
+
+def _peak(kind: str) -> AbstractContextManager[Callable[[], int]]:
+    if kind in WITHOUT_TORCH:
+        return nullcontext(lambda: 0)
+    from w2s_ray.training.peak_memory import peak_memory
+
+    return peak_memory()

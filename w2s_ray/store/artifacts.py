@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from pyarrow import ArrowException, NativeFile, fs
 from w2s_ray.errors import InputError
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.canonical import canonical_json
+from w2s_ray.store.failures import note_of
 from w2s_ray.store.local import RECORD, LocalPlace, is_record
 from w2s_ray.store.provenance import provenance
 from w2s_ray.store.remote import RemotePlace
@@ -148,6 +148,12 @@ class Store:
         self._known = found
         return dict(found)
 
+    def finished_among(self, keys: Iterable[str]) -> set[str]:
+        """Those of the steps that are finished, by one fresh look for all of them."""
+        found = self._place.find(frozenset(keys))
+        self._known.update(found)
+        return set(found)
+
     def has(self, key: str) -> bool:
         """Whether the step is finished, by a fresh look."""
         try:
@@ -209,7 +215,9 @@ class Store:
             )
 
     @contextmanager
-    def draft(self, step: Step, execution: Mapping[str, Any]) -> Iterator[Draft]:
+    def draft(
+        self, step: Step, execution: Mapping[str, Any], *, started: datetime | None = None
+    ) -> Iterator[Draft]:
         """Make the artifact of ``step``: it is committed at the end, or nothing of it remains.
 
         If another driver has committed the same key in the meantime, its artifact stays and this
@@ -217,6 +225,7 @@ class Store:
 
         Args:
             execution: how the step was really run; added to ``step.execution`` in the record.
+            started: when the work began; None: now.
 
         Raises:
             TypeError: metrics (or another part of the record) that JSON cannot hold, NaN included.
@@ -225,7 +234,7 @@ class Store:
         location = f"{_safe(step.kind)}/{_safe(step.slug[:150])}-{_safe(step.key)}"
         if "-" in step.key or step.kind in NOT_KINDS:
             raise ValueError(f"no artifact can have the key {step.key!r} and kind {step.kind!r}")
-        started = datetime.now(UTC)
+        started = started or datetime.now(UTC)
         workspace = self._place.workspace(step.kind, step.key)
         try:
             draft = Draft(workspace)
@@ -244,24 +253,14 @@ class Store:
                 "provenance": provenance(started, datetime.now(UTC)),
             }
             self._place.publish(workspace, location, _json(record))
+            self._known[step.key] = location
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         self._place.remove(f"failures/{step.key}.json")
 
     def record_failure(self, step: Step, error: BaseException | str) -> None:
         """Note that a step failed, and why; a later commit of the key clears it."""
-        message, trace = str(error), ""
-        if isinstance(error, BaseException):
-            message = f"{type(error).__name__}: {error}"
-            trace = "".join(traceback.format_exception(error))
-        note = {
-            "key": step.key,
-            "kind": step.kind,
-            "slug": step.slug,
-            "error": " ".join(message.split()),
-            "traceback": trace,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        note = {"key": step.key, "kind": step.kind, "slug": step.slug, **note_of(error)}
         self.write_json(f"failures/{_safe(step.key)}.json", note)
 
     def failures(self) -> dict[str, dict[str, Any]]:
@@ -282,12 +281,18 @@ class Store:
         finished = self.finished() if found else {}
         return {key: note for key, note in found.items() if key not in finished}
 
-    def claim(self, key: str) -> AbstractContextManager[bool]:
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
         """Hold a key while working on it; yields False if another process or host holds it.
 
         A claim only saves work (see ``claims``): look again at ``has`` once it is held.
         """
-        return self._place.claim(_safe(key))
+        with self.claims([key]) as held:
+            yield bool(held)
+
+    def claims(self, keys: Iterable[str]) -> AbstractContextManager[set[str]]:
+        """Hold many keys, as ``claim`` does; yields those that are held."""
+        return self._place.claims([_safe(key) for key in keys])
 
     def listing(self, folder: str) -> list[str]:
         """Names of the files in one of the store's plain folders, sorted."""
@@ -328,7 +333,7 @@ class Store:
         return json.loads(self._place.read_all([path])[0])
 
     def _record(self, key: str) -> bytes:
-        for look in (self._known.get, self._place.find):
+        for look in (self._known.get, lambda key: self._place.find({key}).get(key)):
             if (location := look(key)) is not None:
                 try:
                     record = self._place.read_all([f"{location}/{RECORD}"])[0]

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -42,15 +42,19 @@ class LocalPlace:
                 if _ends_well(f"{name}/{RECORD}"):
                     yield name[self._skip :]
 
-    def find(self, key: str) -> str | None:
-        """``<kind>/<folder>`` of the complete artifact of ``key``; only records are looked at."""
-        found = [
-            name[self._skip :]
-            for kind in self._subfolders(self.root)
-            for name in self._subfolders(kind)
-            if name.endswith(f"-{key}") and _complete(Path(name))
-        ]
-        return min(found, default=None)
+    def find(self, keys: Collection[str]) -> dict[str, str]:
+        """key -> ``<kind>/<folder>`` of the complete artifacts among ``keys``.
+
+        One look at the names for all keys; of the files only the records of these are read.
+        """
+        found: dict[str, str] = {}
+        for kind in self._subfolders(self.root):
+            for name in os.listdir(kind):
+                key = name.rpartition("-")[2]
+                if key in keys and name[0] != "." and _complete(Path(kind, name)):
+                    location = f"{kind[self._skip :]}/{name}"
+                    found[key] = min(location, found.get(key, location))
+        return found
 
     def workspace(self, folder: str, name: str) -> Path:
         """A new temporary folder in ``folder``; what dead processes left there goes first."""
@@ -68,7 +72,7 @@ class LocalPlace:
         final = self.root / location
         if _complete(final):
             return
-        _flush_tree(workspace)
+        _flush_below(workspace)
         (workspace / RECORD).write_bytes(record)
         _flush(workspace / RECORD)
         _flush(workspace)
@@ -145,8 +149,8 @@ class LocalPlace:
         """Remove a file if it is there."""
         (self.root / path).unlink(missing_ok=True)
 
-    def claim(self, key: str) -> AbstractContextManager[bool]:
-        return claims.local_claim(self.root / "claims", key)
+    def claims(self, keys: Iterable[str]) -> AbstractContextManager[set[str]]:
+        return claims.local_claims(self.root / "claims", keys)
 
     def _refuse_damage(self, folder: Path, sizes: Mapping[str, int], names: Iterable[str]) -> None:
         if found := damage(folder, {name: sizes[name] for name in names if name in sizes}):
@@ -244,12 +248,14 @@ def _ends_well(record: str) -> bool:
         os.close(descriptor)
 
 
-def _flush_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if not os.path.islink(f"{parent}/{name}"):
-                _flush(f"{parent}/{name}")
-        _flush(parent)
+def _flush_below(folder: Path) -> None:
+    """All files and folders below ``folder``, but not the folder itself."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _flush_below(Path(entry.path))
+            if not entry.is_symlink():
+                _flush(entry.path)
 
 
 def _flush(path: str | Path) -> None:

@@ -52,7 +52,12 @@ class Owner:
 
 def this_process() -> Owner:
     """The owner that is the running process."""
-    return Owner(_machine(), os.getpid(), _process(os.getpid())[1])
+    return _of(os.getpid())  # by its id: a fork is another process
+
+
+@cache
+def _of(pid: int) -> Owner:
+    return Owner(_machine(), pid, _process(pid)[1])
 
 
 @cache

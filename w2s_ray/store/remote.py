@@ -12,7 +12,7 @@ when it is first asked for, and used from there as long as its record has not ch
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
@@ -42,15 +42,14 @@ class RemotePlace:
             if len(parts) == 3 and parts[2] == RECORD and size:
                 yield f"{parts[0]}/{parts[1]}"
 
-    def find(self, key: str) -> str | None:
-        """``<kind>/<folder>`` of the complete artifact of ``key``."""
-        found = [
-            name
-            for kind in self._subfolders("")
-            for name in self._subfolders(kind)
-            if name.endswith(f"-{key}") and self._complete(name)
-        ]
-        return min(found, default=None)
+    def find(self, keys: Collection[str]) -> dict[str, str]:
+        """key -> ``<kind>/<folder>`` of the complete artifacts among ``keys``."""
+        names = (name for kind in self._subfolders("") for name in self._subfolders(kind))
+        likely = [name for name in names if name.rpartition("-")[2] in keys]
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            complete = pool.map(self._complete, likely)
+            found = sorted(name for name, whole in zip(likely, complete, strict=True) if whole)
+        return {name.rpartition("-")[2]: name for name in reversed(found)}
 
     def workspace(self, folder: str, name: str) -> Path:
         """A new local folder to write in."""
@@ -139,8 +138,8 @@ class RemotePlace:
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.root}/{path}")
 
-    def claim(self, key: str) -> AbstractContextManager[bool]:
-        return claims.remote_claim(self, key)
+    def claims(self, keys: Iterable[str]) -> AbstractContextManager[set[str]]:
+        return claims.remote_claims(self, keys)
 
     def _upload(self, source: Path, path: str) -> None:
         self._make_folder(path)

@@ -58,8 +58,6 @@ class DeepSpeedEngine:
         adam: optimizer settings.
         zero_stage: 0 keeps everything on every rank; 1 shards masters and moments, 2 gradients
             too, 3 parameters too.
-        micro_batches: calls of ``backward`` before each ``step``, on every rank, throughout the
-            run; fill up with rows of weight 0.
 
     The process joins the group described by its environment (RANK, WORLD_SIZE, LOCAL_RANK,
     MASTER_ADDR, MASTER_PORT) unless it is a member of one already.
@@ -72,12 +70,10 @@ class DeepSpeedEngine:
         adam: Adam,
         *,
         zero_stage: int,
-        micro_batches: int,
     ) -> None:
         if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._micro_batches, self._seen = micro_batches, 0
         self._trained = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
         assert {id(p) for p in self._trained.values()} == {id(p) for p in parameters}
         full = [p for p in parameters if p.dtype == torch.float32]
@@ -113,22 +109,20 @@ class DeepSpeedEngine:
         logits: Tensor = self._engine(**placed)
         return logits
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, last: bool) -> None:
         """Adds the gradient of this rank's Σ weight · loss; the last call of a step reduces."""
-        self._seen += 1
-        self._engine.set_gradient_accumulation_boundary(self._seen == self._micro_batches)
+        self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss * self.world)
 
     def step(self, learning_rate: float) -> float:
         """Updates; returns the norm over all ranks of the whole gradient before clipping.
 
         Raises:
-            RuntimeError: after another number of micro-batches than announced.
+            RuntimeError: no micro-batch since the last step was said to be the last.
             FloatingPointError: the gradient is not finite; DeepSpeed would leave the update out.
         """
-        if self._seen != self._micro_batches:
-            raise RuntimeError(f"step after {self._seen} of {self._micro_batches} micro-batches")
-        self._seen = 0
+        if not self._engine.is_gradient_accumulation_boundary():
+            raise RuntimeError("step before the last micro-batch")
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._stage == 0:  # plain Adam: DeepSpeed clips but does not tell the norm

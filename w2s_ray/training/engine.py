@@ -17,10 +17,10 @@ class Batch:
     """One micro-batch of b rows.
 
     Attributes:
-        inputs: keyword arguments of the scorer, e.g. ``input_ids`` (b·m, T) and ``lengths`` (b·m,).
+        inputs: keyword arguments of the scorer: ``input_ids`` (T,) and ``segments`` (b, 1 + m).
         soft_labels: (b, K) float32, the target distribution.
         weights: (b,) float32, 1 / size of the whole batch; 0 marks a row that only fills a place.
-        tokens: real tokens in ``inputs`` (no padding).
+        tokens: tokens in ``inputs`` that are not of rows of weight 0.
     """
 
     inputs: Mapping[str, Tensor]
@@ -47,8 +47,12 @@ class Engine(Protocol):
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """(b, K) float32 logits, with a graph where gradients are enabled."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of ``loss``, this rank's Σ weight · loss, to the batch's."""
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Adds the gradient of ``loss``, this rank's Σ weight · loss, to the batch's.
+
+        Args:
+            last: whether ``step`` comes next; every rank makes the same number of calls.
+        """
 
     def step(self, learning_rate: float) -> float:
         """Clips, updates and clears; returns the norm of the whole gradient before clipping."""
@@ -88,7 +92,7 @@ class TorchEngine:
         logits: Tensor = self._scorer(**placed)
         return logits
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         for low, master in zip(self._low, self._masters, strict=True):
             if low.grad is not None:

@@ -1,12 +1,16 @@
-"""Last-layer training: a linear head on stored, standardised features.
+"""Last-layer training: linear heads on stored, standardised features.
 
 A head at zero on raw features barely moves at the rates that suit it, because their scales differ
 by orders of magnitude. So the features are standardised by the training rows' statistics, and the
-scaling is folded back into the stored head, which then reads raw features.
+scaling is folded back into the stored head, which then reads raw features. Of a pair only the
+difference A − B is read, in which the mean cancels.
+
+All heads on the same features are fitted by one call (``together``, ``solvers``); one head is a
+group of one.
 """
 
-import math
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,65 +22,162 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from w2s_ray.data.batches import epoch_order, optimizer_batches
-from w2s_ray.data.labels import as_matrix
-from w2s_ray.models.scorer import LinearScorer
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.training.engine import Adam, Batch, TorchEngine
-from w2s_ray.training.job import (
-    threshold_buffer,
-    training_metrics,
-    write_curve,
-    write_predictions,
-)
-from w2s_ray.training.loop import Progress, train
+from w2s_ray.training.job import training_metrics, write_curve, write_predictions
+from w2s_ray.training.loop import Curve, Progress
+from w2s_ray.training.solvers import solve
+from w2s_ray.training.together import HeadJob, Inputs, Trained, steps_of, train_together
+
+__all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "write_head"]
 
 HEAD = "head.safetensors"
+SECONDS_BETWEEN_REPORTS = 0.25
+ROWS_A_PRODUCT = 4096
 
 
 @dataclass(frozen=True)
-class HeadJob:
-    """A head to train. ``features`` (n, m, H) stand in the order of ``rows`` (with ``probs``)."""
+class HeadData:
+    """What all heads of a group share.
 
-    rows: pa.Table
-    test: pa.Table
+    Attributes:
+        row_ids: n training rows.
+        features: (n, m, H) float32, in their order.
+        test: t rows with columns row_id, label.
+        test_features: (t, m, H) float32, in their order.
+        num_classes: K; 2 where m is 2.
+    """
+
+    row_ids: list[str]
     features: NDArray[np.float32]
+    test: pa.Table
     test_features: NDArray[np.float32]
     num_classes: int
-    per_row: int
-    objective: Objective
-    seed: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    schedule: str
-    adam: Adam
+
+    @property
+    def per_row(self) -> int:
+        """Texts of a row, m: 2 for pairs, 1 for classification."""
+        return int(self.features.shape[1])
 
 
-def fit_head(
-    job: HeadJob, out: Path, *, progress: Progress = lambda numbers: None
-) -> dict[str, Any]:
-    """Trains the head and writes ``head.safetensors``, ``test.parquet``, ``curve.parquet``."""
-    features = torch.from_numpy(job.features)
+@dataclass(frozen=True)
+class FittedHead:
+    """A trained head.
+
+    Attributes:
+        state: head.weight and, but for pairs, head.bias, float32; they read raw features.
+        test_logits: (t, K) float32.
+        curve: an entry an optimizer step, or an iteration of a solver. ``seconds`` is the head's
+            even share of the time that it and the heads trained with it took.
+        metrics: what the step's record says of the training.
+    """
+
+    state: dict[str, Tensor]
+    test_logits: NDArray[np.float32]
+    curve: Curve
+    metrics: dict[str, Any]
+
+
+def fit_heads(
+    data: HeadData, jobs: Sequence[HeadJob], *, progress: Progress = lambda numbers: None
+) -> list[FittedHead | Exception]:
+    """Trains every job, each as if it were alone: one entry a job, in order.
+
+    An entry is the exception where a head cannot be fitted, and the others are: FloatingPointError
+    where it diverges, naming the step; ValueError for an objective that these labels or this
+    solver do not allow.
+    """
+    features = torch.from_numpy(data.features)
     mean, scale = standardisation(features)
-    hidden_size = features.shape[2]
-    scorer = LinearScorer(hidden_size, job.num_classes, job.per_row)
-    engine = TorchEngine(scorer, list(scorer.parameters()), job.adam)
-    curve = train(
-        engine,
-        _stream(job, (features - mean) / scale),
-        job.objective,
-        total_steps=job.epochs * math.ceil(len(features) / job.batch_size),
-        learning_rate=job.learning_rate,
-        schedule=job.schedule,
-        buffer=threshold_buffer(job.objective, job.rows, job.per_row),
-        progress=progress,
+    inputs = _inputs(data, (features - mean) / scale)
+    refusals = {
+        objective: _refusal(objective, data.num_classes)
+        for objective in {job.objective for job in jobs}
+    }
+    entries: list[Trained | Exception | None] = [refusals[job.objective] for job in jobs]
+    batched = [i for i, job in enumerate(jobs) if entries[i] is None and job.solver == "sgd"]
+    solved = [i for i, job in enumerate(jobs) if entries[i] is None and job.solver != "sgd"]
+    report = _Report(sum(steps_of(jobs[i], inputs) for i in batched) + len(solved), progress)
+    for index, result in zip(
+        batched, train_together(inputs, [jobs[i] for i in batched], report), strict=True
+    ):
+        entries[index] = result
+    double = inputs.rows.double() if solved else inputs.rows
+    for index in solved:
+        try:
+            entries[index] = solve(double, jobs[index], inputs.outputs)
+        except (ValueError, FloatingPointError) as error:
+            entries[index] = error
+        report(1, torch.zeros(1))
+    return _finish(data, entries, mean, scale)
+
+
+def _inputs(data: HeadData, standardised: Tensor) -> Inputs:
+    if data.per_row == 2:
+        rows, outputs = standardised[:, 0] - standardised[:, 1], 1
+    else:
+        ones = torch.ones(len(standardised), 1)
+        rows, outputs = torch.cat([standardised[:, 0], ones], dim=1), data.num_classes
+    return Inputs(data.row_ids, rows, data.num_classes, outputs)
+
+
+def _refusal(objective: Objective, classes: int) -> ValueError | None:
+    """What the objective has against so many classes, e.g. a label clip of 1/K or more."""
+    try:
+        objective(torch.zeros(1, classes), torch.full((1, classes), 1.0 / classes))
+    except ValueError as error:
+        return error
+    return None
+
+
+class _Report:
+    """Numbers for ``progress`` a few times a second: steps of all heads, their mean loss."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        self._last = time.monotonic()
+
+    def __call__(self, steps: int, losses: Tensor) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if self._done < self._total and now - self._last < SECONDS_BETWEEN_REPORTS:
+            return
+        self._last = now
+        self._progress(
+            {
+                "step": self._done,
+                "steps": self._total,
+                "loss": float(losses[losses.isfinite()].mean()),
+                "tokens_per_second": 0.0,
+            }
+        )
+
+
+def _finish(
+    data: HeadData,
+    entries: Sequence[Trained | Exception | None],
+    mean: Tensor,
+    scale: Tensor,
+) -> list[FittedHead | Exception]:
+    """Folds the scaling into the weights of all heads and scores the test rows by them."""
+    fitted = [entry for entry in entries if isinstance(entry, Trained)]
+    if not fitted:
+        return [entry for entry in entries if isinstance(entry, Exception)]
+    weights = torch.stack([entry.weights.double() for entry in fitted])  # (J, outputs, P)
+    hidden_size = data.features.shape[2]
+    folded = weights[:, :, :hidden_size] / scale.double()
+    states = [{"head.weight": weight.float()} for weight in folded]
+    if data.per_row == 1:
+        biases = weights[:, :, hidden_size] - folded @ mean.double()
+        for state, bias in zip(states, biases, strict=True):
+            state["head.bias"] = bias.float()
+    logits = _logits(states, data.test_features)
+    heads = (
+        FittedHead(
+            state, logits[place], entry.curve, {**training_metrics(entry.curve), **entry.facts}
+        )
+        for place, (state, entry) in enumerate(zip(states, fitted, strict=True))
     )
-    folded = scorer.fold(mean, scale)
-    save_file({name: t.contiguous() for name, t in folded.state_dict().items()}, out / HEAD)
-    write_predictions(out / "test.parquet", job.test, head_logits(out, job.test_features))
-    write_curve(out / "curve.parquet", curve)
-    return training_metrics(curve)
+    return [entry if isinstance(entry, Exception) else next(heads) for entry in entries]
 
 
 def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,21 +187,36 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(dim=0), torch.where(scale < 1e-6, 1.0, scale)
 
 
-@torch.no_grad()
+def write_head(fitted: FittedHead, data: HeadData, out: Path) -> None:
+    """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``."""
+    save_file(fitted.state, out / HEAD)
+    write_predictions(out / "test.parquet", data.test, fitted.test_logits)
+    write_curve(out / "curve.parquet", fitted.curve)
+
+
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, K) float32 logits of a stored head on raw features (n, m, H)."""
-    state = load_file(folder / HEAD)
-    scorer = LinearScorer.from_state(state, per_row=features.shape[1])
-    logits: NDArray[np.float32] = scorer(torch.from_numpy(features)).numpy()
+    logits: NDArray[np.float32] = _logits([load_file(folder / HEAD)], features)[0]
     return logits
 
 
-def _stream(job: HeadJob, features: Tensor) -> Iterator[list[Batch]]:
-    soft_labels = torch.from_numpy(as_matrix(job.rows["probs"]))
-    row_ids = job.rows["row_id"].to_pylist()
-    for epoch in range(job.epochs):
-        order = epoch_order(row_ids, job.seed, epoch)
-        for rows in optimizer_batches(order, job.batch_size):
-            weights = torch.full((len(rows),), 1.0 / len(rows))
-            inputs = {"features": features[rows]}
-            yield [Batch(inputs, soft_labels[rows], weights, tokens=0)]
+def _logits(
+    states: Sequence[Mapping[str, Tensor]], features: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(J, n, K) float32 logits of folded heads on raw features (n, m, H).
+
+    In float64: raw features may be far from zero, where a head's terms cancel; and float32 logits
+    then do not show whether a product was made alone or in company.
+    """
+    pairs = features.shape[1] == 2
+    weight = torch.cat([state["head.weight"] for state in states]).double()
+    outputs = len(weight) // len(states)
+    logits = np.zeros((len(states), len(features), max(2, outputs)), dtype=np.float32)
+    bias = 0.0 if pairs else torch.stack([state["head.bias"] for state in states])[:, None]
+    for start in range(0, len(features), ROWS_A_PRODUCT):
+        rows = slice(start, start + ROWS_A_PRODUCT)
+        x = torch.from_numpy(features[rows]).double()
+        x = x[:, 0] - x[:, 1] if pairs else x[:, 0]
+        scores = (weight @ x.T).view(len(states), outputs, -1).transpose(1, 2) + bias
+        logits[:, rows, -outputs:] = scores.numpy()
+    return logits

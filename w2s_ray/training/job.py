@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from w2s_ray.data.batches import epoch_order, optimizer_batches, pad, rank_rows
+from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
-from w2s_ray.models.backbone import load_backbone
-from w2s_ray.models.inference import scorer_logits
+from w2s_ray.models.compiled import compile_if_it_pays
+from w2s_ray.models.inference import TOKEN_BUDGET, scorer_logits, sweep
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
+from w2s_ray.models.warm import own_backbone
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
@@ -33,6 +34,7 @@ from w2s_ray.training.loop import Curve, Progress, train
 from w2s_ray.training.peak_memory import peak_memory
 
 WEIGHTS = "model.safetensors"
+MICRO_BATCH_TOKENS = {"cpu": 4_096, "gpu": 16_384}  # where the spec does not say
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,15 @@ class TrainJob:
         return steps
 
     @property
-    def micro_batch_size(self) -> int:
-        """Rows a forward pass."""
-        return int(self.execution.get("micro_batch_size", self.batch_size))
+    def token_budget(self) -> int:
+        """Most tokens of a forward and backward pass of one worker."""
+        given = self.execution.get("micro_batch_tokens")
+        return int(given or MICRO_BATCH_TOKENS["gpu" if self.on_gpu else "cpu"])
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its processes are given GPUs."""
+        return float(self.execution.get("gpus_per_worker", 0.0)) > 0
 
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
@@ -87,9 +95,7 @@ def memory_stream(job: TrainJob, tokens: Tokens) -> Iterator[list[Batch]]:
         for rows in optimizer_batches(order, job.batch_size):
             yield [
                 token_batch(tokens, indices, soft_labels[indices], weights)
-                for indices, weights in rank_rows(
-                    rows, 0, 1, job.micro_batch_size, tokens.row_lengths
-                )
+                for indices, weights in micro_batches(rows, tokens.row_lengths, job.token_budget)
             ]
 
 
@@ -99,13 +105,13 @@ def token_batch(
     soft_labels: torch.Tensor,
     weights: NDArray[np.float32],
 ) -> Batch:
-    """The rows ``indices`` as one padded micro-batch."""
-    input_ids, lengths = pad(tokens, indices)
+    """The rows ``indices`` as one packed micro-batch."""
+    input_ids, segments = pack(tokens, indices)
     return Batch(
-        inputs={"input_ids": torch.from_numpy(input_ids), "lengths": torch.from_numpy(lengths)},
+        inputs={"input_ids": torch.from_numpy(input_ids), "segments": torch.from_numpy(segments)},
         soft_labels=soft_labels,
         weights=torch.from_numpy(weights),
-        tokens=int(lengths.sum()),
+        tokens=len(input_ids),
     )
 
 
@@ -125,7 +131,7 @@ def fit(
         stream: this rank's batches; None: made here, in memory, for one process.
     """
     with peak_memory() as peak:
-        backbone = load_backbone(job.model, job.precision)
+        backbone = own_backbone(job.model, job.precision)
         scorer = Scorer(
             backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
         )
@@ -137,6 +143,7 @@ def fit(
             tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
             truncated["truncated_rows"] = tokens.truncated
             stream = memory_stream(job, tokens)
+            compile_if_it_pays(backbone, job.epochs * len(tokens.ids), flops_a_parameter=6)
         curve = train(
             engine,
             stream,
@@ -147,7 +154,7 @@ def fit(
             buffer=threshold_buffer(job.objective, job.rows, job.per_row),
             progress=progress,
         )
-        logits = score(engine, test, 2 * job.micro_batch_size, job.num_classes)
+        logits = score(engine, test, job.on_gpu)
         state = engine.state() if job.keep_weights else {}
         most = engine.gather(torch.tensor([peak()])).max()
     if engine.rank == 0:
@@ -158,6 +165,7 @@ def fit(
     return {
         **training_metrics(curve),
         **truncated,
+        "shares_prompts": backbone.shares_prompts,
         "workers": engine.world,
         "peak_memory_bytes": int(most),
         "device": next(scorer.parameters()).device.type,
@@ -179,7 +187,7 @@ def model_logits(
         shape: number of classes, texts a row.
         progress: takes tokens done and tokens in all.
     """
-    backbone = load_backbone(model, settings["precision"])
+    backbone = own_backbone(model, settings["precision"])
     scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
     set_trainable(scorer, settings["trainable"], Lora.model_validate(settings.get("lora", {})), 0)
     load_state(scorer, load_file(folder / WEIGHTS))
@@ -198,27 +206,20 @@ def threshold_buffer(objective: Objective, rows: pa.Table, per_row: int) -> Thre
     return ThresholdBuffer(prior=float(soft_labels[:, 1].mean()))
 
 
-def score(engine: Engine, tokens: Tokens, rows: int, num_classes: int) -> NDArray[np.float32]:
-    """(n, K) float32 logits of all rows, in table order, on every rank.
+def score(engine: Engine, tokens: Tokens, on_gpu: bool) -> NDArray[np.float32]:
+    """(n, K) float32 logits of all rows, in table order, on every rank."""
 
-    Batches of like lengths go round the ranks; every rank makes the same number of forward
-    passes (ZeRO-3 would wait for ever otherwise), repeating its last batch where it has none.
-    """
-    logits = np.empty((len(tokens.row_ids), num_classes), dtype=np.float32)
-    by_length = np.argsort(-tokens.row_lengths, kind="stable")
-    rounds = -(-len(by_length) // (rows * engine.world))
-    with torch.no_grad():
-        for turn in range(rounds):
-            places = (turn * engine.world + np.arange(engine.world))[:, None] * rows + np.arange(
-                rows
-            )
-            indices = by_length[np.minimum(places, len(by_length) - 1)]  # (world, rows)
-            input_ids, lengths = pad(tokens, indices[engine.rank])
-            local = engine.logits(
-                {"input_ids": torch.from_numpy(input_ids), "lengths": torch.from_numpy(lengths)}
-            )
-            logits[indices.ravel()] = engine.gather(local.float().cpu()).numpy()
-    return logits
+    def forward(input_ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+        return engine.logits({"input_ids": input_ids, "segments": segments})
+
+    return sweep(
+        forward,
+        tokens,
+        TOKEN_BUDGET["cuda" if on_gpu else "cpu"],
+        rank=engine.rank,
+        world=engine.world,
+        gather=engine.gather,
+    )
 
 
 def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:

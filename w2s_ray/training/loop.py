@@ -71,12 +71,12 @@ def train(
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
         sums = torch.zeros(2, dtype=torch.float64)  # loss and tokens of this rank
         predictions, weights = [], []
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             logits = engine.logits(batch.inputs)
             soft_labels = batch.soft_labels.to(logits.device)
             losses = objective(logits, soft_labels, alpha=alpha, threshold=threshold)
             weighted = (losses * batch.weights.to(logits.device)).sum()
-            engine.backward(weighted)
+            engine.backward(weighted, last=number == len(batches))
             sums += torch.tensor([weighted.item(), batch.tokens], dtype=torch.float64)
             if buffer:
                 predictions.append(log_odds(logits).cpu())
@@ -89,8 +89,7 @@ def train(
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm} at step {step}")
         if buffer:
-            real = engine.gather(torch.cat(weights)) > 0
-            buffer.update(engine.gather(torch.cat(predictions))[real])
+            buffer.update(_of_all_ranks(engine, torch.cat(predictions), torch.cat(weights)))
         curve.tokens += int(tokens)
         curve.loss.append(total)
         curve.learning_rate.append(rate)
@@ -108,3 +107,11 @@ def train(
     if len(curve.loss) != total_steps:
         raise RuntimeError(f"the stream held {len(curve.loss)} steps, {total_steps} were planned")
     return curve
+
+
+def _of_all_ranks(engine: Engine, predictions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The predictions, (b,) at each rank, that have a weight; b may differ from rank to rank."""
+    both = torch.stack([predictions, weights], dim=1)
+    most = int(engine.gather(torch.tensor([len(both)])).max())
+    filled = engine.gather(torch.nn.functional.pad(both, (0, 0, 0, most - len(both))))
+    return filled[filled[:, 1] > 0, 0]

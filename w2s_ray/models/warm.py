@@ -1,0 +1,38 @@
+"""Small backbones stay loaded from one step of a process to the next.
+
+Loading SmolLM2-135M takes 0.7 s, a copy of it 0.1 s. What is kept is never handed out to be
+changed: a step that trains gets a copy. Models above ``LARGEST_BYTES`` are loaded anew, since two
+of them may not fit.
+"""
+
+from collections import OrderedDict
+from copy import deepcopy
+from dataclasses import replace
+
+from w2s_ray.models.backbone import Backbone, load_backbone
+from w2s_ray.spec.schema import ModelSpec
+
+LARGEST_BYTES = 1 << 30
+KEPT = 2  # a weak and a strong one
+
+_kept: OrderedDict[tuple[str, str], Backbone] = OrderedDict()
+
+
+def frozen_backbone(model: ModelSpec, precision: str) -> Backbone:
+    """As ``load_backbone``, to be read only: others may be given the same one."""
+    key = (model.model_dump_json(), precision)
+    backbone = _kept.get(key) or load_backbone(model, precision)
+    if sum(p.numel() * p.element_size() for p in backbone.module.parameters()) <= LARGEST_BYTES:
+        _kept[key] = backbone
+        _kept.move_to_end(key)
+        if len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return backbone
+
+
+def own_backbone(model: ModelSpec, precision: str) -> Backbone:
+    """As ``load_backbone``, for the caller alone, to train or to fill with other weights."""
+    backbone = frozen_backbone(model, precision)
+    if any(kept is backbone for kept in _kept.values()):
+        return replace(backbone, module=deepcopy(backbone.module))
+    return backbone

@@ -1,0 +1,68 @@
+"""What a model learns from: a soft label for each row, and an objective.
+
+The weak model and the ceiling learn the ground truth by forward cross-entropy, whatever the
+students' loss is (reverse losses are unbounded on hard labels). A student learns the weak model's
+labels, joined by row id, with noise. The labels of the test rows are never among them.
+"""
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from w2s_ray.data.labels import as_matrix, join, one_hot
+from w2s_ray.objectives.noise import apply_noise
+from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
+from w2s_ray.order import hashes
+from w2s_ray.plan.graph import Step
+from w2s_ray.steps.context import Artifacts
+
+
+class Lessons:
+    """Those on one table of rows; what several models share is read and computed once.
+
+    Args:
+        rows: columns row_id and label.
+        artifacts: finds the weak labels.
+    """
+
+    def __init__(self, rows: pa.Table, num_classes: int, artifacts: Artifacts) -> None:
+        self._rows, self._num_classes, self._artifacts = rows, num_classes, artifacts
+        self._weak: dict[str, NDArray[np.float32]] = {}
+        self._hashes: dict[int, NDArray[np.uint64]] = {}
+
+    def of(self, step: Step) -> tuple[NDArray[np.float32], Objective]:
+        """(n, K) float32 soft labels in the order of the rows, and what to do with them."""
+        if step.kind != "student":
+            return self._true, GROUND_TRUTH
+        noise, settings = step.config["noise"], step.config["objective"]
+        parameters = tuple(sorted(settings["loss_parameters"].items()))
+        labels = apply_noise(
+            self._weak_labels(step.inputs["label"]),
+            self._noise_hashes(step.config["seed"]),
+            noise["ratio"],
+            noise["strength"],
+        )
+        return labels, Objective(**{**settings, "loss_parameters": parameters})
+
+    @cached_property
+    def row_ids(self) -> list[str]:
+        row_ids: list[str] = self._rows["row_id"].to_pylist()
+        return row_ids
+
+    @cached_property
+    def _true(self) -> NDArray[np.float32]:
+        return as_matrix(one_hot(self._rows, self._num_classes)["probs"])
+
+    def _weak_labels(self, key: str) -> NDArray[np.float32]:
+        if key not in self._weak:
+            labels = pq.read_table(self._artifacts(key).folder / "soft_labels.parquet")
+            self._weak[key] = as_matrix(join(self._rows, labels)["probs"])
+        return self._weak[key]
+
+    def _noise_hashes(self, seed: int) -> NDArray[np.uint64]:
+        if seed not in self._hashes:
+            self._hashes[seed] = hashes(self.row_ids, seed, "noise")
+        return self._hashes[seed]
