@@ -46,7 +46,7 @@ pairs = st.lists(st.tuples(texts, st.lists(answers, min_size=2, max_size=2)), mi
 @given(pairs, st.integers(1, 20))
 def test_every_text_is_the_end_of_prompt_and_answer_and_the_prompt_is_shared(rows, limit):
     tokens = encode(table(rows), TOKENIZER, limit)
-    cut, line = 0, []
+    cut, line = 0, list[int]()
     for i, (prompt, of_row) in enumerate(rows):
         head, tails = spelled(prompt), [spelled(answer) for answer in of_row]
         kept = min(len(head), max(0, limit - max(map(len, tails))))

@@ -318,7 +318,7 @@ def test_a_model_that_takes_no_positions_keeps_separate_rows(
 def test_a_model_that_mixes_neighbours_outside_attention_keeps_separate_rows() -> None:
     """As a convolution over tokens would: it sees the tokens beside each other in the line."""
     module = tiny("qwen2").module
-    mixing = module.layers[0].mlp.register_forward_hook(
+    mixing = module.get_submodule("layers.0.mlp").register_forward_hook(
         lambda mlp, inputs, output: output + output.roll(1, dims=1) * 0.1
     )
     assert not use_if_exact(module)

@@ -22,7 +22,6 @@ from ray.tune.search import SearchAlgorithm
 
 from w2s_ray.cluster.placement import Need, Node, fits, most_at_once
 from w2s_ray.cluster.trial import NUMBERS, StepError
-from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.store.artifacts import Store
 

@@ -102,7 +102,7 @@ class RunningGroup(threading.Thread):
             self.over.set()
 
     def interrupt(self) -> None:
-        """Raises KeyboardInterrupt in the thread, as Ctrl-C does in a local run, and waits for it."""
+        """Raises KeyboardInterrupt in it, as Ctrl-C does in a local run, and waits for its end."""
         if self.ident is not None and self.is_alive():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt)

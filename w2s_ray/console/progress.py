@@ -1,6 +1,7 @@
 """Progress of a study: steps done, running, waiting, failed, and the time left.
 
-Steps that run together (``plan.fusion``) are one line of the display. On a terminal it is a live display; elsewhere (CI, a log file) only failures are printed.
+Steps that run together (``plan.fusion``) are one line of the display. On a terminal it is live;
+elsewhere (CI, a log file) only failures are printed.
 """
 
 import time

@@ -304,7 +304,8 @@ class Spec(Model):
     @model_validator(mode="after")
     def _solvable(self) -> Self:
         """A solver minimises what a last layer is trained on, and that may not move with it."""
-        solver, parts = self.training.solver, (self.grid, *self.grid.include)
+        solver = self.training.solver
+        parts: list[Grid | Cells] = [self.grid, *self.grid.include]
         if solver == "sgd":
             return self
         other = sorted({t for part in parts for t in part.trainable} - {"last_layer"})

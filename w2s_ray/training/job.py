@@ -227,9 +227,8 @@ def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
     column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
-    pq.write_table(
-        pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column}), path
-    )
+    table = pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column})
+    pq.write_table(table, path, use_dictionary=False)  # hardly two values are alike
 
 
 def write_curve(path: Path, curve: Curve) -> None:

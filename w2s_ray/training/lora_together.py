@@ -2,8 +2,9 @@
 
 Cells that differ in soft labels, objective, learning rate, schedule or Adam's settings read the
 same batches through the same frozen weights. They are one stacked model (``models.stacked_lora``):
-the gradient of the sum of their losses is, for each cell's weights, that of the cell's own loss. Which cells share a run is execution; it changes no number beyond the
-rounding of float32 (products of another shape sum in another order).
+the gradient of the sum of their losses is, for each cell's weights, that of the cell's own loss.
+Which cells share a run is execution; it changes no number beyond the rounding of float32 (products
+of another shape sum in another order).
 
 Each cell keeps its own schedule, norm, clipping and moments: a row of the stacked weights is one
 parameter of a plain ``torch.optim.Adam``, with a group, hence a rate, of its own. A cell whose loss
