@@ -9,11 +9,13 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.models.tiny import ARCHITECTURES, tiny_spec
-from tests.training.test_job import MODEL, job, rows
+from tests.training.test_job import job, rows
 from w2s_ray.data.labels import as_column
-from w2s_ray.models import warm
+from w2s_ray.models.warm import own_backbone
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora
+from w2s_ray.training import job as training_job
+from w2s_ray.training import lora_together
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.job import fit
 from w2s_ray.training.lora_together import fit_lora_together
@@ -70,6 +72,8 @@ def read(folder):
 
 
 def assert_same(ours, theirs, tolerance=1e-5):
+    """Weights may differ by a hundredth of a step: a first step of Adam is of one size whatever the
+    gradient, so of one that is nearly zero it magnifies the rounding."""
     (curve, probs, state), (other_curve, other_probs, other_state) = read(ours), read(theirs)
     assert list(curve.columns) == list(other_curve.columns)
     np.testing.assert_allclose(curve, other_curve, rtol=tolerance, atol=tolerance)
@@ -78,8 +82,9 @@ def assert_same(ours, theirs, tolerance=1e-5):
     np.testing.assert_allclose(probs, other_probs, rtol=0, atol=tolerance)
     assert pq.read_schema(ours / "test.parquet") == pq.read_schema(theirs / "test.parquet")
     assert list(state) == list(other_state)
+    apart = max(tolerance, 0.01 * curve["learning_rate"].max())
     for name in state:
-        np.testing.assert_allclose(state[name], other_state[name], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(state[name], other_state[name], rtol=0, atol=apart)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -199,10 +204,13 @@ def test_micro_batches_do_not_change_the_numbers(tmp_path, tokens):
 
 
 def test_backbones_that_do_not_share_prompts_are_trained_together_too(tmp_path, monkeypatch):
-    backbone = warm.frozen_backbone(MODEL, "fp32")
-    separate = replace(backbone, shares_prompts=False)
-    monkeypatch.setattr(backbone.module.config, "_attn_implementation", "sdpa")
-    monkeypatch.setattr(warm, "frozen_backbone", lambda model, precision: separate)
+    def separate(model, precision):
+        backbone = own_backbone(model, precision)
+        backbone.module.config._attn_implementation = "sdpa"
+        return replace(backbone, shares_prompts=False)
+
+    for module in (training_job, lora_together):
+        monkeypatch.setattr(module, "own_backbone", separate)
     jobs = group()
     outs, results = together(tmp_path, jobs)
     assert not results[0]["shares_prompts"]

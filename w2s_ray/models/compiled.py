@@ -33,7 +33,8 @@ def compile_if_it_pays(backbone: Backbone, tokens: int, flops_a_parameter: int) 
     if work < PAYS_FROM_FLOPS or not on_cpu or not backbone.shares_prompts or not _compiler():
         return False
     for block in blocks:
-        block.compile(dynamic=True)
+        if block._compiled_call_impl is None:
+            block.compile(dynamic=True)
     return True
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from w2s_ray.store.artifacts import Artifact, Draft
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # a process that trains no model must not wait for transforme
 Progress = Callable[[dict[str, Any]], None]
 Artifacts = Callable[[str], Artifact]  # a finished step by its key
 Write = Callable[[Draft], None]
+Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 
 
 def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
@@ -34,8 +37,10 @@ class Context:
     progress: takes the numbers of a running step.
     fit: trains a job and leaves its files in a folder; a cluster may start workers for it.
     runner: who runs the step, for its record.
+    keep: an array under a name; made if an earlier try of this step has not left it.
     """
 
     progress: Progress = lambda numbers: None
     fit: Callable[[TrainJob, Path, Progress], dict[str, Any]] = fit_in_process
     runner: str = "in process"
+    keep: Keep = lambda name, make: make()

@@ -4,7 +4,7 @@ All last-layer models of a backbone (weak, ceiling and every student) are traine
 artifact: the backbone never runs again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
-from w2s_ray.data.tokens import encode
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.graph import Step
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
+from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
 
 SPLITS = ("ground_truth", "weak", "test")
@@ -45,26 +46,35 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     from w2s_ray.models.warm import frozen_backbone
 
     rows = Rows(inputs["prepare"])
-    backbone = frozen_backbone(
-        ModelSpec.model_validate(step.execution["model"]), step.config["precision"]
-    )
-    encoded = {
-        split: encode(rows[split], backbone.tokenizer, step.config["max_length_tokens"])
-        for split in SPLITS
-    }
-    total = sum(len(tokens.ids) for tokens in encoded.values())
-    compile_if_it_pays(backbone, total, flops_a_parameter=2)
-    before = 0
+    model = ModelSpec.model_validate(step.execution["model"])
+    backbone = frozen_backbone(model, step.config["precision"])
+    total = sum(rows.count(split) for split in SPLITS)
 
-    def progress(done: int) -> None:
-        context.progress({"step": before + done, "steps": total, "unit": "tokens"})
+    def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
+        tokens_in_all = total * len(tokens.ids) // len(tokens.row_ids)
+        compile_if_it_pays(backbone, tokens_in_all, flops_a_parameter=2)
+        return last_states(backbone, tokens, progress=progress)
 
-    for split, tokens in encoded.items():
-        np.save(draft.folder / f"{split}.npy", last_states(backbone, tokens, progress=progress))
-        pq.write_table(pa.table({"row_id": tokens.row_ids}), draft.folder / f"{split}.parquet")
-        before += len(tokens.ids)
+    max_length = step.config["max_length_tokens"]
+    sharded = Sharded(rows, SPLITS, backbone.tokenizer, max_length, states, context)
+    computed, truncated = 0, {}
+    for split in SPLITS:
+        shape = (rows.count(split), rows.per_row, backbone.hidden_size)
+        target = np.lib.format.open_memmap(
+            draft.folder / f"{split}.npy", mode="w+", dtype=np.float32, shape=shape
+        )
+        row_ids: list[str] = []
+        truncated[split] = 0
+        for tokens, values in sharded.of(split):
+            target[len(row_ids) : len(row_ids) + len(values)] = values
+            row_ids += tokens.row_ids
+            computed += len(tokens.ids)
+            truncated[split] += tokens.truncated
+        target.flush()
+        pq.write_table(pa.table({"row_id": row_ids}), draft.folder / f"{split}.parquet")
     draft.metrics.update(
-        tokens=total,
+        tokens=computed,
         hidden_size=backbone.hidden_size,
-        truncated_rows={split: tokens.truncated for split, tokens in encoded.items()},
+        shares_prompts=backbone.shares_prompts,
+        truncated_rows=truncated,
     )

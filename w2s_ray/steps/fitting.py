@@ -5,16 +5,14 @@ trained in ``heads``.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from w2s_ray.data.labels import as_column
 from w2s_ray.plan.graph import TRAINED_ON, Step
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.lessons import Lessons
+from w2s_ray.steps.lessons import Lessons, descent
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.store.artifacts import Artifact, Draft
-from w2s_ray.training.engine import Adam
 from w2s_ray.training.job import TrainJob
 
 
@@ -42,16 +40,3 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         **descent(settings),
     )
     draft.metrics.update(context.fit(job, draft.folder, context.progress))
-
-
-def descent(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a training configuration that heads and whole models share."""
-    return {
-        "epochs": settings["epochs"],
-        "batch_size": settings["batch_size"],
-        "learning_rate": settings["learning_rate"],
-        "schedule": settings["schedule"],
-        "adam": Adam(
-            tuple(settings["adam_betas"]), settings["adam_epsilon"], settings["clip_norm"]
-        ),
-    }

@@ -10,8 +10,7 @@ from functools import partial
 from w2s_ray.plan.graph import TRAINED_ON, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.features import Features
-from w2s_ray.steps.fitting import descent
-from w2s_ray.steps.lessons import Lessons
+from w2s_ray.steps.lessons import Lessons, descent
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.store.artifacts import Draft
 from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head

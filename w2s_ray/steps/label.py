@@ -1,18 +1,21 @@
 """``label``: the weak model's class probabilities for the rows that the students learn from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from w2s_ray.data.labels import as_column
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.graph import Step
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
+from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
 
 
@@ -25,16 +28,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 
         logits = head_logits(weak.folder, Features(inputs["features"]).of("weak", rows))
     else:
-        from w2s_ray.training.job import model_logits  # loads transformers, which heads need not
-
-        logits = model_logits(
-            ModelSpec.model_validate(step.execution["model"]),
-            weak.record["config"]["training"],
-            weak.folder,
-            rows,
-            (data.num_classes, data.per_row),
-            lambda done, total: context.progress({"step": done, "steps": total, "unit": "tokens"}),
-        )
+        logits = _model_logits(step, data, weak, context)
     probs = softmax(logits)
     pq.write_table(
         pa.table({"row_id": rows["row_id"], "probs": as_column(probs)}),
@@ -45,3 +39,20 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         accuracy=accuracy(probs, rows["label"].to_numpy()),
         mean_confidence=float(np.abs(probs - 1 / probs.shape[1]).max(axis=1).mean()),
     )
+
+
+def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> NDArray[np.float32]:
+    """(n, K) float32 logits of a trained model for the rows of the split ``weak``."""
+    from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
+    from w2s_ray.training.job import trained_scorer
+
+    settings = weak.record["config"]["training"]
+    model = ModelSpec.model_validate(step.execution["model"])
+    shape = data.num_classes, data.per_row
+    scorer, tokenizer = trained_scorer(model, settings, weak.folder, shape)
+
+    def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
+        return scorer_logits(scorer, tokens, progress=progress)
+
+    sharded = Sharded(data, ("weak",), tokenizer, settings["max_length_tokens"], logits, context)
+    return np.concatenate([values for _, values in sharded.of("weak")])

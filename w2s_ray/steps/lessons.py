@@ -5,7 +5,9 @@ students' loss is (reverse losses are unbounded on hard labels). A student learn
 labels, joined by row id, with noise. The labels of the test rows are never among them.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.order import hashes
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps.context import Artifacts
+from w2s_ray.training.engine import Adam
 
 
 class Lessons:
@@ -66,3 +69,16 @@ class Lessons:
         if seed not in self._hashes:
             self._hashes[seed] = hashes(self.row_ids, seed, "noise")
         return self._hashes[seed]
+
+
+def descent(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a training configuration that heads and whole models share."""
+    return {
+        "epochs": settings["epochs"],
+        "batch_size": settings["batch_size"],
+        "learning_rate": settings["learning_rate"],
+        "schedule": settings["schedule"],
+        "adam": Adam(
+            tuple(settings["adam_betas"]), settings["adam_epsilon"], settings["clip_norm"]
+        ),
+    }

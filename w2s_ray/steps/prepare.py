@@ -1,6 +1,6 @@
 """``prepare``: sources → three tables of rows, and a report of what could not be used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,6 +22,16 @@ class Rows:
 
     def __getitem__(self, split: str) -> pa.Table:
         return pq.read_table(self.artifact.folder / f"{split}.parquet")
+
+    def count(self, split: str) -> int:
+        """Rows of a split."""
+        return int(pq.read_metadata(self.artifact.folder / f"{split}.parquet").num_rows)
+
+    def shards(self, split: str, rows: int) -> Iterator[pa.Table]:
+        """A split, so many rows at a time, without reading all of it."""
+        file = pq.ParquetFile(self.artifact.folder / f"{split}.parquet")
+        for batch in file.iter_batches(batch_size=rows):
+            yield pa.Table.from_batches([batch])
 
     @property
     def num_classes(self) -> int:

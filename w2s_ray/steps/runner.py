@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
@@ -16,7 +17,8 @@ from typing import Any
 from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.store.artifacts import Store
+from w2s_ray.store.artifacts import Draft, Store
+from w2s_ray.store.parts import Parts
 
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
@@ -71,7 +73,7 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
         execution["fused"] = len(steps)
     with _peak(steps[0].kind) as peak:
         try:
-            writers = _writers(steps, _artifacts(steps, store), context)
+            writers = _writers(steps, store, context)
         except Exception as error:  # of what the steps share
             writers = [error] * len(steps)
         share = (time.monotonic() - started) / len(steps)
@@ -92,6 +94,8 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
                 if most := peak():
                     draft.metrics.setdefault("peak_memory_bytes", most)
                 draft.metrics["seconds"] = share + time.monotonic() - begun
+            if len(steps) == 1:
+                Parts(store, step.key).discard()
             return draft.metrics
 
         if len(steps) == 1:
@@ -104,10 +108,9 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
             return outcomes
 
 
-def _writers(
-    steps: Sequence[Step], artifacts: Artifacts, context: Context
-) -> Sequence[Write | Exception]:
+def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[Write | Exception]:
     """A writer for each step. Modules are loaded when they are needed: some take seconds."""
+    artifacts = _artifacts(steps, store)
     fusion = fusion_key(steps[0])
     if fusion is not None:
         together = import_module(f"w2s_ray.steps.{TOGETHER[fusion[0]]}").together
@@ -116,7 +119,12 @@ def _writers(
     (step,) = steps
     run = import_module(f"w2s_ray.steps.{ALONE.get(step.kind, 'fitting')}").run
     inputs = {role: artifacts(key) for role, key in step.inputs.items()}
-    return [lambda draft: run(step, inputs, draft, context)]
+    context = replace(context, keep=Parts(store, step.key).keep)
+
+    def write(draft: Draft) -> None:
+        run(step, inputs, draft, context)
+
+    return [write]
 
 
 def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:

@@ -1,7 +1,7 @@
 """Artifacts: a step's output folder, complete or absent, found by the step's key.
 
 Layout below the root: ``<kind>/<slug>-<key>/`` holds an artifact's files and its ``record.json``;
-beside the kinds lie ``failures/``, ``claims/``, ``studies/``, ``results/`` and ``predictions/``.
+beside them ``failures/``, ``claims/``, ``parts/``, ``studies/``, ``results/``, ``predictions/``.
 The slug is for people; only the key identifies. The root may be a folder or any pyarrow file
 system; ``local`` and ``remote`` say how a commit is made in each.
 """
@@ -31,7 +31,7 @@ from w2s_ray.store.provenance import provenance
 from w2s_ray.store.remote import RemotePlace
 
 RECORD_SCHEMA = 1
-NOT_KINDS = ("claims", "failures", "predictions", "results", "studies")
+NOT_KINDS = ("claims", "failures", "parts", "predictions", "results", "studies")
 FILES_AT_ONCE = 64
 
 
@@ -301,6 +301,10 @@ class Store:
     def writing(self, path: str) -> AbstractContextManager[Path]:
         """A local path to write to, which becomes ``path`` of the store at the end, whole."""
         return self._place.writing(path)
+
+    def discard(self, folder: str) -> None:
+        """Remove one of the store's plain folders, if it is there."""
+        self._place.discard(folder)
 
     def location(self, path: str) -> str:
         """Path or URI of a file of the store, for people and other programs; without secrets."""

@@ -138,6 +138,11 @@ class RemotePlace:
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.root}/{path}")
 
+    def discard(self, folder: str) -> None:
+        """Remove a folder if it is there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_dir(f"{self.root}/{folder}")
+
     def claims(self, keys: Iterable[str]) -> AbstractContextManager[set[str]]:
         return claims.remote_claims(self, keys)
 

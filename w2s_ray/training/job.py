@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
-from w2s_ray.models.inference import TOKEN_BUDGET, scorer_logits, sweep
+from w2s_ray.models.inference import TOKEN_BUDGET, sweep
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
@@ -30,7 +30,8 @@ from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
-from w2s_ray.training.loop import Curve, Progress, train
+from w2s_ray.training.loop import Progress, train
+from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
 
 WEIGHTS = "model.safetensors"
@@ -172,27 +173,20 @@ def fit(
     }
 
 
-def model_logits(
-    model: ModelSpec,
-    settings: Mapping[str, Any],
-    folder: Path,
-    rows: pa.Table,
-    shape: tuple[int, int],
-    progress: Callable[[int, int], None],
-) -> NDArray[np.float32]:
-    """(n, K) float32 logits of a trained model's artifact for other rows.
+def trained_scorer(
+    model: ModelSpec, settings: Mapping[str, Any], folder: Path, shape: tuple[int, int]
+) -> tuple[Scorer, PreTrainedTokenizerFast]:
+    """The model of a training step's artifact, and its tokenizer.
 
     Args:
         settings: the ``training`` part of the configuration that it was trained with.
         shape: number of classes, texts a row.
-        progress: takes tokens done and tokens in all.
     """
     backbone = own_backbone(model, settings["precision"])
     scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
     set_trainable(scorer, settings["trainable"], Lora.model_validate(settings.get("lora", {})), 0)
     load_state(scorer, load_file(folder / WEIGHTS))
-    tokens = encode(rows, backbone.tokenizer, settings["max_length_tokens"])
-    return scorer_logits(scorer, tokens, progress=lambda done: progress(done, len(tokens.ids)))
+    return scorer, backbone.tokenizer
 
 
 def threshold_buffer(objective: Objective, rows: pa.Table, per_row: int) -> ThresholdBuffer | None:
@@ -220,43 +214,3 @@ def score(engine: Engine, tokens: Tokens, on_gpu: bool) -> NDArray[np.float32]:
         world=engine.world,
         gather=engine.gather,
     )
-
-
-def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
-    """Columns row_id, label, probs (K float64) of each test row."""
-    probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
-    offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
-    column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
-    table = pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column})
-    pq.write_table(table, path, use_dictionary=False)  # hardly two values are alike
-
-
-def write_curve(path: Path, curve: Curve) -> None:
-    """One row an optimizer step."""
-    pq.write_table(
-        pa.table(
-            {
-                "step": pa.array(range(1, len(curve.loss) + 1), pa.int64()),
-                "loss": curve.loss,
-                "learning_rate": curve.learning_rate,
-                "gradient_norm": curve.gradient_norm,
-                "alpha": curve.alpha,
-            }
-        ),
-        path,
-    )
-
-
-def training_metrics(curve: Curve) -> dict[str, Any]:
-    """What a training step's record says of its curve; no tokens where none were computed."""
-    tokens = {
-        "tokens": curve.tokens,
-        "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
-    }
-    return {
-        **(tokens if curve.tokens else {}),
-        "steps": len(curve.loss),
-        "train_seconds": curve.seconds,
-        "first_loss": curve.loss[0],
-        "final_loss": float(np.mean(curve.loss[-10:])),
-    }

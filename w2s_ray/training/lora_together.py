@@ -80,6 +80,8 @@ def fit_lora_together(
     Raises:
         ValueError: the jobs do not share what they must, which is named.
     """
+    if not jobs:
+        return []
     _check(jobs)
     first, cells = jobs[0], len(jobs)
     with peak_memory() as peak:
@@ -183,8 +185,8 @@ def _train(
                         found = cell.loss_of(
                             logits[index], labels[:, index], weights, alphas[index]
                         )
-                    except ValueError as error:
-                        _drop(cell, error)
+                    except ValueError as error:  # its weights are in this pass's graph: they stay
+                        cell.error, cell.weights.grad = error, None
                     else:
                         losses.append(found)
             if losses:
@@ -235,7 +237,7 @@ def _finish_gradient(cell: _Cell, step: int, alpha: float) -> float:
 
 
 @torch.no_grad()
-def _drop(cell: _Cell, error: Exception) -> None:
+def _drop(cell: _Cell, error: FloatingPointError) -> None:
     """Takes a cell out of training; it is still read, so it must stay finite."""
     cell.error = error
     cell.weights.zero_()

@@ -1,0 +1,52 @@
+"""What a trained model leaves beside its weights: test predictions, its curve, its numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from w2s_ray.training.loop import Curve
+
+
+def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
+    """Columns row_id, label, probs (K float64) of each test row."""
+    probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
+    offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
+    column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
+    table = pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column})
+    pq.write_table(table, path, use_dictionary=False)  # hardly two values are alike
+
+
+def write_curve(path: Path, curve: Curve) -> None:
+    """One row an optimizer step."""
+    pq.write_table(
+        pa.table(
+            {
+                "step": pa.array(range(1, len(curve.loss) + 1), pa.int64()),
+                "loss": curve.loss,
+                "learning_rate": curve.learning_rate,
+                "gradient_norm": curve.gradient_norm,
+                "alpha": curve.alpha,
+            }
+        ),
+        path,
+    )
+
+
+def training_metrics(curve: Curve) -> dict[str, Any]:
+    """What a training step's record says of its curve; no tokens where none were computed."""
+    tokens = {
+        "tokens": curve.tokens,
+        "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
+    }
+    return {
+        **(tokens if curve.tokens else {}),
+        "steps": len(curve.loss),
+        "train_seconds": curve.seconds,
+        "first_loss": curve.loss[0],
+        "final_loss": float(np.mean(curve.loss[-10:])),
+    }
