@@ -188,10 +188,19 @@ def test_bf16_is_as_near_to_fp32_packed_as_in_separate_rows(name: str) -> None:
 @settings(deadline=None)
 def test_a_layout_is_its_definition(segments: list[list[int]]) -> None:
     layout, positions, last = lay_out(torch.tensor(segments))
-    assert layout.sizes == [sum(row) for row in segments]
-    masks = torch.block_diag(*(mask == 0 for mask in layout.masks)).bool()
-    assert torch.equal(masks, seen(segments))
-    assert {float(v) for mask in layout.masks for v in mask.unique()} <= {0.0, float("-inf")}
+    sizes = [sum(row) for row in segments]
+    assert sum(block.count for block in layout.blocks) == len(segments)
+    found = torch.zeros(sum(sizes) + 1, sum(sizes) + 1, dtype=torch.bool)
+    for block in layout.blocks:
+        assert {float(v) for v in block.mask.unique()} <= {0.0, float("-inf")}
+        span = torch.arange(sum(sizes))[block.span]
+        places = (
+            span if block.source is None else torch.cat([span, -torch.ones(1).long()])[block.source]
+        )
+        for mask, of_group in zip(block.mask, places.view(block.count, block.size), strict=True):
+            found[of_group[:, None], of_group] |= mask == 0
+    assert torch.equal(found[:-1, :-1], seen(segments))
+    assert not found[:-1, -1].any() and not found[-1, :-1].any()  # what fills a group up
     wanted = [
         place + (prompt if part else 0)
         for prompt, *answers in segments
@@ -199,7 +208,7 @@ def test_a_layout_is_its_definition(segments: list[list[int]]) -> None:
         for place in range(size)
     ]
     assert positions.tolist() == wanted
-    starts = torch.tensor(layout.sizes).cumsum(0) - torch.tensor(layout.sizes)
+    starts = torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)
     ends = [
         int(start) + prompt + sum(answers[: number + 1]) - 1 if answer else int(start) + prompt - 1
         for start, (prompt, *answers) in zip(starts, segments, strict=True)
@@ -249,7 +258,7 @@ def test_flex_attention_gives_what_a_cpu_computes(
         torch.randn(1, count, total, 8, generator=draw) for count in (4, heads, heads)
     )
     layout, _, _ = lay_out(segments)
-    gpu = packed_attention.Layout(layout.sizes, [], packed_attention._block_mask(segments, total))
+    gpu = packed_attention.Layout([], packed_attention._block_mask(segments, total))
     module = torch.nn.Module()
     for scaling in (None, 0.7):
         with torch.no_grad():

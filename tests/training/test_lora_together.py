@@ -72,8 +72,8 @@ def read(folder):
 
 
 def assert_same(ours, theirs, tolerance=1e-5):
-    """Weights may differ by a hundredth of a step: a first step of Adam is of one size whatever the
-    gradient, so of one that is nearly zero it magnifies the rounding."""
+    """A single weight may differ by a twentieth of a step: a step of Adam is of one size whatever
+    the gradient, so where that is nearly zero it magnifies the rounding. All of them may not."""
     (curve, probs, state), (other_curve, other_probs, other_state) = read(ours), read(theirs)
     assert list(curve.columns) == list(other_curve.columns)
     np.testing.assert_allclose(curve, other_curve, rtol=tolerance, atol=tolerance)
@@ -82,9 +82,9 @@ def assert_same(ours, theirs, tolerance=1e-5):
     np.testing.assert_allclose(probs, other_probs, rtol=0, atol=tolerance)
     assert pq.read_schema(ours / "test.parquet") == pq.read_schema(theirs / "test.parquet")
     assert list(state) == list(other_state)
-    apart = max(tolerance, 0.01 * curve["learning_rate"].max())
-    for name in state:
-        np.testing.assert_allclose(state[name], other_state[name], rtol=0, atol=apart)
+    apart = np.concatenate([(state[name] - other_state[name]).ravel() for name in state])
+    assert np.abs(apart).max() < max(tolerance, 0.05 * curve["learning_rate"].max())
+    assert np.abs(apart).mean() < tolerance / 10
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -155,7 +155,7 @@ def test_company_does_not_matter(tmp_path):
 def test_cells_that_are_alike_get_the_same_numbers(tmp_path):
     one = group()[1]
     (first, second), _ = together(tmp_path, [one, one])
-    assert_same(first, second, tolerance=1e-6)
+    assert_same(first, second)
 
 
 @pytest.mark.parametrize("how", ["rate", "label", "gradient"])

@@ -7,9 +7,9 @@ their prompt, and every state is exactly that of prompt and answer in a row of t
 It is an attention function of transformers (``NAME``), which hands it the keyword ``layout``
 through all layers; without one it is transformers' own SDPA. No model is patched.
 
-* CPU: each group by itself. The kernel behind torch's SDPA is fast forward but not backward (2.8 ms
-  against 0.8 for 9 heads of 120 tokens), so where gradients are wanted attention is written out in
-  matrix products; scores and softmax in fp32.
+* CPU: groups of like size a few at a time (``Block``). The kernel behind torch's SDPA is fast
+  forward but not backward (2.8 ms against 0.8 for 9 heads of 120 tokens), so where gradients are
+  wanted attention is written out in matrix products; scores and softmax in fp32.
 * GPU: FlexAttention with a block mask, over the whole line.
 """
 
@@ -27,18 +27,54 @@ NAME = "w2s_packed"
 BLOCK = 128  # of FlexAttention: a line is filled up to a multiple of it on a GPU
 
 
+BLOCK_SCORES = 8 * 1024  # of one head; longer groups are cheaper by themselves than gathered
+LIKE = 0.75  # a group this much shorter than the longest of its block is filled up to it
+
+
+@dataclass(frozen=True)
+class Block:
+    """c neighbouring groups, computed together as if all had z tokens.
+
+    Attributes:
+        count, size: c and z.
+        mask: (c, z, z) float32, 0 where a token sees another and −∞ elsewhere. What only fills a
+            group up sees itself, and nothing sees it.
+        span: where the groups stand in the line.
+        source: (c·z,) int64, of each token its place in the span; its length for what fills up.
+            None: all groups have z tokens.
+        real: of the c·z tokens, those that are in the span.
+    """
+
+    count: int
+    size: int
+    mask: Tensor
+    span: slice
+    source: Tensor | None
+    real: Tensor | None
+
+    def take(self, line: Tensor) -> Tensor:
+        """(heads, T, d) → (heads, c, z, d), zeros where groups are filled up."""
+        part = line[:, self.span]
+        if self.source is not None:
+            part = nn.functional.pad(part, (0, 0, 0, 1)).index_select(1, self.source)
+        return part.reshape(len(line), self.count, self.size, -1)
+
+    def put(self, line: Tensor, values: Tensor) -> None:
+        """Writes (heads·c, z, d) to its span of (heads, T, d)."""
+        tokens = values.view(len(line), self.count * self.size, -1)
+        line[:, self.span] = tokens if self.real is None else tokens.index_select(1, self.real)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the T tokens of a line see each other.
 
     Attributes:
-        sizes: tokens of each group; they sum to T.
-        masks: (g, g) float32 of each group, 0 where a token sees another and −∞ elsewhere (CPU).
-        block_mask: the same of the whole line (GPU).
+        blocks: on a CPU; they follow one another and make up the line.
+        block_mask: on a GPU, of the whole line.
     """
 
-    sizes: list[int]
-    masks: list[Tensor]
+    blocks: list[Block]
     block_mask: BlockMask | None
 
 
@@ -52,7 +88,6 @@ def lay_out(segments: Tensor) -> tuple[Layout, Tensor, Tensor]:
         layout; (T,) int64 positions; (b·m,) int64 places of the last token of each text (of its
         prompt where the answer is empty).
     """
-    parts = segments.tolist()
     device = segments.device
     prompts, answers = segments[:, :1], segments[:, 1:]
     ends = segments.flatten().cumsum(0).view_as(segments)
@@ -63,12 +98,50 @@ def lay_out(segments: Tensor) -> tuple[Layout, Tensor, Tensor]:
     offset[:, 1:] -= prompts
     total = int(flat.sum())
     positions = torch.arange(total, device=device) - offset.flatten().repeat_interleave(flat)
-    sizes = [sum(row) for row in parts]
     if device.type == "cpu":
-        masks, block_mask = [_mask(tuple(row)) for row in parts], None
+        layout = Layout(_blocks(segments.tolist()), None)
     else:
-        masks, block_mask = [], _block_mask(segments, total)
-    return Layout(sizes, masks, block_mask), positions, last.flatten()
+        layout = Layout([], _block_mask(segments, total))
+    return layout, positions, last.flatten()
+
+
+def _blocks(segments: list[list[int]]) -> list[Block]:
+    """Neighbours that are alike share a block, as long as its scores stay in the cache."""
+    blocks: list[Block] = []
+    rows: list[list[int]] = []
+    start = 0
+
+    def close() -> None:
+        nonlocal start
+        blocks.append(_block(rows, start))
+        start += sum(map(sum, rows))
+        rows.clear()
+
+    for row in segments:
+        sizes = [sum(member) for member in (*rows, row)]
+        alike = min(sizes) >= LIKE * max(sizes)
+        if rows and not (alike and len(sizes) * max(sizes) ** 2 <= BLOCK_SCORES):
+            close()
+        rows.append(row)
+    close()
+    return blocks
+
+
+def _block(rows: list[list[int]], start: int) -> Block:
+    sizes = [sum(row) for row in rows]
+    count, size, total = len(rows), max(sizes), sum(sizes)
+    mask = torch.full((count, size, size), float("-inf"))
+    for of_group, row, own in zip(mask, rows, sizes, strict=True):
+        of_group[:own, :own] = _mask(tuple(row))
+    span = slice(start, start + total)
+    if total == count * size:
+        return Block(count, size, mask, span, None, None)
+    mask.diagonal(dim1=1, dim2=2).zero_()
+    within = torch.arange(size)[None] < torch.tensor(sizes)[:, None]
+    real = within.flatten().nonzero().ravel()
+    source = torch.full((count * size,), total)
+    source[real] = torch.arange(total)
+    return Block(count, size, mask, span, source, real)
 
 
 def _mask(row: tuple[int, ...]) -> Tensor:
@@ -129,14 +202,15 @@ def attend(
         out = _GroupedAttention.apply(*flat, layout)  # type: ignore[no-untyped-call]
         out = out.view_as(query)
     else:
-        parts = (torch.split(t, layout.sizes, dim=2) for t in (query, key, value))
-        of_groups = [
-            nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask.to(q.dtype), scale=scale, enable_gqa=True
-            )
-            for q, k, v, mask in zip(*parts, layout.masks, strict=True)
-        ]
-        out = torch.cat(of_groups, dim=2)
+        out = torch.empty_like(query)
+        for block in layout.blocks:
+            for q, k, v, target in zip(query, key, value, out, strict=True):
+                q4, k4, v4 = (block.take(t).transpose(0, 1) for t in (q, k, v))
+                mask = block.mask[:, None].to(q.dtype)
+                found = nn.functional.scaled_dot_product_attention(
+                    q4, k4, v4, attn_mask=mask, scale=scale, enable_gqa=True
+                )
+                block.put(target, found.transpose(0, 1).flatten(0, 1))
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -150,15 +224,18 @@ class _GroupedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
         out = torch.empty_like(query)
         query_32, key_32 = query.float(), key.float()
-        weights, start = [], 0
-        for size, mask in zip(layout.sizes, layout.masks, strict=True):
-            group = slice(start, start + size)
-            start += size
-            scores = torch.baddbmm(mask, query_32[:, group], key_32[:, group].transpose(1, 2))
+        weights = []
+        for block in layout.blocks:
+            q, k, v = (block.take(t).flatten(0, 1) for t in (query_32, key_32, value))
+            if block.count == 1:
+                scores = torch.baddbmm(block.mask, q, k.transpose(1, 2))
+            else:
+                scores = torch.bmm(q, k.transpose(1, 2))
+                scores.view(-1, *block.mask.shape).add_(block.mask)
             weights.append(torch.softmax(scores, dim=-1).to(query.dtype))
-            out[:, group] = torch.bmm(weights[-1], value[:, group])
+            block.put(out, torch.bmm(weights[-1], v))
         ctx.save_for_backward(query, key, value, *weights)
-        ctx.sizes = layout.sizes
+        ctx.blocks = layout.blocks
         return out
 
     @staticmethod
@@ -166,16 +243,13 @@ class _GroupedAttention(torch.autograd.Function):
         (of_out,) = gradients
         query, key, value, *weights = ctx.saved_tensors
         of_query, of_key, of_value = (torch.empty_like(t) for t in (query, key, value))
-        start = 0
-        for size, weight in zip(ctx.sizes, weights, strict=True):
-            group = slice(start, start + size)
-            start += size
-            q, k, v, o = (t[:, group] for t in (query, key, value, of_out))
-            of_value[:, group] = torch.bmm(weight.transpose(1, 2), o)
+        for block, weight in zip(ctx.blocks, weights, strict=True):
+            q, k, v, o = (block.take(t).flatten(0, 1) for t in (query, key, value, of_out))
+            block.put(of_value, torch.bmm(weight.transpose(1, 2), o))
             of_weight = torch.bmm(o, v.transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
-            of_query[:, group] = torch.bmm(of_scores, k)
-            of_key[:, group] = torch.bmm(of_scores.transpose(1, 2), q)
+            block.put(of_query, torch.bmm(of_scores, k))
+            block.put(of_key, torch.bmm(of_scores.transpose(1, 2), q))
         return of_query, of_key, of_value, None
 
 

@@ -43,46 +43,71 @@ class StackedLora(nn.Module):
         of a cell follow one another."""
         result: Tensor = self.base(x)
         of_cells = (t.reshape(len(self.down), -1, t.shape[-1]) for t in (result, x))
-        out: Tensor = _Adapt.apply(*of_cells, self.down, self.up, self.scale)  # type: ignore[no-untyped-call]
+        out: Tensor = _adapt(*of_cells, self.down, self.up, self.scale)[0]
         return out.view_as(result)
 
 
-class _Adapt(torch.autograd.Function):
-    """result + scale · x Aᵀ Bᵀ of each cell; result (C, T, out), x (C, T, in), A, B as above.
+# Written out, because the adapter and not the frozen layer is what takes time on a CPU: peft's six
+# operations each make float32 copies of states that are bf16. Here they are made for a few tokens
+# at a time, which stay in the core's cache, and none is kept for the backward pass: 60 to 90 % of
+# a layer's time. An operator of its own: torch.compile would unroll the parts for every length.
+@torch.library.custom_op("w2s_ray::adapt", mutates_args=())
+def _adapt(
+    result: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """result + scale · x Aᵀ Bᵀ of each cell, and scale · x Aᵀ (C, T, r).
 
-    Written out because the adapter, not the frozen layer, is what takes time on a CPU: float32
-    copies of states that are bf16, made and read again for each of peft's six operations. Here they
-    are made for a few tokens at a time, which stay in the core's cache, and none is kept for the
-    backward pass: half the time of the composed operations, forward and back.
+    Args:
+        result: (C, T, out).
+        x: (C, T, in).
+        down, up: A and B, as in ``StackedLora``.
     """
+    low = x.new_empty(*x.shape[:2], down.shape[1], dtype=down.dtype)
+    out = result.new_empty(result.shape)
+    for part in _parts(x):
+        low[:, part] = torch.bmm(x[:, part].to(down.dtype), down.mT).mul_(scale)
+        out[:, part] = torch.baddbmm(result[:, part].to(up.dtype), low[:, part], up.mT)
+    return out, low
 
-    @staticmethod
-    def forward(
-        ctx: Any, result: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float
-    ) -> Tensor:
-        low = x.new_empty(*x.shape[:2], down.shape[1], dtype=down.dtype)  # scale · x Aᵀ
-        out = torch.empty_like(result)
-        for part in _parts(x):
-            low[:, part] = torch.bmm(x[:, part].to(down.dtype), down.mT).mul_(scale)
-            out[:, part] = torch.baddbmm(result[:, part].to(up.dtype), low[:, part], up.mT)
-        ctx.save_for_backward(x, low, down, up)
-        ctx.scale = scale
-        return out
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (of_out,) = gradients
-        x, low, down, up = ctx.saved_tensors
-        of_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
-        of_down, of_up = torch.zeros_like(down), torch.zeros_like(up)
-        for part in _parts(x):
-            slope = of_out[:, part].to(up.dtype)
-            of_low = torch.bmm(slope, up).mul_(ctx.scale)
-            of_up.baddbmm_(slope.mT, low[:, part])
-            of_down.baddbmm_(of_low.mT, x[:, part].to(down.dtype))
-            if of_x is not None:
-                of_x[:, part] = torch.bmm(of_low, down)
-        return of_out, of_x, of_down, of_up, None
+@_adapt.register_fake
+def _(result: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    low = x.new_empty(*x.shape[:2], down.shape[1], dtype=down.dtype)
+    return result.new_empty(result.shape), low
+
+
+@torch.library.custom_op("w2s_ray::adapt_backward", mutates_args=())
+def _adapt_backward(
+    of_out: Tensor, x: Tensor, low: Tensor, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, A and B."""
+    of_x, of_down, of_up = x.new_empty(x.shape), torch.zeros_like(down), torch.zeros_like(up)
+    for part in _parts(x):
+        slope = of_out[:, part].to(up.dtype)
+        of_low = torch.bmm(slope, up).mul_(scale)
+        of_up.baddbmm_(slope.mT, low[:, part])
+        of_down.baddbmm_(of_low.mT, x[:, part].to(down.dtype))
+        of_x[:, part] = torch.bmm(of_low, down)
+    return of_x, of_down, of_up
+
+
+@_adapt_backward.register_fake
+def _(
+    of_out: Tensor, x: Tensor, low: Tensor, down: Tensor, up: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), torch.empty_like(down), torch.empty_like(up)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, x, down, up, ctx.scale = inputs
+    ctx.save_for_backward(x, output[1], down, up)
+
+
+def _back(ctx: Any, of_out: Tensor, of_low: Tensor) -> tuple[Tensor | None, ...]:
+    return of_out, *_adapt_backward(of_out, *ctx.saved_tensors, ctx.scale), None
+
+
+_adapt.register_autograd(_back, setup_context=_keep)
 
 
 def _parts(x: Tensor) -> list[slice]:

@@ -34,16 +34,9 @@ from w2s_ray.models.trainable import set_trainable
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.training.engine import Batch
-from w2s_ray.training.job import (
-    WEIGHTS,
-    TrainJob,
-    memory_stream,
-    threshold_buffer,
-    training_metrics,
-    write_curve,
-    write_predictions,
-)
+from w2s_ray.training.job import WEIGHTS, TrainJob, memory_stream, threshold_buffer
 from w2s_ray.training.loop import Curve, Progress, learning_rate_at
+from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
 
 SHARED = (
@@ -61,8 +54,8 @@ def fit_lora_together(
 ) -> list[dict[str, Any] | Exception]:
     """Trains every job as ``job.fit`` would alone, and writes the same files into its folder.
 
-    A micro-batch holds as many tokens over all cells as one of a cell alone, so memory grows with
-    the number of cells by their weights only.
+    A micro-batch holds, over all cells, the tokens that one cell alone may hold (or one row for
+    each cell), so activations take what the budget allows, however many cells there are.
 
     Args:
         jobs: trainable "lora"; equal in ``SHARED``, in their test tables and in the ids and texts
