@@ -40,7 +40,7 @@ FIELDS = {
     "Lora": "rank alpha target_modules",
     "WeakOverrides": "trainable epochs learning_rate batch_size",
     "Execution": "workers zero_stage micro_batch_tokens cpus_per_worker gpus_per_worker "
-    "max_concurrent_steps keep_models",
+    "max_concurrent_steps lora_together keep_models",
 }
 
 

@@ -247,3 +247,27 @@ def test_what_is_fused_is_told_by_the_plan_alone(write_spec):
         config = json.loads(json.dumps(dict(step.config)))
         head = config.get("training", {}).get("trainable") == "last_layer"
         assert (fusion_key(step) is not None) == (head or step.kind == "evaluate")
+
+
+def test_adapters_together_are_adapters_alone(write_spec, tmp_path):
+    """Four students of one seed in passes of three and one, against each by itself."""
+    probs, sizes = {}, {}
+    for together in (1, 3):
+        spec = write_spec(
+            grid__trainable=["lora"],
+            training__lora={"rank": 2},
+            execution={"lora_together": together, "keep_models": ["student"]},
+        )
+        place = tmp_path / f"store{together}"
+        assert main([str(spec), "--local", "--store", str(place)]) == 0
+        store = Store.open(place)
+        students = [step.key for step in plan_of(spec) if step.kind == "student"]
+        sizes[together] = sorted(store.record(k)["execution"].get("fused", 1) for k in students)
+        for key in students:
+            folder = store.artifact(key).folder
+            assert (folder / "model.safetensors").exists()
+            rows = pq.read_table(folder / "test.parquet").to_pydict()
+            probs[together, key] = [p for row in rows["probs"] for p in row]
+    assert sizes == {1: [1, 1, 1, 1], 3: [1, 3, 3, 3]}
+    for key in students:
+        assert probs[3, key] == pytest.approx(probs[1, key], abs=1e-5)

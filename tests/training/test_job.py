@@ -15,12 +15,13 @@ from w2s_ray.data.batches import epoch_order
 from w2s_ray.data.labels import as_column, one_hot
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.backbone import load_backbone
+from w2s_ray.models.inference import scorer_logits
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, TorchEngine
-from w2s_ray.training.job import TrainJob, fit, memory_stream, model_logits
+from w2s_ray.training.job import TrainJob, fit, memory_stream, trained_scorer
 from w2s_ray.training.loop import learning_rate_at, train
 
 MODEL = ModelSpec.model_validate({**TINY_MODEL, "config": tiny_config(32)})
@@ -218,9 +219,8 @@ def test_stored_weights_give_the_stored_predictions(tmp_path, trainable):
         "lora": Lora().model_dump(mode="json"),
         "max_length_tokens": 64,
     }
-    logits = model_logits(
-        MODEL, training, tmp_path / "out", settings.test, (2, 2), lambda done, total: None
-    )
+    scorer, tokenizer = trained_scorer(MODEL, training, tmp_path / "out", (2, 2))
+    logits = scorer_logits(scorer, encode(settings.test, tokenizer, 64))
     stored = np.stack(pq.read_table(tmp_path / "out/test.parquet")["probs"].to_numpy())
     probs = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
     np.testing.assert_allclose(probs, stored, atol=1e-6)

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
-from w2s_ray.plan.fusion import FusionKey, backbone, fusion_key
+from w2s_ray.plan.fusion import FusionKey, backbone, fusion_key, most_together
 from w2s_ray.plan.graph import Step
 
 ABOUT_EQUAL = 0.9  # a chain of this share of the greatest cost is as urgent
@@ -115,7 +115,7 @@ class Schedule:
         lead = self._steps[chosen.key]
         fusion = fusion_key(lead)
         fused = [] if fusion is None else [self._steps[key] for key in self._together[fusion]]
-        part = max(SMALLEST_PART, -(-len(fused) // processes))
+        part = most_together(lead) or max(SMALLEST_PART, -(-len(fused) // processes))
         others = (step for step in fused if step is not lead and accept(step))
         group = (lead, *islice(others, part - 1))
         for step in group:

@@ -249,6 +249,9 @@ class Execution(Model):
         0.0, description="GPUs: 0, 1, or with one worker a fraction (steps then share one)"
     )
     max_concurrent_steps: Count | None = Field(None, description="steps at a time; null: what fits")
+    lora_together: Count = Field(
+        1, description="LoRA students trained in one pass of their backbone, at least 1"
+    )
     keep_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
     ] = Field(("weak",), description="roles whose weights stay (weak always does)")

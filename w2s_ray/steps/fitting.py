@@ -4,12 +4,14 @@ The ``TrainJob`` may go to several workers, if the context has them. Heads on st
 trained in ``heads``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
 
 from w2s_ray.data.labels import as_column
 from w2s_ray.plan.graph import TRAINED_ON, Step
 from w2s_ray.spec.schema import Lora, ModelSpec
-from w2s_ray.steps.context import Context
+from w2s_ray.steps.context import Artifacts, Context
 from w2s_ray.steps.lessons import Lessons, descent
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.store.artifacts import Artifact, Draft
@@ -18,15 +20,27 @@ from w2s_ray.training.job import TrainJob
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes predictions of the test rows, the curve, and the weights if they are to stay."""
-    data, settings = Rows(inputs["prepare"]), step.config["training"]
     by_key = {key: inputs[role] for role, key in step.inputs.items()}
-    rows = data[TRAINED_ON[step.kind]]
-    soft_labels, objective = Lessons(rows, data.num_classes, by_key.__getitem__).of(step)
-    job = TrainJob(
+    (job,) = jobs([step], by_key.__getitem__)
+    draft.metrics.update(context.fit(job, draft.folder, context.progress))
+
+
+def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[TrainJob]:
+    """What is to be trained, for steps of one data set and split; shared tables are read once."""
+    data = Rows(artifacts(steps[0].inputs["prepare"]))
+    rows, test = data[TRAINED_ON[steps[0].kind]], data["test"]
+    lessons = Lessons(rows, data.num_classes, artifacts)
+    return [_job(step, data, rows, test, lessons) for step in steps]
+
+
+def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, lessons: Lessons) -> TrainJob:
+    settings = step.config["training"]
+    soft_labels, objective = lessons.of(step)
+    return TrainJob(
         name=f"{step.slug}-{step.key}",
         model=ModelSpec.model_validate(step.execution["model"]),
         rows=rows.append_column("probs", as_column(soft_labels)),
-        test=data["test"],
+        test=test,
         num_classes=data.num_classes,
         per_row=data.per_row,
         objective=objective,
@@ -39,4 +53,3 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         seed=step.config["seed"],
         **descent(settings),
     )
-    draft.metrics.update(context.fit(job, draft.folder, context.progress))

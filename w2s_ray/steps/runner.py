@@ -23,7 +23,8 @@ from w2s_ray.store.parts import Parts
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
 ALONE = {"prepare": "prepare", "features": "features", "label": "label"}  # kind -> module
-TOGETHER = {"head": "heads", "evaluate": "evaluate"}  # first part of a fusion key -> module
+# First part of a fusion key -> module.
+TOGETHER = {"head": "heads", "lora": "adapters", "evaluate": "evaluate"}
 WITHOUT_TORCH = ("prepare", "evaluate")  # a process that runs only these need not load it
 
 POLL_SECONDS = 0.5
