@@ -107,7 +107,7 @@ RESULTS = (
         "seconds",
         _REAL,
         "s",
-        "wall-clock time of the student's step: loading, training and scoring",
+        "wall-clock time of the student's step; its even share where students are trained together",
     ),
     Column(
         "tokens",
