@@ -124,6 +124,8 @@ def _schedule_seconds(spec: Path) -> float:
 def _results_seconds(spec: Path, store: Store) -> float:
     """``results/`` and ``predictions/`` as at the end of a study, from the artifacts."""
     _, plan = planned(spec)
+    for folder in ("results", "predictions"):  # a table that is up to date would be left alone
+        shutil.rmtree(Path(store.uri) / folder, ignore_errors=True)
     with stopwatch() as watch:
         cells = [cell.as_json() for cell in plan.cells]
         save_cells(store, plan.study, cells)

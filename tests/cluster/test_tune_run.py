@@ -200,3 +200,21 @@ def test_refuses_what_cannot_be_placed(tmp_path: Path, execution: dict[str, Any]
     with pytest.raises(InputError, match=r"student hh-x .* cluster has 3 CPU and 0 GPU"):
         run({"a": step}, str(tmp_path), execute=execute)
     assert list(tmp_path.iterdir()) == []
+
+
+def commit_or_die(step: Step, store: Store, context: Any) -> dict[str, Any]:
+    if step.key == "score2":
+        os._exit(1)
+    if not store.has(step.key):
+        with store.draft(step, {}) as draft:
+            draft.metrics["answer"] = 42
+    return {"answer": 42}
+
+
+def test_a_step_that_kills_its_process_fails_alone_in_its_group(tmp_path: Path) -> None:
+    """Scores run as one group; what stands before the culprit and what after it is finished."""
+    steps = {f"score{n}": Step("evaluate", f"score{n}", "x", 1, {}, {}) for n in range(5)}
+    schedule = run(steps, str(tmp_path), execute=commit_or_die)
+    assert schedule.failed == {"score2"}
+    assert schedule.done == set(steps) - {"score2"} == set(Store.open(tmp_path).finished())
+    assert "died" in Store.open(tmp_path).failures()["score2"]["error"]

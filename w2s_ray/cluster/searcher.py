@@ -57,19 +57,20 @@ class StepTrial(Trial):
         self.reason = reason
         if isinstance(cause, StepError):
             self.outcome = {key: {"error": error} for key, error in cause.errors.items()}
+        if self.crashed:
+            self.config = {**self.config, "attempt": self.config["attempt"] + 1}
         super().handle_error(exc)
 
     def conclude(self, store: Store) -> None:
-        """Finds ``outcome``; of a process that died only the store knows what it finished."""
+        """Finds ``outcome``; of what went wrong only the store knows how much was finished."""
         if self.last_result.get("done"):
             self.outcome = self.last_result[NUMBERS][0]
         elif not self.outcome:
-            keys = [step.key for step in self.group]
-            finished = store.records(keys) if self.crashed else {}
-            self.outcome = {
-                key: finished[key]["metrics"] if key in finished else {"error": self.reason}
-                for key in keys
-            }
+            self.outcome = {step.key: {"error": self.reason} for step in self.group}
+        failed = [key for key, numbers in self.outcome.items() if "error" in numbers]
+        if failed and len(self.group) > 1:
+            for key, record in store.records(failed).items():
+                self.outcome[key] = record["metrics"]
 
     def should_recover(self) -> bool:
         return self.crashed and bool(super().should_recover())  # type: ignore[no-untyped-call]
@@ -176,7 +177,7 @@ class StepSearch(SearchAlgorithm):
         name = f"{step.kind}-{step.slug}-{step.key}"
         trial = StepTrial(
             self._spec["run"],
-            config={"keys": [step.key for step in group]},
+            config={"keys": [step.key for step in group], "attempt": 0},
             trial_id=step.key,
             experiment_tag=name,
             storage=self._spec["storage"],

@@ -122,11 +122,12 @@ class StepActor(Trainable):
         self._gauges = Gauges(settings.study)
         self._self = ray.get_runtime_context().current_actor
         self._keys: list[str] = config["keys"]
+        self._attempt: int = config["attempt"]
         self._running: RunningGroup | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes over the next group; everything loaded stays."""
-        self._keys = new_config["keys"]
+        self._keys, self._attempt = new_config["keys"], new_config["attempt"]
         self._running = None
         return True
 
@@ -165,10 +166,14 @@ class StepActor(Trainable):
 
             workers = WorkerGroup(self._settings.storage, partial(_note, self._self, group[0].key))
             context = Context(note, workers.fit, "ray train")
+        # If one step of a group kills its process, the others are finished before it, or after it.
+        group = group if self._attempt < 2 else group[::-1]
         if self._settings.execute is not None:
             return _one_by_one(self._settings.execute, group, self._store, context)
-        from w2s_ray.steps.runner import execute_group
+        from w2s_ray.steps.runner import execute, execute_group
 
+        if self._attempt:
+            return _one_by_one(execute, group, self._store, context)
         return execute_group(group, self._store, context)
 
 

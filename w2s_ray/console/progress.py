@@ -82,18 +82,17 @@ class ProgressDisplay:
             # A fused step's record says what its share of the time was.
             seconds = numbers.get("seconds", time.monotonic() - started)
             self._seconds[step.kind].append(seconds)
+            if numbers.get("shares_prompts") is False:
+                self._say(f"note: {step.slug}: the model cannot share prompts; a row for each text")
             return
         self.failed[step.key] = numbers["error"]
         blocked = self._descendants(step.key) - self.blocked
         self.blocked |= blocked
         self._remaining.subtract(self._todo[key].kind for key in blocked)
-        self._console.print(
-            f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._say(f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}", style="red")
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     @property
     def time_left(self) -> str:

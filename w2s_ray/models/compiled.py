@@ -10,6 +10,7 @@ uninterrupted one. Attention itself stays eager: its groups are of different siz
 
 import shutil
 
+import torch._dynamo
 from torch import nn
 
 from w2s_ray.models.backbone import Backbone
@@ -32,6 +33,7 @@ def compile_if_it_pays(backbone: Backbone, tokens: int, flops_a_parameter: int) 
     on_cpu = parameters[0].device.type == "cpu"
     if work < PAYS_FROM_FLOPS or not on_cpu or not backbone.shares_prompts or not _compiler():
         return False
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs eagerly
     for block in blocks:
         if block._compiled_call_impl is None:
             block.compile(dynamic=True)

@@ -1,7 +1,7 @@
 """Forward passes without gradients: frozen features of all texts, and a scorer's logits.
 
-One path for features, labels and test scores. Batches are packed lines, longest rows first, so
-that memory is highest at the start; results come back in the order of the table.
+One path for features, labels and test scores. Batches are packed lines, longest rows of the table
+(or shard) first, so that memory is highest at the start; results come back in the table's order.
 """
 
 from collections.abc import Callable

@@ -13,6 +13,7 @@ through all layers; without one it is transformers' own SDPA. No model is patche
 * GPU: FlexAttention with a block mask, over the whole line.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -166,7 +167,8 @@ def _block_mask(segments: Tensor, total: int) -> BlockMask:
         return (group[query] == group[key]) & own & (query >= key)
 
     length = len(filled)
-    return create_block_mask(sees, None, None, length, length, device=device)
+    compiled = device.type == "cuda"  # else a matrix of T² numbers is made first
+    return create_block_mask(sees, None, None, length, length, device=device, _compile=compiled)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -274,10 +276,14 @@ def use_if_exact(module: PreTrainedModel) -> bool:
     config = module.config
     windows = any("full" not in kind for kind in getattr(config, "layer_types", None) or [])
     config._attn_implementation = NAME
-    if windows or not _is_exact(module):
+    try:
+        exact = not windows and _is_exact(module)
+    except Exception as error:  # a device or a head size that attention is not made for
+        warnings.warn(f"packed attention: {type(error).__name__}: {error}", stacklevel=2)
+        exact = False
+    if not exact:
         config._attn_implementation = "sdpa"
-        return False
-    return True
+    return exact
 
 
 @torch.no_grad()

@@ -21,10 +21,10 @@ from w2s_ray.store.canonical import digest
 VERSIONS = {
     "prepare": 1,
     "features": 1,
-    "weak": 1,
+    "weak": 2,
     "label": 1,
-    "ceiling": 1,
-    "student": 1,
+    "ceiling": 2,
+    "student": 2,
     "evaluate": 1,
 }
 

@@ -19,6 +19,7 @@ from w2s_ray.plan.graph import Step
 
 ABOUT_EQUAL = 0.9  # a chain of this share of the greatest cost is as urgent
 SMALLEST_PART = 128  # steps; to start a smaller one elsewhere would not pay
+LARGEST_PART = 512  # steps; so many claims on an object store are still renewed in time
 
 Group = tuple[Step, ...]
 
@@ -115,7 +116,8 @@ class Schedule:
         lead = self._steps[chosen.key]
         fusion = fusion_key(lead)
         fused = [] if fusion is None else [self._steps[key] for key in self._together[fusion]]
-        part = most_together(lead) or max(SMALLEST_PART, -(-len(fused) // processes))
+        part = max(SMALLEST_PART, -(-len(fused) // processes))
+        part = most_together(lead) or min(LARGEST_PART, part)
         others = (step for step in fused if step is not lead and accept(step))
         group = (lead, *islice(others, part - 1))
         for step in group:

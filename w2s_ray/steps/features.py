@@ -43,20 +43,18 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     # Imported here: whoever only reads features needs none of it.
     from w2s_ray.models.compiled import compile_if_it_pays
     from w2s_ray.models.inference import last_states
-    from w2s_ray.models.warm import frozen_backbone
+    from w2s_ray.models.warm import own_backbone
 
     rows = Rows(inputs["prepare"])
     model = ModelSpec.model_validate(step.execution["model"])
-    backbone = frozen_backbone(model, step.config["precision"])
-    total = sum(rows.count(split) for split in SPLITS)
+    backbone = own_backbone(model, step.config["precision"])
 
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
-        tokens_in_all = total * len(tokens.ids) // len(tokens.row_ids)
-        compile_if_it_pays(backbone, tokens_in_all, flops_a_parameter=2)
         return last_states(backbone, tokens, progress=progress)
 
     max_length = step.config["max_length_tokens"]
     sharded = Sharded(rows, SPLITS, backbone.tokenizer, max_length, states, context)
+    compile_if_it_pays(backbone, sharded.tokens_expected(), flops_a_parameter=2)
     computed, truncated = 0, {}
     for split in SPLITS:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)
@@ -66,7 +64,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         row_ids: list[str] = []
         truncated[split] = 0
         for tokens, values in sharded.of(split):
-            target[len(row_ids) : len(row_ids) + len(values)] = values
+            target[len(row_ids) : len(row_ids) + len(tokens.row_ids)] = values
             row_ids += tokens.row_ids
             computed += len(tokens.ids)
             truncated[split] += tokens.truncated

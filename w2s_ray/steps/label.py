@@ -22,7 +22,7 @@ from w2s_ray.store.artifacts import Artifact, Draft
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``soft_labels.parquet``: row_id, probs (K float32)."""
     data, weak = Rows(inputs["prepare"]), inputs["weak"]
-    rows = data["weak"]
+    rows = data.labels("weak")
     if "features" in inputs:
         from w2s_ray.training.heads import head_logits
 

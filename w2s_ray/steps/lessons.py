@@ -35,6 +35,7 @@ class Lessons:
         self._rows, self._num_classes, self._artifacts = rows, num_classes, artifacts
         self._weak: dict[str, NDArray[np.float32]] = {}
         self._hashes: dict[int, NDArray[np.uint64]] = {}
+        self._labels: dict[tuple[str, int, float, float], NDArray[np.float32]] = {}
 
     def of(self, step: Step) -> tuple[NDArray[np.float32], Objective]:
         """(n, K) float32 soft labels in the order of the rows, and what to do with them."""
@@ -42,13 +43,15 @@ class Lessons:
             return self._true, GROUND_TRUTH
         noise, settings = step.config["noise"], step.config["objective"]
         parameters = tuple(sorted(settings["loss_parameters"].items()))
-        labels = apply_noise(
-            self._weak_labels(step.inputs["label"]),
-            self._noise_hashes(step.config["seed"]),
-            noise["ratio"],
-            noise["strength"],
-        )
-        return labels, Objective(**{**settings, "loss_parameters": parameters})
+        drawn = step.inputs["label"], step.config["seed"], noise["ratio"], noise["strength"]
+        return self._noisy(*drawn), Objective(**{**settings, "loss_parameters": parameters})
+
+    def _noisy(self, label: str, seed: int, ratio: float, strength: float) -> NDArray[np.float32]:
+        drawn = label, seed, ratio, strength
+        if drawn not in self._labels:
+            hashes = self._noise_hashes(seed)
+            self._labels[drawn] = apply_noise(self._weak_labels(label), hashes, ratio, strength)
+        return self._labels[drawn]
 
     @cached_property
     def row_ids(self) -> list[str]:

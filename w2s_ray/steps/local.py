@@ -52,4 +52,8 @@ def _outcomes(group: Group, store: Store, on_event: OnEvent) -> Mapping[str, Out
     try:
         return execute_group(group, store, Context(progress=progress))
     except Exception as error:  # of the store itself
-        return {step.key: error for step in group}
+        finished = store.records(step.key for step in group)
+        return {
+            step.key: finished[step.key]["metrics"] if step.key in finished else error
+            for step in group
+        }

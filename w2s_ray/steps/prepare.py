@@ -23,6 +23,10 @@ class Rows:
     def __getitem__(self, split: str) -> pa.Table:
         return pq.read_table(self.artifact.folder / f"{split}.parquet")
 
+    def labels(self, split: str) -> pa.Table:
+        """A split without its texts."""
+        return pq.read_table(self.artifact.folder / f"{split}.parquet", columns=["row_id", "label"])
+
     def count(self, split: str) -> int:
         """Rows of a split."""
         return int(pq.read_metadata(self.artifact.folder / f"{split}.parquet").num_rows)

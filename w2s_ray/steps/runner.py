@@ -7,7 +7,7 @@ failure: whatever becomes of the others, what is committed stays, and what faile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -75,8 +75,11 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
     with _peak(steps[0].kind) as peak:
         try:
             writers = _writers(steps, store, context)
-        except Exception as error:  # of what the steps share
-            writers = [error] * len(steps)
+        except Exception as error:
+            if len(steps) > 1:  # of one of them perhaps, or too large together: each by itself
+                apart = [_compute([step], store, context) for step in steps]
+                return {key: outcome for part in apart for key, outcome in part.items()}
+            writers = [error]
         share = (time.monotonic() - started) / len(steps)
 
         def commit(step: Step, write: Write | Exception) -> Outcome:
@@ -95,8 +98,9 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
                 if most := peak():
                     draft.metrics.setdefault("peak_memory_bytes", most)
                 draft.metrics["seconds"] = share + time.monotonic() - begun
-            if len(steps) == 1:
-                Parts(store, step.key).discard()
+            if step.kind in ALONE:
+                with suppress(OSError):  # the step is finished, whatever becomes of its parts
+                    Parts(store, step.key).discard()
             return draft.metrics
 
         if len(steps) == 1:
@@ -113,7 +117,7 @@ def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[
     """A writer for each step. Modules are loaded when they are needed: some take seconds."""
     artifacts = _artifacts(steps, store)
     fusion = fusion_key(steps[0])
-    if fusion is not None:
+    if fusion is not None and (fusion[0] != "lora" or len(steps) > 1):
         together = import_module(f"w2s_ray.steps.{TOGETHER[fusion[0]]}").together
         writers: list[Write | Exception] = together(steps, artifacts, context)
         return writers

@@ -45,6 +45,13 @@ class Sharded:
     compute: Compute
     context: Context
 
+    def tokens_expected(self) -> int:
+        """Tokens of all splits, by those of the first shard: the same whatever was kept."""
+        first = next(self.rows.shards(self.splits[0], ROWS))
+        tokens = encode(first, self.tokenizer, self.max_length_tokens)
+        rows = sum(self.rows.count(split) for split in self.splits)
+        return rows * len(tokens.ids) // len(tokens.row_ids)
+
     def of(self, split: str) -> Iterator[tuple[Tokens, NDArray[np.float32]]]:
         """Tokens and values of each shard, in the order of the table."""
         sizes = {name: self.rows.count(name) for name in self.splits}
@@ -54,7 +61,7 @@ class Sharded:
 
             report = partial(self._report, done, sum(sizes.values()), tokens)
             values = self.context.keep(
-                f"{split}-{number:05}", partial(self.compute, tokens, report)
+                f"{split}-{number:05}-of-{ROWS}", partial(self.compute, tokens, report)
             )
             done += len(tokens.row_ids)
             yield tokens, values

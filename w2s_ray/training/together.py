@@ -269,7 +269,9 @@ def _train(
             if len(failed) == len(jobs):
                 break
         if pace.adam.clip_norm is not None:
-            gradient *= (pace.adam.clip_norm / (norms[step] + 1e-6)).clamp(max=1.0)[:, None]
+            gradient *= (
+                (pace.adam.clip_norm / (norms[step] + 1e-6)).clamp(max=1.0).nan_to_num()[:, None]
+            )
         adam.param_groups[0]["lr"] = learning_rate_at(step, total_steps, 1.0, pace.schedule)
         adam.step()
         thresholds.update(logits, slots.slot)
