@@ -10,6 +10,7 @@ import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 
@@ -39,7 +40,14 @@ def read_gguf_header(path: Path) -> GgufHeader:
     Raises:
         InputError: not a GGUF file of version 2 or 3, or shorter than its tensor table says.
     """
-    if path.stat().st_size < 24:
+    stat = path.stat()
+    return _read(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, size: int, changed: int) -> GgufHeader:
+    """A plan asks for one file several times; tens of thousands of tokens stand in its head."""
+    if size < 24:
         raise InputError(f"model {path}: expected a GGUF file, this one has no header")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         try:

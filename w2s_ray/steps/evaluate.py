@@ -6,10 +6,10 @@ from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
+from w2s_ray.data.tables import read_parquet
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps import metrics
 from w2s_ray.steps.context import Artifacts, Context, Write
@@ -26,7 +26,7 @@ class Predictions:
 
     @classmethod
     def of(cls, artifact: Artifact) -> "Predictions":
-        table = pq.read_table(artifact.folder / "test.parquet")
+        table = read_parquet(artifact.folder / "test.parquet")
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = flat.astype(np.float64).reshape(table.num_rows, -1)
         return cls(table["row_id"], table["label"].to_numpy(), probs)

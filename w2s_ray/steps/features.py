@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
+from w2s_ray.data.tables import read_parquet
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.graph import Step
 from w2s_ray.spec.schema import ModelSpec
@@ -33,7 +34,7 @@ class Features:
     def of(self, split: str, rows: pa.Table) -> NDArray[np.float32]:
         """(n, m, H) float32 states of ``rows``, found by row id."""
         states = np.load(self.artifact.folder / f"{split}.npy", mmap_mode="r")
-        present = pq.read_table(self.artifact.folder / f"{split}.parquet")["row_id"]
+        present = read_parquet(self.artifact.folder / f"{split}.parquet")["row_id"]
         where = positions(rows["row_id"].to_pylist(), present.to_pylist())
         return np.ascontiguousarray(states[where])
 

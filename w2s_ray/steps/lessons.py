@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import as_matrix, join, one_hot
+from w2s_ray.data.tables import read_parquet
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.order import hashes
@@ -64,7 +64,7 @@ class Lessons:
 
     def _weak_labels(self, key: str) -> NDArray[np.float32]:
         if key not in self._weak:
-            labels = pq.read_table(self._artifacts(key).folder / "soft_labels.parquet")
+            labels = read_parquet(self._artifacts(key).folder / "soft_labels.parquet")
             self._weak[key] = as_matrix(join(self._rows, labels)["probs"])
         return self._weak[key]
 

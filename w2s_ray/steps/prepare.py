@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from w2s_ray.data.prepare import prepare
 from w2s_ray.data.sources import data_identity
+from w2s_ray.data.tables import read_parquet
 from w2s_ray.plan.graph import Step
 from w2s_ray.spec.schema import DataSpec
 from w2s_ray.steps.context import Context
@@ -21,11 +22,11 @@ class Rows:
     artifact: Artifact
 
     def __getitem__(self, split: str) -> pa.Table:
-        return pq.read_table(self.artifact.folder / f"{split}.parquet")
+        return read_parquet(self.artifact.folder / f"{split}.parquet")
 
     def labels(self, split: str) -> pa.Table:
         """A split without its texts."""
-        return pq.read_table(self.artifact.folder / f"{split}.parquet", columns=["row_id", "label"])
+        return read_parquet(self.artifact.folder / f"{split}.parquet", ["row_id", "label"])
 
     def count(self, split: str) -> int:
         """Rows of a split."""

@@ -28,6 +28,7 @@ TOGETHER = {"head": "heads", "lora": "adapters", "evaluate": "evaluate"}
 WITHOUT_TORCH = ("prepare", "evaluate")  # a process that runs only these need not load it
 
 POLL_SECONDS = 0.5
+SECONDS_BETWEEN_REPORTS = 0.25
 WRITERS = 4  # threads that commit a group; flushing to a disk or a bucket is mostly waiting
 
 
@@ -107,9 +108,12 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
             return {steps[0].key: commit(steps[0], writers[0])}
         with ThreadPoolExecutor(min(WRITERS, len(steps))) as pool:
             outcomes: dict[str, Outcome] = {}
+            told = time.monotonic()
             for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
                 outcomes[step.key] = outcome
-                context.progress({"step": len(outcomes), "steps": len(steps), "unit": "written"})
+                if (now := time.monotonic()) - told > SECONDS_BETWEEN_REPORTS:
+                    told, done = now, len(outcomes)
+                    context.progress({"step": done, "steps": len(steps), "unit": "written"})
             return outcomes
 
 

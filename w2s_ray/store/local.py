@@ -234,7 +234,7 @@ def _complete(folder: Path) -> bool:
 
 def _ends_well(record: str) -> bool:
     """``_complete`` for a listing of thousands: a record as the store writes it is known by its
-    last two bytes (an inner object ends with a space and a brace), any other is read."""
+    last two bytes (an inner object ends within its line), any other is read."""
     try:
         descriptor = os.open(record, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):

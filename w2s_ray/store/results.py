@@ -90,7 +90,7 @@ def read_results(store: Store, study: str) -> pa.Table:
         FileNotFoundError: none was.
     """
     with store.open_file(f"results/{study}.parquet") as file:
-        return parquet.read_table(file)
+        return parquet.ParquetFile(file).read()
 
 
 def _row(

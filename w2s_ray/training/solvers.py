@@ -21,7 +21,6 @@ import time
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from w2s_ray.objectives.divergence import LOSSES, Sides
@@ -219,6 +218,8 @@ def _lbfgs(problem: _Problem, curve: Curve) -> tuple[Tensor, bool]:
     start = np.zeros(problem.size)
     value_and_gradient(start)
     _record(curve, *latest)
+    from scipy.optimize import minimize  # a quarter of a second, for few
+
     # gtol bounds the largest entry; the norm is at most the root of their number times that.
     tolerance = 0.1 * GRADIENT_TOLERANCE / np.sqrt(problem.size)
     most = MAX_ITERATIONS["lbfgs"]
