@@ -16,7 +16,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],
     "one byte short": lambda content: content[:-1],
-    "cut after an inner object": lambda content: content[: content.rindex(b" }") + 2],
+    "cut after an inner object": lambda content: content[: content.rindex(b"},") + 1],
     "zeros": lambda content: bytes(len(content)),
     "no text": lambda content: b"\xff\xfe" + content[2:-9] + bytes(9),
     "no object": lambda content: b"[]",

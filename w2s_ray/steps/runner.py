@@ -111,8 +111,9 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
             told = time.monotonic()
             for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
                 outcomes[step.key] = outcome
-                if (now := time.monotonic()) - told > SECONDS_BETWEEN_REPORTS:
-                    told, done = now, len(outcomes)
+                now, done = time.monotonic(), len(outcomes)
+                if now - told > SECONDS_BETWEEN_REPORTS or done == len(steps):
+                    told = now
                     context.progress({"step": done, "steps": len(steps), "unit": "written"})
             return outcomes
 
