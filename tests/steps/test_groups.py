@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 import pytest
@@ -271,3 +272,48 @@ def test_adapters_together_are_adapters_alone(write_spec, tmp_path):
     assert sizes == {1: [1, 1, 1, 1], 3: [1, 3, 3, 3]}
     for key in students:
         assert probs[3, key] == pytest.approx(probs[1, key], abs=1e-5)
+
+
+def test_an_error_of_the_store_fails_what_it_kept_from_the_store_and_is_recorded(
+    write_spec, tmp_path, monkeypatch
+):
+    """The claims of a group are given up with an error, after all but one step were committed."""
+    plan, store = plan_of(write_spec(**GRID)), Store.open(tmp_path / "store")
+    group = until(plan, store, "student")
+    commit, claims = store.draft, store.claims
+    missed = group[3].key
+
+    def draft(step, execution, **options):
+        if step.key == missed:
+            raise OSError("no space left")
+        return commit(step, execution, **options)
+
+    @contextmanager
+    def failing(keys):
+        with claims(keys) as held:
+            yield held
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr(store, "draft", draft)
+    monkeypatch.setattr(store, "claims", failing)
+    outcomes = execute_group(group, store, Context())
+    failed = {key for key, outcome in outcomes.items() if isinstance(outcome, Exception)}
+    assert failed == {missed}
+    assert set(store.failures()) == {missed}
+    assert "no space left" in store.failures()[missed]["error"]
+    assert store.finished_among(step.key for step in group) == {s.key for s in group} - {missed}
+
+
+def test_a_store_that_cannot_be_claimed_fails_all_of_the_group_in_words(
+    write_spec, tmp_path, monkeypatch
+):
+    plan, store = plan_of(write_spec(**GRID)), Store.open(tmp_path / "store")
+    group = until(plan, store, "student")
+
+    def refuse(keys):
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr(store, "claims", refuse)
+    outcomes = execute_group(group, store, Context())
+    assert {str(outcome) for outcome in outcomes.values()} == {"the disk went away"}
+    assert set(store.failures()) == {step.key for step in group}

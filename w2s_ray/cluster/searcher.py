@@ -68,7 +68,7 @@ class StepTrial(Trial):
         elif not self.outcome:
             self.outcome = {step.key: {"error": self.reason} for step in self.group}
         failed = [key for key, numbers in self.outcome.items() if "error" in numbers]
-        if failed and len(self.group) > 1:
+        if failed:
             for key, record in store.records(failed).items():
                 self.outcome[key] = record["metrics"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.runner import Outcome, execute_group
+from w2s_ray.steps.runner import execute_group
 from w2s_ray.store.artifacts import Store
 
 OnEvent = Callable[[str, Step, dict[str, Any]], None]
@@ -32,7 +32,12 @@ def run(
     while group := schedule.start():
         for step in group:
             on_event("started", step, {})
-        outcomes = _outcomes(group, store, on_event)
+
+        def progress(numbers: dict[str, Any], group: Group = group) -> None:
+            for step in group:
+                on_event("progress", step, numbers)
+
+        outcomes = execute_group(group, store, Context(progress=progress))
         for step in group:
             outcome = outcomes[step.key]
             if isinstance(outcome, Exception):  # recorded; the rest of the study goes on
@@ -42,18 +47,3 @@ def run(
                 schedule.succeed(step.key)
                 on_event("done", step, outcome)
     return schedule
-
-
-def _outcomes(group: Group, store: Store, on_event: OnEvent) -> Mapping[str, Outcome]:
-    def progress(numbers: dict[str, Any]) -> None:
-        for step in group:
-            on_event("progress", step, numbers)
-
-    try:
-        return execute_group(group, store, Context(progress=progress))
-    except Exception as error:  # of the store itself
-        finished = store.records(step.key for step in group)
-        return {
-            step.key: finished[step.key]["metrics"] if step.key in finished else error
-            for step in group
-        }

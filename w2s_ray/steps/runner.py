@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from w2s_ray.errors import InputError
 from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
@@ -54,17 +55,37 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
     """
     outcomes: dict[str, Outcome] = {}
     left = {step.key: step for step in steps}
-    while left:
-        with store.claims(left) as held:
-            finished = store.finished_among(left)
-            outcomes |= {key: store.record(key)["metrics"] for key in finished}
-            own = [step for key, step in left.items() if key in held - finished]
-            if own:
-                outcomes |= _compute(own, store, context)
-        left = {key: step for key, step in left.items() if key not in outcomes}
-        if left and not own:
-            time.sleep(POLL_SECONDS)
+    try:
+        while left:
+            with store.claims(left) as held:
+                finished = store.finished_among(left)
+                outcomes |= {key: store.record(key)["metrics"] for key in finished}
+                own = [step for key, step in left.items() if key in held - finished]
+                if own:
+                    outcomes |= _compute(own, store, context)
+            left = {key: step for key, step in left.items() if key not in outcomes}
+            if left and not own:
+                time.sleep(POLL_SECONDS)
+    except Exception as error:  # of the store itself
+        outcomes |= _lost([s for key, s in left.items() if key not in outcomes], store, error)
     return {step.key: outcomes[step.key] for step in steps}
+
+
+def _lost(steps: Sequence[Step], store: Store, error: Exception) -> dict[str, Outcome]:
+    """What is known of steps of whose fate the store could not be told, or asked."""
+    records: dict[str, dict[str, Any]] = {}
+    with suppress(OSError, InputError):
+        records = store.records(step.key for step in steps)
+    for step in steps:
+        if step.key not in records:
+            _note(step, store, error)
+    return {s.key: records[s.key]["metrics"] if s.key in records else error for s in steps}
+
+
+def _note(step: Step, store: Store, error: Exception) -> None:
+    """Records a failure; where even that fails, the error is still told."""
+    with suppress(OSError):
+        store.record_failure(step, error)
 
 
 def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
@@ -89,7 +110,7 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
                     raise write
                 return _commit(step, write)
             except Exception as error:
-                store.record_failure(step, error)
+                _note(step, store, error)
                 return error
 
         def _commit(step: Step, write: Write) -> dict[str, Any]:
