@@ -42,3 +42,19 @@ def test_the_work_decides_and_a_compiler_must_be_there(monkeypatch: pytest.Monke
     assert compile_if_it_pays(backbone, enough, 6)
     monkeypatch.setenv("PATH", "")
     assert not compile_if_it_pays(backbone, enough, 6)
+
+
+def test_what_does_not_compile_stays_eager_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny("gpt2")
+    expected = readout(backbone.module, IDS, SEGMENTS)
+
+    def broken(*arguments, **options):
+        raise OSError("the cache cannot be written")
+
+    monkeypatch.setattr(compiled, "PAYS_FROM_FLOPS", 0)
+    for block in backbone.module.h:
+        monkeypatch.setattr(block, "_call_impl", broken)  # what torch.compile would run
+    with pytest.warns(UserWarning, match="not compiled: .*cannot be written"):
+        assert not compile_if_it_pays(backbone, 1, 6)
+    monkeypatch.undo()
+    assert torch.equal(readout(backbone.module, IDS, SEGMENTS), expected)

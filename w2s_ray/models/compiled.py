@@ -9,10 +9,12 @@ uninterrupted one. Attention itself stays eager: its groups are of different siz
 """
 
 import shutil
+import warnings
 
-import torch._dynamo
+import torch
 from torch import nn
 
+from w2s_ray.models import packed_attention
 from w2s_ray.models.backbone import Backbone
 
 PAYS_FROM_FLOPS = 1e14  # five minutes of eager training on one core
@@ -21,7 +23,8 @@ PAYS_FROM_FLOPS = 1e14  # five minutes of eager training on one core
 def compile_if_it_pays(backbone: Backbone, tokens: int, flops_a_parameter: int) -> bool:
     """Compiles the blocks of ``backbone`` in place, if so much work makes up for it.
 
-    Never on a GPU, where it has not been measured, and not without a C++ compiler.
+    Never on a GPU, where it has not been measured, and not without a C++ compiler. Blocks that turn
+    out not to compile stay eager, with a warning; the step's record tells (``compiled``).
 
     Args:
         tokens: that will pass the model in all.
@@ -33,10 +36,17 @@ def compile_if_it_pays(backbone: Backbone, tokens: int, flops_a_parameter: int) 
     on_cpu = parameters[0].device.type == "cpu"
     if work < PAYS_FROM_FLOPS or not on_cpu or not backbone.shares_prompts or not _compiler():
         return False
-    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs eagerly
     for block in blocks:
-        if block._compiled_call_impl is None:
-            block.compile(dynamic=True)
+        block.compile(dynamic=True)
+    try:
+        with torch.no_grad():
+            few = torch.zeros(4, dtype=torch.int64), torch.tensor([[2, 1, 1]])
+            packed_attention.packed(backbone.module, *few)
+    except Exception as error:  # no headers, a cache that cannot be written, …
+        for block in blocks:
+            block._compiled_call_impl = None
+        warnings.warn(f"not compiled: {type(error).__name__}: {error}", stacklevel=2)
+        return False
     return True
 
 

@@ -288,7 +288,7 @@ def use_if_exact(module: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def _is_exact(module: PreTrainedModel) -> bool:
-    """The states of the last tokens of two small groups, packed and in rows of their own."""
+    """Whether two small groups get the same last states packed and in rows of their own."""
     segments = torch.tensor([[5, 3, 4], [2, 6, 1]])
     count = int(segments.sum())
     ids = torch.arange(count) * 7919 % int(module.config.vocab_size)

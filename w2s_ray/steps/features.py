@@ -55,7 +55,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 
     max_length = step.config["max_length_tokens"]
     sharded = Sharded(rows, SPLITS, backbone.tokenizer, max_length, states, context)
-    compile_if_it_pays(backbone, sharded.tokens_expected(), flops_a_parameter=2)
+    compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_a_parameter=2)
     computed, truncated = 0, {}
     for split in SPLITS:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)
@@ -75,5 +75,6 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         tokens=computed,
         hidden_size=backbone.hidden_size,
         shares_prompts=backbone.shares_prompts,
+        compiled=compiled,
         truncated_rows=truncated,
     )

@@ -139,12 +139,13 @@ def fit(
         parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
         engine = make_engine(scorer, parameters, job.adam)
         test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
-        truncated = {"truncated_test_rows": test.truncated}
+        told = {"truncated_test_rows": test.truncated, "compiled": False}
         if stream is None:
             tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
-            truncated["truncated_rows"] = tokens.truncated
+            told["truncated_rows"] = tokens.truncated
             stream = memory_stream(job, tokens)
-            compile_if_it_pays(backbone, job.epochs * len(tokens.ids), flops_a_parameter=6)
+            work = job.epochs * len(tokens.ids)
+            told["compiled"] = compile_if_it_pays(backbone, work, flops_a_parameter=6)
         curve = train(
             engine,
             stream,
@@ -165,7 +166,7 @@ def fit(
             save_file({name: t.contiguous() for name, t in state.items()}, out / WEIGHTS)
     return {
         **training_metrics(curve),
-        **truncated,
+        **told,
         "shares_prompts": backbone.shares_prompts,
         "workers": engine.world,
         "peak_memory_bytes": int(most),

@@ -86,7 +86,8 @@ def fit_lora_together(
         stack = StackedScorer(scorer, cells)
         test = encode(first.test, backbone.tokenizer, first.max_length_tokens)
         tokens = encode(first.rows, backbone.tokenizer, first.max_length_tokens)
-        compile_if_it_pays(backbone, cells * first.epochs * len(tokens.ids), flops_a_parameter=6)
+        work = cells * first.epochs * len(tokens.ids)
+        compiled = compile_if_it_pays(backbone, work, flops_a_parameter=6)
         states = [_Cell(job, parameter) for job, parameter in zip(jobs, _rows(stack), strict=True)]
         _train(stack, states, memory_stream(_as_one(jobs), tokens), progress)
         logits = _score(stack, test, first.on_gpu)
@@ -95,6 +96,7 @@ def fit_lora_together(
         "truncated_test_rows": test.truncated,
         "truncated_rows": tokens.truncated,
         "shares_prompts": backbone.shares_prompts,
+        "compiled": compiled,
         "workers": 1,
         "peak_memory_bytes": most,
         "device": stack.weights.device.type,
