@@ -37,7 +37,7 @@ NEYMAN_LOG_RATIO = math.log(1e12)
 
 
 class Sides(NamedTuple):
-    """The two distributions of a batch, each (..., K) float32."""
+    """The two distributions of a batch, each (..., K)."""
 
     log_s: Tensor
     s: Tensor
@@ -66,8 +66,8 @@ def loss(
 
     logits: (B, K), any float type. soft_labels: (B, K) probabilities; no gradient reaches them.
     label_clip: gamma in (0, 1/K). parameters: of the loss, over its defaults in ``names``.
-    Returns (B,) float32; other leading shapes than B work alike. Value and gradient are finite
-    for |logits| up to 1e4 and labels of 0 or 1.
+    Returns (B,) float32, or float64 of float64 logits; other leading shapes than B work alike.
+    Value and gradient are finite for |logits| up to 1e4 and labels of 0 or 1.
     Raises ValueError for an unknown name or parameter, and for a gamma outside of its range.
     """
     if name not in LOSSES:
@@ -80,11 +80,13 @@ def loss(
 
 
 def compare(logits: Tensor, soft_labels: Tensor, label_clip: float = LABEL_CLIP) -> Sides:
-    """Both sides of every loss in float32, from (..., K) logits and probabilities."""
+    """Both sides of every loss from (..., K) logits and probabilities: float32, or float64 of
+    float64 logits, as an exact solver has them."""
     if not 0.0 < label_clip < 1.0 / logits.shape[-1]:
         raise ValueError(f"label_clip {label_clip} is not between 0 and 1/K")
-    log_s = torch.log_softmax(logits.float(), dim=-1)
-    w = soft_labels.detach().float()
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    log_s = torch.log_softmax(logits.to(precision), dim=-1)
+    w = soft_labels.detach().to(precision)
     clipped = w.clamp(label_clip, 1.0 - label_clip)
     return Sides(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True))
 

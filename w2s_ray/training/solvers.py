@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from w2s_ray.objectives.divergence import LOSSES, Sides
+from w2s_ray.objectives.divergence import loss
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.loop import Curve
 from w2s_ray.training.together import HeadJob, Trained
@@ -105,13 +105,7 @@ class _Problem:
         self.rows = rows
         self.free = soft_labels.shape[1] - 1
         self.size = self.free * rows.shape[1]
-        self._soft_labels = soft_labels
-        clip = objective.label_clip
-        clipped = soft_labels.clamp(clip, 1.0 - clip)
-        self._clipped = clipped / clipped.sum(dim=1, keepdim=True)
-        loss = LOSSES[objective.loss]
-        self._loss = loss.function
-        self._parameters = {**loss.parameters, **dict(objective.loss_parameters)}
+        self._soft_labels, self._objective = soft_labels, objective
 
     def value(self, theta: Tensor) -> float:
         with torch.no_grad():
@@ -163,11 +157,16 @@ class _Problem:
         return self.rows @ theta.view(self.free, -1).T
 
     def _mean(self, scores: Tensor) -> Tensor:
-        """In float64 throughout; ``objectives.divergence.loss`` computes in float32."""
-        log_s = torch.log_softmax(torch.nn.functional.pad(scores, (1, 0)), dim=1)
-        sides = Sides(log_s, log_s.exp(), self._soft_labels, self._clipped)
-        mean: Tensor = self._loss(sides, **self._parameters).mean()
-        return mean
+        objective = self._objective
+        logits = torch.nn.functional.pad(scores, (1, 0))
+        losses = loss(
+            objective.loss,
+            logits,
+            self._soft_labels,
+            label_clip=objective.label_clip,
+            **dict(objective.loss_parameters),
+        )
+        return losses.mean()
 
 
 def _newton(problem: _Problem, curve: Curve) -> tuple[Tensor, bool]:
