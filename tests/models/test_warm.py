@@ -28,7 +28,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_last_two_models_are_loaded_once(loads: list[str]) -> None:
     for name in ("llama", "gpt2", "llama", "gpt2", "qwen2", "gpt2", "llama"):
-        warm.frozen_backbone(tiny_spec(name), "fp32")
+        warm.own_backbone(tiny_spec(name), "fp32")
     assert loads == ["llama", "gpt2", "qwen2", "llama"]
 
 
@@ -38,7 +38,7 @@ def test_precision_and_every_field_of_a_model_tell_it_apart(loads: list[str]) ->
         (tiny_spec("llama"), "bf16"),
         (tiny_spec("llama", num_layers=1), "fp32"),
     ):
-        backbone = warm.frozen_backbone(model, precision)
+        backbone = warm.own_backbone(model, precision)
         assert backbone.layers == (model.num_layers or 3)
         assert next(backbone.module.parameters()).dtype == (
             torch.float32 if precision == "fp32" else torch.bfloat16
@@ -52,8 +52,10 @@ def test_training_a_copy_leaves_the_kept_one_alone() -> None:
     with torch.no_grad():
         for parameter in copy.module.parameters():
             parameter.zero_()
-    fresh, kept = load_backbone(model, "fp32"), warm.frozen_backbone(model, "fp32")
+    fresh = load_backbone(model, "fp32")
+    (kept,) = warm._kept.values()
     again = warm.own_backbone(model, "fp32")
+    assert len({id(backbone.module) for backbone in (copy, kept, again)}) == 3
     for backbone in (kept, again):
         expected = fresh.module.state_dict()
         assert all(torch.equal(t, expected[n]) for n, t in backbone.module.state_dict().items())

@@ -1,8 +1,8 @@
 """Small backbones stay loaded from one step of a process to the next.
 
-Loading SmolLM2-135M takes 0.7 s, a copy of it 0.1 s. What is kept is never handed out to be
-changed: a step that trains gets a copy. Models above ``LARGEST_BYTES`` are loaded anew, since two
-of them may not fit.
+Loading SmolLM2-135M takes 0.7 s, a copy of it 0.1 s. What is kept is never handed out: every step
+gets a copy, which it may train, fill with other weights or compile. Models above ``LARGEST_BYTES``
+are loaded anew, since two of them may not fit.
 """
 
 from collections import OrderedDict
@@ -18,21 +18,14 @@ KEPT = 2  # a weak and a strong one
 _kept: OrderedDict[tuple[str, str], Backbone] = OrderedDict()
 
 
-def frozen_backbone(model: ModelSpec, precision: str) -> Backbone:
-    """As ``load_backbone``, to be read only: others may be given the same one."""
+def own_backbone(model: ModelSpec, precision: str) -> Backbone:
+    """As ``load_backbone``, for the caller alone."""
     key = (model.model_dump_json(), precision)
     backbone = _kept.get(key) or load_backbone(model, precision)
-    if sum(p.numel() * p.element_size() for p in backbone.module.parameters()) <= LARGEST_BYTES:
-        _kept[key] = backbone
-        _kept.move_to_end(key)
-        if len(_kept) > KEPT:
-            _kept.popitem(last=False)
-    return backbone
-
-
-def own_backbone(model: ModelSpec, precision: str) -> Backbone:
-    """As ``load_backbone``, for the caller alone, to train or to fill with other weights."""
-    backbone = frozen_backbone(model, precision)
-    if any(kept is backbone for kept in _kept.values()):
-        return replace(backbone, module=deepcopy(backbone.module))
-    return backbone
+    if sum(p.numel() * p.element_size() for p in backbone.module.parameters()) > LARGEST_BYTES:
+        return backbone
+    _kept[key] = backbone
+    _kept.move_to_end(key)
+    if len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return replace(backbone, module=deepcopy(backbone.module))
