@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.models.linear_scorer import LinearScorer
 from tests.models.tiny import ARCHITECTURES, line, texts, tiny
-from w2s_ray.models.scorer import INIT_STD, LinearScorer, Scorer, readout
+from w2s_ray.models.scorer import INIT_STD, Scorer, readout
 
 PAIRS = [
     [[5, 9, 200, 31], [7], [12, 0, 0, 256, 3, 4, 4, 9, 11]],

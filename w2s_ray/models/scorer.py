@@ -1,12 +1,11 @@
-"""From a backbone and texts to logits, and the same head on features that are already there.
+"""From a backbone and texts to logits.
 
 The readout is the hidden state of the last real token, found by lengths: token 0 is "!" in the
 GPT-2 and Qwen vocabularies, so no token id may mean "padding". Only the states that are read out
 are turned to fp32.
 """
 
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,38 +87,3 @@ class Scorer(nn.Module):
         """Logits (b, K) float32 of b packed rows; arguments as for ``readout``."""
         logits: Tensor = self.head(readout(self.backbone, input_ids, segments))
         return logits
-
-
-class LinearScorer(nn.Module):
-    """The head alone, on frozen features; it starts at zero, where every row is undecided."""
-
-    def __init__(self, hidden_size: int, num_classes: int, per_row: int) -> None:
-        super().__init__()
-        self.head = Head(hidden_size, num_classes, per_row)
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor], per_row: int) -> Self:
-        """The scorer whose ``state_dict`` (or ``Scorer``'s trained head) is ``state``."""
-        outputs, hidden_size = state["head.weight"].shape
-        scorer = cls(hidden_size, max(outputs, 2), per_row)
-        scorer.load_state_dict(dict(state))
-        return scorer
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(b, m, H) float32 → (b, K) float32."""
-        logits: Tensor = self.head(features.flatten(0, 1))
-        return logits
-
-    @torch.no_grad()
-    def fold(self, mean: Tensor, scale: Tensor) -> Self:
-        """The scorer that gives on raw features x what this one gives on (x − mean) / scale.
-
-        For pairs the mean cancels in r(A) − r(B), so only the scale enters.
-
-        Args:
-            mean, scale: (H,) float32.
-        """
-        folded = {"head.weight": self.head.weight / scale}
-        if self.head.bias is not None:
-            folded["head.bias"] = self.head.bias - folded["head.weight"] @ mean
-        return type(self).from_state(folded, self.head.per_row)
