@@ -12,7 +12,8 @@ from w2s_ray.plan.architecture import Shape, shape
 from w2s_ray.plan.graph import TRAINED_ON, Plan, Step
 from w2s_ray.spec.schema import DataSpec, Spec
 
-TOKENS_A_ROW = {"preference": 125, "classification": 30, "generated": 26}
+# Its prompt once: counted on the HH pairs (102) and the generated pairs (16).
+TOKENS_A_ROW = {"preference": 102, "classification": 30, "generated": 16}
 GENERATED = ("generate:agreement",)
 ROWS = 4000
 
