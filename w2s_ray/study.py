@@ -135,8 +135,9 @@ class _Study:
             if local:
                 from w2s_ray.steps.local import run
 
-                if execution.workers > 1:
-                    self.say(f"--local: one process in place of {execution.workers} workers")
+                workers = max(int(step.execution.get("workers", 1)) for step in todo.values())
+                if workers > 1:
+                    self.say(f"--local: one process in place of {workers} workers")
                 run(todo, self.store, display, cost)
                 return
             from w2s_ray.cluster.session import connect

@@ -39,8 +39,10 @@ FIELDS = {
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
     "WeakOverrides": "trainable epochs learning_rate batch_size",
-    "Execution": "workers zero_stage micro_batch_tokens cpus_per_worker gpus_per_worker "
-    "max_concurrent_steps lora_together keep_models",
+    "Execution": "gpu_type workers max_workers min_workers zero_stage offload offload_path "
+    "activation_checkpointing memory_margin micro_batch_tokens checkpoint_steps "
+    "checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "
+    "keep_models export_models",
 }
 
 

@@ -45,7 +45,12 @@ class _Builder:
         self.steps: dict[str, Step] = {}
         self.models = {name: self.model(name) for name in spec.models}
         self.data = {name: self.rows(name) for name in spec.data}
-        execution = spec.execution.model_dump(mode="json")
+        execution = spec.execution.model_dump(mode="json") | {
+            "workers": spec.execution.workers or 1,
+            "zero_stage": 2 if spec.execution.zero_stage is None else spec.execution.zero_stage,
+            "offload": spec.execution.offload or "none",
+            "activation_checkpointing": bool(spec.execution.activation_checkpointing),
+        }
         self.execution = {
             name: {**execution, "model": model.model_dump(mode="json")}
             for name, model in spec.models.items()

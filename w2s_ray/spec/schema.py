@@ -239,10 +239,37 @@ class Training(Model):
 class Execution(Model):
     """How and where it is computed; never part of a key."""
 
-    workers: Count = Field(1, description="processes that train one model together, at least 1")
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(2, description="DeepSpeed ZeRO, 0 to 3")
+    gpu_type: Text | None = Field(
+        None, description="a name of plan/gpus.json, for which null fields below are chosen"
+    )
+    workers: Count | None = Field(
+        None, description="processes that train one model together; null: the fewest that fit, or 1"
+    )
+    max_workers: Count = Field(64, description="the most workers that are ever chosen, at least 1")
+    min_workers: Count | None = Field(
+        None, description="fewest to go on with when machines are lost; null: as many as before"
+    )
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        None, description="DeepSpeed ZeRO, 0 to 3; null: the mildest that fits, or 2"
+    )
+    offload: Literal["none", "optimizer", "parameters"] | None = Field(
+        None, description="none, optimizer or parameters (both) in host memory; null: chosen"
+    )
+    offload_path: Text | None = Field(
+        None, description="a folder on a local NVMe disk that takes what is offloaded, or null"
+    )
+    activation_checkpointing: bool | None = Field(
+        None, description="true: blocks are computed again in backward; null: where needed"
+    )
+    memory_margin: Share = Field(0.1, description="share of a GPU that stays free, 0 to 1")
     micro_batch_tokens: Count | None = Field(
         None, description="tokens of one worker's pass; null: 4,096, on a GPU 16,384"
+    )
+    checkpoint_steps: Count | None = Field(
+        None, description="optimizer steps from one checkpoint to the next; null: by the clock"
+    )
+    checkpoint_minutes: Positive | None = Field(
+        10.0, description="minutes from one checkpoint to the next; null: none by the clock"
     )
     cpus_per_worker: Positive = Field(1.0, description="CPU cores, above 0")
     gpus_per_worker: Annotated[Number, Field(ge=0)] = Field(
@@ -255,11 +282,14 @@ class Execution(Model):
     keep_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
     ] = Field(("weak",), description="roles whose weights stay (weak always does)")
+    export_models: Annotated[
+        tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
+    ] = Field((), description="roles written as AutoModelForSequenceClassification folders")
 
     @model_validator(mode="after")
     def _one_gpu_a_process(self) -> Self:
         """A process drives one GPU; NCCL does not join two processes on one."""
-        gpus, alone = self.gpus_per_worker, self.workers == 1
+        gpus, alone = self.gpus_per_worker, self.workers in (None, 1)
         if gpus not in (0.0, 1.0) and not (gpus < 1 and alone):
             shared = "0, 1 or a fraction of 1"
             expected = shared if alone else f"0 or 1 with workers: {self.workers}"
