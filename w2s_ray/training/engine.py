@@ -6,6 +6,7 @@ of mantissa) would not move at all for most updates. Gradients of micro-batches 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -82,6 +83,9 @@ class TorchEngine:
         self._clip = adam.clip_norm
         self._low: list[Tensor] = [p for p in parameters if p.dtype != torch.float32]
         self._masters: list[Tensor] = [nn.Parameter(p.detach().float()) for p in self._low]
+        for low, master in zip(self._low, self._masters, strict=True):
+            hand_over = partial(_hand_over, master)
+            low.register_post_accumulate_grad_hook(hand_over)  # type: ignore[no-untyped-call]
         self._trained = [*self._masters, *(p for p in parameters if p.dtype == torch.float32)]
         self._optimizer = torch.optim.Adam(
             self._trained, lr=0.0, betas=adam.betas, eps=adam.epsilon, fused=True
@@ -94,13 +98,6 @@ class TorchEngine:
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
-        for low, master in zip(self._low, self._masters, strict=True):
-            if low.grad is not None:
-                if master.grad is None:
-                    master.grad = low.grad.float()
-                else:
-                    master.grad += low.grad
-                low.grad = None
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> float:
@@ -125,3 +122,14 @@ class TorchEngine:
             for name, p in self._scorer.named_parameters()
             if p.requires_grad
         }
+
+
+def _hand_over(master: Tensor, low: Tensor) -> None:
+    """Adds the gradient of a bf16 weight to its master's and frees it, as soon as it is whole:
+    those of two weights never stand side by side, which for 7B parameters saves 14 GB."""
+    assert low.grad is not None
+    if master.grad is None:
+        master.grad = low.grad.float()
+    else:
+        master.grad += low.grad
+    low.grad = None
