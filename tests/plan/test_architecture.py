@@ -82,6 +82,7 @@ def test_shape_is_that_of_the_real_model(
         real_config.num_hidden_layers = num_layers
     with torch.device("meta"):
         real = MODEL_MAPPING[type(real_config)](real_config)  # type: ignore[operator]
+    heads = real_config.num_attention_heads
     expected = Shape(
         layers=real_config.num_hidden_layers,
         hidden_size=real_config.hidden_size,
@@ -89,8 +90,16 @@ def test_shape_is_that_of_the_real_model(
         parameters=sum(p.numel() for p in real.parameters()),
         architecture=architecture,
         max_positions=real_config.max_position_embeddings,
+        intermediate_size=getattr(real_config, "n_inner", None)
+        or getattr(real_config, "intermediate_size", 4 * real_config.hidden_size),
+        heads=heads,
+        kv_heads=getattr(real_config, "num_key_value_heads", heads),
+        head_width=getattr(real_config, "head_dim", None) or real_config.hidden_size // heads,
+        vectors=sum(p.numel() for p in real.parameters() if p.ndim < 2),
     )
     assert shape(model) == expected
+    (blocks,) = (m for m in real.children() if isinstance(m, torch.nn.ModuleList))
+    assert expected.block == sum(p.numel() for p in blocks[0].parameters())
     # The folder that transformers would write of this model has the same shape.
     whole = AutoConfig.for_model(architecture, **fields)
     whole.save_pretrained(tmp_path)
@@ -247,7 +256,7 @@ def test_the_packaged_model_is_its_file_and_a_cut_file_is_seen(tmp_path: Path) -
     started = time.process_time()
     found = shape(packaged)
     assert time.process_time() - started < 0.3
-    assert found == Shape(30, 576, 49152, 134_515_008, "llama", 8192)
+    assert found == Shape(30, 576, 49152, 134_515_008, "llama", 8192, 1536, 9, 3, 64, 61 * 576)
     # Every weight but the tied LM head is in the tensor table.
     from w2s_ray.plan.gguf_header import read_gguf_header
 

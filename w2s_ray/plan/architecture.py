@@ -50,6 +50,9 @@ class Shape:
         parameters: of the embeddings, the kept blocks and the final norm; no LM head.
         architecture: gpt2, gpt_neox, llama or qwen2.
         max_positions: longest input in tokens.
+        intermediate_size: inner width of a feed-forward layer.
+        heads, kv_heads, head_width: of attention; queries are heads × head_width wide.
+        vectors: of the parameters, those in norms and biases.
     """
 
     layers: int
@@ -58,6 +61,23 @@ class Shape:
     parameters: int
     architecture: str
     max_positions: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    vectors: int
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of the token embedding and, for GPT-2, of the positions."""
+        positions = self.max_positions if self.architecture == "gpt2" else 0
+        return (self.vocab_size + positions) * self.hidden_size
+
+    @property
+    def block(self) -> int:
+        """Parameters of one block."""
+        final = self.hidden_size * (2 if self.architecture in ("gpt2", "gpt_neox") else 1)
+        return (self.parameters - self.embeddings - final) // self.layers
 
 
 def weights_identity(model: "ModelSpec") -> dict[str, Any]:
@@ -113,17 +133,38 @@ def shape(model: "ModelSpec") -> Shape | None:
         layers = int(config["num_hidden_layers"])
         if model.num_layers is not None and model.num_layers > layers:
             raise InputError(f"model {name}: num_layers: {model.num_layers}, it has {layers}")
-        kept = model.num_layers or layers
-        return Shape(
-            layers=kept,
-            hidden_size=int(config["hidden_size"]),
-            vocab_size=int(config["vocab_size"]),
-            parameters=_parameters(config, kept),
-            architecture=str(config["model_type"]),
-            max_positions=int(config["max_position_embeddings"]),
-        )
+        return shape_of(config, model.num_layers)
     except KeyError as error:
         raise InputError(f"model {name}: its configuration has no {error.args[0]}") from error
+
+
+def shape_of(fields: Mapping[str, Any], layers: int | None = None) -> Shape:
+    """The dimensions that the fields of a Hugging Face ``config.json`` give.
+
+    Args:
+        fields: GPT-2's own names or the common ones, ``model_type`` among them.
+        layers: blocks that are kept; None: all.
+
+    Raises:
+        KeyError: a field that is needed is not there.
+    """
+    config = _common_names(fields)
+    kept = layers or int(config["num_hidden_layers"])
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    parameters, vectors = _parameters(config, kept)
+    return Shape(
+        layers=kept,
+        hidden_size=hidden,
+        vocab_size=int(config["vocab_size"]),
+        parameters=parameters,
+        architecture=str(config["model_type"]),
+        max_positions=int(config["max_position_embeddings"]),
+        intermediate_size=int(config.get("intermediate_size") or 4 * hidden),
+        heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads),
+        head_width=int(config.get("head_dim") or hidden // heads),
+        vectors=vectors,
+    )
 
 
 def untrained_config(model: "ModelSpec") -> dict[str, Any]:
@@ -231,25 +272,28 @@ def _vocabulary(tokenizer: str) -> int | None:
     return int(max([0, *added, *(number + 1 for number in own)]))
 
 
-def _parameters(config: Mapping[str, Any], layers: int) -> int:
-    """Exact number of parameters of a backbone of ``layers`` blocks."""
+def _parameters(config: Mapping[str, Any], layers: int) -> tuple[int, int]:
+    """Exact number of parameters of a backbone of ``layers`` blocks; of them, those in vectors."""
     hidden, kind = config["hidden_size"], config["model_type"]
     inner = config.get("intermediate_size") or 4 * hidden
     embedding = config["vocab_size"] * hidden
     heads = config["num_attention_heads"]
     if kind in ("gpt2", "gpt_neox"):  # biases everywhere, two layer norms a block
         bias = 4 * hidden if config.get("attention_bias", True) else 0
-        block = 4 * hidden + 4 * hidden**2 + bias + 2 * hidden * inner + inner + hidden
+        vectors = 4 * hidden + bias + inner + hidden
+        block = 4 * hidden**2 + 2 * hidden * inner
         positions = config["max_position_embeddings"] * hidden if kind == "gpt2" else 0
-        return int(embedding + positions + layers * block + 2 * hidden)
+        vectors = layers * vectors + 2 * hidden
+        return int(embedding + positions + layers * block + vectors), int(vectors)
     width = config.get("head_dim") or hidden // heads
     queries, keys = heads * width, (config.get("num_key_value_heads") or heads) * width
-    attention = 2 * hidden * (queries + keys)
-    gated = 3 * hidden * inner
+    block = 2 * hidden * (queries + keys) + 3 * hidden * inner
+    vectors = 2 * hidden
     if kind == "qwen2" or config.get("attention_bias"):
-        attention += queries + 2 * keys
+        vectors += queries + 2 * keys
     if kind == "llama" and config.get("attention_bias"):
-        attention += hidden
+        vectors += hidden
     if config.get("mlp_bias"):
-        gated += 2 * inner + hidden
-    return int(embedding + layers * (2 * hidden + attention + gated) + hidden)
+        vectors += 2 * inner + hidden
+    vectors = layers * vectors + hidden
+    return int(embedding + layers * block + vectors), int(vectors)

@@ -1,0 +1,253 @@
+"""Bytes that one process of a training run needs, from the model's dimensions alone.
+
+    training_bytes(shape, *, precision, stage, world, tokens, engine=None, trainable="full",
+                   adapters=0, offload="none", checkpointing=False, passes=2,
+                   row_tokens=512, device="gpu") -> Memory
+    inference_bytes(shape, *, precision, tokens, row_tokens=512, device="gpu") -> Memory
+    adapter_parameters(shape, rank, target_modules="all-linear") -> int
+
+``shape`` is ``architecture.Shape`` (``architecture.shape_of(config.json's fields)``). Nothing but
+the standard library is imported, so that a program that measures can bring this file along.
+
+What a process holds at its peak is the largest of three moments of an optimizer step:
+
+* the backward pass begins: everything that lasts, gradients of earlier passes, all activations;
+* the backward pass ends: everything that lasts, all gradients, the largest one in the making;
+* the update: everything that lasts, all gradients and what the engine copies them to.
+
+The formulas follow the engines of ``training/`` and the installed versions of transformers and
+DeepSpeed, line by line where they are not obvious; `tests/plan/test_memory.py` holds activations to
+what autograd saves, `tests/benchmarks/memory.py` the sum to what processes use.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from w2s_ray.plan.architecture import Shape
+
+WIDTH = {"bf16": 2, "fp32": 4}  # bytes of a weight
+BUCKET = 50_000_000  # elements of DeepSpeed's communication buffers, at most
+LIVE = 1_000_000_000  # elements that ZeRO 3 keeps gathered, at most (stage3_max_live_parameters)
+GPU_WORKSPACES = 64 << 20  # bytes: cuBLAS and FlexAttention, inside torch's allocator
+CPU_SCRATCH = 16 << 20  # bytes: what malloc keeps back, libraries loaded late
+
+Device = Literal["gpu", "cpu"]
+Offload = Literal["none", "optimizer", "parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process. ``total`` is the peak, which parts may reach at different moments.
+
+    Attributes:
+        weights: what is kept of the model's weights, in its precision.
+        gradients: in whatever precision they are summed, when all are there.
+        optimizer: fp32 masters and Adam's two moments.
+        activations: of one pass, when the backward pass begins.
+        buffers: communication buckets, gathered weights, workspaces.
+        total: the peak.
+        host: of the process's host memory, beside what every process needs: what is offloaded.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    buffers: int
+    total: int
+    host: int = 0
+
+
+def training_bytes(
+    shape: "Shape",
+    *,
+    precision: str,
+    stage: int,
+    world: int,
+    tokens: int,
+    engine: Literal["torch", "deepspeed"] | None = None,
+    trainable: str = "full",
+    adapters: int = 0,
+    offload: Offload = "none",
+    checkpointing: bool = False,
+    passes: int = 2,
+    row_tokens: int = 512,
+    device: Device = "gpu",
+) -> Memory:
+    """The peak of one of ``world`` processes that train ``shape``.
+
+    Args:
+        precision: bf16 or fp32, of the model.
+        stage: DeepSpeed ZeRO, 0 to 3; of no account to the torch engine.
+        tokens: of one pass of one process.
+        engine: None: torch for a process alone that offloads nothing, else DeepSpeed.
+        trainable: full, lora or last_layer (head only, the backbone is run without gradients).
+        adapters: LoRA parameters, fp32.
+        offload: what stands in host memory (or on a disk) between uses.
+        checkpointing: blocks are computed again in the backward pass.
+        passes: micro-batches an optimizer step; 1: gradients start from nothing.
+        row_tokens: mean length of a row, which the CPU's attention scores grow with.
+        device: which attention, and whose workspaces.
+    """
+    width = WIDTH[precision]
+    alone = engine == "torch" or (engine is None and world == 1 and offload == "none")
+    trained = shape.parameters if trainable == "full" else adapters
+    trained_width = width if trainable == "full" else 4
+    frozen = shape.parameters - (shape.parameters if trainable == "full" else 0)
+    if alone:
+        parts = _torch(trained, trained_width)
+    else:
+        parts = _deepspeed(shape, trained, trained_width, stage, world, offload)
+    frozen_bytes = frozen * width // (world if stage == 3 and not alone else 1)
+    if not alone and stage == 3 and frozen:
+        parts.gathered += min(frozen, LIVE) * width
+    activations, transient = activation_bytes(
+        shape,
+        precision=precision,
+        tokens=tokens,
+        row_tokens=row_tokens,
+        checkpointing=checkpointing,
+        trainable=trainable,
+        device=device,
+    )
+    workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
+    lasting = parts.weights + frozen_bytes + parts.optimizer + workspaces
+    begun = parts.gradients if passes > 1 else 0
+    moments = (
+        begun + activations + transient + parts.gathered + parts.bucket,
+        parts.gradients + parts.making + parts.gathered + parts.bucket,
+        parts.gradients + parts.step,
+    )
+    return Memory(
+        weights=parts.weights + frozen_bytes,
+        gradients=parts.gradients,
+        optimizer=parts.optimizer,
+        activations=activations + transient,
+        buffers=parts.gathered + parts.bucket + workspaces,
+        total=lasting + max(moments),
+        host=parts.host,
+    )
+
+
+def inference_bytes(
+    shape: "Shape",
+    *,
+    precision: str,
+    tokens: int,
+    row_tokens: int = 512,
+    device: Device = "gpu",
+) -> Memory:
+    """The peak of one process that runs ``shape`` forward: features, labels, scores."""
+    width = WIDTH[precision]
+    _, transient = activation_bytes(
+        shape,
+        precision=precision,
+        tokens=tokens,
+        row_tokens=row_tokens,
+        checkpointing=False,
+        trainable="last_layer",
+        device=device,
+    )
+    workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
+    weights = shape.parameters * width
+    return Memory(weights, 0, 0, transient, workspaces, weights + transient + workspaces)
+
+
+@dataclass(slots=True)
+class _Parts:
+    weights: int
+    gradients: int
+    optimizer: int
+    bucket: int = 0  # communication buffers of the backward pass
+    gathered: int = 0  # weights made whole for the blocks at work
+    making: int = 0  # the largest gradient, beside the sum that it is added to
+    step: int = 0  # what the update adds to all that lasts
+    host: int = 0
+
+
+def _torch(trained: int, width: int) -> _Parts:
+    masters = 4 * trained if width == 2 else 0
+    return _Parts(width * trained, 4 * trained, masters + 8 * trained)
+
+
+def _deepspeed(
+    shape: "Shape", trained: int, width: int, stage: int, world: int, offload: Offload
+) -> _Parts:
+    stage = max(stage, 1) if width == 2 else stage
+    part = -(-trained // world)
+    if stage == 0:
+        return _Parts(4 * trained, 4 * trained, 8 * trained, bucket=4 * min(BUCKET, trained))
+    optimizer, host = 12 * part, 0
+    if offload != "none":
+        optimizer, host = 0, 16 * part
+    bucket = 4 * min(BUCKET, trained)
+    if stage == 1:
+        return _Parts(width * trained, 4 * trained, optimizer, bucket, step=4 * part, host=host)
+    if stage == 2:
+        return _Parts(width * trained, 4 * part, optimizer, bucket, step=4 * part, host=host)
+    weights = width * part
+    if offload == "parameters":
+        weights, host = 0, host + width * part
+    gathered = width * min(trained, LIVE)
+    return _Parts(
+        weights, width * part, optimizer, bucket, gathered=gathered, step=4 * part, host=host
+    )
+
+
+def activation_bytes(
+    shape: "Shape",
+    *,
+    precision: str,
+    tokens: int,
+    row_tokens: int = 512,
+    checkpointing: bool = False,
+    trainable: str = "full",
+    device: Device = "gpu",
+) -> tuple[int, int]:
+    """(kept for the backward pass, beside it while one block is at work), in bytes."""
+    width = WIDTH[precision]
+    block = _saved_a_token(shape, width, row_tokens, device)
+    wide = max(3 * shape.intermediate_size, 4 * shape.hidden_size)
+    at_work = tokens * (wide * width + 8 * shape.hidden_size)
+    if trainable == "last_layer":
+        return 0, at_work
+    stream = tokens * shape.hidden_size * width
+    if checkpointing:
+        return (shape.layers + 2) * stream + block * tokens, at_work
+    return shape.layers * block * tokens + 4 * stream, at_work
+
+
+def _saved_a_token(shape: "Shape", width: int, row_tokens: int, device: Device) -> int:
+    """Bytes that autograd keeps of one block for each token."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    if device == "gpu":  # q, k, v, the output twice (as computed, and in order), log-sums
+        attention = width * (3 * queries + 2 * keys) + 4 * shape.heads
+    else:  # q scaled, k and v repeated, the output, scores of every group
+        attention = width * (4 * queries + shape.heads * row_tokens)
+    if shape.architecture == "gpt2":  # two norms in and out, gelu written out in four products
+        return width * (4 * hidden + 5 * inner) + attention + 16
+    if shape.architecture == "gpt_neox":  # both norms read the same states
+        return width * (3 * hidden + 2 * inner) + attention + 16
+    norm = 8 * hidden + width * hidden if width == 4 else 4 * hidden + 2 * width * hidden
+    return 2 * norm + 4 * width * inner + attention + 8
+
+
+def adapter_parameters(shape: "Shape", rank: int, target_modules: object = "all-linear") -> int:
+    """LoRA parameters of all linear layers of the blocks: an upper bound for fewer modules."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    if shape.architecture in ("gpt2", "gpt_neox"):
+        sizes = ((hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden))
+    else:
+        sizes = (
+            (hidden, queries),
+            (hidden, keys),
+            (hidden, keys),
+            (queries, hidden),
+            (hidden, inner),
+            (hidden, inner),
+            (inner, hidden),
+        )
+    return shape.layers * rank * sum(a + b for a, b in sizes)
