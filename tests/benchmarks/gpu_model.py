@@ -1,0 +1,174 @@
+"""What ``gpu_train.py`` trains: a random Qwen2 backbone made where it runs, and packed lines of
+random pairs whose operations are counted.
+
+Needs torch, transformers and numpy, and of this project what needs no more.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import Qwen2Config, Qwen2Model
+
+from w2s_ray.models import packed_attention
+from w2s_ray.training.engine import Batch
+
+QWEN_7B: dict[str, Any] = {  # Qwen/Qwen2.5-7B, config.json
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152_064,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    "tie_word_embeddings": False,
+}
+SMALL: dict[str, Any] = {  # of the checks: heads of 64, so that fp32 fits FlexAttention's tiles
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1000,
+    "tie_word_embeddings": False,
+}
+TINY: dict[str, Any] = SMALL | {"hidden_size": 64, "intermediate_size": 160, "vocab_size": 500}
+PATTERN = re.compile(r"(eager|compiled)(?:-checkpointed(?:/(\d+))?)?:(\d+)x(\d+)")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a step.
+
+    Attributes:
+        name: ``eager:4096x4``, ``compiled-checkpointed:8192x2``, ``compiled-checkpointed/2:…`` with
+            every second block checkpointed.
+        compiled: the blocks by torch.compile.
+        checkpoint_every: 0: none; n: each n-th block is computed again in the backward pass.
+        tokens: of a pass.
+        passes: of an optimizer step.
+    """
+
+    name: str
+    compiled: bool
+    checkpoint_every: int
+    tokens: int
+    passes: int
+
+
+def variant(name: str) -> Variant:
+    """Raises ValueError for a name that says nothing."""
+    found = PATTERN.fullmatch(name)
+    if found is None:
+        raise ValueError(f"variant {name!r}, expected e.g. compiled-checkpointed:8192x2")
+    how, every, tokens, passes = found.groups()
+    checkpoint_every = int(every or 1) if "-checkpointed" in name else 0
+    return Variant(name, how == "compiled", checkpoint_every, int(tokens), int(passes))
+
+
+def build(config: dict[str, Any], dtype: torch.dtype, device: str) -> Qwen2Model:
+    """A random backbone, drawn on ``device`` in ``dtype``: no copy elsewhere, no wider one."""
+    before = torch.get_default_dtype()
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = Qwen2Model(Qwen2Config(**config, attn_implementation="sdpa", use_cache=False))
+    finally:
+        torch.set_default_dtype(before)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    if not packed_attention.use_if_exact(model):
+        raise RuntimeError("packed attention is off: see the warning above")
+    return model.train()
+
+
+def set_checkpointing(model: Qwen2Model, every: int) -> None:
+    """Activation checkpointing of each ``every``-th block; 0: none."""
+    for word in ("activation", "gradient"):  # the older name: transformers before 5.2x
+        switch = "disable" if every == 0 else "enable"
+        found = getattr(model, f"{word}_checkpointing_{switch}", None)
+        if found is not None:
+            if every == 0:
+                found()
+            else:
+                found({"use_reentrant": False}, every_n_layers=every)
+            return
+
+
+def set_compiled(model: Qwen2Model, compiled: bool) -> None:
+    """As ``models/compiled.py`` does it, and back."""
+    for block in model.layers:
+        if compiled:
+            block.compile(dynamic=True)
+        else:
+            block._compiled_call_impl = None
+
+
+def multiplied(model: nn.Module) -> int:
+    """N: weights that every token is multiplied with. Not the embedding, which is a lookup."""
+    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+
+
+def line(tokens: int, limit: int, vocabulary: int, seed: int) -> tuple[NDArray[Any], ...]:
+    """A packed line filled to the last token: ids (T,), segments (b, 3), soft labels (b, 2).
+
+    Pairs are long: prompt and answer near ``limit``, the prompt about a third of the row.
+    """
+    random = np.random.default_rng(seed)
+    count = max(1, round(tokens / (1.4 * limit)))
+    sizes = np.full(count, tokens // count)
+    sizes[: tokens % count] += 1
+    shift = random.integers(-(sizes[0] // 8), sizes[0] // 8 + 1, size=count // 2)
+    sizes[: 2 * len(shift) : 2] += shift  # not all alike, the same in all
+    sizes[1 : 2 * len(shift) : 2] -= shift
+    prompts = (sizes * random.uniform(0.25, 0.4, size=count)).astype(np.int64)
+    prompts = np.minimum(prompts, np.maximum(2 * limit - sizes - 1, 0))
+    first = (sizes - prompts) // 2
+    segments = np.stack([prompts, first, sizes - prompts - first], axis=1)
+    assert segments.sum() == tokens and segments.min() >= 0
+    second = random.uniform(0.05, 0.95, size=count).astype(np.float32)
+    labels = np.stack([1 - second, second], axis=1)
+    return random.integers(0, vocabulary, size=tokens), segments, labels
+
+
+def optimizer_batch(chosen: Variant, limit: int, vocabulary: int, seed: int) -> list[Batch]:
+    """The passes of one step. Their lines differ by a block of 128 tokens, as real ones differ."""
+    short = packed_attention.BLOCK if chosen.tokens > 4 * packed_attention.BLOCK else 0
+    lines = [
+        line(chosen.tokens - short * ((seed + n) % 3), limit, vocabulary, 1000 * seed + n)
+        for n in range(chosen.passes)
+    ]
+    pairs = sum(len(segments) for _, segments, _ in lines)
+    return [
+        Batch(
+            inputs={"input_ids": torch.from_numpy(ids), "segments": torch.from_numpy(segments)},
+            soft_labels=torch.from_numpy(labels),
+            weights=torch.full((len(segments),), 1.0 / pairs),
+            tokens=len(ids),
+        )
+        for ids, segments, labels in lines
+    ]
+
+
+def model_flops(batches: list[Batch], model: Qwen2Model) -> float:
+    """Operations that one step asks for: forward and twice that backward, nothing computed twice.
+
+    2 for each multiplied weight and token; 4 · head width for each head and each pair of tokens
+    that see each other (q·k and weight·v). Embedding, norms and the head's H products are left out.
+    """
+    config = model.config
+    heads = config.hidden_size  # heads × their width
+    tokens = sum(batch.tokens for batch in batches)
+    seen = 0.0
+    for batch in batches:
+        prompts, answers = batch.inputs["segments"].double().split([1, 2], dim=1)
+        seen += float((prompts * (prompts + 1) / 2).sum())
+        seen += float((answers * prompts + answers * (answers + 1) / 2).sum())
+    attention = 4.0 * heads * config.num_hidden_layers * seen
+    return 3.0 * (2.0 * multiplied(model) * tokens + attention)
