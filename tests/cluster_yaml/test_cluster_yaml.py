@@ -18,7 +18,12 @@ import botocore.validate
 import jsonschema
 import pytest
 import yaml
+from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from tests.cluster_yaml.autoscaling import started
+from w2s_ray.cluster import placement
+from w2s_ray.cluster.placement import Need, fits
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -28,6 +33,16 @@ COMMANDS = (
     "head_start_ray_commands",
     "worker_start_ray_commands",
 )
+
+
+# What EC2's DescribeInstanceTypes says: vCPU, MiB, GPU, number of GPUs.
+MACHINES = {
+    "m7i.2xlarge": (8, 32_768, None, 0),
+    "g5.4xlarge": (16, 65_536, "A10G", 1),
+    "g6e.48xlarge": (192, 1_572_864, "L40S", 8),
+    "p5.48xlarge": (192, 2_097_152, "H100", 8),
+    "p5en.48xlarge": (192, 2_097_152, "H200", 8),
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +57,25 @@ def config() -> dict[str, Any]:
 def workers(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     types = config["available_node_types"]
     return {name: types[name] for name in types if name != config["head_node_type"]}
+
+
+@pytest.fixture
+def resolved(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The file as `ray up` leaves it on the head: with the resources of every type."""
+    described = [
+        {
+            "InstanceType": name,
+            "VCpuInfo": {"DefaultVCpus": cpus},
+            "MemoryInfo": {"SizeInMiB": memory},
+            **({"GpuInfo": {"Gpus": [{"Name": gpu, "Count": gpus}]}} if gpus else {}),
+        }
+        for name, (cpus, memory, gpu, gpus) in MACHINES.items()
+    ]
+    monkeypatch.setattr(node_provider, "list_ec2_instances", lambda *of: described)
+    filled: dict[str, Any] = node_provider.AWSNodeProvider.fillout_available_node_types_resources(
+        config
+    )
+    return filled
 
 
 def ray_start(config: dict[str, Any], which: str) -> str:
@@ -78,9 +112,46 @@ def test_nothing_runs_at_rest_but_the_head(
     head = config["available_node_types"][config["head_node_type"]]
     assert (head["min_workers"], head["max_workers"]) == (0, 0)
     assert all(worker["min_workers"] == 0 for worker in workers.values())
-    assert all(0 < worker["max_workers"] <= config["max_workers"] for worker in workers.values())
+    assert all(worker["max_workers"] <= config["max_workers"] for worker in workers.values())
     assert 0 < config["idle_timeout_minutes"] <= 15
     assert config["provider"]["cache_stopped_nodes"] is False
+
+
+def test_ray_up_finds_the_gpus_of_every_type_and_the_driver_sees_them(
+    resolved: dict[str, Any],
+    workers: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    types = resolved["available_node_types"]
+    assert types["head"]["resources"] == {"CPU": 4}  # 4 of 8, and no memory
+    for name in workers:  # gpu-8x80: eight GPUs
+        gpus = int(name.removeprefix("gpu-").split("x")[0])
+        assert types[name]["resources"]["GPU"] == gpus, name
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    bootstrap.write_text(yaml.safe_dump(resolved))
+    monkeypatch.setattr(placement, "BOOTSTRAP", bootstrap)
+    monkeypatch.setattr(placement.cluster_state, "get_cluster_config", lambda: None)  # nor does it
+    monkeypatch.setattr(placement, "_nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4}}])
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    nodes = placement.cluster_nodes()
+    assert fits([Need(workers=8, cpus=1, gpus=1)], nodes)
+    assert not fits([Need(workers=99, cpus=1, gpus=1)], nodes)
+
+
+def test_one_process_starts_one_gpu_and_eight_together_start_one_machine_of_eight(
+    resolved: dict[str, Any],
+) -> None:
+    process = {"CPU": 1.0, "GPU": 1.0}
+    assert started(resolved, [[process]]) == {"gpu-1x24": 1}
+    assert started(resolved, [[process] * 8]) == {"gpu-8x80": 1}
+    assert started(resolved, [[{"CPU": 1.0}]]) == {}  # the head does it
+    types = resolved["available_node_types"]
+    types["gpu-1x24"]["max_workers"] = 0  # as for models that need the larger GPUs
+    assert started(resolved, [[process] * 2] * 4) == {"gpu-8x80": 1}
+    for name in types:
+        types[name]["max_workers"] = 0 if name == "head" else 2
+    assert started(resolved, [[process] * 8]) == {"gpu-8x48": 1}  # the cheapest of equals
 
 
 def test_workers_are_spot_and_the_head_is_on_demand(
@@ -122,7 +193,7 @@ def test_every_process_authenticates_by_a_token_that_is_not_in_the_file(
     home = f"/home/{config['auth']['ssh_user']}"
     assert config["file_mounts"][f"{home}/.ray/auth_token"] == "~/.ray/auth_token"
     for which in ("head_start_ray_commands", "worker_start_ray_commands"):
-        assert re.search(r"RAY_AUTH_MODE=token \S*ray start", ray_start(config, which))
+        assert re.search(r"RAY_AUTH_MODE=token (\S+=\S+ )*\S*ray start", ray_start(config, which))
     profile = [line for line in config["head_setup_commands"] if "~/.bashrc" in line]
     assert any("export RAY_AUTH_MODE=token" in line for line in profile)  # `ray attach`, `ray exec`
     assert "RAY_AUTH_TOKEN" not in (ROOT / "cluster.yaml").read_text()
@@ -138,6 +209,27 @@ def test_every_node_installs_this_code_with_the_pinned_versions(config: dict[str
             assert line.startswith("cd ~/w2s_ray && ")
             assert "-c constraints.txt" in line
     assert {".venv", "/store"} <= set(config["rsync_exclude"])
+
+
+def test_workers_have_what_deepspeed_compiles_offloading_with(config: dict[str, Any]) -> None:
+    packages = " ".join(line for line in config["worker_setup_commands"] if "apt-get" in line)
+    assert {"g++", "ninja-build", "libaio-dev"} <= set(packages.split())
+    cuda = [line for line in config["worker_setup_commands"] if "/usr/local/cuda" in line]
+    assert any("torch.version.cuda" in line for line in cuda)
+
+
+def test_what_is_large_and_lost_with_the_machine_lies_on_its_own_disks(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    (link,) = [line for line in config["worker_setup_commands"] if "mountpoint" in line]
+    for _ in range(2):
+        subprocess.run(
+            ["bash", "-c", link.replace("/opt/dlami/nvme", str(tmp_path / "none"))],
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            check=True,
+        )
+    assert (tmp_path / "scratch").is_dir()
+    assert "XDG_CACHE_HOME=$HOME/scratch " in ray_start(config, "worker_start_ray_commands")
 
 
 def test_every_command_is_valid_bash(config: dict[str, Any]) -> None:
