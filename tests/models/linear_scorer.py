@@ -9,19 +9,33 @@ from torch import Tensor, nn
 from w2s_ray.models.scorer import Head
 
 
+class BiasedHead(Head):
+    """A head on stored features: with a bias for classes, none for pairs, in which it cancels."""
+
+    def __init__(self, hidden_size: int, num_classes: int, per_row: int) -> None:
+        super().__init__(hidden_size, num_classes, per_row)
+        self.bias = nn.Parameter(torch.zeros(num_classes)) if per_row == 1 else None
+
+    def forward(self, states: Tensor) -> Tensor:
+        """As ``Head``."""
+        logits: Tensor = super().forward(states)
+        return logits if self.bias is None else logits + self.bias
+
+
 class LinearScorer(nn.Module):
     """It starts at zero, where every row is undecided."""
 
     def __init__(self, hidden_size: int, num_classes: int, per_row: int) -> None:
         super().__init__()
-        self.head = Head(hidden_size, num_classes, per_row)
+        self.head = BiasedHead(hidden_size, num_classes, per_row)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], per_row: int) -> Self:
-        """The scorer whose ``state_dict`` (or ``Scorer``'s trained head) is ``state``."""
+        """The scorer whose ``state_dict`` is ``state``; a bias that it lacks is 0."""
         outputs, hidden_size = state["head.weight"].shape
         scorer = cls(hidden_size, max(outputs, 2), per_row)
-        scorer.load_state_dict(dict(state))
+        unknown = scorer.load_state_dict(dict(state), strict=False).unexpected_keys
+        assert not unknown, unknown
         return scorer
 
     def forward(self, features: Tensor) -> Tensor:

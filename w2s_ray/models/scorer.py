@@ -31,7 +31,9 @@ def readout(backbone: nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:
 
 
 class Head(nn.Module):
-    """One reward without bias for pairs, K logits with bias for classes; float32, at zero.
+    """One reward for pairs, K logits for classes; float32, at zero.
+
+    Without bias: the classes of transformers that a model is exported to have none.
 
     Args:
         hidden_size: H.
@@ -45,12 +47,10 @@ class Head(nn.Module):
         outputs = 1 if per_row == 2 else num_classes
         self.per_row = per_row
         self.weight = nn.Parameter(torch.zeros(outputs, hidden_size))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if per_row == 1 else None
 
     def forward(self, states: Tensor) -> Tensor:
         """(b·m, H) float32 → (b, K) float32; of a pair (A, B): (0, r(A) − r(B))."""
-        bias = None if self.bias is None else self.bias.float()
-        outputs = nn.functional.linear(states, self.weight.float(), bias)
+        outputs = nn.functional.linear(states, self.weight.float())
         if self.per_row == 1:
             return outputs
         rewards = outputs.view(-1, 2)
@@ -64,7 +64,7 @@ class Scorer(nn.Module):
     Args:
         backbone: causal model, bf16 or fp32.
         hidden_size, num_classes, per_row: as for ``Head``.
-        seed: of the head's initial weights, N(0, 0.02²); its bias starts at 0.
+        seed: of the head's initial weights, N(0, 0.02²).
     """
 
     def __init__(

@@ -153,7 +153,7 @@ class StackedScorer:
         states = self._states(input_ids, segments).float()
         outputs = torch.bmm(states, self._columns["head.weight"].transpose(1, 2))
         if self.per_row == 1:
-            return outputs + self._columns["head.bias"][:, None]
+            return outputs
         rewards = outputs.view(self.cells, -1, 2)
         margin = rewards[:, :, 0] - rewards[:, :, 1]
         return torch.stack([torch.zeros_like(margin), margin], dim=2)

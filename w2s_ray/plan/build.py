@@ -21,10 +21,10 @@ from w2s_ray.store.canonical import digest
 VERSIONS = {
     "prepare": 1,
     "features": 1,
-    "weak": 2,
+    "weak": 3,
     "label": 1,
-    "ceiling": 2,
-    "student": 2,
+    "ceiling": 3,
+    "student": 3,
     "evaluate": 1,
 }
 
