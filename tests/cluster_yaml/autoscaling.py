@@ -1,5 +1,6 @@
-"""What Ray's autoscaler would start for a configuration, asked of its own scheduler."""
+"""What Ray would make of a configuration or a command, asked of its own code."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
-from ray.core.generated.autoscaler_pb2 import GangResourceRequest
+from ray.core.generated import autoscaler_pb2
+from ray.scripts.scripts import drain_node
 
 
 def started(config: Mapping[str, Any], groups: list[list[dict[str, float]]]) -> dict[str, int]:
@@ -23,7 +25,9 @@ def started(config: Mapping[str, Any], groups: list[list[dict[str, float]]]) -> 
         node_type_configs=read.get_node_type_configs(),
         max_num_nodes=read.get_max_num_nodes(),
         gang_resource_requests=[
-            GangResourceRequest(requests=[ResourceRequestUtil.make(each) for each in group])
+            autoscaler_pb2.GangResourceRequest(  # type: ignore[attr-defined]
+                requests=[ResourceRequestUtil.make(each) for each in group]
+            )
             for group in groups
         ],
     )
@@ -33,3 +37,12 @@ def started(config: Mapping[str, Any], groups: list[list[dict[str, float]]]) -> 
     for launch in reply.to_launch:
         counts[launch.instance_type] += launch.count
     return {name: n for name, n in counts.items() if name not in ("head", "headgroup")}
+
+
+def read_drain(line: str) -> None:
+    """Parses a ``ray drain-node …`` without running it; click.UsageError for what Ray refuses."""
+    words = shlex.split(line)
+    assert words[:2] == ["ray", "drain-node"]
+    context = drain_node.make_context("drain-node", words[2:])
+    assert context.params["node_id"] is None  # the machine that it runs on
+    assert context.params["deadline_remaining_seconds"] < 120

@@ -9,6 +9,7 @@ import copy
 import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import botocore.validate
 import jsonschema
 import pytest
 import yaml
+from ray._private.state import state
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.cluster_yaml.autoscaling import started
+from tests.cluster_yaml.autoscaling import read_drain, started
 from w2s_ray.cluster import placement
 from w2s_ray.cluster.placement import Need, fits
 
@@ -131,7 +133,7 @@ def test_ray_up_finds_the_gpus_of_every_type_and_the_driver_sees_them(
     bootstrap = tmp_path / "ray_bootstrap_config.yaml"
     bootstrap.write_text(yaml.safe_dump(resolved))
     monkeypatch.setattr(placement, "BOOTSTRAP", bootstrap)
-    monkeypatch.setattr(placement.cluster_state, "get_cluster_config", lambda: None)  # nor does it
+    monkeypatch.setattr(state, "get_cluster_config", lambda: None)  # as under `ray up`
     monkeypatch.setattr(placement, "_nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4}}])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     nodes = placement.cluster_nodes()
@@ -161,6 +163,31 @@ def test_workers_are_spot_and_the_head_is_on_demand(
     assert "InstanceMarketOptions" not in head["node_config"]
     for worker in workers.values():
         assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_a_spot_machine_that_is_taken_is_drained_once(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    (watch,) = [c for c in config["worker_start_ray_commands"] if "instance-action" in c]
+    read_drain(re.findall(r"(ray drain-node .*?) && break", watch)[0])
+    commands = tmp_path / "bin"
+    ray = tmp_path / "venv" / "bin" / "ray"
+    for path, script in {
+        commands / "sleep": "exec /bin/sleep 0.05",
+        commands / "curl": f'echo . >> {tmp_path}/asked; test "$(wc -l < {tmp_path}/asked)" -gt 5',
+        ray: f'echo "$RAY_AUTH_MODE $RAY_ADDRESS $1" >> {tmp_path}/told',
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{commands}:/usr/bin:/bin", "RAY_HEAD_IP": "h"}
+    subprocess.run(["bash", "-c", watch], env=environment, check=True, timeout=10)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "told").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    lock = ["flock", "-w", "30", str(tmp_path / "spot.lock")]
+    subprocess.run([*lock, "true"], check=True)  # free when the watch is over
+    assert (tmp_path / "told").read_text() == "token h:6379 drain-node\n"
 
 
 def test_the_head_has_no_gpu_and_advertises_what_it_starts_with(config: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """`docs/kuberay/` without Kubernetes: what the API server would prune, and what Ray makes of it.
 
-The manifest is held to a trimmed schema of its kind, then read by the autoscaler that Ray runs in the
-head pod, which derives from it what `ray up` is told by cluster.yaml.
+The manifest is held to a trimmed schema of its kind, then read by the autoscaler that Ray runs in
+the head pod, which derives from it what `ray up` is told by cluster.yaml.
 """
 
 import json
@@ -13,11 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ray._private.state import state
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
 
-from tests.cluster_yaml.autoscaling import started
+from tests.cluster_yaml.autoscaling import read_drain, started
 from w2s_ray.cluster import placement
 from w2s_ray.cluster.placement import Need, Node, fits
 from w2s_ray.spec.loading import load
@@ -128,7 +129,7 @@ def test_the_driver_sees_every_group_that_can_be_started(
     bootstrap = tmp_path / "told.yaml"
     bootstrap.write_text(told[mount["subPath"]])
     monkeypatch.setattr(placement, "BOOTSTRAP", bootstrap)
-    monkeypatch.setattr(placement.cluster_state, "get_cluster_config", lambda: None)
+    monkeypatch.setattr(state, "get_cluster_config", lambda: None)
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # as Ray sets it for the process of a job
     groups = [
         (kind["resources"]["CPU"], kind["resources"]["GPU"], kind["max_workers"])
@@ -139,6 +140,14 @@ def test_the_driver_sees_every_group_that_can_be_started(
     assert [(r["CPU"], r["GPU"], count) for r, count in types] == groups
     nodes = [Node(r["CPU"], r["GPU"]) for r, count in types for _ in range(count)]
     assert fits([Need(workers=8, cpus=1, gpus=1)], nodes)
+
+
+def test_a_pod_that_has_to_go_is_drained_first(cluster: dict[str, Any]) -> None:
+    for pod in pods(cluster)[1:]:
+        command = container(pod)["lifecycle"]["preStop"]["exec"]["command"]
+        line, pause = command[2].split(" && ")
+        read_drain(line)
+        assert int(pause.removeprefix("sleep ")) < pod["terminationGracePeriodSeconds"]
 
 
 def test_gpus_are_requested_as_limited_and_land_on_spot_nodes_of_one_kind(

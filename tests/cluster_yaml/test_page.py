@@ -1,0 +1,55 @@
+"""`docs/cluster.md` says what is there: bash that parses, studies that load, names that exist."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.test_readme import blocks
+from w2s_ray.spec.schema import Execution
+from w2s_ray.study import _parser
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "cluster.md").read_text()
+COMMANDS = [block.code for block in blocks(PAGE) if block.language == "bash"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_block_is_valid_bash(command: str) -> None:
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_every_study_it_runs_is_one_with_options_there_are() -> None:
+    lines = re.findall(r"python -m w2s_ray\.study ([^\n'|&]*)", "\n".join(COMMANDS))
+    assert len(lines) >= 3
+    for line in lines:
+        options = _parser().parse_args(shlex.split(line, comments=True))
+        assert (ROOT / options.spec).is_file()
+
+
+def test_the_fields_it_explains_are_fields_of_execution() -> None:
+    section = PAGE.split("## Models larger than one GPU")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert {"gpu_type", "workers", "zero_stage", "offload", "min_workers"} <= named
+    assert named <= set(Execution.model_fields)
+
+
+def test_its_table_of_worker_types_is_that_of_cluster_yaml() -> None:
+    types = yaml.safe_load((ROOT / "cluster.yaml").read_text())["available_node_types"]
+    rows = re.findall(r"^\| `(gpu-\w+)` \| (\S+) \|.*?\| (?:up to )?(\d+) \|", PAGE, re.MULTILINE)
+    assert rows == [
+        (name, kind["node_config"]["InstanceType"], str(kind["max_workers"]))
+        for name, kind in types.items()
+        if name != "head"
+    ]
+
+
+def test_the_files_it_names_exist() -> None:
+    for name in re.findall(r"(?:docs|tests|study_specs|w2s_ray)/[\w./]*\w\.(?:ya?ml|py|md)", PAGE):
+        assert (ROOT / name).is_file(), name
+    for link in re.findall(r"\]\(([\w./]+)\)", PAGE):
+        assert (ROOT / "docs" / link).is_file(), link
