@@ -27,7 +27,6 @@ def test_stream_equals_prescription(rank: int) -> None:
     rows = tokens()
     labels = np.random.default_rng(1).random((ROWS, 2), dtype=np.float32)
     dataset = rank_dataset(
-        rows,
         put(rows, labels),
         seed=SEED,
         epochs=EPOCHS,

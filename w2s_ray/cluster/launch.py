@@ -1,13 +1,15 @@
 """A training job on several processes: a Ray Train worker group, DeepSpeed, and Ray Data.
 
 Called by a step that runs in a Tune trial. The trial tokenises once, puts the tokens into the
-object store and waits; every worker trains on its own stream, and rank 0 hands its files back as a
-checkpoint, which works on any storage. Only the storage and the model's source must be visible
-from all machines.
+object store and waits; every worker streams its own part of the batches, and rank 0 hands its files
+back as a checkpoint of Train's, which works on any storage. Only the storage and the model's source
+must be visible from all machines.
 
-A worker that dies ends its group, and the group is started again. Train could do that itself, but
-it would also repeat errors of the step. The run has a stable name, so that whatever an earlier try
-left behind is found and removed: until jobs can be resumed, nothing of it is worth keeping.
+A worker that dies ends its group, and the group is started again, where the spec allows it with
+fewer workers; memory that runs out starts it again with shorter passes. Train could repeat a group
+itself, but it would also repeat errors of the step. The job finds its own state in the store
+(``training.checkpoints``), whatever the size of the group; Train's folder of the run has a stable
+name, so that what an earlier try left behind is found and removed.
 """
 
 import os
@@ -15,15 +17,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
+from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
-from ray.train import Checkpoint, DataConfig
+from ray.train import Checkpoint
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.train.v2.api.result import Result
@@ -31,15 +36,24 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from w2s_ray.cluster.process import use_only
 from w2s_ray.data.labels import as_matrix
-from w2s_ray.data.stream import MicroBatch, in_order, optimizer_steps, put, rank_dataset
-from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.data.stream import (
+    MicroBatch,
+    Source,
+    in_order,
+    optimizer_steps,
+    put,
+    rank_dataset,
+)
+from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.job import TrainJob, fit
 from w2s_ray.training.loop import Progress
+from w2s_ray.training.out_of_memory import halved
 
-RETRIES = 2  # of a group of which a process died
+RETRIES = 2  # of a group of which a process died before it came to a new checkpoint
+DRAIN_SECONDS = 5.0  # between two looks whether this machine is about to be taken away
 POLL_SECONDS = 0.2
 NOTES_SECONDS = 0.5
 
@@ -75,84 +89,135 @@ class WorkerGroup:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
-        trainer = self._trainer(job, tokens)
-        for attempt in range(1 + RETRIES):
+        source = put(tokens, as_matrix(job.rows["probs"]))
+        came_to, lost = 0, 0
+        while True:
             self._remove(job)
             try:
-                result: Result = _in_thread(trainer.fit)
+                result: Result = _in_thread(self._trainer(job, source).fit)
+                break
             except WorkerGroupError as error:
                 cause = _cause(error)
-                if not isinstance(cause, RayActorError) or attempt == RETRIES:
-                    raise cause from None
+            if isinstance(cause, RayActorError):
+                before, came_to = came_to, _checkpoint(job)
+                lost = 1 if came_to > before else lost + 1
+                if lost > RETRIES:
+                    raise cause
             else:
-                break
+                job = halved(job, cause)
         assert result.checkpoint is not None
         assert result.return_value is not None
         result.checkpoint.to_directory(out)
         self._remove(job)
         return {**result.return_value, "truncated_rows": tokens.truncated}
 
-    def _trainer(self, job: TrainJob, tokens: Tokens) -> TorchTrainer:
-        workers = int(job.execution["workers"])
-        source = put(tokens, as_matrix(job.rows["probs"]))
-        resources = {"CPU": float(job.execution["cpus_per_worker"])}
-        if gpus := float(job.execution["gpus_per_worker"]):
+    def _trainer(self, job: TrainJob, source: Source) -> TorchTrainer:
+        execution = job.execution
+        workers = int(execution["workers"])
+        fewest = execution.get("min_workers") or workers
+        resources = {"CPU": float(execution["cpus_per_worker"])}
+        if gpus := float(execution["gpus_per_worker"]):
             resources["GPU"] = gpus
         return TorchTrainer(
             _work,
-            train_loop_config={"job": job, "note": self.note},
+            # The rows go through the object store, as tokens.
+            train_loop_config={"job": job, "source": source, "note": self.note},
             scaling_config=ScalingConfig(
-                num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources
+                num_workers=(fewest, workers) if fewest < workers else workers,
+                use_gpu=gpus > 0,
+                resources_per_worker=resources,
             ),
+            torch_config=_Group(),
             run_config=RunConfig(
                 name=job.name,
                 storage_path=self.storage,
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=RETRIES),
             ),
-            datasets={
-                f"rank{rank}": rank_dataset(
-                    tokens,
-                    source,
-                    seed=job.seed,
-                    epochs=job.epochs,
-                    batch_size=job.batch_size,
-                    token_budget=job.token_budget,
-                    rank=rank,
-                    world=workers,
-                )
-                for rank in range(workers)
-            },
-            dataset_config=DataConfig(datasets_to_split=[], execution_options=in_order()),
         )
 
     def _remove(self, job: TrainJob) -> None:
         remove_scratch(child(self.storage, job.name))
 
 
+def _checkpoint(job: TrainJob) -> int:
+    """Updates that the newest checkpoint has behind it."""
+    found = job.checkpoints.latest() if job.checkpoints else None
+    return found.update if found else 0
+
+
+class _GroupBackend(_TorchBackend):
+    """Joins workers by NCCL where they really see GPUs, else by gloo."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        on_gpu = worker_group.execute_single(0, torch.cuda.is_available)
+        backend = "nccl" if on_gpu else "gloo"
+        super().on_start(worker_group, replace(backend_config, backend=backend))
+
+
+class _Group(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_GroupBackend]:
+        return _GroupBackend
+
+
 def _work(config: dict[str, Any]) -> dict[str, Any]:
     """What every worker runs."""
-    from w2s_ray.training.deepspeed_engine import DeepSpeedEngine
+    from w2s_ray.training.deepspeed_engine import engine_options
 
     job: TrainJob = config["job"]
     context = ray.train.get_context()
-    rank = context.get_world_rank()
+    rank, world = context.get_world_rank(), context.get_world_size()
     use_only(float(job.execution["cpus_per_worker"]), float(job.execution["gpus_per_worker"]))
     with tempfile.TemporaryDirectory() as folder:
         metrics = fit(
             job,
             Path(folder),
-            make_engine=partial(DeepSpeedEngine, zero_stage=int(job.execution["zero_stage"])),
-            stream=_stream(rank),
+            **engine_options(job.execution),
+            rank=rank,
+            stream=partial(_stream, job, config["source"], rank, world),
+            hurry=_taken_away(),
             progress=_sparingly(config["note"]) if rank == 0 else lambda numbers: None,
         )
         ray.train.report({}, checkpoint=Checkpoint(folder) if rank == 0 else None)
     return metrics
 
 
-def _stream(rank: int) -> Iterator[list[Batch]]:
-    shard = ray.train.get_dataset_shard(f"rank{rank}")
-    blocks = shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+def _stream(
+    job: TrainJob, source: Source, rank: int, world: int, start: int
+) -> Iterator[list[Batch]]:
+    """This rank's batches from optimizer step ``start`` on. The data set is made here, not by the
+    trainer, since a group may come back with another number of workers."""
+    if start == job.total_steps:
+        return iter(())
+    dataset = rank_dataset(
+        source,
+        seed=job.seed,
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        token_budget=job.token_budget,
+        rank=rank,
+        world=world,
+        start=start,
+    )
+    dataset.context.execution_options = in_order()
+    blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
     return map(_batches, optimizer_steps(blocks))
+
+
+def _taken_away() -> Callable[[], bool]:
+    """A look at whether this worker's machine is being drained (a spot instance that is reclaimed,
+    or one that the autoscaler ends)."""
+    node = ray.get_runtime_context().get_node_id()
+    looked, found = 0.0, False
+
+    def look() -> bool:
+        nonlocal looked, found
+        if time.monotonic() - looked > DRAIN_SECONDS:
+            looked = time.monotonic()
+            found = node in cluster_state.get_draining_nodes()
+        return found
+
+    return look
 
 
 def _batches(step: Iterable[MicroBatch]) -> list[Batch]:

@@ -11,7 +11,7 @@ the task of a rank whose turn it is may never start, and all ranks wait for that
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -50,7 +50,6 @@ class MicroBatch:
 
 
 def rank_dataset(
-    tokens: Tokens,
     source: Source,
     *,
     seed: int,
@@ -59,19 +58,25 @@ def rank_dataset(
     token_budget: int,
     rank: int,
     world: int,
+    start: int = 0,
 ) -> Dataset:
-    """All micro-batches of one rank, in the order of training; one row each. Nothing runs yet.
+    """The micro-batches of one rank, in the order of training; one row each. Nothing runs yet.
 
     Args:
-        tokens: n rows.
-        source: what ``put`` gave for these tokens and their soft labels; shared by all ranks.
+        source: what ``put`` gave for the n rows and their soft labels; shared by all ranks.
+        start: optimizer steps to leave out at the beginning.
     """
-    prescribed = [
-        (epoch, step, rows, weights)
+    tokens, _ = ray.get(source)
+    batches = [
+        (epoch, step, batch)
         for epoch in range(epochs)
         for step, batch in enumerate(
             optimizer_batches(epoch_order(tokens.row_ids, seed, epoch), batch_size)
         )
+    ]
+    prescribed = [
+        (epoch, step, rows, weights)
+        for epoch, step, batch in batches[start:]
         for rows, weights in micro_batches(batch, tokens.row_lengths, token_budget, rank, world)
     ]
     table = pa.table(
@@ -98,7 +103,7 @@ def rank_dataset(
 
 def put(tokens: Tokens, soft_labels: NDArray[np.float32]) -> Source:
     """Puts tokens and the (n, K) soft labels of the same rows into the object store."""
-    return ray.put((replace(tokens, row_ids=[]), soft_labels))
+    return ray.put((tokens, soft_labels))
 
 
 def in_order() -> ExecutionOptions:

@@ -71,7 +71,7 @@ def load_backbone(
     """
     shape(model)
     dtype = PRECISIONS[precision]
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         module = _untrained(model, dtype) if model.source is None else _pretrained(model, dtype)
         tokenizer = load_tokenizer(model)
     if device is None:
@@ -87,7 +87,7 @@ def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     assert model.architecture is not None
     try:
         config = AutoConfig.for_model(model.architecture, **untrained_config(model))
-        _settle(config)
+        settle(config)
         config._attn_implementation = "sdpa"
         torch.default_generator.manual_seed(model.init_seed)
         module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
@@ -96,7 +96,7 @@ def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
             f"model init: random, {model.architecture}: config refused: {first_line(error)}"
         ) from error
     if model.num_layers is not None:
-        _first_blocks(config, model.num_layers)
+        first_blocks(config, model.num_layers)
         blocks = module.h if model.architecture == "gpt2" else module.layers
         assert isinstance(blocks, nn.ModuleList)
         del blocks[model.num_layers :]
@@ -105,45 +105,54 @@ def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     return module
 
 
-def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+def own_config(model: ModelSpec) -> PreTrainedConfig:
+    """The configuration of a pretrained model as we train it: cut to its blocks, dropout off.
+
+    Raises:
+        InputError: unreadable or unsupported, or a Hub that cannot be reached.
+    """
+    with readable(model):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            place(model), revision=model.revision or "main", trust_remote_code=False
+        )
+    if config.model_type not in ARCHITECTURES:
+        raise InputError(
+            f"model {model.source}: architecture {config.model_type} is not supported, "
+            f"expected one of {', '.join(ARCHITECTURES)}"
+        )
+    settle(config)
+    if model.num_layers is not None:
+        if model.num_layers > config.num_hidden_layers:
+            raise InputError(
+                f"model {model.source}: num_layers: {model.num_layers}, "
+                f"it has {config.num_hidden_layers}"
+            )
+        first_blocks(config, model.num_layers)
+    return config
+
+
+def place(model: ModelSpec) -> str | Path:
+    """The Hub's name of a pretrained model, or its folder (a GGUF file is unpacked first)."""
     assert model.source is not None
     name = hub_id(model.source)
-    place: str | Path
     if name is not None:
-        place = name
-    else:
-        place = local_path(model.source)
-        place = unpacked(place) if place.is_file() else place
-    revision = model.revision or "main"
-    try:
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-        if config.model_type not in ARCHITECTURES:
-            raise InputError(
-                f"model {model.source}: architecture {config.model_type} is not supported, "
-                f"expected one of {', '.join(ARCHITECTURES)}"
-            )
-        _settle(config)
-        if model.num_layers is not None:
-            if model.num_layers > config.num_hidden_layers:
-                raise InputError(
-                    f"model {model.source}: num_layers: {model.num_layers}, "
-                    f"it has {config.num_hidden_layers}"
-                )
-            _first_blocks(config, model.num_layers)
+        return name
+    path = local_path(model.source)
+    return unpacked(path) if path.is_file() else path
+
+
+def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+    config = own_config(model)
+    with readable(model):
         module, report = AutoModel.from_pretrained(
-            place,
-            revision=revision,
+            place(model),
+            revision=model.revision or "main",
             config=config,
             dtype=dtype,
             attn_implementation="sdpa",
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        where = "not in the local cache, or the Hub did not answer" if name else "not readable"
-        raise InputError(f"model {model.source}: {where}: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(
@@ -153,7 +162,20 @@ def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     return loaded
 
 
-def _settle(config: PreTrainedConfig) -> None:
+@contextmanager
+def readable(model: ModelSpec) -> Iterator[None]:
+    """What the libraries raise of a model that cannot be read becomes the user's error."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        on_hub = hub_id(model.source or "") is not None
+        where = "not in the local cache, or the Hub did not answer" if on_hub else "not readable"
+        raise InputError(f"model {model.source}: {where}: {first_line(error)}") from error
+
+
+def settle(config: PreTrainedConfig) -> None:
     """Dropout off, no cache, no token that is special (a padding embedding would not train)."""
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, int | float):
@@ -162,14 +184,14 @@ def _settle(config: PreTrainedConfig) -> None:
     config.pad_token_id = None
 
 
-def _first_blocks(config: PreTrainedConfig, count: int) -> None:
+def first_blocks(config: PreTrainedConfig, count: int) -> None:
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:count]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no load reports: blocks and heads are left out on purpose."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

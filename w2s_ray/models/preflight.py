@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from w2s_ray.errors import InputError, at
-from w2s_ray.models.backbone import _first_blocks, _quiet, _settle
+from w2s_ray.models.backbone import first_blocks, quiet, settle
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
@@ -42,7 +42,7 @@ def check_models(models: Mapping[str, ModelSpec], lora: Lora | None) -> None:
         InputError: a model cannot be used; ``place`` is the model's, or that of the adapters'
             modules.
     """
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         for name, model in models.items():
             with at("models", name):
                 module = _on_meta(model)
@@ -58,9 +58,9 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     try:
         config = _config(model)
         shape(model)
-        _settle(config)
+        settle(config)
         if model.num_layers is not None:
-            _first_blocks(config, model.num_layers)
+            first_blocks(config, model.num_layers)
         with torch.device("meta"):
             module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
     except InputError:
@@ -123,7 +123,7 @@ def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
     folder = _folder(model)
     if folder is None or list(folder.glob("pytorch_model*.bin")):
         return
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if not files or not all(file.is_file() for file in files):
         if _hub(model) is None:
             raise InputError(f"model {model.source}: expected model.safetensors, there is none")
@@ -161,7 +161,7 @@ def _folder(model: ModelSpec) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that transformers would read; [] if it would find none."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists() or not index.is_file():

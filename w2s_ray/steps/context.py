@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.checkpoints import Checkpoints
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
     from w2s_ray.training.job import TrainJob
@@ -27,8 +28,14 @@ Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
     """Trains in the calling process, whatever number of workers the spec asks for."""
     from w2s_ray.training.job import fit
+    from w2s_ray.training.out_of_memory import with_smaller_passes
 
-    return fit(job, out, progress=progress)
+    options: dict[str, Any] = {}
+    if job.execution.get("offload", "none") != "none":
+        from w2s_ray.training.deepspeed_engine import engine_options
+
+        options = engine_options(job.execution)
+    return with_smaller_passes(job, lambda job: fit(job, out, progress=progress, **options))
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,11 @@ class Context:
     fit: trains a job and leaves its files in a folder; a cluster may start workers for it.
     runner: who runs the step, for its record.
     keep: an array under a name; made if an earlier try of this step has not left it.
+    checkpoints: where a step that trains keeps its state.
     """
 
     progress: Progress = lambda numbers: None
     fit: Callable[[TrainJob, Path, Progress], dict[str, Any]] = fit_in_process
     runner: str = "in process"
     keep: Keep = lambda name, make: make()
+    checkpoints: Checkpoints | None = None

@@ -5,6 +5,7 @@ trained in ``heads``, students whose adapters are trained together in ``adapters
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -22,6 +23,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     """Writes predictions of the test rows, the curve, and the weights if they are to stay."""
     by_key = {key: inputs[role] for role, key in step.inputs.items()}
     (job,) = jobs([step], by_key.__getitem__)
+    job = replace(job, checkpoints=context.checkpoints)
     draft.metrics.update(context.fit(job, draft.folder, context.progress))
 
 

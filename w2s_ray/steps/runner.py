@@ -19,6 +19,7 @@ from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.graph import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Draft, Store
+from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.parts import Parts
 
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
@@ -120,9 +121,11 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
                 if most := peak():
                     draft.metrics.setdefault("peak_memory_bytes", most)
                 draft.metrics["seconds"] = share + time.monotonic() - begun
-            if step.kind in ALONE:
-                with suppress(OSError):  # the step is finished, whatever becomes of its parts
+            with suppress(OSError):  # the step is finished, whatever becomes of what it kept
+                if step.kind in ALONE:
                     Parts(store, step.key).discard()
+                elif "training" in step.config and "features" not in step.inputs:
+                    Checkpoints(store, step.key).discard()
             return draft.metrics
 
         if len(steps) == 1:
@@ -150,7 +153,9 @@ def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[
     (step,) = steps
     run = import_module(f"w2s_ray.steps.{ALONE.get(step.kind, 'fitting')}").run
     inputs = {role: artifacts(key) for role, key in step.inputs.items()}
-    context = replace(context, keep=Parts(store, step.key).keep)
+    context = replace(
+        context, keep=Parts(store, step.key).keep, checkpoints=Checkpoints(store, step.key)
+    )
 
     def write(draft: Draft) -> None:
         run(step, inputs, draft, context)

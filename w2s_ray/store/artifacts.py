@@ -1,9 +1,8 @@
 """Artifacts: a step's output folder, complete or absent, found by the step's key.
 
 Layout below the root: ``<kind>/<slug>-<key>/`` holds an artifact's files and its ``record.json``;
-beside them ``failures/``, ``claims/``, ``parts/``, ``studies/``, ``results/``, ``predictions/``.
-The slug is for people; only the key identifies. The root may be a folder or any pyarrow file
-system; ``local`` and ``remote`` say how a commit is made in each.
+beside them stand the folders of ``NOT_KINDS``. The slug is for people; only the key identifies. The
+root may be a folder or any pyarrow file system; ``local`` and ``remote`` say how each commits.
 """
 
 import json
@@ -31,7 +30,7 @@ from w2s_ray.store.provenance import provenance
 from w2s_ray.store.remote import RemotePlace
 
 RECORD_SCHEMA = 1
-NOT_KINDS = ("claims", "failures", "parts", "predictions", "results", "studies")
+NOT_KINDS = ("checkpoints", "claims", "failures", "parts", "predictions", "results", "studies")
 FILES_AT_ONCE = 64
 
 
@@ -301,6 +300,10 @@ class Store:
     def writing(self, path: str) -> AbstractContextManager[Path]:
         """A local path to write to, which becomes ``path`` of the store at the end, whole."""
         return self._place.writing(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        self._place.remove(path)
 
     def discard(self, folder: str) -> None:
         """Remove one of the store's plain folders, if it is there."""

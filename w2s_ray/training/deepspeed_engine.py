@@ -20,7 +20,9 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +30,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from w2s_ray.training.engine import Adam
+from w2s_ray.training import zero_state
+from w2s_ray.training.engine import Adam, Fragment
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported
@@ -48,6 +51,64 @@ if deepspeed.get_accelerator().device_name() == "cpu":
 BUCKET = 50_000_000  # elements of a communication buffer, at most
 
 
+@dataclass(frozen=True)
+class Zero:
+    """How the state of a model lies on its ranks.
+
+    Attributes:
+        stage: 0 keeps everything on every rank; 1 shards masters and moments, 2 gradients too,
+            3 parameters too.
+        offload: ``none``; ``optimizer``: masters and moments in host memory, where torch's fused
+            Adam updates them; ``parameters``: with stage 3, the shards of the weights too.
+        folder: on a local NVMe disk, takes what is offloaded in place of host memory.
+    """
+
+    stage: int
+    offload: str = "none"
+    folder: str | None = None
+
+    @classmethod
+    def of(cls, execution: Mapping[str, Any]) -> "Zero":
+        """What a step's execution says."""
+        path = execution.get("offload_path")
+        return cls(int(execution["zero_stage"]), execution.get("offload", "none"), path)
+
+    def partition(self, module: nn.Module) -> None:
+        """Shards the module's own parameters, as stage 3 does; those of rank 0 count.
+
+        Every rank calls this for one module after the other. What the other ranks' parameters hold
+        is not looked at, so only rank 0 needs to read them.
+        """
+        join_group()
+        config = _config(self, 0, None, 0)
+        config["zero_optimization"]["memory_efficient_linear"] = False  # once, by the engine
+        deepspeed.zero.Init(module=module, config_dict_or_path=config)
+
+
+def engine_options(execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``job.fit`` for a process of a group: how a step's execution wants it."""
+    zero = Zero.of(execution)
+    return {
+        "make_engine": partial(DeepSpeedEngine, zero=zero),
+        "partition": zero.partition if zero.stage == 3 else None,
+    }
+
+
+def join_group() -> None:
+    """Joins the process group of the environment, unless this process is in one.
+
+    Where the environment names none, the process is a group by itself.
+    """
+    if dist.is_initialized():
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed looks for it
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
 class DeepSpeedEngine:
     """One rank of a process group that trains one model; every rank makes the same calls.
 
@@ -56,8 +117,7 @@ class DeepSpeedEngine:
             it to the rank's device and rearranges its parameters: use it through the engine only.
         parameters: those to be trained, i.e. those of ``scorer`` that require a gradient.
         adam: optimizer settings.
-        zero_stage: 0 keeps everything on every rank; 1 shards masters and moments, 2 gradients
-            too, 3 parameters too.
+        zero: what is sharded, and where it lies.
 
     The process joins the group described by its environment (RANK, WORLD_SIZE, LOCAL_RANK,
     MASTER_ADDR, MASTER_PORT) unless it is a member of one already.
@@ -69,20 +129,23 @@ class DeepSpeedEngine:
         parameters: Sequence[nn.Parameter],
         adam: Adam,
         *,
-        zero_stage: int,
+        zero: Zero,
     ) -> None:
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        join_group()
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._trained = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+        self._all = dict(scorer.named_parameters())
+        self._trained = {n: p for n, p in self._all.items() if p.requires_grad}
         assert {id(p) for p in self._trained.values()} == {id(p) for p in parameters}
         full = [p for p in parameters if p.dtype == torch.float32]
         low = [p for p in parameters if p.dtype != torch.float32]
-        self._stage = max(zero_stage, 1) if low else zero_stage
-        self._remainders = _store_low(scorer, full, low[0].dtype) if low and zero_stage == 3 else {}
+        least = 1 if low or zero.offload != "none" else 0
+        self._stage = max(zero.stage, least)
+        self.sharded = self._stage > 0
+        whole = low and self._stage == 3
+        self._remainders = _store_low(scorer, full, low[0].dtype) if whole else {}
         # First the dtype of the buffers: ZeRO 2 sends gradients in it; ZeRO 1 sums them in fp32
         # apart from the gradients themselves only if it is bf16.
-        groups = [full, low] if zero_stage == 2 else [low, full]
+        groups = [full, low] if self._stage == 2 else [low, full]
         self._linear = nn.functional.linear  # ZeRO 3 replaces it in the whole process
         self._engine, *_ = deepspeed.initialize(
             model=scorer,
@@ -93,7 +156,12 @@ class DeepSpeedEngine:
                 eps=adam.epsilon,
                 fused=True,
             ),
-            config=_config(scorer, self._stage, adam),
+            config=_config(
+                replace(zero, stage=self._stage),
+                sum(_size(p) for p in self._trained.values()),
+                adam.clip_norm,
+                max((_size(p) for p in self._all.values() if _dimensions(p) < 2), default=0),
+            ),
         )
         for parameter, remainder in self._remainders.items():  # masters copied what was stored
             master = safe_get_local_fp32_param(parameter)
@@ -145,17 +213,35 @@ class DeepSpeedEngine:
         dist.all_gather(parts, local)
         return torch.cat(parts).to(values.device)
 
-    def state(self) -> dict[str, Tensor]:
-        """Copies of the trained parameters (masters) by name, float32 on the CPU; rank 0 only.
+    def whole(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """As ``Engine.whole``."""
+        for name in names:
+            parameter = self._all[name]
+            if self._stage == 0 or (name not in self._trained and self._stage < 3):
+                yield name, self._copy(parameter)
+            elif name in self._trained:
+                yield name, self._copy(safe_get_full_fp32_param(parameter))
+            else:
+                with deepspeed.zero.GatheredParameters([parameter]):
+                    whole = self._copy(parameter)
+                yield name, whole
 
-        Every rank must call it. One parameter at a time is made whole.
-        """
-        state = {}
-        for name, parameter in self._trained.items():
-            whole = parameter if self._stage == 0 else safe_get_full_fp32_param(parameter)
-            if self.rank == 0:
-                state[name] = whole.detach().to("cpu", copy=True)
-        return state
+    def fragments(self) -> Iterator[Fragment]:
+        """As ``Engine.fragments``."""
+        return zero_state.fragments(self._optimizer, self._trained, self._stage)
+
+    def restored(self, updates: int) -> None:
+        """As ``Engine.restored``."""
+        zero_state.refresh(self._optimizer, self._stage, updates)
+        for parameter, remainder in self._remainders.items():
+            remainder.update(safe_get_full_fp32_param(parameter))
+
+    @property
+    def _optimizer(self) -> Any:
+        return self._engine.optimizer if self._stage else self._engine.basic_optimizer
+
+    def _copy(self, parameter: Tensor) -> Tensor:
+        return parameter.detach().to("cpu", copy=True) if self.rank == 0 else torch.empty(0)
 
     def close(self) -> None:
         """Frees DeepSpeed's memory; engine and scorer are spent. The process group stays."""
@@ -167,7 +253,7 @@ class DeepSpeedEngine:
         if self._stage == 3:
             for parameter in self._engine.module.parameters():
                 parameter.ds_tensor.data = parameter.data = parameter.data.new_empty(0)
-        del self._engine, self._trained, self._remainders
+        del self._engine, self._trained, self._all, self._remainders
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -205,24 +291,48 @@ def _store_low(
     return remainders
 
 
-def _config(scorer: nn.Module, stage: int, adam: Adam) -> dict[str, Any]:
-    bucket = min(sum(p.numel() for p in scorer.parameters() if p.requires_grad), BUCKET)
-    bucket += bucket % 2
+def _size(parameter: Tensor) -> int:
+    """Elements of a parameter, of which this rank may hold a part."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def _dimensions(parameter: Tensor) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _config(
+    zero: Zero, trained: int, clip_norm: float | None, largest_small: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration.
+
+    Args:
+        trained: elements of all trained parameters.
+        largest_small: elements of the largest norm or bias.
+    """
+    bucket = max(2, min(trained + trained % 2, BUCKET))
+    place: dict[str, Any] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if zero.folder is not None:
+        place = {"device": "nvme", "nvme_path": zero.folder, "pin_memory": True}
+    offload = {}
+    if zero.offload != "none":
+        offload["offload_optimizer"] = place
+    if zero.offload == "parameters":
+        offload["offload_param"] = place
     return {
         "train_micro_batch_size_per_gpu": 1,  # for its own statistics only
         "gradient_accumulation_steps": 1,  # backward() says which micro-batch is the last
-        "gradient_clipping": adam.clip_norm or 0.0,
+        "gradient_clipping": clip_norm or 0.0,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},
         "zero_optimization": {
-            "stage": stage,
+            "stage": zero.stage,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
             # Norms and biases stay whole on every rank; all matrices are sharded.
-            "stage3_param_persistence_threshold": max(
-                (p.numel() for p in scorer.parameters() if p.ndim < 2), default=0
-            ),
+            "stage3_param_persistence_threshold": largest_small,
+            **offload,
         },
     }

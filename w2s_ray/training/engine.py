@@ -4,13 +4,15 @@ bf16 models train with fp32 master weights: at a learning rate of 1e-5 a pure bf
 of mantissa) would not move at all for most updates. Gradients of micro-batches are summed in fp32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}  # ours -> torch's
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,33 @@ class Adam:
     clip_norm: float | None = None
 
 
+@dataclass(frozen=True)
+class Fragment:
+    """A stretch of one trained parameter, laid flat, with its optimizer state: what a rank holds.
+
+    Attributes:
+        name: of the parameter.
+        start: the stretch's place in the flat parameter, in elements.
+        parts: ``master``, ``first`` and ``second`` (Adam's moments), each (n,) float32; views of
+            the live state, on whatever device it is.
+    """
+
+    name: str
+    start: int
+    parts: Mapping[str, Tensor]
+
+
 class Engine(Protocol):
-    """Runs the model forward, backward and one update, in one process or in many."""
+    """Runs the model forward, backward and one update, in one process or in many.
+
+    Attributes:
+        rank, world: of this process.
+        sharded: whether ranks hold different fragments of the state; else each holds all of it.
+    """
 
     rank: int
     world: int
+    sharded: bool
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """(b, K) float32 logits, with a graph where gradients are enabled."""
@@ -61,8 +85,19 @@ class Engine(Protocol):
     def gather(self, values: Tensor) -> Tensor:
         """(b, …) of every rank, joined in the order of ranks: (world · b, …)."""
 
-    def state(self) -> dict[str, Tensor]:
-        """The trained parameters by name, float32 on the CPU; on ranks above 0 it may be empty."""
+    def whole(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Parameters by name, on the CPU: trained ones in float32, frozen ones as they are stored.
+
+        One at a time is made whole. Every rank must go through all of them; above rank 0 the
+        tensors are empty.
+        """
+
+    def fragments(self) -> Iterator[Fragment]:
+        """This rank's part of the state. Its tensors may be written to while it stands; after that
+        every rank calls ``restored``."""
+
+    def restored(self, updates: int) -> None:
+        """The state has been set to that after ``updates`` steps: brings the weights into line."""
 
 
 class TorchEngine:
@@ -76,6 +111,7 @@ class TorchEngine:
 
     rank = 0
     world = 1
+    sharded = False
 
     def __init__(self, scorer: nn.Module, parameters: Sequence[nn.Parameter], adam: Adam) -> None:
         self._scorer = scorer
@@ -115,13 +151,38 @@ class TorchEngine:
     def gather(self, values: Tensor) -> Tensor:
         return values
 
-    def state(self) -> dict[str, Tensor]:
+    def whole(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         masters = {id(p): m for p, m in zip(self._low, self._masters, strict=True)}
-        return {
-            name: masters.get(id(p), p).detach().float().cpu()
-            for name, p in self._scorer.named_parameters()
-            if p.requires_grad
-        }
+        parameters = dict(self._scorer.named_parameters())
+        for name in names:
+            parameter = parameters[name]
+            yield name, masters.get(id(parameter), parameter).detach().to("cpu", copy=True)
+
+    def fragments(self) -> Iterator[Fragment]:
+        masters = {id(p): m for p, m in zip(self._low, self._masters, strict=True)}
+        for name, parameter in self._scorer.named_parameters():
+            if parameter.requires_grad:
+                master = masters.get(id(parameter), parameter)
+                state = adam_state(self._optimizer, master)
+                parts = {"master": master.detach(), **{m: state[k] for m, k in MOMENTS.items()}}
+                yield Fragment(name, 0, {part: t.view(-1) for part, t in parts.items()})
+
+    @torch.no_grad()
+    def restored(self, updates: int) -> None:
+        for state in self._optimizer.state.values():
+            state["step"].fill_(updates)
+        if self._low:
+            torch._foreach_copy_(self._low, self._masters)
+
+
+def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The optimizer's state of a parameter; zeros, as Adam begins, where it has none yet."""
+    state: dict[str, Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), device=parameter.device)
+        for name in MOMENTS.values():
+            state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    return state
 
 
 def _hand_over(master: Tensor, low: Tensor) -> None:

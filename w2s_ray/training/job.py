@@ -4,9 +4,14 @@ The same function runs in the calling process with the torch engine and in each 
 Train group with the DeepSpeed engine; only ``engine`` and ``stream`` differ.
 """
 
+import json
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -23,14 +28,18 @@ from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import TOKEN_BUDGET, sweep
+from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
+from w2s_ray.models.weight_files import write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.training.checkpoints import Keeper
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
-from w2s_ray.training.loop import Progress, train
+from w2s_ray.training.loop import Curve, Progress, train
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
 
@@ -46,6 +55,8 @@ class TrainJob:
         name: stable, unique: names the run when a worker group trains it.
         rows: columns row_id, prompt, answers, and probs (list of K float32, the soft label).
         test: columns row_id, prompt, answers, label.
+        checkpoints: where it may keep its state; None: nowhere.
+        halvings: how often memory ran out, and passes were made half as long.
     """
 
     name: str
@@ -67,6 +78,8 @@ class TrainJob:
     precision: str
     keep_weights: bool
     execution: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: Checkpoints | None = None
+    halvings: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -77,7 +90,8 @@ class TrainJob:
     def token_budget(self) -> int:
         """Most tokens of a forward and backward pass of one worker."""
         given = self.execution.get("micro_batch_tokens")
-        return int(given or MICRO_BATCH_TOKENS["gpu" if self.on_gpu else "cpu"])
+        whole = int(given or MICRO_BATCH_TOKENS["gpu" if self.on_gpu else "cpu"])
+        return max(1, whole >> self.halvings)
 
     @property
     def on_gpu(self) -> bool:
@@ -86,18 +100,23 @@ class TrainJob:
 
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
+Stream = Callable[[int], Iterable[list[Batch]]]
 
 
-def memory_stream(job: TrainJob, tokens: Tokens) -> Iterator[list[Batch]]:
-    """The micro-batches of one process, one list an optimizer step, from rows held in memory."""
+def memory_stream(job: TrainJob, tokens: Tokens, start: int = 0) -> Iterator[list[Batch]]:
+    """The micro-batches of one process, one list an optimizer step, from rows held in memory.
+
+    Args:
+        start: optimizer steps to leave out at the beginning.
+    """
     soft_labels = torch.from_numpy(as_matrix(job.rows["probs"]))
-    for epoch in range(job.epochs):
-        order = epoch_order(tokens.row_ids, job.seed, epoch)
-        for rows in optimizer_batches(order, job.batch_size):
-            yield [
-                token_batch(tokens, indices, soft_labels[indices], weights)
-                for indices, weights in micro_batches(rows, tokens.row_lengths, job.token_budget)
-            ]
+    orders = (epoch_order(tokens.row_ids, job.seed, epoch) for epoch in range(job.epochs))
+    batches = (rows for order in orders for rows in optimizer_batches(order, job.batch_size))
+    for rows in islice(batches, start, None):
+        yield [
+            token_batch(tokens, indices, soft_labels[indices], weights)
+            for indices, weights in micro_batches(rows, tokens.row_lengths, job.token_budget)
+        ]
 
 
 def token_batch(
@@ -121,57 +140,116 @@ def fit(
     out: Path,
     *,
     make_engine: MakeEngine = TorchEngine,
-    stream: Iterable[list[Batch]] | None = None,
+    partition: Partition | None = None,
+    rank: int = 0,
+    stream: Stream | None = None,
+    hurry: Callable[[], bool] = lambda: False,
     progress: Progress = lambda numbers: None,
 ) -> dict[str, Any]:
     """Trains the job and writes ``test.parquet``, ``curve.parquet`` and, if kept, the weights.
 
-    Only rank 0 writes. Returns the step's metrics.
+    Only rank 0 writes. Returns the step's metrics. A run that was interrupted goes on from its
+    last checkpoint.
 
     Args:
-        stream: this rank's batches; None: made here, in memory, for one process.
+        partition: shards a module's parameters while the model is loaded (ZeRO-3); None: every rank
+            loads it whole.
+        rank: of this process.
+        stream: gives this rank's batches from an optimizer step on; None: made here, in memory,
+            for one process.
+        hurry: whether this machine is about to be taken away.
     """
     with peak_memory() as peak:
-        backbone = own_backbone(job.model, job.precision)
+        if partition is not None and job.model.source is not None:
+            backbone = load_partitioned(job.model, job.precision, partition, reads=rank == 0)
+        else:
+            backbone = own_backbone(job.model, job.precision)
         scorer = Scorer(
             backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
         )
         parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
+        if job.execution.get("activation_checkpointing"):
+            backbone.module.activation_checkpointing_enable()  # type: ignore[no-untyped-call]
+        shapes = {name: whole_shape(p) for name, p in scorer.named_parameters()}
+        trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
         engine = make_engine(scorer, parameters, job.adam)
         test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
         told = {"truncated_test_rows": test.truncated, "compiled": False}
         if stream is None:
             tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
             told["truncated_rows"] = tokens.truncated
-            stream = memory_stream(job, tokens)
+            stream = partial(memory_stream, job, tokens)
             work = job.epochs * len(tokens.ids)
             told["compiled"] = compile_if_it_pays(backbone, work, flops_a_parameter=6)
+        buffer = threshold_buffer(job.objective, job.rows, job.per_row)
+        keeper = _keeper(job, engine, {name: shapes[name] for name in trained}, hurry)
+        curve = keeper.restore(buffer) if keeper else Curve()
+        resumed_at = len(curve.loss)
         curve = train(
             engine,
-            stream,
+            stream(resumed_at),
             job.objective,
             total_steps=job.total_steps,
             learning_rate=job.learning_rate,
             schedule=job.schedule,
-            buffer=threshold_buffer(job.objective, job.rows, job.per_row),
+            buffer=buffer,
+            curve=curve,
+            keeper=keeper,
             progress=progress,
         )
         logits = score(engine, test, job.on_gpu)
-        state = engine.state() if job.keep_weights else {}
+        if job.keep_weights:
+            kept = ((name, tensor.float()) for name, tensor in engine.whole(trained))
+            layout = {name: (torch.float32, shapes[name]) for name in trained}
+            if engine.rank == 0:
+                write_file(out / WEIGHTS, layout, kept)
+            else:
+                deque(kept, maxlen=0)
         most = engine.gather(torch.tensor([peak()])).max()
     if engine.rank == 0:
         write_predictions(out / "test.parquet", job.test, logits)
         write_curve(out / "curve.parquet", curve)
-        if job.keep_weights:
-            save_file({name: t.contiguous() for name, t in state.items()}, out / WEIGHTS)
     return {
         **training_metrics(curve),
         **told,
+        **({"checkpoints": keeper.told(resumed_at)} if keeper else {}),
+        "micro_batch_tokens": job.token_budget,
+        "out_of_memory": job.halvings,
         "shares_prompts": backbone.shares_prompts,
         "workers": engine.world,
         "peak_memory_bytes": int(most),
         "device": next(scorer.parameters()).device.type,
     }
+
+
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The shape of a parameter, of which this process may hold a part."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _keeper(
+    job: TrainJob,
+    engine: Engine,
+    shapes: Mapping[str, tuple[int, ...]],
+    hurry: Callable[[], bool],
+) -> Keeper | None:
+    if job.checkpoints is None:
+        return None
+    minutes = job.execution.get("checkpoint_minutes")
+    place = [job.seed, job.epochs, job.batch_size, job.max_length_tokens]
+    rows = job.rows["row_id"].to_pylist(), as_matrix(job.rows["probs"]).tobytes().hex()
+    return Keeper(
+        job.checkpoints,
+        engine,
+        {"model": _digest(sorted(shapes.items())), "data": _digest([*place, *rows])},
+        every_updates=job.execution.get("checkpoint_steps"),
+        every_seconds=None if minutes is None else 60.0 * minutes,
+        hurry=hurry,
+    )
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def trained_scorer(

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -31,6 +31,16 @@ class Curve:
     seconds: float = 0.0
 
 
+class Keeper(Protocol):
+    """Keeps the state of a run (``checkpoints.Keeper``)."""
+
+    def due(self, update: int) -> bool:
+        """Whether this rank wants the state to be kept after update ``update``, from 1."""
+
+    def save(self, curve: Curve, buffer: ThresholdBuffer | None) -> None:
+        """Keeps it; every rank calls this if one of them wants it."""
+
+
 def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
     """Rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` towards 0."""
     if schedule == "constant":
@@ -47,6 +57,8 @@ def train(
     learning_rate: float,
     schedule: str = "cosine",
     buffer: ThresholdBuffer | None = None,
+    curve: Curve | None = None,
+    keeper: Keeper | None = None,
     progress: Progress = lambda numbers: None,
 ) -> Curve:
     """Trains until the stream ends.
@@ -60,16 +72,19 @@ def train(
         buffer: finds where the student's own prediction turns into a hard label; None for
             preference pairs, where that is z = 0. It sees whole batches, after their update,
             hence does not depend on how a batch is cut.
+        curve: of the steps that are done already, to go on with; the stream begins behind them.
+        keeper: keeps the state of the run where all ranks can find it again.
 
     Raises:
         FloatingPointError: at the first loss or gradient that is not finite, naming the step.
     """
-    curve = Curve()
-    started = time.monotonic()
-    for step, batches in enumerate(stream):
+    curve = curve or Curve()
+    started = time.monotonic() - curve.seconds
+    for step, batches in enumerate(stream, start=len(curve.loss)):
         alpha = objective.alpha(step, total_steps)
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
-        sums = torch.zeros(2, dtype=torch.float64)  # loss and tokens of this rank
+        due = keeper is not None and keeper.due(step + 1)
+        sums = torch.tensor([0.0, 0.0, due], dtype=torch.float64)  # loss and tokens of this rank
         predictions, weights = [], []
         for number, batch in enumerate(batches, start=1):
             logits = engine.logits(batch.inputs)
@@ -77,11 +92,11 @@ def train(
             losses = objective(logits, soft_labels, alpha=alpha, threshold=threshold)
             weighted = (losses * batch.weights.to(logits.device)).sum()
             engine.backward(weighted, last=number == len(batches))
-            sums += torch.tensor([weighted.item(), batch.tokens], dtype=torch.float64)
+            sums += torch.tensor([weighted.item(), batch.tokens, 0.0], dtype=torch.float64)
             if buffer:
                 predictions.append(log_odds(logits).cpu())
                 weights.append(batch.weights)
-        total, tokens = engine.gather(sums[None]).sum(dim=0).tolist()
+        total, tokens, wishes = engine.gather(sums[None]).sum(dim=0).tolist()
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step}")
         rate = learning_rate_at(step, total_steps, learning_rate, schedule)
@@ -104,6 +119,8 @@ def train(
                 "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
             }
         )
+        if keeper is not None and wishes:
+            keeper.save(curve, buffer)
     if len(curve.loss) != total_steps:
         raise RuntimeError(f"the stream held {len(curve.loss)} steps, {total_steps} were planned")
     return curve
