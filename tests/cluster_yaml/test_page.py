@@ -1,5 +1,6 @@
 """`docs/cluster.md` says what is there: bash that parses, studies that load, names that exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -40,8 +41,11 @@ def test_the_fields_it_explains_are_fields_of_execution() -> None:
 
 def test_its_table_of_worker_types_is_that_of_cluster_yaml() -> None:
     types = yaml.safe_load((ROOT / "cluster.yaml").read_text())["available_node_types"]
-    rows = re.findall(r"^\| `(gpu-\w+)` \| (\S+) \|.*?\| (?:up to )?(\d+) \|", PAGE, re.MULTILINE)
-    assert rows == [
+    row = r"^\| `(gpu-\w+)` \| (\S+) \|.*?\| (?:up to )?(\d+) \| `(\w+)` \|"
+    rows = re.findall(row, PAGE, re.MULTILINE)
+    known = json.loads((ROOT / "w2s_ray" / "plan" / "gpus.json").read_text())["types"]
+    assert {gpu for *_, gpu in rows} <= set(known)
+    assert [tuple(cells) for *cells, _ in rows] == [
         (name, kind["node_config"]["InstanceType"], str(kind["max_workers"]))
         for name, kind in types.items()
         if name != "head"
