@@ -12,6 +12,7 @@ from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
 from w2s_ray.plan.architecture import shape, weights_identity
 from w2s_ray.plan.graph import Cell, Plan, Step
+from w2s_ray.plan.placing import Placing
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.canonical import digest
@@ -45,16 +46,7 @@ class _Builder:
         self.steps: dict[str, Step] = {}
         self.models = {name: self.model(name) for name in spec.models}
         self.data = {name: self.rows(name) for name in spec.data}
-        execution = spec.execution.model_dump(mode="json") | {
-            "workers": spec.execution.workers or 1,
-            "zero_stage": 2 if spec.execution.zero_stage is None else spec.execution.zero_stage,
-            "offload": spec.execution.offload or "none",
-            "activation_checkpointing": bool(spec.execution.activation_checkpointing),
-        }
-        self.execution = {
-            name: {**execution, "model": model.model_dump(mode="json")}
-            for name, model in spec.models.items()
-        }
+        self.placing = Placing(spec)
         self.shared: dict[tuple[Any, ...], Step] = {}
         self.trainings: dict[tuple[Any, ...], dict[str, Any]] = {}
 
@@ -129,7 +121,7 @@ class _Builder:
                 "label": label.key,
                 **self.feature_input(point.data, point.strong, strong_training, prepare),
             },
-            self.fitting(point.strong, strong_training),
+            self.placing.training(point.data, point.strong, strong_training),
         )
         weak_evaluate = self.evaluate(weak)
         keys = {
@@ -225,7 +217,7 @@ class _Builder:
                     "max_length_tokens": training["max_length_tokens"],
                 },
                 {"prepare": prepare.key},
-                {**self.execution[model], "workers": 1},
+                self.placing.inference(model, "features"),
             ),
         )
 
@@ -236,11 +228,6 @@ class _Builder:
         if training["trainable"] != "last_layer":
             return {}
         return {"features": self.features(data, model, training, prepare).key}
-
-    def fitting(self, model: str, training: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How a model is trained: as the spec says, but a head needs no group of workers."""
-        execution = self.execution[model]
-        return {**execution, "workers": 1} if training["trainable"] == "last_layer" else execution
 
     def trained(
         self,
@@ -262,7 +249,7 @@ class _Builder:
                     "prepare": prepare.key,
                     **self.feature_input(data, model, training, prepare),
                 },
-                self.fitting(model, training),
+                self.placing.training(data, model, training),
             ),
         )
 
@@ -275,7 +262,7 @@ class _Builder:
                 f"{data}-by-{model}-s{weak.config['seed']}",
                 {},
                 {"prepare": prepare.key, "weak": weak.key, **features},
-                {**self.execution[model], "workers": 1},
+                self.placing.inference(model, None if features else "label"),
             ),
         )
 

@@ -2,14 +2,14 @@
 
     training_bytes(shape, *, precision, stage, world, tokens, engine=None, trainable="full",
                    adapters=0, offload="none", checkpointing=False, passes=2,
-                   row_tokens=512, device="gpu") -> Memory
+                   row_tokens=512, scored=0, device="gpu") -> Memory
     inference_bytes(shape, *, precision, tokens, row_tokens=512, device="gpu") -> Memory
     adapter_parameters(shape, rank, target_modules="all-linear") -> int
 
 ``shape`` is ``architecture.Shape`` (``architecture.shape_of(config.json's fields)``). Nothing but
 the standard library is imported, so that a program that measures can bring this file along.
 
-What a process holds at its peak is the largest of three moments of an optimizer step:
+What a process holds at its peak is the largest of some moments of an optimizer step:
 
 * the backward pass begins: everything that lasts, gradients of earlier passes, all activations;
 * the backward pass ends: everything that lasts, all gradients, the largest one in the making;
@@ -30,6 +30,7 @@ WIDTH = {"bf16": 2, "fp32": 4}  # bytes of a weight
 BUCKET = 50_000_000  # elements of DeepSpeed's communication buffers, at most
 LIVE = 1_000_000_000  # elements that ZeRO 3 keeps gathered, at most (stage3_max_live_parameters)
 GPU_WORKSPACES = 64 << 20  # bytes: cuBLAS and FlexAttention, inside torch's allocator
+WARM = 1 << 30  # bytes of the largest model of which a copy is kept
 CPU_SCRATCH = 16 << 20  # bytes: what malloc keeps back, libraries loaded late
 
 Device = Literal["gpu", "cpu"]
@@ -73,6 +74,7 @@ def training_bytes(
     checkpointing: bool = False,
     passes: int = 2,
     row_tokens: int = 512,
+    scored: int = 0,
     device: Device = "gpu",
 ) -> Memory:
     """The peak of one of ``world`` processes that train ``shape``.
@@ -88,6 +90,7 @@ def training_bytes(
         checkpointing: blocks are computed again in the backward pass.
         passes: micro-batches an optimizer step; 1: gradients start from nothing.
         row_tokens: mean length of a row, which the CPU's attention scores grow with.
+        scored: tokens of a pass without gradients, by which test rows are scored afterwards.
         device: which attention, and whose workspaces.
     """
     width = WIDTH[precision]
@@ -118,6 +121,7 @@ def training_bytes(
         begun + activations + transient + parts.gathered + parts.bucket,
         parts.gradients + parts.making + parts.gathered + parts.bucket,
         parts.gradients + parts.step,
+        parts.gathered + _scratch(shape, width, scored),
     )
     return Memory(
         weights=parts.weights + frozen_bytes,
@@ -208,14 +212,25 @@ def activation_bytes(
     """(kept for the backward pass, beside it while one block is at work), in bytes."""
     width = WIDTH[precision]
     block = _saved_a_token(shape, width, row_tokens, device)
-    wide = max(3 * shape.intermediate_size, 4 * shape.hidden_size)
-    at_work = tokens * (wide * width + 8 * shape.hidden_size)
+    at_work = _scratch(shape, width, tokens)
     if trainable == "last_layer":
         return 0, at_work
     stream = tokens * shape.hidden_size * width
     if checkpointing:
         return (shape.layers + 2) * stream + block * tokens, at_work
     return shape.layers * block * tokens + 4 * stream, at_work
+
+
+def _scratch(shape: "Shape", width: int, tokens: int) -> int:
+    """Bytes that one block at work needs for ``tokens``, beside what it saves."""
+    wide = max(3 * shape.intermediate_size, 4 * shape.hidden_size)
+    return tokens * (wide * width + 8 * shape.hidden_size)
+
+
+def warm_bytes(shape: "Shape", precision: str) -> int:
+    """What a process keeps of a small model for the next step (``models.warm``)."""
+    whole = shape.parameters * WIDTH[precision]
+    return whole if whole <= WARM else 0
 
 
 def _saved_a_token(shape: "Shape", width: int, row_tokens: int, device: Device) -> int:
@@ -238,6 +253,7 @@ def adapter_parameters(shape: "Shape", rank: int, target_modules: object = "all-
     """LoRA parameters of all linear layers of the blocks: an upper bound for fewer modules."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    sizes: tuple[tuple[int, int], ...]
     if shape.architecture in ("gpt2", "gpt_neox"):
         sizes = ((hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden))
     else:

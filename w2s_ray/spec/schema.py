@@ -272,8 +272,10 @@ class Execution(Model):
         10.0, description="minutes from one checkpoint to the next; null: none by the clock"
     )
     cpus_per_worker: Positive = Field(1.0, description="CPU cores, above 0")
-    gpus_per_worker: Annotated[Number, Field(ge=0)] = Field(
-        0.0, description="GPUs: 0, 1, or with one worker a fraction (steps then share one)"
+    gpus_per_worker: Annotated[Number, Field(ge=0)] | None = Field(
+        None,
+        description="GPUs: 0, 1, or with one worker a fraction (steps then share one); null: 1 "
+        "with a gpu_type, else 0",
     )
     max_concurrent_steps: Count | None = Field(None, description="steps at a time; null: what fits")
     lora_together: Count = Field(
@@ -290,6 +292,10 @@ class Execution(Model):
     def _one_gpu_a_process(self) -> Self:
         """A process drives one GPU; NCCL does not join two processes on one."""
         gpus, alone = self.gpus_per_worker, self.workers in (None, 1)
+        if gpus is None:
+            return self
+        if self.gpu_type is not None and gpus != 1.0:
+            refuse([(("gpus_per_worker",), gpus, mistake("1 with a gpu_type", given=f"{gpus:g}"))])
         if gpus not in (0.0, 1.0) and not (gpus < 1 and alone):
             shared = "0, 1 or a fraction of 1"
             expected = shared if alone else f"0 or 1 with workers: {self.workers}"
