@@ -36,8 +36,8 @@ def estimate(spec: Spec, plan: Plan, steps: Iterable[Step]) -> Cost:
 def flops(spec: Spec, plan: Plan, steps: Iterable[Step]) -> dict[str, float | None]:
     """The cost of each step by its key, 0 beside that of models; None where it is unknown."""
     shapes = {str(m.model_dump(mode="json")): shape(m) for m in spec.models.values()}
-    rows = {
-        step.key: _rows(DataSpec.model_validate(step.execution["data"]))
+    lengths = {
+        step.key: _tokens(DataSpec.model_validate(step.execution["data"]))
         for step in plan
         if step.kind == "prepare"
     }
@@ -46,7 +46,7 @@ def flops(spec: Spec, plan: Plan, steps: Iterable[Step]) -> dict[str, float | No
         costs[step.key] = 0.0
         if step.kind not in ("prepare", "evaluate"):
             known = shapes[str(step.execution["model"])]
-            tokens = rows[step.inputs["prepare"]]
+            tokens = lengths[step.inputs["prepare"]]
             costs[step.key] = None if known is None else _flops(step, known, tokens)
     return costs
 
@@ -63,10 +63,15 @@ def _flops(step: Step, model: Shape, tokens: Mapping[str, float]) -> float:
     return model.parameters * (6.0 * epochs * trained + 2.0 * tokens["test"])
 
 
-def _rows(data: DataSpec) -> dict[str, float]:
-    """Tokens of each split, by the sizes that the spec gives."""
-    each = TOKENS_A_ROW["generated" if data.source in GENERATED else data.kind]
-    return {
-        split: float(each * (getattr(data.sizes, split) or ROWS))
-        for split in ("ground_truth", "weak", "test")
-    }
+def tokens_a_row(data: DataSpec) -> int:
+    """A guess at the mean length of a row."""
+    return TOKENS_A_ROW["generated" if data.source in GENERATED else data.kind]
+
+
+def rows(data: DataSpec) -> dict[str, int]:
+    """Rows of each split, by the sizes that the spec gives."""
+    return {split: getattr(data.sizes, split) or ROWS for split in ("ground_truth", "weak", "test")}
+
+
+def _tokens(data: DataSpec) -> dict[str, float]:
+    return {split: float(tokens_a_row(data) * count) for split, count in rows(data).items()}

@@ -17,7 +17,7 @@ class Gpu:
 
     Attributes:
         memory: bytes in all.
-        flops: peak of dense bf16 matrix products, operations a second.
+        flops: peak of matrix products in each precision, operations a second.
         bandwidth: of its memory, bytes a second.
         utilization: share of ``flops`` that training is assumed to reach.
         usd_an_hour: price, if the file has one.
@@ -25,7 +25,7 @@ class Gpu:
 
     name: str
     memory: int
-    flops: float
+    flops: dict[str, float]
     bandwidth: float
     utilization: float
     usd_an_hour: float | None
@@ -43,7 +43,7 @@ def gpu_types() -> dict[str, Gpu]:
         name: Gpu(
             name=name,
             memory=int(entry["memory_mib"]) << 20,
-            flops=entry["bf16_tflops"] * 1e12,
+            flops={kind: entry[f"{kind}_tflops"] * 1e12 for kind in ("bf16", "fp32")},
             bandwidth=entry["bandwidth_gb_s"] * 1e9,
             utilization=float(content["utilization"]),
             usd_an_hour=entry["usd_an_hour"],
