@@ -1,14 +1,17 @@
 """What ``--plan`` and ``--status`` tell, as an object for programs and as a table for people."""
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from w2s_ray.plan.cost import estimate
+from w2s_ray.plan.gpus import gpu_type
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.placements import placements
 from w2s_ray.spec.schema import Spec
 
 
@@ -24,11 +27,15 @@ def describe(
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
     ``todo``, ``failed`` are counts of steps; ``flops`` are rough and of ``todo`` alone. ``axes``
     holds the values of every axis, ``running`` the steps that some process holds at the moment.
+    With a ``gpu_type``: ``placements`` tells how each kind of step of each model is run, and
+    ``gpu_hours`` what ``todo`` needs in all (``usd``: at the price that ``gpus.json`` has);
+    otherwise [] and null.
     """
     todo = plan.todo(finished)
     done = [step for step in plan if step.key in finished]
     cost = estimate(spec, plan, todo.values())
     failed = {key: failures[key] for key in todo if key in failures}
+    placed = placements(spec, plan, todo)
     return {
         "study": plan.study,
         "cells": len(plan.cells),
@@ -45,7 +52,18 @@ def describe(
         "failures": {key: failure["error"] for key, failure in failed.items()},
         "flops": cost.flops,
         "steps_of_unknown_cost": cost.unknown_steps,
+        "placements": [placement.as_json() for placement in placed],
+        **_hours(spec, [placement.gpu_hours for placement in placed]),
     }
+
+
+def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str | None]:
+    """What the steps to do need in all; what is not known is left out."""
+    name = spec.execution.gpu_type
+    if name is None:
+        return {"gpu_type": None, "gpu_hours": None, "usd": None}
+    total, price = sum(each for each in hours if each is not None), gpu_type(name).usd_an_hour
+    return {"gpu_type": name, "gpu_hours": total, "usd": None if price is None else total * price}
 
 
 def show(description: Mapping[str, Any], console: Console) -> None:
@@ -66,6 +84,8 @@ def show(description: Mapping[str, Any], console: Console) -> None:
         if len(values) > 1:
             told = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
             console.print(f"{axis}: {told}", markup=False, highlight=False)
+    if description["placements"]:
+        _show_placements(description, console)
     unknown = description["steps_of_unknown_cost"]
     console.print(
         f"{description['cells']:,} cells ({description['cells_done']:,} done); without sharing "
@@ -79,6 +99,45 @@ def show(description: Mapping[str, Any], console: Console) -> None:
         console.print(f"running: {step}", markup=False, highlight=False, soft_wrap=True)
     for key, error in description["failures"].items():
         console.print(f"failed: {key}: {error}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_placements(description: Mapping[str, Any], console: Console) -> None:
+    """One line for each way in which steps are run, and what they need in all."""
+    name = description["gpu_type"]
+    table = Table(
+        title=f"on {name}, predicted", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    columns = ("model", "steps", "GPUs", "ZeRO", "pass", "GiB each", "s/update", "GPU-h to do")
+    for column in columns:
+        table.add_column(column, justify="left" if column in columns[:2] else "right")
+    table.add_column("why", overflow="fold")
+    for entry in description["placements"]:
+        stage = "-" if entry["zero_stage"] is None else str(entry["zero_stage"])
+        ways = [entry["why"] or ""]
+        if entry["offload"] != "none":
+            ways.insert(0, f"{entry['offload']} offloaded")
+        if entry["activation_checkpointing"]:
+            ways.insert(0, "blocks recomputed")
+        memory, hours = entry["predicted_memory_bytes"], entry["gpu_hours"]
+        table.add_row(
+            entry["model"],
+            f"{entry['steps']:,} {entry['kind']}",
+            str(entry["workers"]),
+            stage,
+            f"{entry['micro_batch_tokens']:,}" if entry["micro_batch_tokens"] else "-",
+            f"{memory / 2**30:.1f}" if memory else "-",
+            f"{entry['seconds_an_update']:.3g}" if entry["seconds_an_update"] else "-",
+            "?" if hours is None else f"{hours:.2g}",
+            "; ".join(way for way in ways if way),
+        )
+    console.print(table)
+    usd = description["usd"]
+    price = "" if usd is None else f", {usd:,.0f} USD"
+    console.print(
+        f"To do: about {description['gpu_hours']:.3g} GPU-hours on {name}{price}, without "
+        "communication and start-up.",
+        highlight=False,
+    )
 
 
 def _axes(plan: Plan) -> dict[str, list[Any]]:
