@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
 from w2s_ray.models.model_card import Card, write_card
 from w2s_ray.models.weight_files import SHARD_BYTES, Kinds, write_weights
@@ -198,6 +200,15 @@ def write_export(
     stock_config(config, layout, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_card(folder / "README.md", card, layout.precision, loader=_loader(folder, tokenizer))
+
+
+def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:
+    """Texts that the stock classes misread: their last token is the pad token, which is taken for
+    padding."""
+    ends = tokens.starts[:, None] + tokens.segments.cumsum(axis=1)
+    prompt_end, ends = ends[:, :1], ends[:, 1:]
+    ends = np.where(tokens.segments[:, 1:] > 0, ends, prompt_end)  # an answer may be empty
+    return int((tokens.ids[ends - 1] == pad_token_id).sum())
 
 
 def stock_config(

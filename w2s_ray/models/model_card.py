@@ -6,9 +6,12 @@ depends on: how texts are joined and cut, which token is read, and in which dtyp
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.plan.weights import hub_id
@@ -51,6 +54,11 @@ class Card:
     @property
     def pairs(self) -> bool:
         return self.per_row == 2
+
+    def scored(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Self:
+        """The card with the results on the test rows: logits (n, K), true classes (n,)."""
+        accuracy = float((logits.argmax(axis=1) == labels).mean())
+        return replace(self, metrics={**self.metrics, "test_accuracy": accuracy})
 
 
 def write_card(file: Path, card: Card, precision: str, *, loader: str = "AutoTokenizer") -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from w2s_ray.plan.graph import TRAINED_ON, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
+from w2s_ray.steps.exports import EXPORT, HeadExports, is_exported
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.lessons import Lessons, descent
 from w2s_ray.steps.prepare import Rows
@@ -41,7 +42,11 @@ def together(
     sound = [job for job in jobs if not isinstance(job, Exception)]
     fitted = iter(fit_heads(data, sound, progress=context.progress) if sound else [])
     outcomes = [job if isinstance(job, Exception) else next(fitted) for job in jobs]
-    return [o if isinstance(o, Exception) else partial(_write, o, data) for o in outcomes]
+    exports = HeadExports(shared, rows)
+    return [
+        o if isinstance(o, Exception) else partial(_write, o, data, step, exports)
+        for step, o in zip(steps, outcomes, strict=True)
+    ]
 
 
 def _job(step: Step, lessons: Lessons) -> HeadJob | Exception:
@@ -59,6 +64,10 @@ def _job(step: Step, lessons: Lessons) -> HeadJob | Exception:
         return error
 
 
-def _write(fitted: FittedHead, data: HeadData, draft: Draft) -> None:
+def _write(
+    fitted: FittedHead, data: HeadData, step: Step, exports: HeadExports, draft: Draft
+) -> None:
     write_head(fitted, data, draft.folder)
+    if is_exported(step):
+        exports.write(step, fitted, draft.folder / EXPORT)
     draft.metrics.update(fitted.metrics)
