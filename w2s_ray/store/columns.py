@@ -129,6 +129,14 @@ RESULTS = (
         "peak memory of the student's step, of the worker that used most: of the GPU if it used"
         " one, else of the process",
     ),
+    Column(
+        "predicted_memory_bytes",
+        _INT,
+        "B",
+        "what the plan expected peak_memory_bytes to be at most, with the longest rows there can"
+        " be; null without a gpu_type and for a head on stored features",
+    ),
+    Column("workers", _INT, "processes", "processes that trained the student together"),
     Column("steps", _INT, "steps", "optimizer steps of the student"),
     Column("final_loss", _REAL, "nat", "the student's last reported training loss"),
     Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),

@@ -113,7 +113,8 @@ def _row(
     student, compared = metrics("student"), metrics("student_evaluate")
     for name in ("seconds", "tokens", "tokens_per_second", "peak_memory_bytes", "steps"):
         row[name] = student.get(name)
-    code = records.get(keys["student"], {}).get("provenance", {}).get("code", {})
+    record = records.get(keys["student"], {})
+    code, execution = record.get("provenance", {}).get("code", {}), record.get("execution", {})
     row.update(
         test_rows=compared.get("rows"),
         shorter_answer_accuracy=metrics("prepare").get("report", {}).get("shorter_answer_accuracy"),
@@ -124,6 +125,8 @@ def _row(
         agreement=compared.get("agreement_with_weak"),
         weak_label_accuracy=metrics("label").get("accuracy"),
         weak_confidence=metrics("label").get("mean_confidence"),
+        predicted_memory_bytes=execution.get("predicted_memory_bytes"),
+        workers=student.get("workers"),
         final_loss=student.get("final_loss"),
         weak_key=keys["weak"],
         ceiling_key=keys["ceiling"],
