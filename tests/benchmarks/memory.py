@@ -31,26 +31,26 @@ STEPS, PASSES = 2, 2
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 16_000,
-    "hidden_size": 768,
-    "intermediate_size": 2_048,
+    "hidden_size": 512,
+    "intermediate_size": 1_408,
     "num_hidden_layers": 10,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
     "max_position_embeddings": 1_024,
 }
 GPT2 = {
     "model_type": "gpt2",
     "vocab_size": 16_000,
-    "hidden_size": 768,
+    "hidden_size": 512,
     "num_hidden_layers": 8,
-    "num_attention_heads": 12,
+    "num_attention_heads": 8,
     "max_position_embeddings": 1_024,
 }
 MODELS = {"llama": LLAMA, "gpt2": GPT2}
 TINY = {
-    "llama": {**LLAMA, "vocab_size": 64, "hidden_size": 48, "intermediate_size": 96}
+    "llama": {**LLAMA, "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96}
     | {"num_hidden_layers": 2},
-    "gpt2": {**GPT2, "vocab_size": 64, "hidden_size": 48, "num_hidden_layers": 2},
+    "gpt2": {**GPT2, "vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 2},
 }
 
 
@@ -67,7 +67,7 @@ class Point:
     precision: str
     stage: int | None
     world: int
-    tokens: int = 576
+    tokens: int = 384
     row: int = 192
     offload: str = "none"
     checkpointing: bool = False

@@ -237,14 +237,17 @@ def _saved_a_token(shape: "Shape", width: int, row_tokens: int, device: Device) 
     """Bytes that autograd keeps of one block for each token."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    joint = shape.architecture in ("gpt2", "gpt_neox")  # q, k and v are computed as one
     if device == "gpu":  # q, k, v, the output twice (as computed, and in order), log-sums
         attention = width * (3 * queries + 2 * keys) + 4 * shape.heads
     else:  # q scaled, k and v repeated, the output, scores of every group
         attention = width * (4 * queries + shape.heads * row_tokens)
+        if joint:  # a part keeps the whole alive; GPT-NeoX's k is turned, hence another tensor
+            attention += width * queries * (1 if shape.architecture == "gpt2" else 2)
     if shape.architecture == "gpt2":  # two norms in and out, gelu written out in four products
-        return width * (4 * hidden + 5 * inner) + attention + 16
+        return width * (4 * hidden + 5 * inner + 4) + attention
     if shape.architecture == "gpt_neox":  # both norms read the same states
-        return width * (3 * hidden + 2 * inner) + attention + 16
+        return width * (3 * hidden + 2 * inner + 4) + attention
     norm = 8 * hidden + width * hidden if width == 4 else 4 * hidden + 2 * width * hidden
     return 2 * norm + 4 * width * inner + attention + 8
 
