@@ -28,6 +28,7 @@ from w2s_ray.plan.memory import Memory, training_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, PASSES = 2, 2
+BUCKET = 4_000_000  # elements of a communication buffer: for models this small, as 50 M for 500 M
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 16_000,
@@ -95,6 +96,7 @@ class Point:
             checkpointing=self.checkpointing,
             passes=PASSES,
             row_tokens=self.row,
+            bucket=BUCKET,
             device="cpu",
         )
 
@@ -191,8 +193,10 @@ def _train(point: Point, config: dict[str, Any], note: Any) -> None:
     if point.stage is None:
         engine: Any = TorchEngine(scorer, parameters, Adam(clip_norm=1.0))
     else:
+        from w2s_ray.training import deepspeed_engine
         from w2s_ray.training.deepspeed_engine import DeepSpeedEngine, Zero
 
+        deepspeed_engine.BUCKET = BUCKET
         zero = Zero(stage=point.stage, offload=point.offload)
         engine = DeepSpeedEngine(scorer, parameters, Adam(clip_norm=1.0), zero=zero)
     note("engine")

@@ -126,18 +126,23 @@ def _show_placements(description: Mapping[str, Any], console: Console) -> None:
             stage,
             f"{entry['micro_batch_tokens']:,}" if entry["micro_batch_tokens"] else "-",
             f"{memory / 2**30:.1f}" if memory else "-",
-            f"{entry['seconds_an_update']:.3g}" if entry["seconds_an_update"] else "-",
-            "?" if hours is None else f"{hours:.2g}",
+            _figure(entry["seconds_an_update"]) if entry["seconds_an_update"] else "-",
+            "?" if hours is None else _figure(hours),
             "; ".join(way for way in ways if way),
         )
     console.print(table)
     usd = description["usd"]
     price = "" if usd is None else f", {usd:,.0f} USD"
+    hours = _figure(description["gpu_hours"])
     console.print(
-        f"To do: about {description['gpu_hours']:.3g} GPU-hours on {name}{price}, without "
-        "communication and start-up.",
+        f"To do: about {hours} GPU-hours on {name}{price}, start-up apart.",
         highlight=False,
     )
+
+
+def _figure(value: float) -> str:
+    """Two digits, or all in front of the point."""
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
 def _axes(plan: Plan) -> dict[str, list[Any]]:

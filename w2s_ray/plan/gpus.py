@@ -19,6 +19,8 @@ class Gpu:
         memory: bytes in all.
         flops: peak of matrix products in each precision, operations a second.
         bandwidth: of its memory, bytes a second.
+        link, network: what one GPU sends within its machine and to others, bytes a second.
+        a_machine: GPUs of a machine.
         utilization: share of ``flops`` that training is assumed to reach.
         usd_an_hour: price, if the file has one.
     """
@@ -27,6 +29,9 @@ class Gpu:
     memory: int
     flops: dict[str, float]
     bandwidth: float
+    link: float
+    network: float
+    a_machine: int
     utilization: float
     usd_an_hour: float | None
 
@@ -45,6 +50,9 @@ def gpu_types() -> dict[str, Gpu]:
             memory=int(entry["memory_mib"]) << 20,
             flops={kind: entry[f"{kind}_tflops"] * 1e12 for kind in ("bf16", "fp32")},
             bandwidth=entry["bandwidth_gb_s"] * 1e9,
+            link=entry["link_gb_s"] * 1e9,
+            network=entry["network_gb_s"] * 1e9,
+            a_machine=int(content["gpus_a_machine"]),
             utilization=float(content["utilization"]),
             usd_an_hour=entry["usd_an_hour"],
         )

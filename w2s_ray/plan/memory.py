@@ -2,7 +2,7 @@
 
     training_bytes(shape, *, precision, stage, world, tokens, engine=None, trainable="full",
                    adapters=0, offload="none", checkpointing=False, passes=2,
-                   row_tokens=512, scored=0, device="gpu") -> Memory
+                   row_tokens=512, scored=0, bucket=BUCKET, device="gpu") -> Memory
     inference_bytes(shape, *, precision, tokens, row_tokens=512, device="gpu") -> Memory
     adapter_parameters(shape, rank, target_modules="all-linear") -> int
 
@@ -75,6 +75,7 @@ def training_bytes(
     passes: int = 2,
     row_tokens: int = 512,
     scored: int = 0,
+    bucket: int = BUCKET,
     device: Device = "gpu",
 ) -> Memory:
     """The peak of one of ``world`` processes that train ``shape``.
@@ -91,6 +92,7 @@ def training_bytes(
         passes: micro-batches an optimizer step; 1: gradients start from nothing.
         row_tokens: mean length of a row, which the CPU's attention scores grow with.
         scored: tokens of a pass without gradients, by which test rows are scored afterwards.
+        bucket: elements of DeepSpeed's communication buffers, at most.
         device: which attention, and whose workspaces.
     """
     width = WIDTH[precision]
@@ -101,7 +103,7 @@ def training_bytes(
     if alone:
         parts = _torch(trained, trained_width)
     else:
-        parts = _deepspeed(shape, trained, trained_width, stage, world, offload)
+        parts = _deepspeed(shape, trained, trained_width, stage, world, offload, bucket)
     frozen_bytes = frozen * width // (world if stage == 3 and not alone else 1)
     if not alone and stage == 3 and frozen:
         parts.gathered += min(frozen, LIVE) * width
@@ -176,16 +178,22 @@ def _torch(trained: int, width: int) -> _Parts:
 
 
 def _deepspeed(
-    shape: "Shape", trained: int, width: int, stage: int, world: int, offload: Offload
+    shape: "Shape",
+    trained: int,
+    width: int,
+    stage: int,
+    world: int,
+    offload: Offload,
+    most: int,
 ) -> _Parts:
     stage = max(stage, 1) if width == 2 else stage
     part = -(-trained // world)
     if stage == 0:
-        return _Parts(4 * trained, 4 * trained, 8 * trained, bucket=4 * min(BUCKET, trained))
+        return _Parts(4 * trained, 4 * trained, 8 * trained, bucket=4 * min(most, trained))
     optimizer, host = 12 * part, 0
     if offload != "none":
         optimizer, host = 0, 16 * part
-    bucket = 4 * min(BUCKET, trained)
+    bucket = 4 * min(most, trained)
     if stage == 1:
         return _Parts(width * trained, 4 * trained, optimizer, bucket, step=4 * part, host=host)
     if stage == 2:
