@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,29 @@ def test_the_parameters_may_not_come_otherwise(tmp_path: Path) -> None:
     iterator = iter([(name, torch.empty(0)) for name, _ in coming])
     write_export(None, layout, iterator, **rest)  # a rank that writes nothing
     assert next(iterator, None) is None
+
+
+def test_no_more_than_one_tensor_and_what_makes_it_is_held(tmp_path: Path) -> None:
+    """A layer of GPT-2 has its weight and two factors; then all three must be gone."""
+    backbone = tiny("gpt2")
+    parameters = dict(trained(backbone, 2, "lora").named_parameters())
+    shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+    layout = export_layout(shapes, backbone.module.config, "fp32", LORA)
+    held: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def coming() -> Iterator[tuple[str, Tensor]]:
+        nonlocal most
+        for name in layout.sources:
+            most = max(most, sum(tensor() is not None for tensor in held))
+            tensor = parameters[name].detach().clone()
+            held.append(weakref.ref(tensor))
+            yield name, tensor
+            del tensor
+
+    config, tokenizer = backbone.module.config, backbone.tokenizer
+    write_export(tmp_path, layout, coming(), config=config, tokenizer=tokenizer, card=card())
+    assert most == 2  # when the third is asked for
 
 
 @ALL

@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from tests.models.test_export import card, probabilities, stock_outputs, texts_of
 from tests.models.tiny import ARCHITECTURES, tiny_spec
 from tests.training.test_job import job, rows
 from w2s_ray.data.labels import as_column
+from w2s_ray.data.tokens import encode
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora
@@ -267,3 +269,22 @@ def test_jobs_that_do_not_share_what_they_must_are_refused(tmp_path, change, nam
         fit_lora_together([jobs[0], replace(jobs[0], **change)], [tmp_path, tmp_path])
     with pytest.raises(ValueError, match="trainable is full, expected lora"):
         fit_lora_together([job()], [tmp_path])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_cell_is_exported_with_its_own_adapters(tmp_path, architecture):
+    jobs = group(model=tiny_spec(architecture))
+    for one in jobs[1:]:
+        object.__setattr__(one, "card", card(role="student", name=f"cell {one.name}"))
+    outs, _ = together(tmp_path, jobs)
+    assert not (outs[0] / "export").exists()
+    first = jobs[0]
+    tokenizer = own_backbone(first.model, first.precision).tokenizer
+    texts = texts_of(encode(first.test, tokenizer, first.max_length_tokens))
+    for one, out in zip(jobs[1:], outs[1:], strict=True):
+        found = probabilities(stock_outputs(out / "export", texts))
+        stored = np.stack(pq.read_table(out / "test.parquet")["probs"].to_numpy())
+        np.testing.assert_allclose(found.numpy(), stored, atol=1e-5)
+        text = (out / "export" / "README.md").read_text()
+        assert f"# cell {one.name}" in text
+        assert "test accuracy" in text

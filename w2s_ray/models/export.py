@@ -251,6 +251,7 @@ def _made(layout: Layout, coming: Iterator[tuple[str, Tensor]]) -> Iterator[tupl
             if name != expected:
                 raise ValueError(f"export: {name} came, expected {expected}")
             parts.append(tensor)
+            del tensor  # nothing is held beyond its use
         yield target.name, _make(target, parts, layout.scale).to(target.dtype)
     for name, _ in coming:
         raise ValueError(f"export: {name} was not to come")

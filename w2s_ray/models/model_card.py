@@ -17,6 +17,7 @@ from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.plan.weights import hub_id
 from w2s_ray.spec.schema import ModelSpec
 
+EXPORT = "export"  # the folder, below that of the artifact
 ROLES = {
     "weak": "weak supervisor: trained on ground truth",
     "student": "student: trained on the labels of a weaker model",
@@ -173,10 +174,11 @@ def _use(card: Card, precision: str, loader: str) -> str:
     ]  # fmt: skip
     if precision == "bf16":
         notes.append(
-            "The backbone is stored in bfloat16, as it was computed with in training; the head in "
-            "float32. Loaded as it is, the head is rounded to bfloat16 as well and scores differ "
-            "by that rounding; with `dtype=torch.float32`, as below, nothing is rounded further, "
-            "at twice the memory."
+            "The backbone is stored in bfloat16, in which it was computed with; the head in "
+            "float32. Loaded as stored (`dtype` left out) the head is rounded to bfloat16 too; "
+            "with `dtype=torch.float32`, as above, nothing is rounded further, at twice the "
+            "memory. Either way scores differ from those of training by the rounding of bfloat16, "
+            "in which sums depend on the shape of a batch: by some thousandths of a probability."
         )
     return "\n\n".join([_SNIPPET[card.pairs].format(length=length, loader=loader), *notes])
 

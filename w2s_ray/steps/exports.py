@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from w2s_ray.models.model_card import Card
 from w2s_ray.plan.graph import Step
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.steps.prepare import Rows
@@ -21,10 +22,7 @@ if TYPE_CHECKING:  # who exports nothing must not wait for transformers
 
     from w2s_ray.data.tokens import Tokens
     from w2s_ray.models.backbone import Backbone
-    from w2s_ray.models.model_card import Card
     from w2s_ray.training.heads import FittedHead
-
-EXPORT = "export"  # below the artifact's folder
 
 
 def is_exported(step: Step) -> bool:
@@ -33,8 +31,6 @@ def is_exported(step: Step) -> bool:
 
 def card_of(step: Step, data: Rows) -> Card:
     """The card of a model to be trained; ``Card.scored`` adds the results."""
-    from w2s_ray.models.model_card import Card
-
     return Card(
         role=step.kind,
         name=f"{step.slug}-{step.key}",

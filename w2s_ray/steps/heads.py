@@ -7,9 +7,10 @@ problem. What they share is read once, and a head that fails fails alone.
 from collections.abc import Sequence
 from functools import partial
 
+from w2s_ray.models.model_card import EXPORT
 from w2s_ray.plan.graph import TRAINED_ON, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.steps.exports import EXPORT, HeadExports, is_exported
+from w2s_ray.steps.exports import HeadExports, is_exported
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.lessons import Lessons, descent
 from w2s_ray.steps.prepare import Rows

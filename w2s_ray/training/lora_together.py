@@ -13,8 +13,9 @@ or gradient is not finite is set to zero and left out of the loss; the others go
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from w2s_ray.data.labels import as_column, as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import TOKEN_BUDGET, sweep
+from w2s_ray.models.model_card import Card
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.models.trainable import set_trainable
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.training.engine import Batch
+from w2s_ray.training.exports import export_trained
 from w2s_ray.training.job import WEIGHTS, TrainJob, memory_stream, threshold_buffer
 from w2s_ray.training.loop import Curve, Progress, learning_rate_at
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
@@ -83,6 +86,9 @@ def fit_lora_together(
             backbone.module, backbone.hidden_size, first.num_classes, first.per_row, seed=first.seed
         )
         set_trainable(scorer, "lora", first.lora, first.seed)
+        named = dict(scorer.named_parameters())
+        shapes = {name: tuple(p.shape) for name, p in named.items()}
+        frozen = {name: p for name, p in named.items() if not p.requires_grad}
         stack = StackedScorer(scorer, cells)
         test = encode(first.test, backbone.tokenizer, first.max_length_tokens)
         tokens = encode(first.rows, backbone.tokenizer, first.max_length_tokens)
@@ -111,6 +117,10 @@ def fit_lora_together(
         write_curve(out / "curve.parquet", cell.curve)
         if cell.job.keep_weights:
             save_file(stack.state(index), out / WEIGHTS)
+        card: Card | None = getattr(cell.job, "card", None)
+        if card is not None:
+            whole = partial(_whole, {**frozen, **stack.state(index)})
+            export_trained(out, card, cell.job, backbone, shapes, whole, test, logits[index])
         results.append({**training_metrics(cell.curve), **shared})
     return results
 
@@ -237,6 +247,11 @@ def _drop(cell: _Cell, error: FloatingPointError) -> None:
     cell.error = error
     cell.weights.zero_()
     cell.weights.grad = None
+
+
+def _whole(parameters: Mapping[str, Tensor], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    for name in names:
+        yield name, parameters[name].detach().cpu()
 
 
 def _score(stack: StackedScorer, tokens: Tokens, on_gpu: bool) -> NDArray[np.float32]:
