@@ -15,6 +15,7 @@ from torch import nn
 from transformers import Qwen2Config, Qwen2Model
 
 from w2s_ray.models import packed_attention
+from w2s_ray.models.compiled import compile_blocks, leave_eager
 from w2s_ray.training.engine import Batch
 
 QWEN_7B: dict[str, Any] = {  # Qwen/Qwen2.5-7B, config.json
@@ -39,7 +40,7 @@ SMALL: dict[str, Any] = {  # of the checks: heads of 64, so that fp32 fits FlexA
     "tie_word_embeddings": False,
 }
 TINY: dict[str, Any] = SMALL | {"hidden_size": 64, "intermediate_size": 160, "vocab_size": 500}
-PATTERN = re.compile(r"(eager|compiled)(?:-checkpointed(?:/(\d+))?)?:(\d+)x(\d+)")
+PATTERN = re.compile(r"(eager|compiled)(\.\d+)?(?:-checkpointed(?:/(\d+))?)?:(\d+)x(\d+)")
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class Variant:
     """One way to run a step.
 
     Attributes:
-        name: ``eager:4096x4``, ``compiled-checkpointed:8192x2``, ``compiled-checkpointed/2:…`` with
-            every second block checkpointed.
-        compiled: the blocks by torch.compile.
+        name: ``eager:4096x4``; ``eager-checkpointed:8192x2``; ``eager-checkpointed/2:8192x2``, each
+            second block checkpointed; ``compiled.9:12288x1``, ``keep`` is 0.9.
+        keep: of ``models/compiled.compile_blocks``; None: eager.
         checkpoint_every: 0: none; n: each n-th block is computed again in the backward pass.
         tokens: of a pass.
         passes: of an optimizer step.
     """
 
     name: str
-    compiled: bool
+    keep: float | None
     checkpoint_every: int
     tokens: int
     passes: int
@@ -67,9 +68,10 @@ def variant(name: str) -> Variant:
     found = PATTERN.fullmatch(name)
     if found is None:
         raise ValueError(f"variant {name!r}, expected e.g. compiled-checkpointed:8192x2")
-    how, every, tokens, passes = found.groups()
+    how, keep, every, tokens, passes = found.groups()
     checkpoint_every = int(every or 1) if "-checkpointed" in name else 0
-    return Variant(name, how == "compiled", checkpoint_every, int(tokens), int(passes))
+    kept = float(keep or 1) if how == "compiled" else None
+    return Variant(name, kept, checkpoint_every, int(tokens), int(passes))
 
 
 def build(config: dict[str, Any], dtype: torch.dtype, device: str) -> Qwen2Model:
@@ -88,26 +90,16 @@ def build(config: dict[str, Any], dtype: torch.dtype, device: str) -> Qwen2Model
     return model.train()
 
 
-def set_checkpointing(model: Qwen2Model, every: int) -> None:
-    """Activation checkpointing of each ``every``-th block; 0: none."""
-    for word in ("activation", "gradient"):  # the older name: transformers before 5.2x
-        switch = "disable" if every == 0 else "enable"
-        found = getattr(model, f"{word}_checkpointing_{switch}", None)
-        if found is not None:
-            if every == 0:
-                found()
-            else:
-                found({"use_reentrant": False}, every_n_layers=every)
-            return
-
-
-def set_compiled(model: Qwen2Model, compiled: bool) -> None:
-    """As ``models/compiled.py`` does it, and back."""
-    for block in model.layers:
-        if compiled:
-            block.compile(dynamic=True)
-        else:
-            block._compiled_call_impl = None
+def set_up(model: Qwen2Model, keep: float | None, checkpoint_every: int) -> None:
+    """Has the blocks run as a ``Variant`` with these fields says, whatever they did before."""
+    leave_eager(model)
+    word = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{word}_checkpointing_disable")()  # "gradient": transformers before 5.23
+    if checkpoint_every:
+        enable = getattr(model, f"{word}_checkpointing_enable")
+        enable({"use_reentrant": False}, every_n_layers=checkpoint_every)
+    if keep is not None:
+        compile_blocks(model, keep)
 
 
 def multiplied(model: nn.Module) -> int:
