@@ -4,10 +4,10 @@
     python -m tests.benchmarks.memory llama-bf16  # those whose name begins so
     python -m tests.benchmarks.memory --json      # one object a point
 
-Every point is a (model, precision, engine, stage, world) of its own group of fresh processes, with
-random weights, so nothing is downloaded. A process first trains a very small model (which loads all
-code), then looks at its resident memory, builds the model and trains two steps of two passes. The
-figure is the high-water mark over that, less what was resident before; of two ranks the larger.
+Every point is a (model, precision, engine, stage, world), with random weights, so nothing is
+downloaded. A process first trains a very small model (which loads all code), then looks at its
+resident memory, builds the model and trains two steps of two passes. The figure is the high-water
+mark over that, less what was resident before; of two ranks the larger.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,58 +110,76 @@ POINTS = [
 ]
 
 
-def measured(point: Point) -> dict[str, Any]:
-    """Runs the point's processes; that of the rank with the larger peak.
+def measured(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """Runs points of one world, one after the other in the same processes.
 
-    Returns:
-        ``peak`` and, after each part of the work, ``moments``: bytes above those before it.
+    Yields:
+        Of each point, from the rank with the larger peak: ``peak`` and, after each part of the
+        work, ``moments``, in bytes above those before it.
     """
+    world = points[0].world
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
+        names = [point.name for point in points]
         ranks = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.benchmarks.memory", "--rank", folder, point.name],
+                [sys.executable, "-m", "tests.benchmarks.memory", "--rank", folder, *names],
                 cwd=ROOT,
                 env={
                     **os.environ,
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(point.world),
+                    "WORLD_SIZE": str(world),
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                     "OMP_NUM_THREADS": "1",
                     "DS_ACCELERATOR": "cpu",
+                    # What is freed goes back at once: memory in use, not malloc's store of it.
                     "MALLOC_MMAP_THRESHOLD_": "65536",
                 },
             )
-            for rank in range(point.world)
+            for rank in range(world)
         ]
-        codes = [process.wait() for process in ranks]
-        if any(codes):
-            raise RuntimeError(f"{point.name}: a process ended with {codes}")
-        seen = [json.loads((Path(folder) / f"{r}.json").read_text()) for r in range(point.world)]
-    return max(seen, key=lambda rank: int(rank["peak"]))
+        for point in points:
+            files = [Path(folder) / f"{point.name}.{rank}.json" for rank in range(world)]
+            while not all(file.exists() for file in files):
+                if any(process.poll() not in (None, 0) for process in ranks):
+                    raise RuntimeError(f"{point.name}: a process died")
+                time.sleep(0.2)
+            yield max(map(_read, files), key=lambda seen: int(seen["peak"]))
+        for process in ranks:
+            process.wait()
 
 
-def work(point: Point, out: Path) -> None:
+def _read(file: Path) -> dict[str, Any]:
+    seen: dict[str, Any] = json.loads(file.read_text())
+    return seen
+
+
+def work(points: Sequence[Point], folder: Path) -> None:
     """What each rank does."""
     import torch
 
     torch.set_num_threads(1)
-    _train(point, TINY[point.model], lambda name: None)
-    gc.collect()
-    before = _status("VmRSS")
-    moments: dict[str, int] = {}
-    Path("/proc/self/clear_refs").write_text("5")
+    for point in points:
+        _train(point, TINY[point.model], lambda name: None)
+        gc.collect()
+        before = _status("VmRSS")
+        moments: dict[str, int] = {}
+        Path("/proc/self/clear_refs").write_text("5")
 
-    def note(name: str) -> None:
-        moments[name] = _status("VmRSS") - before
+        def note(name: str, moments: dict[str, int] = moments, before: int = before) -> None:
+            moments[name] = _status("VmRSS") - before
 
-    _train(point, MODELS[point.model], note)
-    seen = {"peak": _status("VmHWM") - before, "moments": moments}
-    (out / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
+        _train(point, MODELS[point.model], note)
+        seen = {"peak": _status("VmHWM") - before, "moments": moments}
+        gc.collect()
+        note("closed")
+        file = folder / f"{point.name}.{os.environ['RANK']}.json"
+        file.with_suffix(".part").write_text(json.dumps(seen))
+        file.with_suffix(".part").replace(file)
 
 
 def _train(point: Point, config: dict[str, Any], note: Any) -> None:
@@ -233,13 +252,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     points = [p for p in POINTS if not options.names or p.name.startswith(tuple(options.names))]
     if options.rank:
-        (point,) = (p for p in POINTS if p.name == options.names[0])
-        work(point, options.rank)
+        by_name = {point.name: point for point in POINTS}
+        work([by_name[name] for name in options.names], options.rank)
         sys.stdout.flush()
         os._exit(0)
     worst = 0.0
-    for point in points:
-        predicted, found = point.predicted(), measured(point)
+    groups = [[p for p in points if p.world == world] for world in (1, 2)]
+    pairs = (pair for group in groups if group for pair in zip(group, measured(group), strict=True))
+    for point, found in pairs:
+        predicted = point.predicted()
         error = predicted.total / found["peak"] - 1
         worst = max(worst, abs(error))
         if options.json:

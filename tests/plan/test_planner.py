@@ -60,7 +60,6 @@ def test_larger_models_take_no_fewer_gpus_and_larger_gpus_no_more() -> None:
     }
     for found in worlds.values():
         assert found == sorted(found)
-    assert worlds["A100-80G"] == worlds["H100"]
     smaller = zip(worlds["H100"], worlds["H200"], worlds["B200"], strict=True)
     assert all(h100 >= h200 >= b200 for h100, h200, b200 in smaller)
     assert worlds["H100"][:3] == [1, 1, 1] and worlds["H100"][-1] >= 16

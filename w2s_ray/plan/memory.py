@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = {"bf16": 2, "fp32": 4}  # bytes of a weight
 BUCKET = 50_000_000  # elements of DeepSpeed's communication buffers, at most
-LIVE = 1_000_000_000  # elements that ZeRO 3 keeps gathered, at most (stage3_max_live_parameters)
+LIVE = 1_000_000_000  # elements within which ZeRO 3 keeps what is used again, forward and backward
 GPU_WORKSPACES = 64 << 20  # bytes: cuBLAS and FlexAttention, inside torch's allocator
 WARM = 1 << 30  # bytes of the largest model of which a copy is kept
 CPU_SCRATCH = 16 << 20  # bytes: what malloc keeps back, libraries loaded late
@@ -118,7 +118,7 @@ def training_bytes(
     )
     workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
     lasting = parts.weights + frozen_bytes + parts.optimizer + workspaces
-    begun = parts.gradients if passes > 1 else 0
+    begun = parts.gradients if passes > 1 or (stage == 3 and not alone) else 0
     moments = (
         begun + activations + transient + parts.gathered + parts.bucket,
         parts.gradients + parts.making + parts.gathered + parts.bucket,
@@ -188,23 +188,24 @@ def _deepspeed(
 ) -> _Parts:
     stage = max(stage, 1) if width == 2 else stage
     part = -(-trained // world)
-    if stage == 0:
-        return _Parts(4 * trained, 4 * trained, 8 * trained, bucket=4 * min(most, trained))
-    optimizer, host = 12 * part, 0
-    if offload != "none":
-        optimizer, host = 0, 16 * part
     bucket = 4 * min(most, trained)
+    if stage == 0:
+        return _Parts(4 * trained, 4 * trained, 8 * trained, bucket)
+    offloaded = offload != "none"
+    optimizer, host = (0, 20 * part) if offloaded else (12 * part, 0)
     if stage == 1:
         return _Parts(width * trained, 4 * trained, optimizer, bucket, step=4 * part, host=host)
+    gradients, copied = (0, 0) if offloaded else (4 * part, 4 * part)
     if stage == 2:
-        return _Parts(width * trained, 4 * part, optimizer, bucket, step=4 * part, host=host)
-    weights = width * part
+        return _Parts(width * trained, gradients, optimizer, bucket, step=copied, host=host)
+    vectors = min(trained, shape.vectors)  # stay whole on every rank
+    weights = width * (part + vectors)
     if offload == "parameters":
-        weights, host = 0, host + width * part
-    gathered = width * min(trained, LIVE)
-    return _Parts(
-        weights, width * part, optimizer, bucket, gathered=gathered, step=4 * part, host=host
-    )
+        weights, host = width * vectors, host + width * part
+    largest = max(shape.block, shape.embeddings)
+    gathered = width * min(trained, LIVE // 2 + most + largest)
+    copied = min(copied, 4 * LIVE)  # a group of parameters at a time
+    return _Parts(weights, gradients, optimizer, bucket, gathered=gathered, step=copied, host=host)
 
 
 def activation_bytes(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from w2s_ray.plan.architecture import Shape
 
 PASSES = (16_384, 8_192, 4_096, 2_048, 1_024, 512, 256, 128)  # tokens of a pass, tried in turn
+MACHINE = 8  # GPUs; worlds are 1, 2, 4 and whole machines
 SCORED = 32_768  # tokens of a pass without gradients on a GPU (``models.inference``)
 OFFLOADS: tuple[Offload, ...] = ("none", "optimizer", "parameters")
 
@@ -136,7 +137,7 @@ def _worlds(wishes: Wishes) -> Iterator[int]:
     world = 1
     while world < wishes.max_workers:
         yield world
-        world *= 2
+        world += min(world, MACHINE)
     yield wishes.max_workers
 
 

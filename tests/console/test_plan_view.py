@@ -1,0 +1,105 @@
+"""What ``--plan`` says of a study whose GPU type is named."""
+
+import json
+import time
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from tests.conftest import TINY_MODEL, tiny_config, tiny_spec
+from w2s_ray.console.plan_view import describe, show
+from w2s_ray.plan.build import build
+from w2s_ray.spec.schema import Spec
+from w2s_ray.study import main
+
+MODELS = {name: {"source": f"hf:Qwen/Qwen2.5-{name}"} for name in ("0.5B", "7B")}
+FIELDS = (
+    "kind model trainable steps todo workers zero_stage offload activation_checkpointing "
+    "micro_batch_tokens predicted_memory_bytes seconds_an_update gpu_hours why"
+)
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    grid = {"pair": [["0.5B", "7B"]], "loss": ["forward_kl"], "trainable": ["full"], "seed": [0, 1]}
+    return tiny_spec(
+        **{"models": MODELS, "grid": grid, "training": {}, "execution": {"gpu_type": "H100"}}
+        | changes
+    )
+
+
+def described(content: dict[str, Any], finished: tuple[str, ...] = ()) -> dict[str, Any]:
+    spec = Spec.model_validate(content)
+    return describe(spec, build(spec), finished, {}, ())
+
+
+def test_each_kind_of_step_is_placed() -> None:
+    told = described(study())
+    placed = {(entry["kind"], entry["model"]): entry for entry in told["placements"]}
+    assert placed.keys() == {
+        ("weak", "0.5B"), ("label", "0.5B"), ("ceiling", "7B"), ("student", "7B")
+    }  # fmt: skip
+    assert all(" ".join(entry) == FIELDS for entry in told["placements"])
+    student = placed["student", "7B"]
+    assert student["workers"] == 2 and student["steps"] == student["todo"] == 2
+    assert student["predicted_memory_bytes"] > 40e9 and student["seconds_an_update"] > 0
+    assert told["gpu_hours"] == sum(entry["gpu_hours"] for entry in told["placements"]) > 0
+    assert told["gpu_type"] == "H100" and told["usd"] is None
+    json.dumps(told)
+
+
+def test_what_is_done_costs_nothing_more() -> None:
+    keys = tuple(build(Spec.model_validate(study())).steps)
+    told = described(study(), keys)
+    assert told["gpu_hours"] == 0 and all(entry["todo"] == 0 for entry in told["placements"])
+
+
+def test_heads_cost_what_their_features_do() -> None:
+    grid = {"pair": [["0.5B", "7B"]], "loss": ["forward_kl"], "trainable": ["last_layer"]}
+    told = described(study(grid=grid))
+    assert {entry["kind"] for entry in told["placements"]} == {"features"}
+
+
+def test_without_a_type_there_is_nothing_to_place() -> None:
+    told = described(study(execution={}))
+    assert told["placements"] == [] and told["gpu_hours"] is None
+
+
+def test_people_see_a_table() -> None:
+    console = Console(file=StringIO(), width=120)
+    show(described(study()), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "on H100, predicted" in text and "GPU-hours on H100" in text
+    (line,) = [line for line in text.splitlines() if "2 student" in line]
+    assert "7B" in line and "1 would need" in line
+
+
+def test_the_command_refuses_what_cannot_fit(write_spec: Any, capsys: Any) -> None:
+    path = write_spec(**study(execution={"gpu_type": "H100", "workers": 1, "offload": "none"}))
+    assert main([str(path), "--plan"]) == 2
+    error = capsys.readouterr().err
+    assert "execution.workers: given 1, model '7B'" in error and "what fits: workers: 2" in error
+    assert error.count("\n") == 1 and f"{path}:" in error
+
+
+def test_ten_thousand_cells_are_placed_at_once() -> None:
+    models = {
+        name: {**TINY_MODEL, "config": tiny_config(16 * n)} for n, name in ((1, "a"), (2, "b"))
+    }
+    grid = {
+        "pair": [["a", "b"]],
+        "loss": ["forward_kl", "reverse_kl"],
+        "noise_ratio": [n / 100 for n in range(50)],
+        "trainable": ["full"],
+        "seed": list(range(100)),
+    }
+    content = study(models=models, grid=grid, training={"max_length_tokens": 128})
+    seconds = {}
+    for name, execution in (("plain", {}), ("placed", {"gpu_type": "H100"})):
+        spec = Spec.model_validate({**content, "execution": execution})
+        start = time.process_time()
+        plan = build(spec)
+        describe(spec, plan, (), {}, ())
+        seconds[name] = time.process_time() - start
+    assert len(plan.cells) == 10_000
+    assert seconds["placed"] < 1.5 * seconds["plain"] + 0.5
