@@ -31,7 +31,7 @@ BUCKET = 50_000_000  # elements of DeepSpeed's communication buffers, at most
 LIVE = 1_000_000_000  # elements within which ZeRO 3 keeps what is used again, forward and backward
 GPU_WORKSPACES = 64 << 20  # bytes: cuBLAS and FlexAttention, inside torch's allocator
 WARM = 1 << 30  # bytes of the largest model of which a copy is kept
-CPU_SCRATCH = 16 << 20  # bytes: what malloc keeps back, libraries loaded late
+CPU_SCRATCH = 4 << 20  # bytes: what malloc keeps back
 
 Device = Literal["gpu", "cpu"]
 Offload = Literal["none", "optimizer", "parameters"]
@@ -97,16 +97,17 @@ def training_bytes(
     """
     width = WIDTH[precision]
     alone = engine == "torch" or (engine is None and world == 1 and offload == "none")
-    trained = shape.parameters if trainable == "full" else adapters
-    trained_width = width if trainable == "full" else 4
-    frozen = shape.parameters - (shape.parameters if trainable == "full" else 0)
+    full = trainable == "full"
+    trained, trained_width = (shape.parameters, width) if full else (adapters, 4)
+    largest = shape.embeddings if full else 0
     if alone:
-        parts = _torch(trained, trained_width)
+        parts = _torch(trained, trained_width, largest)
     else:
-        parts = _deepspeed(shape, trained, trained_width, stage, world, offload, bucket)
-    frozen_bytes = frozen * width // (world if stage == 3 and not alone else 1)
-    if not alone and stage == 3 and frozen:
-        parts.gathered += min(frozen, LIVE) * width
+        parts = _deepspeed(shape, trained, trained_width, largest, stage, world, offload, bucket)
+    frozen = 0 if full else width * shape.parameters
+    if frozen and not alone and stage == 3:
+        parts.gathered += min(frozen, width * LIVE)
+        frozen //= world
     activations, transient = activation_bytes(
         shape,
         precision=precision,
@@ -117,16 +118,16 @@ def training_bytes(
         device=device,
     )
     workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
-    lasting = parts.weights + frozen_bytes + parts.optimizer + workspaces
-    begun = parts.gradients if passes > 1 or (stage == 3 and not alone) else 0
+    lasting = parts.weights + frozen + parts.optimizer + workspaces
+    standing = parts.begun if passes > 1 or (stage == 3 and not alone) else 0
     moments = (
-        begun + activations + transient + parts.gathered + parts.bucket,
-        parts.gradients + parts.making + parts.gathered + parts.bucket,
-        parts.gradients + parts.step,
+        standing + activations + transient + parts.gathered + parts.bucket,
+        parts.ended + parts.gathered,
+        parts.update,
         parts.gathered + _scratch(shape, width, scored),
     )
     return Memory(
-        weights=parts.weights + frozen_bytes,
+        weights=parts.weights + frozen,
         gradients=parts.gradients,
         optimizer=parts.optimizer,
         activations=activations + transient,
@@ -162,50 +163,91 @@ def inference_bytes(
 
 @dataclass(slots=True)
 class _Parts:
+    """What an engine holds, and what it holds at each moment beside what lasts."""
+
     weights: int
     gradients: int
     optimizer: int
-    bucket: int = 0  # communication buffers of the backward pass
+    begun: int  # gradients when a later backward pass begins
+    ended: int  # gradients, and copies of them, when the last one ends
+    update: int  # gradients, and copies of them, in the update
+    bucket: int = 0  # communication buffers while the backward pass begins
     gathered: int = 0  # weights made whole for the blocks at work
-    making: int = 0  # the largest gradient, beside the sum that it is added to
-    step: int = 0  # what the update adds to all that lasts
     host: int = 0
 
 
-def _torch(trained: int, width: int) -> _Parts:
-    masters = 4 * trained if width == 2 else 0
-    return _Parts(width * trained, 4 * trained, masters + 8 * trained)
+def _torch(trained: int, width: int, largest: int) -> _Parts:
+    """A bf16 gradient is added to its fp32 sum as soon as it is whole, and freed."""
+    whole = 4 * trained
+    masters = whole if width == 2 else 0
+    return _Parts(
+        weights=width * trained,
+        gradients=whole,
+        optimizer=masters + 8 * trained,
+        begun=whole,
+        ended=whole + width * largest,
+        update=whole,
+    )
 
 
 def _deepspeed(
     shape: "Shape",
     trained: int,
     width: int,
+    largest: int,
     stage: int,
     world: int,
     offload: Offload,
     most: int,
 ) -> _Parts:
-    stage = max(stage, 1) if width == 2 else stage
-    part = -(-trained // world)
-    bucket = 4 * min(most, trained)
+    """ZeRO of DeepSpeed 0.19, which keeps fp32 masters of fp32 weights too (but for stage 0).
+
+    Stage 1 sums whole fp32 gradients and reduces them after the last pass, by way of a buffer and
+    a copy of it; stages 2 and 3 reduce while the backward pass runs. The update copies the
+    process's part of the gradients into one piece. Stage 3's sums stand from the beginning.
+    """
+    stage = max(stage, 1) if width == 2 or offload != "none" else stage
+    whole, part, bucket = 4 * trained, 4 * -(-trained // world), 4 * min(most, trained)
     if stage == 0:
-        return _Parts(4 * trained, 4 * trained, 8 * trained, bucket)
+        ended = whole + bucket + width * largest
+        return _Parts(width * trained, whole, 2 * whole, whole, ended, whole)
     offloaded = offload != "none"
-    optimizer, host = (0, 20 * part) if offloaded else (12 * part, 0)
+    optimizer, host = (0, 5 * part) if offloaded else (3 * part, 0)
     if stage == 1:
-        return _Parts(width * trained, 4 * trained, optimizer, bucket, step=4 * part, host=host)
-    gradients, copied = (0, 0) if offloaded else (4 * part, 4 * part)
+        ended, update = whole + 2 * bucket, 0 if offloaded else 2 * part
+        return _Parts(width * trained, whole, optimizer, whole, ended, update, host=host)
+    sums = 0 if offloaded else part
+    made = (width + 4) * largest
     if stage == 2:
-        return _Parts(width * trained, gradients, optimizer, bucket, step=copied, host=host)
+        return _Parts(
+            weights=width * trained,
+            gradients=sums,
+            optimizer=optimizer,
+            begun=sums,
+            ended=sums + 2 * bucket + made,
+            update=2 * sums,
+            bucket=2 * bucket,
+            host=host,
+        )
     vectors = min(trained, shape.vectors)  # stay whole on every rank
-    weights = width * (part + vectors)
+    shard = width * part // 4
+    weights = width * vectors
     if offload == "parameters":
-        weights, host = width * vectors, host + width * part
-    largest = max(shape.block, shape.embeddings)
-    gathered = width * min(trained, LIVE // 2 + most + largest)
-    copied = min(copied, 4 * LIVE)  # a group of parameters at a time
-    return _Parts(weights, gradients, optimizer, bucket, gathered=gathered, step=copied, host=host)
+        host += shard
+    else:
+        weights += shard
+    gathered = width * min(trained, LIVE // 2 + most + max(shape.block, shape.embeddings))
+    return _Parts(
+        weights=weights,
+        gradients=sums,
+        optimizer=optimizer,
+        begun=sums,
+        ended=sums + 2 * bucket + made,
+        update=sums + min(sums, 4 * LIVE),  # a group of parameters at a time
+        bucket=2 * bucket,
+        gathered=gathered,
+        host=host,
+    )
 
 
 def activation_bytes(
