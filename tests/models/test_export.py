@@ -178,7 +178,12 @@ def test_the_stock_class_gives_the_predictions(
 def test_in_bf16_it_gives_them_but_for_rounding(
     tmp_path: Path, architecture: str, per_row: int, trainable: str
 ) -> None:
-    """Worst here: 0.007 as bf16, 0.009 as fp32 (the scores that it trained with were bf16's)."""
+    """Worst here: 0.007 as bf16, 0.009 as fp32 (the scores that it trained with were bf16's).
+
+    With 6 blocks of SmolLM2 on 80 pairs, as bf16 and as fp32: trained whole 0.004 and 0.005, by
+    adapters 0.006 and 0.007, a last layer 0.007 and 0.019. A head kept in fp32 on the bf16 backbone
+    gains nothing (0.004, 0.006), nor do adapters merged in fp32 (0.011 as fp32).
+    """
     backbone = tiny(architecture, "bf16")
     scorer = trained(backbone, per_row, trainable)
     tokens = encode(rows_of_test(per_row), backbone.tokenizer, LENGTH)

@@ -175,12 +175,14 @@ def _use(card: Card, precision: str, loader: str) -> str:
     if precision == "bf16":
         notes.append(
             "The backbone is stored in bfloat16, in which it was computed with; the head in "
-            "float32. Loaded as stored (`dtype` left out) the head is rounded to bfloat16 too; "
-            "with `dtype=torch.float32`, as above, nothing is rounded further, at twice the "
-            "memory. Either way scores differ from those of training by the rounding of bfloat16, "
-            "in which sums depend on the shape of a batch: by some thousandths of a probability."
+            "float32. Loaded as above the head is rounded to bfloat16 too, with "
+            "`dtype=torch.float32` nothing is, at twice the memory. Either way probabilities "
+            "differ by some thousandths from those of training, whose sums were rounded in "
+            "another order; with float32, which rounds none, by somewhat more."
         )
-    return "\n\n".join([_SNIPPET[card.pairs].format(length=length, loader=loader), *notes])
+    dtype = "" if precision == "bf16" else ", dtype=torch.float32"
+    code = _SNIPPET[card.pairs].format(length=length, loader=loader, dtype=dtype)
+    return "\n\n".join([code, *notes])
 
 
 _BEGIN = """```python
@@ -189,7 +191,7 @@ from transformers import AutoModelForSequenceClassification, {loader}
 
 folder = "."  # of this file
 tokenizer = {loader}.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+model = AutoModelForSequenceClassification.from_pretrained(folder{dtype})
 model.eval()
 """
 _SNIPPET = {
@@ -204,7 +206,7 @@ def rewards(prompt, answers):
     texts = [head[max(0, len(head) - room) :] + tail[-{length}:] for tail in tails]
     batch = tokenizer.pad({{"input_ids": texts}}, padding_side="right", return_tensors="pt")
     with torch.no_grad():
-        return model(**batch).logits[:, 0]
+        return model(**batch).logits[:, 0].float()
 
 
 a, b = rewards("How are you?", [" Well, thank you.", " Go away."])
@@ -217,7 +219,7 @@ def probabilities(texts):
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"][-{length}:] for text in texts]
     batch = tokenizer.pad({{"input_ids": ids}}, padding_side="right", return_tensors="pt")
     with torch.no_grad():
-        return model(**batch).logits.softmax(dim=1)
+        return model(**batch).logits.float().softmax(dim=1)
 
 
 p = probabilities(["A text.", "Another text."])
