@@ -148,7 +148,7 @@ def _checkpoint(job: TrainJob) -> int:
 class _GroupBackend(_TorchBackend):
     """Joins workers by NCCL where they really see GPUs, else by gloo."""
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         on_gpu = worker_group.execute_single(0, torch.cuda.is_available)
         backend = "nccl" if on_gpu else "gloo"
         super().on_start(worker_group, replace(backend_config, backend=backend))

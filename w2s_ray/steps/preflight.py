@@ -4,10 +4,12 @@ read, settings that do not suit the data. The data are prepared here, in the dri
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from w2s_ray.plan.architecture import shape
 from w2s_ray.plan.classes import check_classes
 from w2s_ray.plan.fusion import backbone
 from w2s_ray.plan.graph import Plan, Step
 from w2s_ray.spec.schema import ModelSpec, Spec
+from w2s_ray.steps.exports import is_exported
 from w2s_ray.steps.runner import execute
 from w2s_ray.store.artifacts import Store
 
@@ -26,6 +28,7 @@ def prepare_data(
         InputError: a model, a row or a setting that a step would fail on.
     """
     _open_models(spec, todo)
+    _check_exports(plan, todo)
     for step in (step for step in todo.values() if step.kind == "prepare"):
         metrics = execute(step, store)
         tell(step.slug, metrics["report"])
@@ -34,6 +37,21 @@ def prepare_data(
             metrics["num_classes"],
         )
     return {key: step for key, step in todo.items() if step.kind != "prepare"}
+
+
+def _check_exports(plan: Plan, todo: Mapping[str, Step]) -> None:
+    """Models that the classes of transformers could not hold."""
+    exported = [step for step in todo.values() if is_exported(step)]
+    if not exported:
+        return
+    from w2s_ray.models.export import check_exportable
+
+    for step in exported:
+        known = shape(ModelSpec.model_validate(step.execution["model"]))
+        data = plan.steps[step.inputs["prepare"]].execution["data"]
+        per_row = 2 if data["kind"] == "preference" else 1
+        if known is not None:
+            check_exportable(known.architecture, step.config["training"]["trainable"], per_row)
 
 
 def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:

@@ -2,11 +2,11 @@
 
 One format for every engine: each rank writes the fragments that it holds (a stretch of a flat
 parameter, its fp32 master and both moments), named by parameter and place. Reading asks for
-stretches, whoever wrote them: the same world gets its own bytes back, hence goes on exactly; another
-world, another ZeRO stage, or one process alone reads across files. Nothing is converted, and no
-process ever holds more than one parameter beside its share.
+stretches, whoever wrote them: the same world gets its own bytes back, hence goes on exactly;
+another world, another ZeRO stage, or one process alone reads across files. Nothing is converted,
+and no process ever holds more than one parameter beside its share.
 
-Whether a checkpoint is due is agreed by all ranks (``loop.train`` adds it up), so clocks may differ.
+Whether a checkpoint is due is agreed by all ranks (``loop.train`` adds it up): clocks may differ.
 A checkpoint that cannot be written costs nothing but itself: the run goes on, the last one is still
 good, and the step's record says what happened.
 """

@@ -106,7 +106,8 @@ def join_group() -> None:
         dist.init_process_group(backend)
     else:
         os.environ["LOCAL_RANK"] = "0"  # DeepSpeed looks for it
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 class DeepSpeedEngine:
@@ -300,9 +301,7 @@ def _dimensions(parameter: Tensor) -> int:
     return len(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def _config(
-    zero: Zero, trained: int, clip_norm: float | None, largest_small: int
-) -> dict[str, Any]:
+def _config(zero: Zero, trained: int, clip: float | None, largest_small: int) -> dict[str, Any]:
     """DeepSpeed's configuration.
 
     Args:
@@ -321,7 +320,7 @@ def _config(
     return {
         "train_micro_batch_size_per_gpu": 1,  # for its own statistics only
         "gradient_accumulation_steps": 1,  # backward() says which micro-batch is the last
-        "gradient_clipping": clip_norm or 0.0,
+        "gradient_clipping": clip or 0.0,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,

@@ -28,6 +28,7 @@ from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import TOKEN_BUDGET, sweep
+from w2s_ray.models.model_card import Card
 from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
@@ -39,6 +40,7 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.checkpoints import Keeper
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
+from w2s_ray.training.exports import export_trained
 from w2s_ray.training.loop import Curve, Progress, train
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
@@ -55,6 +57,7 @@ class TrainJob:
         name: stable, unique: names the run when a worker group trains it.
         rows: columns row_id, prompt, answers, and probs (list of K float32, the soft label).
         test: columns row_id, prompt, answers, label.
+        card: what the model card of its export tells; None: it is not exported.
         checkpoints: where it may keep its state; None: nowhere.
         halvings: how often memory ran out, and passes were made half as long.
     """
@@ -78,6 +81,7 @@ class TrainJob:
     precision: str
     keep_weights: bool
     execution: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
     checkpoints: Checkpoints | None = None
     halvings: int = 0
 
@@ -146,7 +150,8 @@ def fit(
     hurry: Callable[[], bool] = lambda: False,
     progress: Progress = lambda numbers: None,
 ) -> dict[str, Any]:
-    """Trains the job and writes ``test.parquet``, ``curve.parquet`` and, if kept, the weights.
+    """Trains the job and writes ``test.parquet``, ``curve.parquet`` and, where the job asks for
+    them, the weights and an export.
 
     Only rank 0 writes. Returns the step's metrics. A run that was interrupted goes on from its
     last checkpoint.
@@ -169,7 +174,7 @@ def fit(
         )
         parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
         if job.execution.get("activation_checkpointing"):
-            backbone.module.activation_checkpointing_enable()  # type: ignore[no-untyped-call]
+            backbone.module.activation_checkpointing_enable()
         shapes = {name: whole_shape(p) for name, p in scorer.named_parameters()}
         trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
         engine = make_engine(scorer, parameters, job.adam)
@@ -205,6 +210,9 @@ def fit(
                 write_file(out / WEIGHTS, layout, kept)
             else:
                 deque(kept, maxlen=0)
+        if job.card is not None:
+            folder = out if engine.rank == 0 else None
+            export_trained(folder, job.card, job, backbone, shapes, engine.whole, test, logits)
         most = engine.gather(torch.tensor([peak()])).max()
     if engine.rank == 0:
         write_predictions(out / "test.parquet", job.test, logits)

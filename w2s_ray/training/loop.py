@@ -84,7 +84,7 @@ def train(
         alpha = objective.alpha(step, total_steps)
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
         due = keeper is not None and keeper.due(step + 1)
-        sums = torch.tensor([0.0, 0.0, due], dtype=torch.float64)  # loss and tokens of this rank
+        loss, tokens = torch.zeros((), dtype=torch.float64), 0  # of this rank
         predictions, weights = [], []
         for number, batch in enumerate(batches, start=1):
             logits = engine.logits(batch.inputs)
@@ -92,11 +92,13 @@ def train(
             losses = objective(logits, soft_labels, alpha=alpha, threshold=threshold)
             weighted = (losses * batch.weights.to(logits.device)).sum()
             engine.backward(weighted, last=number == len(batches))
-            sums += torch.tensor([weighted.item(), batch.tokens, 0.0], dtype=torch.float64)
+            loss = loss.to(logits.device) + weighted.detach()  # a GPU is not waited for
+            tokens += batch.tokens
             if buffer:
                 predictions.append(log_odds(logits).cpu())
                 weights.append(batch.weights)
-        total, tokens, wishes = engine.gather(sums[None]).sum(dim=0).tolist()
+        sums = torch.tensor([[loss.item(), tokens, due]], dtype=torch.float64)
+        total, all_tokens, wishes = engine.gather(sums).sum(dim=0).tolist()
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step}")
         rate = learning_rate_at(step, total_steps, learning_rate, schedule)
@@ -105,7 +107,7 @@ def train(
             raise FloatingPointError(f"the gradient's norm is {norm} at step {step}")
         if buffer:
             buffer.update(_of_all_ranks(engine, torch.cat(predictions), torch.cat(weights)))
-        curve.tokens += int(tokens)
+        curve.tokens += int(all_tokens)
         curve.loss.append(total)
         curve.learning_rate.append(rate)
         curve.gradient_norm.append(norm)

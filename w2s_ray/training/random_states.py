@@ -14,7 +14,7 @@ from torch import Tensor
 
 def random_states() -> dict[str, Tensor]:
     """Those of torch, of the current GPU if one is in use, of numpy and of Python."""
-    _, words, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    _, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, second_gauss = random.getstate()
     states = {
         "torch": torch.get_rng_state(),
