@@ -219,3 +219,12 @@ def test_a_model_of_unknown_shape_needs_workers_and_stage() -> None:
 def test_a_fraction_of_a_gpu_does_not_go_with_a_type() -> None:
     with pytest.raises(ValueError, match="1 with a gpu_type"):
         qwen("0.5B", "7B", gpus_per_worker=0.5)
+
+
+def test_offloaded_weights_need_zero_3() -> None:
+    with pytest.raises(ValueError, match="3 or null with offload: parameters"):
+        qwen("0.5B", "7B", offload="parameters", zero_stage=2)
+    plan = build(qwen("0.5B", "7B", gpu_type=None, workers=2, offload="parameters"))
+    assert next(s.execution["zero_stage"] for s in plan if s.kind == "student") == 3
+    error = refused(qwen("0.5B", "14B", workers=1, zero_stage=2, gpu_type="L4"))
+    assert "offload: optimizer" in str(error)

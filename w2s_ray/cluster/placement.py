@@ -124,9 +124,20 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
         if not fits([need], nodes):
             raise InputError(
                 f"execution: the step {step.kind} {step.slug} needs {need}, and the cluster has "
-                f"{_describe(nodes)}; lower workers, cpus_per_worker or gpus_per_worker, or add "
-                "machines"
+                f"{_describe(nodes)}; {_remedy(step, nodes)}"
             )
+
+
+def _remedy(step: Step, nodes: Sequence[Node]) -> str:
+    """What can be done about it; a world that was planned for a GPU type has another knob."""
+    if step.execution.get("gpu_type") is None or int(step.execution["workers"]) == 1:
+        return "lower workers, cpus_per_worker or gpus_per_worker, or add machines"
+    own = step.execution
+    gpus = int(sum(node.gpus for node in nodes))
+    return (
+        f"fewer GPUs hold the model only with max_workers: {max(1, gpus)}, if it fits so (--plan "
+        f"tells), or with a larger gpu_type than {own['gpu_type']}; or add machines"
+    )
 
 
 def cluster_nodes() -> list[Node]:

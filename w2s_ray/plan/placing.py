@@ -35,9 +35,10 @@ class Placing:
         gpus = execution.gpus_per_worker
         if gpus is None:
             gpus = 0.0 if self._gpu is None else 1.0
+        stage = 3 if execution.offload == "parameters" else 2
         self._fixed = execution.model_dump(mode="json") | {
             "workers": execution.workers or 1,
-            "zero_stage": 2 if execution.zero_stage is None else execution.zero_stage,
+            "zero_stage": stage if execution.zero_stage is None else execution.zero_stage,
             "offload": execution.offload or "none",
             "activation_checkpointing": bool(execution.activation_checkpointing),
             "gpus_per_worker": gpus,

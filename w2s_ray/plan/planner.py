@@ -143,7 +143,7 @@ def _worlds(wishes: Wishes) -> Iterator[int]:
 
 def _stages(world: int, offload: Offload, fixed: int | None) -> tuple[int, ...]:
     if fixed is not None:
-        return (fixed,)
+        return (fixed,) if offload != "parameters" or fixed == 3 else ()
     if offload == "parameters":
         return (3,)
     if offload == "optimizer":

@@ -261,9 +261,13 @@ class Execution(Model):
     activation_checkpointing: bool | None = Field(
         None, description="true: blocks are computed again in backward; null: where needed"
     )
-    memory_margin: Share = Field(0.1, description="share of a GPU that stays free, 0 to 1")
+    memory_margin: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of a GPU that stays free, 0 to below 1"
+    )
     micro_batch_tokens: Count | None = Field(
-        None, description="tokens of one worker's pass; null: 4,096, on a GPU 16,384"
+        None,
+        description="tokens of one worker's pass; null: 4,096, on a GPU 16,384, of a gpu_type "
+        "what fits",
     )
     checkpoint_steps: Count | None = Field(
         None, description="optimizer steps from one checkpoint to the next; null: by the clock"
@@ -289,8 +293,12 @@ class Execution(Model):
     ] = Field((), description="roles written as AutoModelForSequenceClassification folders")
 
     @model_validator(mode="after")
-    def _one_gpu_a_process(self) -> Self:
-        """A process drives one GPU; NCCL does not join two processes on one."""
+    def _fields_go_together(self) -> Self:
+        """Weights are offloaded by ZeRO 3 alone. A process drives one GPU; NCCL does not join two
+        processes on one."""
+        if self.offload == "parameters" and self.zero_stage not in (None, 3):
+            expected = "3 or null with offload: parameters"
+            refuse([(("zero_stage",), self.zero_stage, mistake(expected))])
         gpus, alone = self.gpus_per_worker, self.workers in (None, 1)
         if gpus is None:
             return self
