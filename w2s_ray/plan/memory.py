@@ -237,6 +237,8 @@ def _deepspeed(
     else:
         weights += shard
     gathered = width * min(trained, LIVE // 2 + most + max(shape.block, shape.embeddings))
+    if world == 1 and offload != "parameters":  # the shard is the whole, and used as it is
+        gathered = 0
     return _Parts(
         weights=weights,
         gradients=sums,

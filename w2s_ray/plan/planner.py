@@ -72,7 +72,8 @@ class Placement:
         if self.workers > 1 or self.offload != "none":
             ways.append(f"zero_stage: {self.zero_stage}")
         if self.offload != "none":
-            ways.append(f"offload: {self.offload}")
+            host = _gib(self.memory.host)
+            ways.append(f"offload: {self.offload} ({host} of host memory a worker)")
         if self.activation_checkpointing:
             ways.append("activation_checkpointing: true")
         return ", ".join(ways)
