@@ -274,8 +274,7 @@ def test_jobs_that_do_not_share_what_they_must_are_refused(tmp_path, change, nam
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_cell_is_exported_with_its_own_adapters(tmp_path, architecture):
     jobs = group(model=tiny_spec(architecture))
-    for one in jobs[1:]:
-        object.__setattr__(one, "card", card(role="student", name=f"cell {one.name}"))
+    jobs[1:] = [replace(one, card=card(name=f"cell {one.name}")) for one in jobs[1:]]
     outs, _ = together(tmp_path, jobs)
     assert not (outs[0] / "export").exists()
     first = jobs[0]

@@ -29,7 +29,6 @@ from w2s_ray.data.labels import as_column, as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import TOKEN_BUDGET, sweep
-from w2s_ray.models.model_card import Card
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.models.trainable import set_trainable
@@ -103,6 +102,8 @@ def fit_lora_together(
         "truncated_rows": tokens.truncated,
         "shares_prompts": backbone.shares_prompts,
         "compiled": compiled,
+        "micro_batch_tokens": _budget(jobs),
+        "out_of_memory": first.halvings,
         "workers": 1,
         "peak_memory_bytes": most,
         "device": stack.weights.device.type,
@@ -117,7 +118,7 @@ def fit_lora_together(
         write_curve(out / "curve.parquet", cell.curve)
         if cell.job.keep_weights:
             save_file(stack.state(index), out / WEIGHTS)
-        card: Card | None = getattr(cell.job, "card", None)
+        card = cell.job.card
         if card is not None:
             whole = partial(_whole, {**frozen, **stack.state(index)})
             export_trained(out, card, cell.job, backbone, shapes, whole, test, logits[index])
@@ -273,12 +274,17 @@ def _as_one(jobs: Sequence[TrainJob]) -> TrainJob:
     first = jobs[0]
     labels = np.concatenate([as_matrix(job.rows["probs"]) for job in jobs], axis=1)
     place = first.rows.column_names.index("probs")
-    budget = max(1, first.token_budget // len(jobs))
     return replace(
         first,
         rows=first.rows.set_column(place, "probs", as_column(labels)),
-        execution={**first.execution, "micro_batch_tokens": budget},
+        execution={**first.execution, "micro_batch_tokens": _budget(jobs)},
+        halvings=0,  # they are in the budget
     )
+
+
+def _budget(jobs: Sequence[TrainJob]) -> int:
+    """Most tokens of a pass, each of which every cell reads."""
+    return max(1, jobs[0].token_budget // len(jobs))
 
 
 def _check(jobs: Sequence[TrainJob]) -> None:
