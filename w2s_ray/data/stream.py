@@ -6,8 +6,10 @@ tasks of Ray Data turn its entries into packed arrays, some steps ahead of the w
 copy of the tokens in the object store. Each rank reads a data set of its own: the splits of Ray
 Data are by blocks, and would not keep rows of one batch together.
 
-The tasks reserve no CPU. A task with a reservation keeps it while it waits for its reader, so that
-the task of a rank whose turn it is may never start, and all ranks wait for that rank for ever.
+Nothing here reserves a CPU: the workers of a group may have them all. (``from_arrow`` would look at
+its tables in a task of one CPU, and wait for ever.) A packing task with a reservation would keep it
+while it waits for its reader, so that the task of a rank whose turn it is might never start, and
+all ranks would wait for that rank for ever.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +23,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 from ray.data import DataContext, Dataset, ExecutionOptions, TaskPoolStrategy
+from ray.data.read_api import from_blocks
 
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.tokens import Tokens
@@ -92,7 +95,7 @@ def rank_dataset(
         for start in range(0, table.num_rows, MICRO_BATCHES_A_TASK)
     ]
     DataContext.get_current().enable_progress_bars = False
-    return ray.data.from_arrow(blocks).map_batches(
+    return from_blocks(blocks).map_batches(
         partial(_pack_block, source=source),
         batch_size=None,
         batch_format="pyarrow",

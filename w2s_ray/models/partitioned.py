@@ -62,9 +62,8 @@ def load_partitioned(
         for name, buffer in buffers.items():
             buffers[name] = None if buffer is None else buffer.to(device)
     for prefix, part in module.named_modules():
-        own = list(part._parameters.items())
+        own = list(part.named_parameters(recurse=False))
         for name, parameter in own:
-            assert parameter is not None
             whole = torch.empty(parameter.shape, dtype=dtype, device=device)
             if reads:
                 file, key = places[f"{prefix}.{name}".lstrip(".")]
