@@ -95,7 +95,7 @@ def _places(model: ModelSpec, module: PreTrainedModel) -> dict[str, tuple[Path, 
     folder = _folder(model)
     prefix = f"{module.base_model_prefix}."
     found: dict[str, tuple[Path, str]] = {}
-    for file in weight_files(folder):
+    for file in filter(Path.is_file, weight_files(folder)):
         with safe_open(file, framework="pt") as opened:
             found |= {key.removeprefix(prefix): (file, key) for key in opened.keys()}  # noqa: SIM118
     missing = [name for name, _ in module.named_parameters() if name not in found]
