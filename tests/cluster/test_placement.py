@@ -1,10 +1,20 @@
 """What fits is worked out by packing; a needless refusal and a silent wait are both faults."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_ray.cluster.placement import Need, Node, fits, most_at_once, needs, refuse_unplaceable
+from w2s_ray.cluster.placement import (
+    Need,
+    Node,
+    fits,
+    most_at_once,
+    need_of,
+    needs,
+    refuse_unplaceable,
+)
 from w2s_ray.errors import InputError
 from w2s_ray.plan.graph import Step
 
@@ -53,7 +63,7 @@ def test_ten_tenths_fit_one() -> None:
     assert fits([Need(10, 0.1, 0.1)], [Node(1, 1)])
 
 
-def step(kind: str, **execution: float) -> Step:
+def step(kind: str, **execution: Any) -> Step:
     return Step(kind, kind, f"a-{kind}", 1, {}, {}, execution)
 
 
@@ -64,7 +74,21 @@ def test_steps_of_one_process_share_a_shape() -> None:
         "student": step("student", workers=4, cpus_per_worker=1, gpus_per_worker=1),
     }
     shape = Need(1, 2, 0.5)
-    assert needs(steps) == {"evaluate": shape, "features": shape, "student": Need(4, 1, 1)}
+    found = needs(steps, [Node(8, 1)])
+    assert found == {"evaluate": shape, "features": shape, "student": Need(4, 1, 1)}
+
+
+def test_a_step_planned_for_a_type_waits_for_that_type() -> None:
+    """Only where machines tell their type; by the name that they tell."""
+    planned = {"workers": 2, "gpus_per_worker": 1.0, "gpu_type": "A100-80G"}
+    small, large = Node(8, 8, frozenset({"L4"})), Node(8, 8, frozenset({"A100"}))
+    need = need_of(planned, [small, large])
+    assert need.process == {"CPU": 1.0, "GPU": 1.0, "accelerator_type:A100": 0.001}
+    assert fits([need], [small, large])
+    assert not fits([need], [small])
+    assert need_of(planned, [Node(8, 8)]) == Need(2, 1, 1)
+    with pytest.raises(InputError, match=r"needs 1 CPU and 1 A100-80G GPU .* on 1 machine \(L4\)"):
+        refuse_unplaceable({"a": step("student", **planned)}, [small])
 
 
 def test_refusal_names_step_and_remedy() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.benchmarks import worlds
 from tests.test_readme import blocks
+from w2s_ray.plan.gpus import gpu_type
 from w2s_ray.spec.schema import Execution
 from w2s_ray.study import _parser
 
@@ -50,6 +52,12 @@ def test_its_table_of_worker_types_is_that_of_cluster_yaml() -> None:
         for name, kind in types.items()
         if name != "head"
     ]
+
+
+def test_its_table_of_worlds_is_the_planners() -> None:
+    for name in ("H100", "H200"):
+        for line in worlds.lines(gpu_type(name)):
+            assert f"{line}\n" in PAGE
 
 
 def test_the_files_it_names_exist() -> None:

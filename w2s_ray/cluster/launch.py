@@ -34,6 +34,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from w2s_ray.cluster.placement import cluster_nodes, need_of
 from w2s_ray.cluster.process import use_only
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.stream import (
@@ -112,20 +113,17 @@ class WorkerGroup:
         return {**result.return_value, "truncated_rows": tokens.truncated}
 
     def _trainer(self, job: TrainJob, source: Source) -> TorchTrainer:
-        execution = job.execution
-        workers = int(execution["workers"])
-        fewest = execution.get("min_workers") or workers
-        resources = {"CPU": float(execution["cpus_per_worker"])}
-        if gpus := float(execution["gpus_per_worker"]):
-            resources["GPU"] = gpus
+        need = need_of(job.execution, cluster_nodes())
+        workers = need.workers
+        fewest = job.execution.get("min_workers") or workers
         return TorchTrainer(
             _work,
             # The rows go through the object store, as tokens.
             train_loop_config={"job": job, "source": source, "note": self.note},
             scaling_config=ScalingConfig(
                 num_workers=(fewest, workers) if fewest < workers else workers,
-                use_gpu=gpus > 0,
-                resources_per_worker=resources,
+                use_gpu=need.gpus > 0,
+                resources_per_worker=need.process,
             ),
             torch_config=_Group(),
             run_config=RunConfig(

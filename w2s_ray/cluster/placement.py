@@ -8,6 +8,9 @@ All one-process steps of a run get one shape, the largest any of them asks for. 
 then serve every such step; with two shapes Tune would end an actor of one to start the other, and
 its loaded models with it. Only the workers' own processes are counted: the trial that starts a
 worker group and the tasks that feed it reserve no CPU (see ``launch``), hence cannot deadlock.
+
+Where machines say of which type their GPUs are (``accelerator_type:H100`` among their resources),
+a step that was planned for a type asks for it; Ray alone would look at the number of GPUs only.
 """
 
 import os
@@ -26,6 +29,7 @@ from w2s_ray.plan.graph import Step
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head node
 TOLERANCE = 1e-6
+TYPE = "accelerator_type:"  # prefix of Ray's resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,21 @@ class Need:
     workers: int
     cpus: float
     gpus: float
+    gpu_type: str = ""  # "": any
 
     @property
     def process(self) -> dict[str, float]:
         """Ray resources of one process."""
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        found = {"CPU": self.cpus}
+        if self.gpus:
+            found["GPU"] = self.gpus
+        if self.gpu_type:
+            found[TYPE + self.gpu_type] = 0.001
+        return found
 
     def __str__(self) -> str:
-        each = f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+        gpu = f"{self.gpus:g} {self.gpu_type} GPU".replace("  ", " ")
+        each = f"{self.cpus:g} CPU" + (f" and {gpu}" if self.gpus else "")
         return f"{each} for each of {self.workers} processes" if self.workers > 1 else each
 
 
@@ -52,26 +63,40 @@ class Node:
 
     cpus: float
     gpus: float
+    gpu_types: frozenset[str] = frozenset()  # names that it goes by; none: it does not tell
 
 
-def needs(steps: Mapping[str, Step]) -> dict[str, Need]:
+def needs(steps: Mapping[str, Step], nodes: Sequence[Node]) -> dict[str, Need]:
     """What each step is given, by key: one shape for all that run in one process."""
-    own = {key: need_of(step) for key, step in steps.items()}
+    own = {key: need_of(step.execution, nodes) for key, step in steps.items()}
     alone = [need for need in own.values() if need.workers == 1]
     if not alone:
         return own
-    shape = Need(1, max(need.cpus for need in alone), max(need.gpus for need in alone))
+    shape = Need(
+        1,
+        max(need.cpus for need in alone),
+        max(need.gpus for need in alone),
+        max(need.gpu_type for need in alone),
+    )
     return {key: shape if need.workers == 1 else need for key, need in own.items()}
 
 
-def need_of(step: Step) -> Need:
-    """What the step's execution says; steps that say nothing need one CPU."""
-    execution = step.execution
+def need_of(execution: Mapping[str, Any], nodes: Sequence[Node]) -> Need:
+    """What a step's execution says; steps that say nothing need one CPU."""
+    gpus = float(execution.get("gpus_per_worker", 0.0))
     return Need(
         int(execution.get("workers", 1)),
         float(execution.get("cpus_per_worker", 1.0)),
-        float(execution.get("gpus_per_worker", 0.0)),
+        gpus,
+        _type_among(execution.get("gpu_type") or "", nodes) if gpus else "",
     )
+
+
+def _type_among(gpu_type: str, nodes: Sequence[Node]) -> str:
+    """The name by which these machines call a type; "" where none of them tells its type."""
+    told = frozenset[str]().union(*(node.gpu_types for node in nodes))
+    family = gpu_type.partition("-")[0]  # some call an A100-80G an A100
+    return "" if not told else family if gpu_type not in told and family in told else gpu_type
 
 
 def fits(wanted: Iterable[Need], nodes: Sequence[Node]) -> bool:
@@ -88,24 +113,32 @@ def most_at_once(wanted: Iterable[Need], nodes: Sequence[Node]) -> int:
     return sum(1 for _ in takewhile(lambda need: _place(need, free), smallest_first))
 
 
-def _free(nodes: Sequence[Node]) -> list[list[float]]:
-    """[GPUs, CPUs] of each machine."""
-    return [[node.gpus, node.cpus] for node in nodes]
+@dataclass(slots=True)
+class _Room:
+    """What is free on a machine."""
+
+    gpus: float
+    cpus: float
+    gpu_types: frozenset[str]
+
+    def holds(self, need: Need) -> bool:
+        enough = self.gpus + TOLERANCE >= need.gpus and self.cpus + TOLERANCE >= need.cpus
+        return enough and (not need.gpu_type or need.gpu_type in self.gpu_types)
 
 
-def _place(need: Need, free: list[list[float]]) -> bool:
+def _free(nodes: Sequence[Node]) -> list[_Room]:
+    return [_Room(node.gpus, node.cpus, node.gpu_types) for node in nodes]
+
+
+def _place(need: Need, free: list[_Room]) -> bool:
     """Takes the need out of ``free``, each process where least is left; False without room."""
     for _ in range(need.workers):
-        rooms = [
-            room
-            for room in free
-            if room[0] + TOLERANCE >= need.gpus and room[1] + TOLERANCE >= need.cpus
-        ]
+        rooms = [room for room in free if room.holds(need)]
         if not rooms:
             return False
-        room = min(rooms)
-        room[0] -= need.gpus
-        room[1] -= need.cpus
+        room = min(rooms, key=lambda room: (room.gpus, room.cpus))
+        room.gpus -= need.gpus
+        room.cpus -= need.cpus
     return True
 
 
@@ -117,8 +150,8 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
     """
     examples: dict[Need, Step] = {}
     for step in steps.values():
-        examples.setdefault(need_of(step), step)
-    for key, need in needs(steps).items():
+        examples.setdefault(need_of(step.execution, nodes), step)
+    for key, need in needs(steps, nodes).items():
         examples.setdefault(need, steps[key])
     for need, step in examples.items():
         if not fits([need], nodes):
@@ -148,7 +181,11 @@ def cluster_nodes() -> list[Node]:
     """
     alive = [node["Resources"] for node in _nodes() if node["Alive"]]
     return [
-        Node(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+        Node(
+            float(resources.get("CPU", 0)),
+            float(resources.get("GPU", 0)),
+            frozenset(name.removeprefix(TYPE) for name in resources if name.startswith(TYPE)),
+        )
         for resources in [*alive, *_startable(_node_types())]
     ]
 
@@ -179,5 +216,7 @@ def _startable(types: Iterable[tuple[Mapping[str, Any], int]]) -> list[Mapping[s
 
 def _describe(nodes: Sequence[Node]) -> str:
     machines = f"{len(nodes)} machine{'s' * (len(nodes) != 1)}"
+    if types := sorted(frozenset[str]().union(*(node.gpu_types for node in nodes))):
+        machines += f" ({', '.join(types)})"
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     return f"{cpus:g} CPU and {gpus:g} GPU on {machines}"

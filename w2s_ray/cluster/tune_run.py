@@ -67,7 +67,7 @@ def run(
         return schedule
     nodes = cluster_nodes()
     refuse_unplaceable(todo, nodes)
-    wanted = needs(todo)
+    wanted = needs(todo, nodes)
     limit = max_concurrent_steps or len(todo)
     at_once = min(limit, most_at_once(wanted.values(), nodes))
     storage, store = child(store_uri, SCRATCH), Store.open(store_uri)

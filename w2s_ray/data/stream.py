@@ -95,13 +95,14 @@ def rank_dataset(
         for start in range(0, table.num_rows, MICRO_BATCHES_A_TASK)
     ]
     DataContext.get_current().enable_progress_bars = False
-    return from_blocks(blocks).map_batches(
+    dataset: Dataset = from_blocks(blocks).map_batches(
         partial(_pack_block, source=source),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=0,
         compute=TaskPoolStrategy(size=TASKS_AT_ONCE),
     )
+    return dataset
 
 
 def put(tokens: Tokens, soft_labels: NDArray[np.float32]) -> Source:
