@@ -96,11 +96,13 @@ def main(folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
     hosts = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
-    told: dict[str, Any] = {"lost": []}
+    told: dict[str, Any] = {"lost": [], "failed": {}}
 
     def on_event(event: str, running: Step, numbers: dict[str, Any]) -> None:
         """Takes the second host away once, in the middle; in the main thread, as it must be."""
         key = running.key
+        if event == "failed":
+            told["failed"][key] = numbers["error"]
         if event != "progress" or numbers["step"] < LOST_AFTER or key in told["lost"]:
             return
         if key != "straight":
@@ -115,10 +117,7 @@ def main(folder: Path) -> None:
         told["refused"] = str(error)
     todo = {"straight": {}, "replaced": {}, "fewer": {"min_workers": 1}}
     for key, changes in todo.items():
-        schedule = run({key: step(key, **changes)}, uri, execute=execute, on_event=on_event)
-        told[key] = {"done": sorted(schedule.done)}
-        if not schedule.done:
-            told[key]["failures"] = Store.open(uri).failures()
+        run({key: step(key, **changes)}, uri, execute=execute, on_event=on_event)
     ray.shutdown()
     cluster.shutdown()
     print(json.dumps(told))

@@ -29,7 +29,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any
         timeout=570,
     )
     assert ended.returncode == 0, ended.stderr[-4000:]
-    return Store.open(folder / "store"), json.loads(ended.stdout.splitlines()[-1])
+    events = json.loads(ended.stdout.splitlines()[-1])
+    assert events["failed"] == {}
+    return Store.open(folder / "store"), events
 
 
 def trained(store: Store, key: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:

@@ -156,3 +156,13 @@ def test_a_hub_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "weights are not in the local cache" in str(refused(model))
     shutil.rmtree(repository)
     assert "not in the local cache" in str(refused(model))
+
+
+def test_under_zero_3_adapters_belong_to_linear_layers(tmp_path: Path) -> None:
+    """peft would put one on an embedding, and ZeRO-3 would fail on it in the first step."""
+    model = tiny_spec("llama")
+    embedding, linear = Lora(target_modules=".*embed_tokens"), Lora(target_modules=".*q_proj")
+    check_models({"large": model}, embedding)
+    check_models({"large": model}, linear, {"large"})
+    with pytest.raises(InputError, match="matches embed_tokens .*linear layers alone under ZeRO"):
+        check_models({"large": model}, embedding, {"large"})

@@ -54,6 +54,8 @@ from w2s_ray.training.loop import Progress
 from w2s_ray.training.out_of_memory import halved
 
 RETRIES = 2  # of a group of which a process died before it came to a new checkpoint
+# What gloo and NCCL say in a worker whose peer is gone.
+LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 DRAIN_SECONDS = 5.0  # between two looks whether this machine is about to be taken away
 POLL_SECONDS = 0.2
 NOTES_SECONDS = 0.5
@@ -85,7 +87,7 @@ class WorkerGroup:
         ``progress`` stays silent: the numbers come from another process, through ``note``.
 
         Raises:
-            Exception: what a worker raised; of a process that died too often, RayActorError.
+            Exception: what a worker raised; where one was lost too often, what told of it.
         """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -99,7 +101,7 @@ class WorkerGroup:
                 break
             except WorkerGroupError as error:
                 cause = _cause(error)
-            if isinstance(cause, RayActorError):
+            if _lost(cause):
                 before, came_to = came_to, _checkpoint(job)
                 lost = 1 if came_to > before else lost + 1
                 if lost > RETRIES:
@@ -272,12 +274,17 @@ def _in_thread(work: Callable[[], Any]) -> Any:
 
 
 def _cause(error: WorkerGroupError) -> Exception:
-    """The death of a process if there was one (the other errors follow from it), else the error of
-    the first rank that has one."""
-    causes = [
+    """The death of a process if there was one, else the error of the first rank that has one of its
+    own: where one rank fails, the others lose their connection to it."""
+    causes: list[Exception] = [
         getattr(failure, "health_check_failure", failure)
         for _, failure in sorted(error.worker_failures.items())
     ]
-    died = [cause for cause in causes if isinstance(cause, RayActorError)]
-    cause: Exception = [*died, *causes][0]
-    return cause
+    return min(causes, key=lambda cause: (not isinstance(cause, RayActorError), _lost(cause)))
+
+
+def _lost(cause: Exception) -> bool:
+    """Whether a worker, or its machine, was lost: it died, or a peer noticed before Ray did."""
+    if isinstance(cause, RayActorError | torch.distributed.DistError):
+        return True
+    return isinstance(cause, RuntimeError) and any(words in str(cause) for words in LOST_PEER)

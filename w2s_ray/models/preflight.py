@@ -10,14 +10,16 @@ alone, since unpacking it takes longer; weights of the Hub that are not here yet
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from huggingface_hub import is_offline_mode, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.backbone import first_blocks, quiet, settle
@@ -31,12 +33,15 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 TARGETS = ("training", "lora", "target_modules")
 
 
-def check_models(models: Mapping[str, ModelSpec], lora: Lora | None) -> None:
+def check_models(
+    models: Mapping[str, ModelSpec], lora: Lora | None, sharded: Container[str] = ()
+) -> None:
     """Opens configuration, tokenizer and heads of the weights of every model.
 
     Args:
         models: by name; those that steps still to be run will load.
         lora: the adapters that the models will get; None: none of them is trained with adapters.
+        sharded: names of those whose parameters will lie on several workers (ZeRO-3).
 
     Raises:
         InputError: a model cannot be used; ``place`` is the model's, or that of the adapters'
@@ -49,7 +54,7 @@ def check_models(models: Mapping[str, ModelSpec], lora: Lora | None) -> None:
                 _check_tokenizer(model, int(module.config.vocab_size))
                 _check_weights(model, module)
             if lora is not None and lora.target_modules != "all-linear":
-                _check_targets(name, module, lora)
+                _check_targets(name, module, lora, name in sharded)
 
 
 def _on_meta(model: ModelSpec) -> PreTrainedModel:
@@ -180,12 +185,21 @@ def _head(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         raise InputError(f"model {file}: cannot be read: {first_line(error)}") from error
 
 
-def _check_targets(name: str, module: PreTrainedModel, lora: Lora) -> None:
+def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool) -> None:
     """Adapters for one matched module of each kind stand for all, which take seconds."""
     pattern = lora.target_modules
     with suppress(re.error):
         named = module.named_modules()
         kinds = {type(part): name for name, part in named if re.fullmatch(pattern, name)}
+        for kind, part in kinds.items():
+            # peft keeps an embedding's adapter in a dictionary, where ZeRO-3 does not look.
+            if sharded and not issubclass(kind, nn.Linear | Conv1D):
+                raise InputError(
+                    f"training.lora.target_modules: given {pattern!r}, which matches {part} "
+                    f"({kind.__name__}) of model {name!r}, expected linear layers alone under "
+                    "ZeRO stage 3",
+                    TARGETS,
+                )
         pattern = "|".join(map(re.escape, kinds.values())) or pattern
     lora = lora.model_copy(update={"target_modules": pattern})
     scorer = Scorer(module, int(module.config.hidden_size), num_classes=2, per_row=2)

@@ -59,14 +59,17 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
     names = {str(model.model_dump(mode="json")): name for name, model in spec.models.items()}
     plain: dict[str, ModelSpec] = {}
     adapted: dict[str, ModelSpec] = {}
+    sharded: set[str] = set()
     for step in todo.values():
         if backbone(step) is not None:
             name = names[str(step.execution["model"])]
             with_lora = "lora" in step.config.get("training", {})
             (adapted if with_lora else plain)[name] = spec.models[name]
+            if step.execution["zero_stage"] == 3 and step.execution["workers"] > 1:
+                sharded.add(name)
     if not plain and not adapted:
         return
     from w2s_ray.models.preflight import check_models
 
     check_models({n: model for n, model in plain.items() if n not in adapted}, None)
-    check_models(adapted, spec.training.lora)
+    check_models(adapted, spec.training.lora, sharded)
