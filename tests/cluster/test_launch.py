@@ -1,4 +1,7 @@
-"""Two workers with DeepSpeed, fed by Ray Data, train the model that one process trains."""
+"""Two workers with DeepSpeed, fed by Ray Data, train the model that one process trains.
+
+ZeRO-3 does so in ``tests/faults``.
+"""
 
 import contextlib
 import os
@@ -121,14 +124,13 @@ def step(key: str, needed: str | None = None, **execution: Any) -> Step:
 
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
-    """Each group takes all CPUs of the cluster, so the warm process of the step before must go."""
+    """The group takes all CPUs of the cluster, so the warm process of the step before must go."""
     (tmp_path / "alone").mkdir()
     metrics = fit(job("alone", {}), tmp_path / "alone")
     loss, probs = numbers(tmp_path / "alone")
     todo = {
         "one": step("one"),
         "zero2": step("zero2", "one", workers=2, zero_stage=2, micro_batch_tokens=150),
-        "zero3": step("zero3", "one", workers=2, zero_stage=3, micro_batch_tokens=150),
     }
     told: list[str] = []
     schedule = run(
@@ -139,14 +141,13 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     )
     assert schedule.done == set(todo)
     assert (tmp_path / "store/died").exists()
-    assert "progress zero3" in told
+    assert "progress zero2" in told
     store = Store.open(tmp_path / "store")
-    for key in ("zero2", "zero3"):
-        artifact = store.artifact(key)
-        their_loss, their_probs = numbers(artifact.folder)
-        np.testing.assert_allclose(their_loss, loss, atol=1e-5)
-        assert abs((their_loss - loss).mean()) < 2e-6
-        np.testing.assert_allclose(their_probs, probs, atol=1e-5)
-        assert (artifact.folder / "model.safetensors").exists()
-        assert artifact.record["metrics"]["steps"] == metrics["steps"]
+    artifact = store.artifact("zero2")
+    their_loss, their_probs = numbers(artifact.folder)
+    np.testing.assert_allclose(their_loss, loss, atol=1e-5)
+    assert abs((their_loss - loss).mean()) < 2e-6
+    np.testing.assert_allclose(their_probs, probs, atol=1e-5)
+    assert (artifact.folder / "model.safetensors").exists()
+    assert artifact.record["metrics"]["steps"] == metrics["steps"]
     assert list((tmp_path / "store").glob(".ray/*/*")) == []

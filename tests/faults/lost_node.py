@@ -69,7 +69,7 @@ def step(key: str, **changes: Any) -> Step:
         "cpus_per_worker": 1.0,
         "gpus_per_worker": 1.0,
         "checkpoint_steps": 1,
-        "micro_batch_tokens": 600,
+        "micro_batch_tokens": 300,
         **changes,
     }
     return Step("student", key, key, 1, {}, {}, execution)

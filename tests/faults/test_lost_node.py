@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from tests.cluster.test_launch import job
 from tests.conftest import REPOSITORY
+from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.store.artifacts import Store
+from w2s_ray.training.job import fit
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +45,20 @@ def trained(store: Store, key: str) -> tuple[Any, dict[str, Any], dict[str, Any]
     return loss, load_file(artifact.folder / "model.safetensors"), artifact.record["metrics"]
 
 
+def alone(store: Store) -> Any:
+    """Losses of one process without Ray."""
+    out = Path(store.uri).parent / "alone"
+    out.mkdir()
+    fit(replace(job("alone", {}), model=ModelSpec(source=str(out.with_name("model")))), out)
+    return pq.read_table(out / "curve.parquet")["loss"].to_numpy()
+
+
 def test_a_host_that_is_lost_and_replaced_costs_no_bit(told: Any) -> None:
     store, events = told
     assert "replaced" in events["lost"]
     loss, weights, metrics = trained(store, "straight")
     assert metrics["checkpoints"]["resumed_at"] == 0
+    np.testing.assert_allclose(loss, alone(store), atol=1e-5)
     again, same, resumed = trained(store, "replaced")
     assert resumed["checkpoints"]["resumed_at"] >= 2
     assert resumed["workers"] == 2
