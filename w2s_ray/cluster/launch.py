@@ -60,9 +60,15 @@ DRAIN_SECONDS = 5.0  # between two looks whether this machine is about to be tak
 POLL_SECONDS = 0.2
 NOTES_SECONDS = 0.5
 
+# How long a group waits for its resources. A fixed one may need an autoscaler to start machines.
+# The size of an elastic one is chosen from what Ray knows of the cluster, which may be 20 s old: it
+# may wait for a machine that is gone, and then looks again.
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+START_SECONDS = {"fixed": "1800", "elastic": "30"}
+ELASTIC_LOOKS = 20
+
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # an autoscaler may have to start machines
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker is noticed without it
 }
 
@@ -118,12 +124,14 @@ class WorkerGroup:
         need = need_of(job.execution, cluster_nodes())
         workers = need.workers
         fewest = job.execution.get("min_workers") or workers
+        elastic = fewest < workers
+        os.environ[START_TIMEOUT] = START_SECONDS["elastic" if elastic else "fixed"]
         return TorchTrainer(
             _work,
             # The rows go through the object store, as tokens.
             train_loop_config={"job": job, "source": source, "note": self.note},
             scaling_config=ScalingConfig(
-                num_workers=(fewest, workers) if fewest < workers else workers,
+                num_workers=(fewest, workers) if elastic else workers,
                 use_gpu=need.gpus > 0,
                 resources_per_worker=need.process,
             ),
@@ -131,7 +139,10 @@ class WorkerGroup:
             run_config=RunConfig(
                 name=job.name,
                 storage_path=self.storage,
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=RETRIES),
+                failure_config=FailureConfig(
+                    max_failures=0,
+                    controller_failure_limit=ELASTIC_LOOKS if elastic else RETRIES,
+                ),
             ),
         )
 
