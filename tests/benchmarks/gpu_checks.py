@@ -5,7 +5,7 @@
 * bf16: compiled blocks against eager ones, loss and norm of the gradient, as the variants ask for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,24 +28,22 @@ BF16_TOLERANCE = 0.03  # relative
 CHECKED = variant("eager:768x1")
 
 
-def checks(device: str, variants: Sequence[Variant]) -> dict[str, dict[str, float]]:
-    """By name: how far apart, and how far at most. ``variants``: what will be timed."""
-    found = {}
+def checks(device: str, variants: Sequence[Variant]) -> Iterator[tuple[str, float, float]]:
+    """One after another: name, how far apart, how far at most. ``variants``: to be timed."""
     pairs = gpu_pairs.draw(12, (64, 48), SMALL["vocab_size"], 0, device)
     for what, apart in gpu_pairs.differences(SMALL, pairs, device).items():
-        found[f"packed {what}"] = {"apart": apart, "most": TOLERANCE}
+        yield f"packed {what}", apart, TOLERANCE
     plain, plain_gradients = _numbers(torch.float32, device)
     again, again_gradients = _numbers(torch.float32, device, every=1)
     apart = max(_apart(again_gradients[n], g) for n, g in plain_gradients.items())
     apart = max(apart, abs(again / plain - 1))
-    found["checkpointed gradients"] = {"apart": apart, "most": TOLERANCE}
+    yield "checkpointed gradients", apart, TOLERANCE
     eager, norm = _loss_and_norm(*_numbers(torch.bfloat16, device))
     for keep, every in sorted({(v.keep, v.checkpoint_every) for v in variants if v.keep}):
         fast, its_norm = _loss_and_norm(*_numbers(torch.bfloat16, device, every=every, keep=keep))
         apart = max(abs(fast / eager - 1), abs(its_norm / norm - 1))
         name = f"compiled ({keep:g})" + (f", checkpointed/{every}" if every else "")
-        found[name] = {"apart": apart, "most": BF16_TOLERANCE}
-    return found
+        yield name, apart, BF16_TOLERANCE
 
 
 def _loss_and_norm(loss: float, gradients: dict[str, Tensor]) -> tuple[float, float]:

@@ -28,8 +28,10 @@ PAYS_FROM_FLOPS = 1e14  # five minutes of eager training on one core
 def compile_if_it_pays(backbone: "Backbone", tokens: int, flops_a_parameter: int) -> bool:
     """Compiles the blocks of ``backbone`` in place, if so much work makes up for it.
 
-    Never on a GPU, where it has not been measured, and not without a C++ compiler. Blocks that turn
-    out not to compile stay eager, with a warning; the step's record tells (``compiled``).
+    Not yet on a GPU: there training gains (docs/gpu.md), but scoring, adapters and DeepSpeed have
+    not run compiled, and the planner counts eager activations. Not without a C++ compiler either.
+    Blocks that turn out not to compile stay eager, with a warning; the step's record tells
+    (``compiled``).
 
     Args:
         tokens: that will pass the model in all.
@@ -65,6 +67,8 @@ def compile_blocks(module: nn.Module, keep: float = 1.0) -> None:
             gated MLP's product and the normed states, which cost next to nothing: a token of a
             Qwen2.5-7B keeps 3.4 MB instead of 4.7 (eager: 6.5). 0.5 leaves out matrix products too.
     """
+    # else a norm's epsilon is an input on the CPU, and a GPU's graphs need g++ (20 s and more)
+    torch._dynamo.config.specialize_float = True
     for block in blocks_of(module):
         if keep == 1.0:
             block.compile(dynamic=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -166,9 +166,25 @@ def _block_mask(segments: Tensor, total: int) -> BlockMask:
         own = (part[key] == 0) | (part[key] == part[query])
         return (group[query] == group[key]) & own & (query >= key)
 
-    length = len(filled)
-    compiled = device.type == "cuda"  # else a matrix of T² numbers is made first
-    return create_block_mask(sees, None, None, length, length, device=device, _compile=compiled)
+    # not create_block_mask: eagerly it makes T² numbers; compiled, its sort can take Triton minutes
+    # (pytorch issue 182060)
+    places = torch.arange(len(filled), device=device)
+    blocks = len(filled) // BLOCK
+    seen = torch.cat(
+        [
+            sees(places, places, rows[:, None], places).view(-1, BLOCK, blocks, BLOCK).sum((1, 3))
+            for rows in torch.split(places, 8 * BLOCK)
+        ]
+    )
+    whole = seen == BLOCK**2
+    partly = _listed((seen > 0) & ~whole)
+    return BlockMask.from_kv_blocks(*partly, *_listed(whole), BLOCK_SIZE=BLOCK, mask_mod=sees)
+
+
+def _listed(wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a matrix of blocks, for each row: how many are wanted, and their places, these first."""
+    places = wanted.int().argsort(dim=1, descending=True, stable=True)
+    return wanted.sum(dim=1, dtype=torch.int32)[None, None], places.int()[None, None]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
