@@ -202,8 +202,8 @@ def main() -> int:
         ratios = share(measured)
         print(
             f"{title}, {count} pairs: margins apart {apart['margins']:.1e}, gradients "
-            f"{apart['gradients']:.1e} (at most {TOLERANCE:g}); packed {median(ratios):.2f} × padded "
-            f"pairs/s ({min(ratios):.2f} – {max(ratios):.2f})",
+            f"{apart['gradients']:.1e} (at most {TOLERANCE:g}); packed {median(ratios):.2f} × "
+            f"padded pairs/s ({min(ratios):.2f} – {max(ratios):.2f})",
             flush=True,
         )
         told[title] = {
