@@ -182,6 +182,7 @@ def run(case: Case, engine: Engine, batches: Iterator[list[Batch]]) -> dict[str,
         "norm": torch.tensor(curve.gradient_norm),
         "threshold": buffer.threshold if buffer else 0.0,
         "scores": torch.stack(scored),
+        "everything": dict(engine.whole([n for n, _ in model(case)[0].named_parameters()])),
         "state": state_of(engine, case),
     }
 
@@ -448,6 +449,20 @@ def test_state_is_what_is_trained_by_the_scorers_names_on_rank_0(group: Group) -
         assert {n: t.shape for n, t in first["state"].items()} == shapes
         assert {t.dtype for t in first["state"].values()} == {torch.float32}
         assert not any(t.numel() for other in others for t in other["state"].values())
+
+
+def test_frozen_parameters_are_whole_too_and_as_they_are_stored(group: Group) -> None:
+    """What an export is made of; under ZeRO 3 they lie in shards."""
+    for case in [*FROZEN, LORA_BF16_3]:
+        first, *others = group[case]
+        own = dict(model(case)[0].named_parameters())
+        assert first["everything"].keys() == own.keys()
+        for name, parameter in own.items():
+            if not parameter.requires_grad:
+                assert torch.equal(first["everything"][name], parameter), name
+            else:
+                assert torch.equal(first["everything"][name], first["state"][name]), name
+        assert not any(t.numel() for other in others for t in other["everything"].values())
 
 
 def test_state_is_what_the_engine_computes_with(group: Group) -> None:
