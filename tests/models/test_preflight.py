@@ -166,3 +166,14 @@ def test_under_zero_3_adapters_belong_to_linear_layers(tmp_path: Path) -> None:
     check_models({"large": model}, linear, {"large"})
     with pytest.raises(InputError, match=r"matches embed_tokens .*linear layers alone under ZeRO"):
         check_models({"large": model}, embedding, {"large"})
+
+
+def test_under_zero_3_weights_are_safetensors(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    module = load_backbone(ModelSpec(source=str(folder)), "fp32", "cpu").module
+    (folder / "model.safetensors").unlink()
+    torch.save(module.state_dict(), folder / "pytorch_model.bin")
+    model = ModelSpec(source=str(folder))
+    check_models({"large": model}, None)
+    with pytest.raises(InputError, match=r"expected safetensors files under ZeRO stage 3"):
+        check_models({"large": model}, None, {"large"})

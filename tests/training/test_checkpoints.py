@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tests.conftest import REPOSITORY, TINY_MODEL, tiny_config
 from tests.training.test_job import job, rows
 from w2s_ray.errors import InputError
+from w2s_ray.models.inference import sweep
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.steps.context import fit_in_process
 from w2s_ray.store.artifacts import Store
@@ -102,6 +103,29 @@ def test_a_checkpoint_cut_off_is_passed_over_for_the_one_before(tmp_path, checkp
     assert checkpoints.latest() is None
 
 
+def test_a_head_that_is_not_what_was_written_counts_as_cut_off(tmp_path, checkpoints):
+    """A file of the right size that never reached the disk."""
+    fit(kept(checkpoints), out(tmp_path / "run"))
+    (newest,) = (Path(checkpoints.store.uri) / checkpoints.folder).glob("000000008-rank*")
+    newest.write_bytes(bytes(newest.stat().st_size))
+    assert checkpoints.latest().update == 6
+
+
+def test_what_was_passed_over_does_not_crowd_out_what_is_new(tmp_path, checkpoints):
+    """Damaged checkpoints of higher numbers than those that are written after them; other files
+    are left alone."""
+    fit(kept(checkpoints), out(tmp_path / "run"))
+    folder = Path(checkpoints.store.uri) / checkpoints.folder
+    for file in folder.glob("*-rank*"):
+        os.truncate(file, 9)
+    (folder / "notes.json").write_text("{}")
+    assert checkpoints.latest() is None
+    with pytest.raises(KeyboardInterrupt):
+        fit(kept(checkpoints, objective=broken(5, interrupt)), out(tmp_path / "again"))
+    assert checkpoints.latest().update == 4
+    assert {name[:9] for name in os.listdir(folder)} == {"000000002", "000000004", "notes.jso"}
+
+
 def test_the_last_two_are_kept(tmp_path, checkpoints):
     fit(kept(checkpoints, every=1), out(tmp_path / "run"))
     names = sorted(os.listdir(Path(checkpoints.store.uri) / checkpoints.folder))
@@ -144,7 +168,9 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path, checkpoints):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoints.latest().update == 4
     metrics = fit(kept(checkpoints), out(tmp_path / "on"))
-    assert metrics["checkpoints"] == {"resumed_at": 4, "saved": 2, "failures": []}
+    told = metrics["checkpoints"]
+    assert (told["resumed_at"], told["saved"], told["failures"]) == (4, 2, [])
+    assert 0 < told["seconds_before"] < metrics["train_seconds"]
     assert files(tmp_path / "straight")[1:] == files(tmp_path / "on")[1:]
 
 
@@ -173,6 +199,25 @@ def test_out_of_memory_halves_the_pass_and_not_the_batch(tmp_path, checkpoints):
     )
 
 
+def test_scoring_that_does_not_fit_takes_shorter_passes_and_no_second_training(
+    tmp_path, checkpoints, monkeypatch
+):
+    budgets = []
+
+    def hungry(forward, tokens, token_budget, **options):
+        budgets.append(token_budget)
+        if len(budgets) < 3:
+            raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+        return sweep(forward, tokens, token_budget, **options)
+
+    monkeypatch.setattr("w2s_ray.training.job.sweep", hungry)
+    updates = []
+    metrics = fit_in_process(kept(checkpoints, every=3), out(tmp_path / "out"), updates.append)
+    assert budgets == [2048, 1024, 512]
+    assert [told["step"] for told in updates] == [*range(1, 9)]
+    assert metrics["out_of_memory"] == 2
+
+
 def test_what_does_not_fit_after_a_few_halvings_fails_in_its_own_words(tmp_path):
     hungry = Hungry(*astuple(job().objective))
     object.__setattr__(hungry, "most", 0)
@@ -180,14 +225,24 @@ def test_what_does_not_fit_after_a_few_halvings_fails_in_its_own_words(tmp_path)
         fit_in_process(job(objective=hungry), out(tmp_path / "out"), lambda numbers: None)
 
 
-def test_offload_in_one_process_gives_the_numbers_of_plain_torch(tmp_path):
+def test_offload_in_one_process_gives_the_numbers_of_plain_torch_and_leaves_nothing(tmp_path):
     fit(job(), out(tmp_path / "plain"))
     execution = {"zero_stage": 3, "offload": "parameters"}
     script = f"""
 from pathlib import Path
 from tests.training.test_job import job
 from w2s_ray.steps.context import fit_in_process
-fit_in_process(job(execution={execution}), Path({str(out(tmp_path / "offloaded"))!r}), print)
+import gc, torch
+linear = torch.nn.functional.linear
+def live():
+    gc.collect()
+    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
+sizes = []
+for _ in range(3):
+    fit_in_process(job(execution={execution}), Path({str(out(tmp_path / "offloaded"))!r}), print)
+    sizes.append(live())
+assert torch.nn.functional.linear is linear
+assert sizes[2] <= 1.05 * sizes[0], sizes
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
     environment.pop("RANK", None)

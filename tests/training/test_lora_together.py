@@ -205,6 +205,25 @@ def test_micro_batches_do_not_change_the_numbers(tmp_path, tokens):
         assert_same(out, other)
 
 
+def test_recomputed_blocks_do_not_change_the_numbers(tmp_path, monkeypatch):
+    runs = {}
+
+    def counted(model, precision):
+        backbone = own_backbone(model, precision)
+        block = next(m for m in backbone.module.modules() if hasattr(m, "mlp"))
+        block.mlp.register_forward_pre_hook(lambda *_: runs.update({step: runs.get(step, 0) + 1}))
+        return backbone
+
+    monkeypatch.setattr(lora_together, "own_backbone", counted)
+    step = "once"
+    once, _ = together(tmp_path / "once", group())
+    step = "again"
+    again, _ = together(tmp_path / "again", group(execution={"activation_checkpointing": True}))
+    assert runs["again"] > 1.5 * runs["once"]
+    for out, other in zip(again, once, strict=True):
+        assert_same(out, other)
+
+
 def test_backbones_that_do_not_share_prompts_are_trained_together_too(tmp_path, monkeypatch):
     def separate(model, precision):
         backbone = own_backbone(model, precision)

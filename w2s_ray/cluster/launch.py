@@ -64,8 +64,8 @@ NOTES_SECONDS = 0.5
 # The size of an elastic one is chosen from what Ray knows of the cluster, which may be 20 s old: it
 # may wait for a machine that is gone, and then looks again.
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-START_SECONDS = {"fixed": "1800", "elastic": "30"}
-ELASTIC_LOOKS = 20
+START_SECONDS = {"fixed": "600", "elastic": "30"}
+LOOKS = {"fixed": 3, "elastic": 120}  # before the step fails
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
@@ -109,7 +109,7 @@ class WorkerGroup:
                 cause = _cause(error)
             if _lost(cause):
                 before, came_to = came_to, _checkpoint(job)
-                lost = 1 if came_to > before else lost + 1
+                lost = 0 if came_to > before else lost + 1
                 if lost > RETRIES:
                     raise cause
             else:
@@ -124,14 +124,14 @@ class WorkerGroup:
         need = need_of(job.execution, cluster_nodes())
         workers = need.workers
         fewest = job.execution.get("min_workers") or workers
-        elastic = fewest < workers
-        os.environ[START_TIMEOUT] = START_SECONDS["elastic" if elastic else "fixed"]
+        size = "elastic" if fewest < workers else "fixed"
+        os.environ[START_TIMEOUT] = START_SECONDS[size]
         return TorchTrainer(
             _work,
             # The rows go through the object store, as tokens.
             train_loop_config={"job": job, "source": source, "note": self.note},
             scaling_config=ScalingConfig(
-                num_workers=(fewest, workers) if elastic else workers,
+                num_workers=(fewest, workers) if size == "elastic" else workers,
                 use_gpu=need.gpus > 0,
                 resources_per_worker=need.process,
             ),
@@ -141,7 +141,8 @@ class WorkerGroup:
                 storage_path=self.storage,
                 failure_config=FailureConfig(
                     max_failures=0,
-                    controller_failure_limit=ELASTIC_LOOKS if elastic else RETRIES,
+                    max_preemption_failures=0,
+                    controller_failure_limit=LOOKS[size] - 1,
                 ),
             ),
         )

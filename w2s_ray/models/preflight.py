@@ -53,6 +53,8 @@ def check_models(
                 module = _on_meta(model)
                 _check_tokenizer(model, int(module.config.vocab_size))
                 _check_weights(model, module)
+                if name in sharded:
+                    _check_shardable(model)
             if lora is not None and lora.target_modules != "all-linear":
                 _check_targets(name, module, lora, name in sharded)
 
@@ -152,6 +154,16 @@ def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
                 f"model {model.source}: weight {name} is {found[name]}, expected {size} by its "
                 "config.json"
             )
+
+
+def _check_shardable(model: ModelSpec) -> None:
+    """Shards are read from safetensors files, a parameter at a time."""
+    folder = _folder(model)
+    if folder is not None and _hub(model) is None and not weight_files(folder):
+        raise InputError(
+            f"model {model.source}: expected safetensors files under ZeRO stage 3, there are only "
+            "pytorch_model*.bin"
+        )
 
 
 def _folder(model: ModelSpec) -> Path | None:

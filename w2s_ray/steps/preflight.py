@@ -12,6 +12,7 @@ from w2s_ray.spec.schema import ModelSpec, Spec
 from w2s_ray.steps.exports import is_exported
 from w2s_ray.steps.runner import execute
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import Checkpoints
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 
@@ -29,6 +30,8 @@ def prepare_data(
     """
     _open_models(spec, todo)
     _check_exports(plan, todo)
+    for key in set(store.listing("checkpoints")) & store.finished().keys():
+        Checkpoints(store, key).discard()  # of a driver that died just after the commit
     for step in (step for step in todo.values() if step.kind == "prepare"):
         metrics = execute(step, store)
         tell(step.slug, metrics["report"])
@@ -37,6 +40,12 @@ def prepare_data(
             metrics["num_classes"],
         )
     return {key: step for key, step in todo.items() if step.kind != "prepare"}
+
+
+def is_sharded(execution: Mapping[str, Any]) -> bool:
+    """Whether a step's model is loaded in shards (ZeRO-3)."""
+    several = execution["workers"] > 1 or execution["offload"] != "none"
+    return bool(several and execution["zero_stage"] == 3)
 
 
 def _check_exports(plan: Plan, todo: Mapping[str, Step]) -> None:
@@ -65,11 +74,11 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
             name = names[str(step.execution["model"])]
             with_lora = "lora" in step.config.get("training", {})
             (adapted if with_lora else plain)[name] = spec.models[name]
-            if step.execution["zero_stage"] == 3 and step.execution["workers"] > 1:
+            if is_sharded(step.execution):
                 sharded.add(name)
     if not plain and not adapted:
         return
     from w2s_ray.models.preflight import check_models
 
-    check_models({n: model for n, model in plain.items() if n not in adapted}, None)
+    check_models({n: model for n, model in plain.items() if n not in adapted}, None, sharded)
     check_models(adapted, spec.training.lora, sharded)

@@ -60,6 +60,8 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
         while left:
             with store.claims(left) as held:
                 finished = store.finished_among(left)
+                for key in finished & held:  # a driver that died may have left something
+                    _discard_kept(left[key], store)
                 outcomes |= {key: store.record(key)["metrics"] for key in finished}
                 own = [step for key, step in left.items() if key in held - finished]
                 if own:
@@ -70,6 +72,15 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
     except Exception as error:  # of the store itself
         outcomes |= _lost([s for key, s in left.items() if key not in outcomes], store, error)
     return {step.key: outcomes[step.key] for step in steps}
+
+
+def _discard_kept(step: Step, store: Store) -> None:
+    """What a step kept for the case that it was cut off; it is finished, whatever becomes of it."""
+    with suppress(OSError):
+        if step.kind in ALONE:
+            Parts(store, step.key).discard()
+        elif "training" in step.config and "features" not in step.inputs:
+            Checkpoints(store, step.key).discard()
 
 
 def _lost(steps: Sequence[Step], store: Store, error: Exception) -> dict[str, Outcome]:
@@ -120,12 +131,9 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
                 write(draft)
                 if most := peak():
                     draft.metrics.setdefault("peak_memory_bytes", most)
-                draft.metrics["seconds"] = share + time.monotonic() - begun
-            with suppress(OSError):  # the step is finished, whatever becomes of what it kept
-                if step.kind in ALONE:
-                    Parts(store, step.key).discard()
-                elif "training" in step.config and "features" not in step.inputs:
-                    Checkpoints(store, step.key).discard()
+                earlier = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
+                draft.metrics["seconds"] = earlier + share + time.monotonic() - begun
+            _discard_kept(step, store)
             return draft.metrics
 
         if len(steps) == 1:

@@ -43,6 +43,7 @@ class Keeper:
         checkpoints: where they are.
         engine: holds the state.
         identity: what must be the same for a checkpoint to be of this run, in words -> a digest.
+        total_updates: of the run; the last is kept if any was, for scores and exports may fail.
         every_updates, every_seconds: when one is due; None: never so.
         hurry: whether this machine is about to be taken away: then one is due at once.
     """
@@ -53,14 +54,17 @@ class Keeper:
         engine: Engine,
         identity: Mapping[str, str],
         *,
+        total_updates: int | None = None,
         every_updates: int | None = None,
         every_seconds: float | None = None,
         hurry: Callable[[], bool] = lambda: False,
     ) -> None:
         self._checkpoints, self._engine, self._identity = checkpoints, engine, dict(identity)
         self._every_updates, self._every_seconds = every_updates, every_seconds
+        self._total = total_updates
         self._hurry, self._hurried = hurry, False
         self._last = time.monotonic()
+        self._seconds_before = 0.0  # in which earlier tries came to the checkpoint
         self.saved = 0
         self.failures: list[str] = []
 
@@ -69,6 +73,8 @@ class Keeper:
         if self._every_updates is not None and update % self._every_updates == 0:
             return True
         if not self._hurried and self._hurry():
+            return True
+        if update == self._total and self.saved:
             return True
         elapsed = time.monotonic() - self._last
         return self._every_seconds is not None and elapsed >= self._every_seconds
@@ -117,6 +123,15 @@ class Keeper:
         if found is None:
             return Curve()
         self._refuse_another(found)
+        try:
+            return self._read(found, buffer)
+        except (LookupError, TypeError, ValueError, struct.error) as error:
+            raise InputError(
+                f"checkpoint {found.place}: it cannot be read ({type(error).__name__}: {error}); "
+                "move its files away and run again to go on from the one before"
+            ) from error
+
+    def _read(self, found: Checkpoint, buffer: ThresholdBuffer | None) -> Curve:
         with ExitStack() as stack:
             files = [
                 _Tensors(stack.enter_context(self._checkpoints.open_file(found.update, name)))
@@ -131,11 +146,18 @@ class Keeper:
         self._engine.restored(found.update)
         if buffer:
             buffer.load_state_dict(found.content["buffer"])
-        return Curve(**found.content["curve"])
+        curve = Curve(**found.content["curve"])
+        self._seconds_before = curve.seconds
+        return curve
 
     def told(self, resumed_at: int) -> dict[str, Any]:
         """What the step's record says."""
-        return {"resumed_at": resumed_at, "saved": self.saved, "failures": self.failures}
+        return {
+            "resumed_at": resumed_at,
+            "seconds_before": self._seconds_before,
+            "saved": self.saved,
+            "failures": self.failures,
+        }
 
     def _write(self, path: Path) -> None:
         """This rank's file: parts of fragments, one at a time, and its random states."""
@@ -154,7 +176,7 @@ class Keeper:
 
     def _refuse_another(self, found: Checkpoint) -> None:
         for what, digest in self._identity.items():
-            if found.content["identity"].get(what) != digest:
+            if found.content.get("identity", {}).get(what) != digest:
                 raise InputError(
                     f"checkpoint {found.place}: it is of another {what}; move its folder away and "
                     "run again to begin anew"
@@ -214,5 +236,5 @@ class _Shards:
                 out[first - start : last - start] = file.read(stretch, first - begin, last - first)
                 filled += last - first
         if filled != count:
-            raise RuntimeError(f"the checkpoint has {filled} of {count} numbers of {name}")
+            raise ValueError(f"{filled} of {count} numbers of {name}")
         return out

@@ -11,7 +11,7 @@ the optimizer. Two places need care, and a test holds both:
 
 * ZeRO 1 and 2 take the dtype of their gradient buffers from the first parameter group.
 * ZeRO 3 wants one dtype for all trained parameters. There the head is stored in bf16 beside an fp32
-  remainder (``_Remainder``), so it still computes with its fp32 master; its gradient alone is
+  remainder (``Remainder``), so it still computes with its fp32 master; its gradient alone is
   rounded to bf16.
 """
 
@@ -28,10 +28,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
 
 from w2s_ray.training import zero_state
 from w2s_ray.training.engine import Adam, Fragment
+from w2s_ray.training.remainder import store_low
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported
@@ -143,7 +143,7 @@ class DeepSpeedEngine:
         self._stage = max(zero.stage, least)
         self.sharded = self._stage > 0
         whole = low and self._stage == 3
-        self._remainders = _store_low(scorer, full, low[0].dtype) if whole else {}
+        self._remainders = store_low(scorer, full, low[0].dtype) if whole else {}
         # First the dtype of the buffers: ZeRO 2 sends gradients in it; ZeRO 1 sums them in fp32
         # apart from the gradients themselves only if it is bf16.
         groups = [full, low] if self._stage == 2 else [low, full]
@@ -257,39 +257,6 @@ class DeepSpeedEngine:
         del self._engine, self._trained, self._all, self._remainders
         gc.collect()
         torch.cuda.empty_cache()
-
-
-class _Remainder(nn.Module):
-    """Parametrization of a weight stored in low precision: what it lacks to its fp32 master."""
-
-    rest: Tensor
-
-    def __init__(self, whole: Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-        self.register_buffer("rest", torch.empty_like(whole), persistent=False)
-        self.update(whole)
-
-    def forward(self, stored: Tensor) -> Tensor:
-        return stored.float() + self.rest
-
-    def update(self, whole: Tensor) -> None:
-        self.rest.copy_(whole - whole.to(self.dtype).float())
-
-
-@torch.no_grad()
-def _store_low(
-    scorer: nn.Module, full: Sequence[nn.Parameter], dtype: torch.dtype
-) -> dict[nn.Parameter, _Remainder]:
-    """Stores the fp32 parameters ``full`` in ``dtype``; their modules go on computing in fp32."""
-    remainders = {}
-    for module in list(scorer.modules()):
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if any(parameter is p for p in full):
-                remainders[parameter] = _Remainder(parameter.detach(), dtype)
-                parameter.data = parameter.data.to(dtype)
-                register_parametrization(module, name, remainders[parameter], unsafe=True)
-    return remainders
 
 
 def _size(parameter: Tensor) -> int:

@@ -96,6 +96,9 @@ class Engine(Protocol):
         """This rank's part of the state. Its tensors may be written to while it stands; after that
         every rank calls ``restored``."""
 
+    def close(self) -> None:
+        """Frees what the engine holds; engine and scorer are spent."""
+
     def restored(self, updates: int) -> None:
         """The state has been set to that after ``updates`` steps: brings the weights into line."""
 
@@ -166,6 +169,9 @@ class TorchEngine:
                 state = adam_state(self._optimizer, master)
                 parts = {"master": master.detach(), **{m: state[k] for m, k in MOMENTS.items()}}
                 yield Fragment(name, 0, {part: t.view(-1) for part, t in parts.items()})
+
+    def close(self) -> None:
+        """Nothing is held that does not go with the engine."""
 
     @torch.no_grad()
     def restored(self, updates: int) -> None:

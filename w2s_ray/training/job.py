@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import TOKEN_BUDGET, sweep
 from w2s_ray.models.model_card import Card
@@ -99,8 +100,13 @@ class TrainJob:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether its processes are given GPUs."""
-        return float(self.execution.get("gpus_per_worker", 0.0)) > 0
+        """Whether its processes are given GPUs, and this one sees one."""
+        given = float(self.execution.get("gpus_per_worker", 0.0)) > 0
+        return given and torch.cuda.is_available()
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.on_gpu else "cpu"
 
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
@@ -178,55 +184,77 @@ def fit(
         shapes = {name: whole_shape(p) for name, p in scorer.named_parameters()}
         trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
         engine = make_engine(scorer, parameters, job.adam)
-        test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
-        told = {"truncated_test_rows": test.truncated, "compiled": False}
-        if stream is None:
-            tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
-            told["truncated_rows"] = tokens.truncated
-            stream = partial(memory_stream, job, tokens)
-            work = job.epochs * len(tokens.ids)
-            told["compiled"] = compile_if_it_pays(backbone, work, flops_a_parameter=6)
-        buffer = threshold_buffer(job.objective, job.rows, job.per_row)
-        keeper = _keeper(job, engine, {name: shapes[name] for name in trained}, hurry)
-        curve = keeper.restore(buffer) if keeper else Curve()
-        resumed_at = len(curve.loss)
-        curve = train(
-            engine,
-            stream(resumed_at),
-            job.objective,
-            total_steps=job.total_steps,
-            learning_rate=job.learning_rate,
-            schedule=job.schedule,
-            buffer=buffer,
-            curve=curve,
-            keeper=keeper,
-            progress=progress,
-        )
-        logits = score(engine, test, job.on_gpu)
-        if job.keep_weights:
-            kept = ((name, tensor.float()) for name, tensor in engine.whole(trained))
-            layout = {name: (torch.float32, shapes[name]) for name in trained}
-            if engine.rank == 0:
-                write_file(out / WEIGHTS, layout, kept)
-            else:
-                deque(kept, maxlen=0)
-        if job.card is not None:
-            folder = out if engine.rank == 0 else None
-            export_trained(folder, job.card, job, backbone, shapes, engine.whole, test, logits)
-        most = engine.gather(torch.tensor([peak()])).max()
+        alone = stream is None
+        told: dict[str, Any] = {"compiled": False, "device": next(scorer.parameters()).device.type}
+        try:
+            if stream is None:
+                tokens = encode(job.rows, backbone.tokenizer, job.max_length_tokens)
+                told["truncated_rows"] = tokens.truncated
+                stream = partial(memory_stream, job, tokens)
+                work = job.epochs * len(tokens.ids)
+                told["compiled"] = compile_if_it_pays(backbone, work, flops_a_parameter=6)
+            told |= _run(job, out, backbone, engine, shapes, trained, stream, hurry, progress)
+            told["peak_memory_bytes"] = int(engine.gather(torch.tensor([peak()])).max())
+        finally:
+            if alone:  # a worker's process ends, and its peers may be gone
+                engine.close()
+    return {**told, "shares_prompts": backbone.shares_prompts, "workers": engine.world}
+
+
+def _run(
+    job: TrainJob,
+    out: Path,
+    backbone: Backbone,
+    engine: Engine,
+    shapes: Mapping[str, tuple[int, ...]],
+    trained: Sequence[str],
+    stream: Stream,
+    hurry: Callable[[], bool],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains from the last checkpoint on, scores, and writes what the job asks for.
+
+    Args:
+        shapes: of all parameters, by name.
+        trained: names of those that are trained.
+    """
+    test = encode(job.test, backbone.tokenizer, job.max_length_tokens)
+    buffer = threshold_buffer(job.objective, job.rows, job.per_row)
+    keeper = _keeper(job, engine, {name: shapes[name] for name in trained}, hurry)
+    curve = keeper.restore(buffer) if keeper else Curve()
+    resumed_at = len(curve.loss)
+    curve = train(
+        engine,
+        stream(resumed_at),
+        job.objective,
+        total_steps=job.total_steps,
+        learning_rate=job.learning_rate,
+        schedule=job.schedule,
+        buffer=buffer,
+        curve=curve,
+        keeper=keeper,
+        progress=progress,
+    )
+    logits = score(engine, test, max(1, TOKEN_BUDGET[job.device] >> job.halvings))
+    if job.keep_weights:
+        kept = ((name, tensor.float()) for name, tensor in engine.whole(trained))
+        layout = {name: (torch.float32, shapes[name]) for name in trained}
+        if engine.rank == 0:
+            write_file(out / WEIGHTS, layout, kept)
+        else:
+            deque(kept, maxlen=0)
+    if job.card is not None:
+        folder = out if engine.rank == 0 else None
+        export_trained(folder, job.card, job, backbone, shapes, engine.whole, test, logits)
     if engine.rank == 0:
         write_predictions(out / "test.parquet", job.test, logits)
         write_curve(out / "curve.parquet", curve)
     return {
         **training_metrics(curve),
-        **told,
         **({"checkpoints": keeper.told(resumed_at)} if keeper else {}),
+        "truncated_test_rows": test.truncated,
         "micro_batch_tokens": job.token_budget,
         "out_of_memory": job.halvings,
-        "shares_prompts": backbone.shares_prompts,
-        "workers": engine.world,
-        "peak_memory_bytes": int(most),
-        "device": next(scorer.parameters()).device.type,
     }
 
 
@@ -250,6 +278,7 @@ def _keeper(
         job.checkpoints,
         engine,
         {"model": _digest(sorted(shapes.items())), "data": _digest([*place, *rows])},
+        total_updates=job.total_steps,
         every_updates=job.execution.get("checkpoint_steps"),
         every_seconds=None if minutes is None else 60.0 * minutes,
         hurry=hurry,
@@ -287,17 +316,16 @@ def threshold_buffer(objective: Objective, rows: pa.Table, per_row: int) -> Thre
     return ThresholdBuffer(prior=float(soft_labels[:, 1].mean()))
 
 
-def score(engine: Engine, tokens: Tokens, on_gpu: bool) -> NDArray[np.float32]:
-    """(n, K) float32 logits of all rows, in table order, on every rank."""
+def score(engine: Engine, tokens: Tokens, token_budget: int) -> NDArray[np.float32]:
+    """(n, K) float32 logits of all rows, in table order, on every rank.
+
+    Args:
+        token_budget: most tokens of a pass.
+    """
 
     def forward(input_ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         return engine.logits({"input_ids": input_ids, "segments": segments})
 
     return sweep(
-        forward,
-        tokens,
-        TOKEN_BUDGET["cuda" if on_gpu else "cpu"],
-        rank=engine.rank,
-        world=engine.world,
-        gather=engine.gather,
+        forward, tokens, token_budget, rank=engine.rank, world=engine.world, gather=engine.gather
     )

@@ -85,6 +85,8 @@ def fit_lora_together(
             backbone.module, backbone.hidden_size, first.num_classes, first.per_row, seed=first.seed
         )
         set_trainable(scorer, "lora", first.lora, first.seed)
+        if first.execution.get("activation_checkpointing"):
+            backbone.module.activation_checkpointing_enable()
         named = dict(scorer.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in named.items()}
         frozen = {name: p for name, p in named.items() if not p.requires_grad}
@@ -103,7 +105,7 @@ def fit_lora_together(
         "shares_prompts": backbone.shares_prompts,
         "compiled": compiled,
         "micro_batch_tokens": _budget(jobs),
-        "out_of_memory": first.halvings,
+        "out_of_memory": 0,  # a group is not tried again with shorter passes
         "workers": 1,
         "peak_memory_bytes": most,
         "device": stack.weights.device.type,
@@ -278,7 +280,6 @@ def _as_one(jobs: Sequence[TrainJob]) -> TrainJob:
         first,
         rows=first.rows.set_column(place, "probs", as_column(labels)),
         execution={**first.execution, "micro_batch_tokens": _budget(jobs)},
-        halvings=0,  # they are in the budget
     )
 
 
