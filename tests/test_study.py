@@ -149,3 +149,20 @@ def test_what_results_are_read_from_is_made_again(write_spec, tmp_path, capsys):
     capsys.readouterr()
     assert main([str(spec), "--plan", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["todo_by_kind"] == {"features": 1, "label": 1}
+
+
+def test_finished_steps_without_an_export_are_told(write_spec, tmp_path, capsys):
+    note = "finished steps without an export: 1 ceiling, 2 student"
+    one = {"grid__trainable": ["full"], "grid__noise_ratio": [0.0]}
+    wanted = {"execution": {"export_models": ["student", "ceiling"]}}
+    assert main([str(write_spec(**one)), "--local"]) == 0
+    assert "without an export" not in capsys.readouterr().out
+    assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
+    assert note in capsys.readouterr().out
+    for kind in ("student", "ceiling"):
+        shutil.rmtree(tmp_path / "store" / kind)
+    assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
+    assert len(list(tmp_path.glob("store/*/*/export/config.json"))) == 3
+    capsys.readouterr()
+    assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
+    assert "without an export" not in capsys.readouterr().out

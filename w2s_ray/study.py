@@ -8,7 +8,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 WIDTH = 120  # of tables that go to a file or a pipe
+EXPORTED = "export/config.json"  # a file of every step that was exported
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,6 +117,12 @@ class _Study:
                 f"note: the tables of this study hold {gone:,} cells, none of which is in the "
                 "spec; they will be replaced (the artifacts stay, and come back with their cells)"
             )
+        if lacking := self._not_exported(finished):
+            told = ", ".join(f"{count:,} {kind}" for kind, count in lacking.items())
+            self.say(
+                f"note: finished steps without an export: {told} (export_models was not asked for "
+                "when they ran); delete their folders to have them trained again"
+            )
         if not todo:
             return {}
         from w2s_ray.steps.preflight import prepare_data
@@ -124,6 +132,13 @@ class _Study:
                 self.say(line)
 
         return prepare_data(self.spec, self.plan, todo, self.store, tell)
+
+    def _not_exported(self, finished: Container[str]) -> Counter[str]:
+        """Finished steps by kind whose export is asked for now and was not when they ran."""
+        wanted = self.spec.execution.export_models
+        kinds = {s.key: s.kind for s in self.plan if s.kind in wanted and s.key in finished}
+        records = self.store.records(kinds) if kinds else {}
+        return Counter(kinds[key] for key, r in records.items() if EXPORTED not in r["files"])
 
     def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
         """Runs the steps here, or on the connected Ray, or on one that is started for it."""

@@ -9,11 +9,12 @@ import pytest
 
 from tests.conftest import tiny_spec
 from w2s_ray.errors import InputError
+from w2s_ray.models.inference import TOKEN_BUDGET
 from w2s_ray.plan.architecture import Shape, shape_of
 from w2s_ray.plan.build import build
 from w2s_ray.plan.gpus import gpu_type, gpu_types
 from w2s_ray.plan.memory import training_bytes
-from w2s_ray.plan.planner import Wishes, Work, choose
+from w2s_ray.plan.planner import SCORED, Wishes, Work, choose
 from w2s_ray.plan.speed import seconds_an_update
 from w2s_ray.spec.schema import Spec
 
@@ -228,3 +229,27 @@ def test_offloaded_weights_need_zero_3() -> None:
     assert next(s.execution["zero_stage"] for s in plan if s.kind == "student") == 3
     error = refused(qwen("0.5B", "14B", workers=1, zero_stage=2, gpu_type="L4"))
     assert "offload: optimizer" in str(error)
+
+
+def test_a_disk_is_used_by_zero_3_alone() -> None:
+    model = work("Qwen2.5-0.5B")
+    for offload in ("optimizer", "parameters"):
+        way = choose(model, H100, Wishes(workers=2, offload=offload, on_disk=True))
+        assert (way.zero_stage, way.offload) == (3, offload)
+    assert choose(model, H100, Wishes(workers=2, offload="optimizer")).zero_stage == 2
+    assert choose(model, H100, Wishes(workers=2, offload="none", on_disk=True)).zero_stage == 1
+    for gpu in (None, "H100"):
+        plan = build(
+            qwen("0.5B", "7B", gpu_type=gpu, workers=2, offload="optimizer", offload_path="/nvme")
+        )
+        assert {s.execution["zero_stage"] for s in plan if s.kind == "student"} == {3}
+
+
+def test_worlds_are_whole_machines_of_the_type() -> None:
+    four = replace(H100, a_machine=4)
+    assert choose(work("Qwen2.5-32B"), H100, Wishes()).workers == 16
+    assert choose(work("Qwen2.5-32B"), four, Wishes(activation_checkpointing=False)).workers == 12
+
+
+def test_the_plan_scores_by_the_tokens_that_are_scored_at_once() -> None:
+    assert TOKEN_BUDGET["cuda"] == SCORED

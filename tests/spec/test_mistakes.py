@@ -408,6 +408,27 @@ MISTAKES = {
         "  epochs: 1\nexecution:\n  workers: 2\n  gpus_per_worker: 0.5",
         "17: execution.gpus_per_worker: given 0.5, expected 0 or 1 with workers: 2",
     ),
+    "a disk for nothing that is offloaded": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution: {offload_path: /nvme}",
+        "15: execution.offload_path: given '/nvme', expected null without offload: optimizer or "
+        "parameters",
+    ),
+    "a disk, and a stage that does not use it": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution:\n  offload_path: /nvme\n  offload: optimizer\n  zero_stage: 2",
+        "18: execution.zero_stage: given 2, expected 3 or null with an offload_path",
+    ),
+    "fewer workers than the fewest": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution:\n  workers: 2\n  min_workers: 3",
+        "17: execution.min_workers: given 3, expected at most 2 with workers: 2",
+    ),
+    "more workers than the most": (
+        "  epochs: 1",
+        "  epochs: 1\nexecution:\n  workers: 8\n  max_workers: 4",
+        "16: execution.workers: given 8, expected at most 4 with max_workers: 4",
+    ),
     # YAML itself
     "study as number": (
         "study: s",

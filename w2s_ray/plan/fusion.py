@@ -14,8 +14,8 @@ def fusion_key(step: Step) -> FusionKey | None:
     """Ready steps with one fusion key are run together; None: the step runs alone.
 
     Heads on one features artifact and one split of its rows are trained as one problem. Adapters of
-    students are, where the spec asks for it, if they share backbone and batches. Scores are so
-    cheap that all of them go to one process.
+    students are, where the spec asks for it, if they share backbone and batches and nothing is
+    offloaded. Scores are so cheap that all of them go to one process.
     """
     if step.kind == "evaluate":
         return ("evaluate",)
@@ -23,7 +23,11 @@ def fusion_key(step: Step) -> FusionKey | None:
     if training.get("trainable") == "last_layer":
         return ("head", step.inputs["features"], TRAINED_ON[step.kind])
     execution = step.execution
-    alone = execution.get("workers", 1) > 1 or execution.get("lora_together", 1) == 1
+    alone = (
+        execution.get("workers", 1) > 1
+        or execution.get("lora_together", 1) == 1
+        or execution.get("offload", "none") != "none"
+    )
     if step.kind == "student" and training.get("trainable") == "lora" and not alone:
         batches = {name: value for name, value in training.items() if name != "learning_rate"}
         shared = [step.config["model"], batches, step.config["seed"], step.inputs["prepare"]]

@@ -35,7 +35,8 @@ class Placing:
         gpus = execution.gpus_per_worker
         if gpus is None:
             gpus = 0.0 if self._gpu is None else 1.0
-        stage = 3 if execution.offload == "parameters" else 2
+        on_disk = execution.offload_path is not None
+        stage = 3 if execution.offload == "parameters" or on_disk else 2
         self._fixed = execution.model_dump(mode="json") | {
             "workers": execution.workers or 1,
             "zero_stage": stage if execution.zero_stage is None else execution.zero_stage,
@@ -53,6 +54,7 @@ class Placing:
             activation_checkpointing=execution.activation_checkpointing,
             micro_batch_tokens=execution.micro_batch_tokens,
             margin=execution.memory_margin,
+            on_disk=on_disk,
         )
         self._models = {n: model.model_dump(mode="json") for n, model in spec.models.items()}
         self._shapes: dict[str, Shape | None] = {}

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from w2s_ray.plan.architecture import Shape
 
 PASSES = (16_384, 8_192, 4_096, 2_048, 1_024, 512, 256, 128)  # tokens of a pass, tried in turn
-MACHINE = 8  # GPUs; worlds are 1, 2, 4 and whole machines
 SCORED = 32_768  # tokens of a pass without gradients on a GPU (``models.inference``)
 OFFLOADS: tuple[Offload, ...] = ("none", "optimizer", "parameters")
 
@@ -53,6 +52,7 @@ class Wishes:
     activation_checkpointing: bool | None = None
     micro_batch_tokens: int | None = None
     margin: float = 0.1
+    on_disk: bool = False  # what is offloaded lies on a disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def choose(work: Work, gpu: Gpu, wishes: Wishes) -> Placement:
     """
     usable = gpu.usable(wishes.margin)
     tried: list[Placement] = []
-    for placement in _ways(work, wishes):
+    for placement in _ways(work, gpu, wishes):
         if placement.memory.total <= usable:
             return replace(placement, why=_why(placement, tried, gpu, wishes))
         tried.append(placement)
@@ -116,7 +116,7 @@ def check_inference(work: Work, gpu: Gpu, margin: float, kind: str) -> Memory:
     return memory
 
 
-def _ways(work: Work, wishes: Wishes) -> Iterator[Placement]:
+def _ways(work: Work, gpu: Gpu, wishes: Wishes) -> Iterator[Placement]:
     """All that the spec leaves open, in the order in which it is preferred."""
     offloads = OFFLOADS if wishes.offload is None else (wishes.offload,)
     again = (
@@ -125,27 +125,31 @@ def _ways(work: Work, wishes: Wishes) -> Iterator[Placement]:
         else (wishes.activation_checkpointing,)
     )
     for offload in offloads:
-        for world in _worlds(wishes):
+        for world in _worlds(gpu, wishes):
             for checkpointing in again:
-                for stage in _stages(world, offload, wishes.zero_stage):
+                for stage in _stages(world, offload, wishes):
                     yield from _passes(work, wishes, world, stage, offload, checkpointing)
 
 
-def _worlds(wishes: Wishes) -> Iterator[int]:
+def _worlds(gpu: Gpu, wishes: Wishes) -> Iterator[int]:
+    """1, 2, 4 and so on up to a machine, then whole machines."""
     if wishes.workers is not None:
         yield wishes.workers
         return
     world = 1
     while world < wishes.max_workers:
         yield world
-        world += min(world, MACHINE)
+        world += min(world, gpu.a_machine)
     yield wishes.max_workers
 
 
-def _stages(world: int, offload: Offload, fixed: int | None) -> tuple[int, ...]:
+def _stages(world: int, offload: Offload, wishes: Wishes) -> tuple[int, ...]:
+    """Stages 1 and 2 offload no weights, and nothing to a disk: they would keep it in memory."""
+    fixed = wishes.zero_stage
+    third = offload == "parameters" or (offload == "optimizer" and wishes.on_disk)
     if fixed is not None:
-        return (fixed,) if offload != "parameters" or fixed == 3 else ()
-    if offload == "parameters":
+        return (fixed,) if fixed == 3 or not third else ()
+    if third:
         return (3,)
     if offload == "optimizer":
         return (2, 3) if world > 1 else (2,)
@@ -231,12 +235,12 @@ def _remedy(work: Work, gpu: Gpu, wishes: Wishes) -> str:
         replace(wishes, micro_batch_tokens=None),
         replace(wishes, micro_batch_tokens=None, activation_checkpointing=None),
         replace(wishes, micro_batch_tokens=None, activation_checkpointing=None, zero_stage=None),
-        replace(Wishes(margin=wishes.margin, max_workers=wishes.max_workers), offload="none"),
+        Wishes(margin=wishes.margin, max_workers=wishes.max_workers, offload="none"),
         Wishes(margin=wishes.margin, max_workers=1024, offload="none"),
-        Wishes(margin=wishes.margin, max_workers=1024),
+        Wishes(margin=wishes.margin, max_workers=1024, on_disk=wishes.on_disk),
     ]
     for looser in released:
-        for placement in _ways(work, looser):
+        for placement in _ways(work, gpu, looser):
             if placement.memory.total <= gpu.usable(wishes.margin):
                 tokens = (
                     f", micro_batch_tokens: {placement.micro_batch_tokens}"
@@ -247,7 +251,7 @@ def _remedy(work: Work, gpu: Gpu, wishes: Wishes) -> str:
     larger = [
         other.name
         for other in gpu_types().values()
-        if any(p.memory.total <= other.usable(wishes.margin) for p in _ways(work, Wishes()))
+        if any(p.memory.total <= other.usable(wishes.margin) for p in _ways(work, other, Wishes()))
     ]
     return f"what fits: gpu_type: {' or '.join(larger)}" if larger else "no known GPU type fits"
 

@@ -294,11 +294,15 @@ class Execution(Model):
 
     @model_validator(mode="after")
     def _fields_go_together(self) -> Self:
-        """Weights are offloaded by ZeRO 3 alone. A process drives one GPU; NCCL does not join two
-        processes on one."""
-        if self.offload == "parameters" and self.zero_stage not in (None, 3):
-            expected = "3 or null with offload: parameters"
-            refuse([(("zero_stage",), self.zero_stage, mistake(expected))])
+        """Weights are offloaded, and to a disk, by ZeRO 3 alone. A process drives one GPU; NCCL
+        does not join two processes on one."""
+        path, offload = self.offload_path, self.offload
+        if path is not None and offload in (None, "none"):
+            expected = "null without offload: optimizer or parameters"
+            refuse([(("offload_path",), path, mistake(expected))])
+        if self.zero_stage not in (None, 3) and (path is not None or offload == "parameters"):
+            reason = "offload: parameters" if path is None else "an offload_path"
+            refuse([(("zero_stage",), self.zero_stage, mistake(f"3 or null with {reason}"))])
         gpus, alone = self.gpus_per_worker, self.workers in (None, 1)
         if gpus is None:
             return self
@@ -308,6 +312,20 @@ class Execution(Model):
             shared = "0, 1 or a fraction of 1"
             expected = shared if alone else f"0 or 1 with workers: {self.workers}"
             refuse([(("gpus_per_worker",), gpus, mistake(expected, given=f"{gpus:g}"))])
+        return self
+
+    @model_validator(mode="after")
+    def _workers_in_order(self) -> Self:
+        """`max_workers` bounds what is chosen; its default does not bound what is written."""
+        workers, fewest, most = self.workers, self.min_workers, self.max_workers
+        if workers is None:
+            return self
+        if fewest is not None and fewest > workers:
+            expected = mistake(f"at most {workers} with workers: {workers}")
+            refuse([(("min_workers",), fewest, expected)])
+        if "max_workers" in self.model_fields_set and workers > most:
+            expected = mistake(f"at most {most} with max_workers: {most}")
+            refuse([(("workers",), workers, expected)])
         return self
 
 
