@@ -184,7 +184,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
         metrics = fit(
             job,
             Path(folder),
-            **engine_options(job.execution),
+            **engine_options(job.execution, job.name),
             rank=rank,
             stream=partial(_stream, job, config["source"], rank, world),
             hurry=_taken_away(),

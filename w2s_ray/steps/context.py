@@ -34,7 +34,7 @@ def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, An
     if job.execution.get("offload", "none") != "none":
         from w2s_ray.training.deepspeed_engine import engine_options
 
-        options = engine_options(job.execution)
+        options = engine_options(job.execution, job.name)
     return with_smaller_passes(job, lambda job: fit(job, out, progress=progress, **options))
 
 

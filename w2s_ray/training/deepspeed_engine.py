@@ -11,7 +11,7 @@ the optimizer. Two places need care, and a test holds both:
 
 * ZeRO 1 and 2 take the dtype of their gradient buffers from the first parameter group.
 * ZeRO 3 wants one dtype for all trained parameters. There the head is stored in bf16 beside an fp32
-  remainder (``Remainder``), so it still computes with its fp32 master; its gradient alone is
+  remainder (``remainder.py``), so it still computes with its fp32 master; its gradient alone is
   rounded to bf16.
 """
 
@@ -19,6 +19,7 @@ import gc
 import logging
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,8 @@ class Zero:
             3 parameters too.
         offload: ``none``; ``optimizer``: masters and moments in host memory, where torch's fused
             Adam updates them; ``parameters``: with stage 3, the shards of the weights too.
-        folder: on a local NVMe disk, takes what is offloaded in place of host memory.
+        folder: on a local NVMe disk, takes what is offloaded in place of host memory (stage 3
+            alone; the others would ignore it). It is this run's own and goes with the engine.
     """
 
     stage: int
@@ -68,10 +70,11 @@ class Zero:
     folder: str | None = None
 
     @classmethod
-    def of(cls, execution: Mapping[str, Any]) -> "Zero":
-        """What a step's execution says."""
+    def of(cls, execution: Mapping[str, Any], name: str) -> "Zero":
+        """What a step's execution says; ``name`` tells its files from those of other runs."""
         path = execution.get("offload_path")
-        return cls(int(execution["zero_stage"]), execution.get("offload", "none"), path)
+        folder = os.path.join(path, name) if path else None
+        return cls(int(execution["zero_stage"]), execution.get("offload", "none"), folder)
 
     def partition(self, module: nn.Module) -> None:
         """Shards the module's own parameters, as stage 3 does; those of rank 0 count.
@@ -85,9 +88,10 @@ class Zero:
         deepspeed.zero.Init(module=module, config_dict_or_path=config)
 
 
-def engine_options(execution: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``job.fit`` for a process of a group: how a step's execution wants it."""
-    zero = Zero.of(execution)
+def engine_options(execution: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Arguments of ``job.fit`` for a process of a group: how the execution of the run ``name``
+    wants it."""
+    zero = Zero.of(execution, name)
     return {
         "make_engine": partial(DeepSpeedEngine, zero=zero),
         "partition": zero.partition if zero.stage == 3 else None,
@@ -141,6 +145,7 @@ class DeepSpeedEngine:
         low = [p for p in parameters if p.dtype != torch.float32]
         least = 1 if low or zero.offload != "none" else 0
         self._stage = max(zero.stage, least)
+        self._folder = zero.folder
         self.sharded = self._stage > 0
         whole = low and self._stage == 3
         self._remainders = store_low(scorer, full, low[0].dtype) if whole else {}
@@ -255,6 +260,8 @@ class DeepSpeedEngine:
             for parameter in self._engine.module.parameters():
                 parameter.ds_tensor.data = parameter.data = parameter.data.new_empty(0)
         del self._engine, self._trained, self._all, self._remainders
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         gc.collect()
         torch.cuda.empty_cache()
 

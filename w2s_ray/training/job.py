@@ -184,7 +184,7 @@ def fit(
         shapes = {name: whole_shape(p) for name, p in scorer.named_parameters()}
         trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
         engine = make_engine(scorer, parameters, job.adam)
-        alone = stream is None
+        over = stream is None  # a process of its own is done with its engine in any case
         told: dict[str, Any] = {"compiled": False, "device": next(scorer.parameters()).device.type}
         try:
             if stream is None:
@@ -195,8 +195,9 @@ def fit(
                 told["compiled"] = compile_if_it_pays(backbone, work, flops_a_parameter=6)
             told |= _run(job, out, backbone, engine, shapes, trained, stream, hurry, progress)
             told["peak_memory_bytes"] = int(engine.gather(torch.tensor([peak()])).max())
+            over = True
         finally:
-            if alone:  # a worker's process ends, and its peers may be gone
+            if over:  # a worker whose peers may be gone just ends
                 engine.close()
     return {**told, "shares_prompts": backbone.shares_prompts, "workers": engine.world}
 
