@@ -20,6 +20,9 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.training.job import fit
 
 
+pytestmark = pytest.mark.timeout(1200)  # eight groups are started: minutes, more beside others
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("faults")
@@ -30,7 +33,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any
         env=environment,
         capture_output=True,
         text=True,
-        timeout=570,
+        timeout=1100,
     )
     assert ended.returncode == 0, ended.stderr[-4000:]
     events = json.loads(ended.stdout.splitlines()[-1])
