@@ -30,7 +30,7 @@ test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -n 2 --dist loadfile
+	$(VENV)/bin/pytest
 
 bench: $(STAMP) $(TRL)/.installed
 	$(VENV)/bin/python -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
