@@ -189,7 +189,10 @@ class RemotePlace:
     def _entries(self, folder: str, recursive: bool) -> list[fs.FileInfo]:
         base = f"{self.root}/{folder}" if folder else self.root
         selector = fs.FileSelector(base, recursive=recursive, allow_not_found=True)
-        entries: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
+        try:
+            entries: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
+        except NotADirectoryError:  # made between two looks of an fsspec file system
+            entries = self.filesystem.get_file_info(selector)
         return entries
 
     def _below(self, info: fs.FileInfo) -> str:
