@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 1500
 FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
 NOT_RUN = re.compile(r"^\s*<!-- not run: (?P<reason>\S.*?) -->\s*$")
 REFUSED = {"sh", "shell", "zsh", "console", "shell-session", "py", "pycon", "python3"}
