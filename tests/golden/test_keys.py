@@ -1,0 +1,38 @@
+"""No key moves unless a version does: the keys of every shipped spec, committed as files.
+
+A key that moves makes every user's finished steps unfindable. When that is meant, raise the version
+of the kind and write the files again: ``python -m tests.golden.test_keys``.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from w2s_ray.plan.build import build
+from w2s_ray.spec.loading import load
+
+ROOT = Path(__file__).parents[2]
+SPECS = [*sorted((ROOT / "study_specs").glob("*.yaml")), Path(__file__).with_name("every_axis.yaml")]
+KEYS = Path(__file__).with_name("keys")
+
+
+def planned(spec: Path) -> list[str]:
+    """``<kind>/<slug>-<key>`` of every step, in the order of the plan."""
+    return [f"{step.kind}/{step.slug}-{step.key}" for step in build(load(spec))]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
+def test_the_keys_of_a_shipped_spec_have_not_moved(spec: Path) -> None:
+    if "/shared/" in spec.read_text() and not (ROOT.parent / "shared").is_dir():
+        pytest.skip("its data files are not here")
+    committed = (KEYS / f"{spec.stem}.txt").read_text().splitlines()
+    assert planned(spec) == committed
+
+
+def test_every_shipped_spec_has_its_keys_committed() -> None:
+    assert {path.stem for path in KEYS.glob("*.txt")} == {spec.stem for spec in SPECS}
+
+
+if __name__ == "__main__":
+    for spec in SPECS:
+        (KEYS / f"{spec.stem}.txt").write_text("\n".join(planned(spec)) + "\n")
