@@ -33,7 +33,7 @@ test: $(STAMP)
 	$(VENV)/bin/pytest
 
 bench: $(STAMP) $(TRL)/.installed
-	$(VENV)/bin/python -m tests.benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+	$(VENV)/bin/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 # What `make bench` compares with, in an environment of its own and at the same versions.
 $(TRL)/.installed: constraints.txt

@@ -125,7 +125,7 @@ class _Study:
             )
         if not todo:
             return {}
-        from w2s_ray.steps.preflight import prepare_data
+        from w2s_ray.running.preflight import prepare_data
 
         def tell(name: str, report: Mapping[str, Any]) -> None:
             for line in lines(name, report):
@@ -148,7 +148,7 @@ class _Study:
         cost = {key: count for key, count in known.items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
             if local:
-                from w2s_ray.steps.local import run
+                from w2s_ray.running.local import run
 
                 workers = max(int(step.execution.get("workers", 1)) for step in todo.values())
                 if workers > 1:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import page
-from tests.benchmarks.__main__ import ROWS, main
-from tests.benchmarks.measure import Row, alternate, share, times_faster
-from tests.benchmarks.options import Options
-from tests.benchmarks.pairs import FOLDER
-from tests.benchmarks.sides import REPOSITORY
+from benchmarks import page
+from benchmarks.__main__ import ROWS, main
+from benchmarks.measure import Row, alternate, share, times_faster
+from benchmarks.options import Options
+from benchmarks.pairs import FOLDER
+from benchmarks.sides import REPOSITORY
 
 RUN = {
     "date": "2026-11-20",
@@ -22,7 +22,7 @@ RUN = {
     "versions": {"python": "3.11", "trl": "1.16.0"},
     "threads": 2,
     "rounds": 3,
-    "command": "python -m tests.benchmarks",
+    "command": "python -m benchmarks",
 }
 needs_data = pytest.mark.skipif(not FOLDER.exists(), reason="the real pairs are not here")
 
@@ -121,8 +121,8 @@ def test_rows_come_in_as_a_table_and_a_quick_run_writes_nothing(
 def test_both_sides_of_the_training_rows_get_the_same_pairs_in_the_same_batches(tmp_path: Path):
     import pyarrow.parquet as pq
 
-    from tests.benchmarks.pairs import batches, real_pairs, text_ids, tokenised
-    from tests.benchmarks.training import write_pairs
+    from benchmarks.pairs import batches, real_pairs, text_ids, tokenised
+    from benchmarks.training import write_pairs
 
     pairs = real_pairs().slice(0, 80)
     tokens = tokenised(pairs)
@@ -143,7 +143,7 @@ def test_both_sides_of_the_training_rows_get_the_same_pairs_in_the_same_batches(
 
 @needs_data
 def test_long_prompts_are_about_twice_an_answer():
-    from tests.benchmarks.pairs import long_prompt_pairs, real_pairs, tokenised
+    from benchmarks.pairs import long_prompt_pairs, real_pairs, tokenised
 
     tokens = tokenised(long_prompt_pairs())
     assert tokens.row_ids == real_pairs()["row_id"].to_pylist()
@@ -153,7 +153,7 @@ def test_long_prompts_are_about_twice_an_answer():
 
 @needs_data
 def test_packing_computes_little_more_than_each_token_once(tmp_path: Path):
-    from tests.benchmarks.training import tokens_computed
+    from benchmarks.training import tokens_computed
 
     (counted,) = tokens_computed(Options(scratch=tmp_path))
     assert counted.reached, counted.note
@@ -164,7 +164,7 @@ def test_packed_pairs_agree_with_separate_rows_in_a_script_that_needs_little():
     code = (
         "import runpy, sys; sys.modules['pyarrow'] = sys.modules['pydantic'] = None; "
         "sys.argv = ['gpu_pairs.py', '--tiny']\n"
-        "try: runpy.run_path('tests/benchmarks/gpu_pairs.py', run_name='__main__')\n"
+        "try: runpy.run_path('benchmarks/gpu_pairs.py', run_name='__main__')\n"
         "finally: print(*sorted(n for n in sys.modules if n.startswith('w2s_ray')))"
     )
     done = subprocess.run(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
-from tests.benchmarks.gpu_checks import CHECKED
-from tests.benchmarks.gpu_memory import compiled_bytes
-from tests.benchmarks.gpu_model import (
+from benchmarks.gpu_checks import CHECKED
+from benchmarks.gpu_memory import compiled_bytes
+from benchmarks.gpu_model import (
     TINY,
     Variant,
     build,
@@ -23,10 +23,10 @@ from tests.benchmarks.gpu_model import (
     set_up,
     variant,
 )
-from tests.benchmarks.sides import REPOSITORY
+from benchmarks.sides import REPOSITORY
+from w2s_ray.capacity.memory import activation_bytes
+from w2s_ray.catalog.architecture import shape_of
 from w2s_ray.models import packed_attention
-from w2s_ray.plan.architecture import shape_of
-from w2s_ray.plan.memory import activation_bytes
 
 REFUSED = ("pydantic", "pyarrow", "ray", "deepspeed", "peft", "datasets")
 
@@ -35,7 +35,7 @@ def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_o
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({REFUSED}))\n"
         "sys.argv = ['gpu_train.py', '--tiny', '--seconds', '0.1']\n"
-        "runpy.run_path('tests/benchmarks/gpu_train.py', run_name='__main__')"
+        "runpy.run_path('benchmarks/gpu_train.py', run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.benchmarks import worlds
+from benchmarks import worlds
 from tests.test_readme import blocks
-from w2s_ray.plan.gpus import gpu_type
+from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.spec.schema import Execution
 from w2s_ray.study import _parser
 
@@ -45,7 +45,7 @@ def test_its_table_of_worker_types_is_that_of_cluster_yaml() -> None:
     types = yaml.safe_load((ROOT / "cluster.yaml").read_text())["available_node_types"]
     row = r"^\| `(gpu-\w+)` \| (\S+) \|.*?\| (?:up to )?(\d+) \| `(\w+)` \|"
     rows = re.findall(row, PAGE, re.MULTILINE)
-    known = json.loads((ROOT / "w2s_ray" / "plan" / "gpus.json").read_text())["types"]
+    known = json.loads((ROOT / "w2s_ray" / "capacity" / "gpu_types.json").read_text())["types"]
     assert {gpu for *_, gpu in rows} <= set(known)
     assert [tuple(cells) for *cells, _ in rows] == [
         (name, kind["node_config"]["InstanceType"], str(kind["max_workers"]))

@@ -12,7 +12,10 @@ from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
 
 ROOT = Path(__file__).parents[2]
-SPECS = [*sorted((ROOT / "study_specs").glob("*.yaml")), Path(__file__).with_name("every_axis.yaml")]
+SPECS = [
+    *sorted((ROOT / "study_specs").glob("*.yaml")),
+    Path(__file__).with_name("every_axis.yaml"),
+]
 KEYS = Path(__file__).with_name("keys")
 
 

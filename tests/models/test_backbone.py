@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.models.tiny import ARCHITECTURES, line, texts, tiny, tiny_spec
+from w2s_ray.catalog.architecture import shape, untrained_config
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.scorer import Scorer, readout
 from w2s_ray.models.tokenizer import bytes_tokenizer
-from w2s_ray.plan.architecture import shape, untrained_config
 from w2s_ray.spec.schema import ModelSpec
 
 INPUT = texts([5, 9, 200, 31], [7, 8], [12, 0, 0, 256, 3, 4])

@@ -13,12 +13,12 @@ from gguf.quants import dequantize, quantize
 from torch.nn.functional import cross_entropy
 
 from tests.models.tiny import texts
+from w2s_ray.catalog.architecture import shape
+from w2s_ray.catalog.digests import cache_folder
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.gguf import unpacked
 from w2s_ray.models.scorer import readout
 from w2s_ray.models.tokenizer import bytes_tokenizer
-from w2s_ray.plan.architecture import shape
-from w2s_ray.plan.weights import cache_folder
 from w2s_ray.spec.schema import ModelSpec
 
 HIDDEN, INNER, BLOCKS, VOCABULARY = 32, 64, 3, 258

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from w2s_ray.catalog.random_init import ARCHITECTURES
 from w2s_ray.models.backbone import Backbone, load_backbone
-from w2s_ray.plan.untrained import ARCHITECTURES
 from w2s_ray.spec.schema import ModelSpec
 
 __all__ = ["ARCHITECTURES", "line", "texts", "tiny", "tiny_spec"]

@@ -11,10 +11,10 @@ from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.plan.build import build
 from w2s_ray.plan.schedule import Schedule
+from w2s_ray.running.runner import execute_group
 from w2s_ray.spec.loading import load
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.runner import execute_group
 from w2s_ray.store.artifacts import Artifact, Store
 
 WRITTEN = {"config.json", "model.safetensors", "README.md", "tokenizer.json"}

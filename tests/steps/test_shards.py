@@ -8,10 +8,10 @@ import pytest
 from w2s_ray.models import inference
 from w2s_ray.plan.build import build
 from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
 from w2s_ray.steps import shards
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.runner import execute
 from w2s_ray.store.artifacts import Store
 
 

@@ -30,9 +30,9 @@ from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
-from w2s_ray.training.checkpoints import Keeper
 from w2s_ray.training.engine import Adam, Engine, TorchEngine
 from w2s_ray.training.loop import train
+from w2s_ray.training.resume import Keeper
 
 EVERY = 3  # of 8 updates: checkpoints after 3 and 6
 PLAIN = Case(-1, clip=CLIP)  # TorchEngine

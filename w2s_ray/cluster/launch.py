@@ -8,7 +8,7 @@ must be visible from all machines.
 A worker that dies ends its group, and the group is started again, where the spec allows it with
 fewer workers; memory that runs out starts it again with shorter passes. Train could repeat a group
 itself, but it would also repeat errors of the step. The job finds its own state in the store
-(``training.checkpoints``), whatever the size of the group; Train's folder of the run has a stable
+(``training.resume``), whatever the size of the group; Train's folder of the run has a stable
 name, so that what an earlier try left behind is found and removed.
 """
 
@@ -51,7 +51,7 @@ from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.job import TrainJob, fit
 from w2s_ray.training.loop import Progress
-from w2s_ray.training.out_of_memory import halved
+from w2s_ray.training.oom_retry import halved
 
 RETRIES = 2  # of a group of which a process died before it came to a new checkpoint
 # What gloo and NCCL say in a worker whose peer is gone.

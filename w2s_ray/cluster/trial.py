@@ -170,7 +170,7 @@ class StepActor(Trainable):
         group = group if self._attempt < 2 else group[::-1]
         if self._settings.execute is not None:
             return _one_by_one(self._settings.execute, group, self._store, context)
-        from w2s_ray.steps.runner import execute, execute_group
+        from w2s_ray.running.runner import execute, execute_group
 
         if self._attempt:
             return _one_by_one(execute, group, self._store, context)

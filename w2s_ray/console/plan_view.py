@@ -8,10 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.plan.cost import estimate
-from w2s_ray.plan.gpus import gpu_type
 from w2s_ray.plan.graph import Plan
-from w2s_ray.plan.placements import placements
+from w2s_ray.plan.layout_table import placements
 from w2s_ray.spec.schema import Spec
 
 
@@ -28,7 +28,7 @@ def describe(
     ``todo``, ``failed`` are counts of steps; ``flops`` are rough and of ``todo`` alone. ``axes``
     holds the values of every axis, ``running`` the steps that some process holds at the moment.
     With a ``gpu_type``: ``placements`` tells how each kind of step of each model is run, and
-    ``gpu_hours`` what ``todo`` needs in all (``usd``: at the price that ``gpus.json`` has);
+    ``gpu_hours`` what ``todo`` needs in all (``usd``: at the price that ``gpu_types.json`` has);
     otherwise [] and null.
     """
     todo = plan.todo(finished)

@@ -24,13 +24,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from w2s_ray.catalog.architecture import shape, untrained_config
+from w2s_ray.catalog.digests import hub_id, local_path
+from w2s_ray.catalog.random_init import ARCHITECTURES
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
 from w2s_ray.models.gguf import unpacked
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
-from w2s_ray.plan.architecture import shape, untrained_config
-from w2s_ray.plan.untrained import ARCHITECTURES
-from w2s_ray.plan.weights import hub_id, local_path
 from w2s_ray.spec.schema import ModelSpec
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -15,8 +15,8 @@ from filelock import FileLock
 from tokenizers import pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, GgufConfig
 
-from w2s_ray.plan.gguf_header import read_gguf_header
-from w2s_ray.plan.weights import cache_folder, digest
+from w2s_ray.catalog.digests import cache_folder, digest
+from w2s_ray.catalog.gguf_header import read_gguf_header
 
 
 def unpacked(file: Path) -> Path:

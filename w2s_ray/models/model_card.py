@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from w2s_ray.catalog.digests import hub_id
 from w2s_ray.objectives.names import DEFINITIONS
-from w2s_ray.plan.weights import hub_id
 from w2s_ray.spec.schema import ModelSpec
 
 EXPORT = "export"  # the folder, below that of the artifact

@@ -21,13 +21,13 @@ from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from w2s_ray.catalog.architecture import config_fields, shape, untrained_config
+from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.backbone import first_blocks, quiet, settle
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
-from w2s_ray.plan.architecture import config_fields, shape, untrained_config
-from w2s_ray.plan.weights import hub_id, local_path
 from w2s_ray.spec.schema import Lora, ModelSpec
 
 TARGETS = ("training", "lora", "target_modules")

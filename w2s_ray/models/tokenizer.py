@@ -9,9 +9,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.errors import InputError
 from w2s_ray.models.gguf import unpacked
-from w2s_ray.plan.weights import hub_id, local_path
 from w2s_ray.spec.schema import ModelSpec
 
 PAD = "<pad>"

@@ -1,1 +1,1 @@
-"""The graph of steps: keys, cells, what is ready, and rough cost. No torch, no ray."""
+"""The graph of steps: kinds, keys, what is ready, what is fused, and rough cost. No torch, no Ray."""

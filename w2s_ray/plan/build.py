@@ -8,11 +8,11 @@ changes on disk changes every key that rests on it.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from w2s_ray.catalog.architecture import shape, weights_identity
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
-from w2s_ray.plan.architecture import shape, weights_identity
 from w2s_ray.plan.graph import Cell, Plan, Step
-from w2s_ray.plan.placing import Placing
+from w2s_ray.plan.layouts import Placing
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.canonical import digest

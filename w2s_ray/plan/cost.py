@@ -8,7 +8,7 @@ unknown (a model whose shape nobody knows) is left out and said.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from w2s_ray.plan.architecture import Shape, shape
+from w2s_ray.catalog.architecture import Shape, shape
 from w2s_ray.plan.graph import TRAINED_ON, Plan, Step
 from w2s_ray.spec.schema import DataSpec, Spec
 

@@ -240,7 +240,8 @@ class Execution(Model):
     """How and where it is computed; never part of a key."""
 
     gpu_type: Text | None = Field(
-        None, description="a name of plan/gpus.json, for which null fields below are chosen"
+        None,
+        description="a type of gpu_types.json, for which null fields below are chosen",
     )
     workers: Count | None = Field(
         None, description="processes that train one model together; null: the fewest that fit, or 1"

@@ -28,7 +28,7 @@ Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
     """Trains in the calling process, whatever number of workers the spec asks for."""
     from w2s_ray.training.job import fit
-    from w2s_ray.training.out_of_memory import with_smaller_passes
+    from w2s_ray.training.oom_retry import with_smaller_passes
 
     options: dict[str, Any] = {}
     if job.execution.get("offload", "none") != "none":

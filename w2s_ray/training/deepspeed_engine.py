@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from w2s_ray.training import zero_state
 from w2s_ray.training.engine import Adam, Fragment
-from w2s_ray.training.remainder import store_low
+from w2s_ray.training.split_precision import store_low
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported

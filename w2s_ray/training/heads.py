@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from w2s_ray.objectives.objective import Objective
+from w2s_ray.training.batched_heads import HeadJob, Inputs, Trained, steps_of, train_together
 from w2s_ray.training.loop import Curve, Progress
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.solvers import solve
-from w2s_ray.training.together import HeadJob, Inputs, Trained, steps_of, train_together
 
 __all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "write_head"]
 

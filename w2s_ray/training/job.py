@@ -39,12 +39,12 @@ from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.store.checkpoints import Checkpoints
-from w2s_ray.training.checkpoints import Keeper
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.exports import export_trained
 from w2s_ray.training.loop import Curve, Progress, train
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
+from w2s_ray.training.resume import Keeper
 
 WEIGHTS = "model.safetensors"
 MICRO_BATCH_TOKENS = {"cpu": 4_096, "gpu": 16_384}  # where the spec does not say

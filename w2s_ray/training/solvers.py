@@ -25,8 +25,8 @@ from torch import Tensor
 
 from w2s_ray.objectives.divergence import loss
 from w2s_ray.objectives.objective import Objective
+from w2s_ray.training.batched_heads import HeadJob, Trained
 from w2s_ray.training.loop import Curve
-from w2s_ray.training.together import HeadJob, Trained
 
 SOLVERS = ("newton", "lbfgs")
 MAX_ITERATIONS = {"newton": 100, "lbfgs": 2000}

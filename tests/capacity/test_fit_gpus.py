@@ -1,0 +1,255 @@
+"""The smallest world and the mildest way that fit; what cannot fit is refused with what would."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import tiny_spec
+from w2s_ray.capacity.fit_gpus import SCORED, Wishes, Work, choose
+from w2s_ray.capacity.gpu_types import gpu_type, gpu_types
+from w2s_ray.capacity.memory import training_bytes
+from w2s_ray.capacity.speed import seconds_an_update
+from w2s_ray.catalog.architecture import Shape, shape_of
+from w2s_ray.errors import InputError
+from w2s_ray.models.inference import TOKEN_BUDGET
+from w2s_ray.plan.build import build
+from w2s_ray.spec.schema import Spec
+
+CONFIGS = Path(__file__).parents[1] / "catalog" / "configs"
+H100 = gpu_type("H100")
+
+
+def of(name: str) -> Shape:
+    return shape_of(json.loads((CONFIGS / f"{name}.json").read_text()))
+
+
+def work(name: str, **changes: Any) -> Work:
+    return replace(Work(name, of(name), "bf16", "full", 16, 1024), **changes)
+
+
+def qwen(*pair: str, **execution: Any) -> Spec:
+    models = {name: {"source": f"hf:Qwen/Qwen2.5-{name}"} for name in pair}
+    return Spec.model_validate(
+        tiny_spec(
+            models=models,
+            grid={
+                "pair": [list(pair)],
+                "loss": ["forward_kl", "reverse_kl"],
+                "trainable": ["full"],
+            },
+            training={"precision": "bf16", "max_length_tokens": 512, "batch_size": 16},
+            execution={"gpu_type": "H100", **execution},
+        )
+    )
+
+
+def refused(spec: Spec) -> InputError:
+    with pytest.raises(InputError) as error:
+        build(spec)
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+def test_larger_models_take_no_fewer_gpus_and_larger_gpus_no_more() -> None:
+    names = [f"Qwen2.5-{size}" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")]
+    worlds = {
+        gpu: [choose(work(name), gpu_type(gpu), Wishes()).workers for name in names]
+        for gpu in ("A100-80G", "H100", "H200", "B200")
+    }
+    for found in worlds.values():
+        assert found == sorted(found)
+    smaller = zip(worlds["H100"], worlds["H200"], worlds["B200"], strict=True)
+    assert all(h100 >= h200 >= b200 for h100, h200, b200 in smaller)
+    assert worlds["H100"][:3] == [1, 1, 1] and worlds["H100"][-1] >= 16
+
+
+@pytest.mark.parametrize("gpu", sorted(gpu_types()))
+def test_what_is_chosen_fits_and_no_smaller_world_does(gpu: str) -> None:
+    kind = gpu_type(gpu)
+    chosen = choose(work("Qwen2.5-7B"), kind, Wishes())
+    assert chosen.memory.total <= kind.usable(0.1)
+    assert chosen.why
+    if chosen.workers > 1 and chosen.offload == "none":
+        with pytest.raises(InputError):
+            choose(
+                work("Qwen2.5-7B"), kind, Wishes(max_workers=chosen.workers // 2, offload="none")
+            )
+
+
+def test_milder_ways_come_first() -> None:
+    """More room in each GPU never leads to a harsher way, in a world that is fixed."""
+    harshness = []
+    for gib in range(30, 140, 5):
+        gpu = replace(H100, memory=gib << 30)
+        try:
+            way = choose(work("Qwen2.5-7B"), gpu, Wishes(workers=4))
+        except InputError:
+            assert not harshness
+            continue
+        offload = ("none", "optimizer", "parameters").index(way.offload)
+        harshness.append((offload, way.activation_checkpointing, way.zero_stage))
+    assert harshness == sorted(harshness, reverse=True)
+    assert len(set(harshness)) >= 4
+
+
+def test_what_the_spec_fixes_stays() -> None:
+    wishes = Wishes(
+        workers=8, zero_stage=3, activation_checkpointing=True, micro_batch_tokens=3_000
+    )
+    way = choose(work("Qwen2.5-7B"), H100, wishes)
+    assert (way.workers, way.zero_stage, way.micro_batch_tokens) == (8, 3, 3_000)
+    assert way.activation_checkpointing and way.offload == "none"
+    assert choose(work("Qwen2.5-0.5B"), H100, Wishes(offload="optimizer")).offload == "optimizer"
+
+
+def test_offload_comes_only_when_no_world_fits_without() -> None:
+    way = choose(work("Qwen2.5-7B"), H100, Wishes(max_workers=1))
+    assert way.workers == 1 and way.offload != "none"
+    assert "without offload" in way.why
+    assert way.memory.host > 12 * work("Qwen2.5-7B").shape.parameters
+    assert choose(work("Qwen2.5-7B"), H100, Wishes(max_workers=8)).offload == "none"
+
+
+def test_a_pass_holds_the_longest_row_and_no_more_than_a_batch() -> None:
+    assert choose(work("Qwen2.5-0.5B", batch_size=2), H100, Wishes()).micro_batch_tokens == 2_048
+    assert choose(work("Qwen2.5-0.5B"), H100, Wishes()).micro_batch_tokens == 16_384
+    for gpu in gpu_types().values():
+        long = work("Qwen2.5-3B", longest_row=3_000)
+        assert choose(long, gpu, Wishes()).micro_batch_tokens >= 3_000
+
+
+def test_lora_takes_fewer_gpus_than_full_training() -> None:
+    full = choose(work("Qwen2.5-7B"), H100, Wishes())
+    lora = choose(work("Qwen2.5-7B", trainable="lora", adapters=20_000_000), H100, Wishes())
+    assert lora.workers == 1 < full.workers
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_more_processes_need_no_more_memory_each(stage: int, precision: str) -> None:
+    totals = [
+        training_bytes(
+            of("Qwen2.5-7B"), precision=precision, stage=stage, world=world, tokens=1024
+        ).total
+        for world in (2, 4, 8, 16, 64)
+    ]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_more_gpus_are_faster_but_not_cheaper() -> None:
+    model, seconds = of("Qwen2.5-14B"), {}
+    for world in (4, 8):
+        seconds[world] = seconds_an_update(
+            model, H100, precision="bf16", tokens=65_536, row_tokens=512, world=world, stage=3
+        )
+    assert seconds[8] < seconds[4] < 2 * seconds[8]
+
+
+def test_the_plan_says_how_each_step_is_run() -> None:
+    plan = build(qwen("0.5B", "7B"))
+    by_kind = {step.kind: step.execution for step in plan}
+    assert by_kind["weak"]["workers"] == by_kind["label"]["workers"] == 1
+    student = by_kind["student"]
+    assert student["workers"] == 2 and student["zero_stage"] in (1, 2, 3)
+    assert student == by_kind["ceiling"]
+    assert student["gpus_per_worker"] == by_kind["label"]["gpus_per_worker"] == 1.0
+    assert H100.usable(0.1) >= student["predicted_memory_bytes"] > 40e9
+    assert {"min_workers", "checkpoint_minutes", "export_models"} <= student.keys()
+    json.dumps(dict(student))
+
+
+def test_how_it_is_run_never_changes_a_key() -> None:
+    plans = [build(qwen("0.5B", "7B", **way)) for way in ({}, {"gpu_type": "H200"}, {"workers": 8})]
+    plans.append(build(qwen("0.5B", "7B", gpu_type=None)))
+    assert len({tuple(plan.steps) for plan in plans}) == 1
+
+
+def test_without_a_gpu_type_nothing_is_chosen() -> None:
+    plan = build(qwen("0.5B", "7B", gpu_type=None, workers=3))
+    student = next(step.execution for step in plan if step.kind == "student")
+    assert (student["workers"], student["zero_stage"], student["offload"]) == (3, 2, "none")
+    assert student["predicted_memory_bytes"] is None and student["gpus_per_worker"] == 0.0
+
+
+def test_an_unknown_gpu_type_is_refused_with_the_nearest() -> None:
+    error = refused(qwen("0.5B", "7B", gpu_type="h10"))
+    assert error.place == ("execution", "gpu_type")
+    assert str(error).endswith("did you mean 'H100'?")
+
+
+@pytest.mark.parametrize(
+    ("execution", "field", "remedy"),
+    [
+        ({"workers": 1, "offload": "none"}, "workers", "what fits: workers: 2, zero_stage:"),
+        ({"workers": 2, "zero_stage": 1, "offload": "none"}, "workers", "what fits: workers: 2"),
+        ({"max_workers": 1, "offload": "none"}, "offload", "what fits: workers: 2"),
+        ({"gpu_type": "L4", "workers": 1, "offload": "none"}, "workers", "what fits: workers: "),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_what_would(
+    execution: dict[str, Any], field: str, remedy: str
+) -> None:
+    error = refused(qwen("0.5B", "7B", **execution))
+    assert error.place == ("execution", field)
+    assert remedy in str(error) and "GiB" in str(error) and "'7B'" in str(error)
+
+
+def test_a_model_that_labels_must_fit_one_gpu() -> None:
+    error = refused(qwen("72B", "7B"))
+    assert error.place == ("execution", "gpu_type")
+    assert "label" in str(error) and "B200" in str(error)
+
+
+def test_a_model_of_unknown_shape_needs_workers_and_stage() -> None:
+    content = tiny_spec(
+        models={"a": {"source": "hf:nobody/one"}, "b": {"source": "hf:nobody/two"}},
+        grid={"pair": [["a", "b"]], "loss": ["forward_kl"], "trainable": ["full"]},
+        execution={"gpu_type": "H100"},
+    )
+    error = refused(Spec.model_validate(content))
+    assert error.place == ("execution", "gpu_type") and "give workers and zero_stage" in str(error)
+    content["execution"] = {"gpu_type": "H100", "workers": 4, "zero_stage": 3}
+    student = next(s for s in build(Spec.model_validate(content)) if s.kind == "student")
+    assert student.execution["workers"] == 4
+    assert student.execution["predicted_memory_bytes"] is None
+
+
+def test_a_fraction_of_a_gpu_does_not_go_with_a_type() -> None:
+    with pytest.raises(ValueError, match="1 with a gpu_type"):
+        qwen("0.5B", "7B", gpus_per_worker=0.5)
+
+
+def test_offloaded_weights_need_zero_3() -> None:
+    with pytest.raises(ValueError, match="3 or null with offload: parameters"):
+        qwen("0.5B", "7B", offload="parameters", zero_stage=2)
+    plan = build(qwen("0.5B", "7B", gpu_type=None, workers=2, offload="parameters"))
+    assert next(s.execution["zero_stage"] for s in plan if s.kind == "student") == 3
+    error = refused(qwen("0.5B", "14B", workers=1, zero_stage=2, gpu_type="L4"))
+    assert "offload: optimizer" in str(error)
+
+
+def test_a_disk_is_used_by_zero_3_alone() -> None:
+    model = work("Qwen2.5-0.5B")
+    for offload in ("optimizer", "parameters"):
+        way = choose(model, H100, Wishes(workers=2, offload=offload, on_disk=True))
+        assert (way.zero_stage, way.offload) == (3, offload)
+    assert choose(model, H100, Wishes(workers=2, offload="optimizer")).zero_stage == 2
+    assert choose(model, H100, Wishes(workers=2, offload="none", on_disk=True)).zero_stage == 1
+    for gpu in (None, "H100"):
+        plan = build(
+            qwen("0.5B", "7B", gpu_type=gpu, workers=2, offload="optimizer", offload_path="/nvme")
+        )
+        assert {s.execution["zero_stage"] for s in plan if s.kind == "student"} == {3}
+
+
+def test_worlds_are_whole_machines_of_the_type() -> None:
+    four = replace(H100, a_machine=4)
+    assert choose(work("Qwen2.5-32B"), H100, Wishes()).workers == 16
+    assert choose(work("Qwen2.5-32B"), four, Wishes(activation_checkpointing=False)).workers == 12
+
+
+def test_the_plan_scores_by_the_tokens_that_are_scored_at_once() -> None:
+    assert TOKEN_BUDGET["cuda"] == SCORED

@@ -1,0 +1,302 @@
+"""A job that is interrupted, runs out of memory or out of disk loses nothing but time."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import REPOSITORY, TINY_MODEL, tiny_config
+from tests.training.test_job import job, rows
+from w2s_ray.errors import InputError
+from w2s_ray.models.inference import sweep
+from w2s_ray.objectives.objective import Objective
+from w2s_ray.steps.context import fit_in_process
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import KEPT, Checkpoints
+from w2s_ray.training.job import fit
+from w2s_ray.training.oom_retry import HALVINGS
+
+
+class Broken(Objective):
+    """An objective that calls ``event`` at its n-th batch, from 1."""
+
+    def at(self, number, event):
+        object.__setattr__(self, "plan", (number, event))
+        object.__setattr__(self, "calls", [])
+        return self
+
+    def __call__(self, logits, *arguments, **options):
+        self.calls.append(len(logits))
+        number, event = self.plan
+        if len(self.calls) == number:
+            event()
+        return super().__call__(logits, *arguments, **options)
+
+
+def broken(number, event):
+    return Broken(*astuple(job().objective)).at(number, event)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def out(path):
+    path.mkdir(parents=True)
+    return path
+
+
+def files(folder):
+    """Everything a job leaves, as bytes and numbers."""
+    return (
+        np.array(pq.read_table(folder / "curve.parquet")["loss"]),
+        (folder / "test.parquet").read_bytes(),
+        (folder / "model.safetensors").read_bytes(),
+    )
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(Store.open(tmp_path / "store"), "abc")
+
+
+def kept(checkpoints, every=2, **changes):
+    """A job of 8 updates with a checkpoint every 2."""
+    return job(checkpoints=checkpoints, execution={"checkpoint_steps": every}, **changes)
+
+
+@pytest.mark.parametrize("per_row", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_interrupted_job_ends_bit_for_bit_as_if_it_had_not_been(
+    tmp_path, checkpoints, per_row, precision
+):
+    changes = {"per_row": per_row, "precision": precision}
+    fit(job(**changes), out(tmp_path / "straight"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(kept(checkpoints, objective=broken(6, interrupt), **changes), out(tmp_path / "cut"))
+    metrics = fit(kept(checkpoints, **changes), out(tmp_path / "on"))
+    assert metrics["checkpoints"]["resumed_at"] == 4
+    straight, on = files(tmp_path / "straight"), files(tmp_path / "on")
+    np.testing.assert_array_equal(straight[0], on[0])
+    assert straight[1:] == on[1:]
+
+
+def test_a_checkpoint_cut_off_is_passed_over_for_the_one_before(tmp_path, checkpoints):
+    fit(kept(checkpoints), out(tmp_path / "run"))
+    assert checkpoints.latest().update == 8
+    folder = Path(checkpoints.store.uri) / checkpoints.folder
+    (newest,) = folder.glob("000000008-rank*")
+    os.truncate(newest, newest.stat().st_size - 1)
+    assert checkpoints.latest().update == 6
+    (folder / "000000006.json").write_text("{")
+    assert checkpoints.latest() is None
+
+
+def test_a_head_that_is_not_what_was_written_counts_as_cut_off(tmp_path, checkpoints):
+    """A file of the right size that never reached the disk."""
+    fit(kept(checkpoints), out(tmp_path / "run"))
+    (newest,) = (Path(checkpoints.store.uri) / checkpoints.folder).glob("000000008-rank*")
+    newest.write_bytes(bytes(newest.stat().st_size))
+    assert checkpoints.latest().update == 6
+
+
+def test_what_was_passed_over_does_not_crowd_out_what_is_new(tmp_path, checkpoints):
+    """Damaged checkpoints of higher numbers than those that are written after them; other files
+    are left alone."""
+    fit(kept(checkpoints), out(tmp_path / "run"))
+    folder = Path(checkpoints.store.uri) / checkpoints.folder
+    for file in folder.glob("*-rank*"):
+        os.truncate(file, 9)
+    (folder / "notes.json").write_text("{}")
+    assert checkpoints.latest() is None
+    with pytest.raises(KeyboardInterrupt):
+        fit(kept(checkpoints, objective=broken(5, interrupt)), out(tmp_path / "again"))
+    assert checkpoints.latest().update == 4
+    assert {name[:9] for name in os.listdir(folder)} == {"000000002", "000000004", "notes.jso"}
+
+
+def test_the_last_two_are_kept(tmp_path, checkpoints):
+    fit(kept(checkpoints, every=1), out(tmp_path / "run"))
+    names = sorted(os.listdir(Path(checkpoints.store.uri) / checkpoints.folder))
+    assert [name for name in names if name.endswith(".json")] == [
+        "000000007.json",
+        "000000008.json",
+    ]
+    assert len(names) == 2 * KEPT  # of each: what it says, and the file of the only rank
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [({"rows": rows(27, seed=2)}, "data"), ({"seed": 4}, "data"), ({"trainable": "lora"}, "model")],
+)
+def test_a_checkpoint_of_another_job_is_refused_in_one_line(tmp_path, checkpoints, changes, what):
+    fit(kept(checkpoints), out(tmp_path / "run"))
+    with pytest.raises(
+        InputError, match=f"^checkpoint .*000000008.json: it is of another {what}; "
+    ):
+        fit(replace(kept(checkpoints), **changes), out(tmp_path / "other"))
+    assert checkpoints.latest().update == 8
+
+
+def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path, checkpoints):
+    """The file system refuses files of more than 10 kB from the fifth batch on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+
+    fit(job(), out(tmp_path / "straight"))
+    full = kept(checkpoints, objective=broken(5, fill))
+    try:
+        with (
+            pytest.warns(UserWarning, match="update 6: no checkpoint: .*File too large"),
+            pytest.raises(OSError, match="File too large"),  # its results do not fit either
+        ):
+            fit(full, out(tmp_path / "full"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoints.latest().update == 4
+    metrics = fit(kept(checkpoints), out(tmp_path / "on"))
+    told = metrics["checkpoints"]
+    assert (told["resumed_at"], told["saved"], told["failures"]) == (4, 2, [])
+    assert 0 < told["seconds_before"] < metrics["train_seconds"]
+    assert files(tmp_path / "straight")[1:] == files(tmp_path / "on")[1:]
+
+
+class Hungry(Objective):
+    """A pass of more than ``most`` rows does not fit."""
+
+    most = 3
+
+    def __call__(self, logits, *arguments, **options):
+        if len(logits) > self.most:
+            raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+        return super().__call__(logits, *arguments, **options)
+
+
+def test_out_of_memory_halves_the_pass_and_not_the_batch(tmp_path, checkpoints):
+    straight = fit(job(), out(tmp_path / "straight"))
+    hungry = Hungry(*astuple(job().objective))
+    execution = {"checkpoint_steps": 2, "micro_batch_tokens": 1200}
+    given = job(checkpoints=checkpoints, objective=hungry, execution=execution)
+    metrics = fit_in_process(given, out(tmp_path / "halved"), lambda numbers: None)
+    assert 1 <= metrics["out_of_memory"] <= HALVINGS
+    assert metrics["micro_batch_tokens"] == 1200 >> metrics["out_of_memory"]
+    assert metrics["steps"] == straight["steps"]
+    np.testing.assert_allclose(
+        files(tmp_path / "halved")[0], files(tmp_path / "straight")[0], atol=1e-5
+    )
+
+
+def test_scoring_that_does_not_fit_takes_shorter_passes_and_no_second_training(
+    tmp_path, checkpoints, monkeypatch
+):
+    budgets = []
+
+    def hungry(forward, tokens, token_budget, **options):
+        budgets.append(token_budget)
+        if len(budgets) < 3:
+            raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+        return sweep(forward, tokens, token_budget, **options)
+
+    monkeypatch.setattr("w2s_ray.training.job.sweep", hungry)
+    updates = []
+    metrics = fit_in_process(kept(checkpoints, every=3), out(tmp_path / "out"), updates.append)
+    assert budgets == [2048, 1024, 512]
+    assert [told["step"] for told in updates] == [*range(1, 9)]
+    assert metrics["out_of_memory"] == 2
+
+
+def test_what_does_not_fit_after_a_few_halvings_fails_in_its_own_words(tmp_path):
+    hungry = Hungry(*astuple(job().objective))
+    object.__setattr__(hungry, "most", 0)
+    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 2\.00 GiB"):
+        fit_in_process(job(objective=hungry), out(tmp_path / "out"), lambda numbers: None)
+
+
+def test_offload_in_one_process_gives_the_numbers_of_plain_torch_and_leaves_nothing(tmp_path):
+    fit(job(), out(tmp_path / "plain"))
+    execution = {"zero_stage": 3, "offload": "parameters"}
+    script = f"""
+from pathlib import Path
+from tests.training.test_job import job
+from w2s_ray.steps.context import fit_in_process
+import gc, torch
+linear = torch.nn.functional.linear
+def live():
+    gc.collect()
+    return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
+sizes = []
+for _ in range(3):
+    fit_in_process(job(execution={execution}), Path({str(out(tmp_path / "offloaded"))!r}), print)
+    sizes.append(live())
+assert torch.nn.functional.linear is linear
+assert sizes[2] <= 1.05 * sizes[0], sizes
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    environment.pop("RANK", None)
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=200)
+    plain, offloaded = files(tmp_path / "plain"), files(tmp_path / "offloaded")
+    np.testing.assert_allclose(plain[0], offloaded[0], atol=1e-5)
+    ours = load_file(tmp_path / "offloaded/model.safetensors")
+    for name, tensor in load_file(tmp_path / "plain/model.safetensors").items():
+        torch.testing.assert_close(tensor, ours[name], atol=1e-5, rtol=0)
+
+
+def test_activation_checkpointing_changes_nothing_but_time(tmp_path):
+    fit(job(), out(tmp_path / "plain"))
+    fit(job(execution={"activation_checkpointing": True}), out(tmp_path / "again"))
+    assert files(tmp_path / "plain")[1:] == files(tmp_path / "again")[1:]
+
+
+def test_a_killed_study_goes_on_inside_the_step(write_spec, tmp_path):
+    """``kill -9`` while a student is trained; the same command ends with the same results."""
+    spec = write_spec(
+        models={
+            name: {**TINY_MODEL, "config": tiny_config(32)} | {"init_seed": seed}
+            for seed, name in enumerate(("small", "large"))
+        },
+        grid={"pair": [["small", "large"]], "trainable": ["full"], "seed": [0]},
+        training__epochs=12,
+        execution={"checkpoint_steps": 3},
+    )
+    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local", "--json"]
+
+    def study(store):
+        return [*command, "--store", str(tmp_path / store)]
+
+    subprocess.run(study("straight"), check=True, cwd=REPOSITORY, capture_output=True, timeout=300)
+    process = subprocess.Popen(
+        study("killed"), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    folder, deadline = tmp_path / "killed/checkpoints", time.monotonic() + 200
+    while time.monotonic() < deadline and len(list(folder.glob("*/*.json"))) < 2:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(study("killed"), check=True, cwd=REPOSITORY, capture_output=True, timeout=300)
+    tables = [
+        pq.read_table(tmp_path / store / "results/tiny.parquet").to_pylist()
+        for store in ("straight", "killed")
+    ]
+    timed = ("seconds", "tokens_per_second", "peak_memory_bytes", "code_digest", "code_commit")
+    for one, other in zip(*tables, strict=True):
+        assert {**one, **dict.fromkeys(timed)} == {**other, **dict.fromkeys(timed)}
+    resumed = [
+        json.loads(path.read_text())["metrics"].get("checkpoints", {}).get("resumed_at", 0)
+        for path in (tmp_path / "killed").glob("*/*/record.json")
+    ]
+    assert max(resumed) >= 3
+    assert not list(folder.glob("*/*"))

@@ -1,0 +1,1 @@
+"""Running steps: checks before anything is spent, claims, commits, records of failures."""

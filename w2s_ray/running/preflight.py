@@ -1,0 +1,84 @@
+"""What can be refused before anything is spent: models that cannot be opened, rows that cannot be
+read, settings that do not suit the data. The data are prepared here, in the driver."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from w2s_ray.catalog.architecture import shape
+from w2s_ray.plan.classes import check_classes
+from w2s_ray.plan.fusion import backbone
+from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.running.runner import execute
+from w2s_ray.spec.schema import ModelSpec, Spec
+from w2s_ray.steps.exports import is_exported
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import Checkpoints
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+
+
+def prepare_data(
+    spec: Spec, plan: Plan, todo: Mapping[str, Step], store: Store, tell: Tell
+) -> dict[str, Step]:
+    """Checks the models that ``todo`` needs, prepares its data, and returns the other steps.
+
+    Args:
+        tell: takes the name of a data set and the report of its rows.
+
+    Raises:
+        InputError: a model, a row or a setting that a step would fail on.
+    """
+    _open_models(spec, todo)
+    _check_exports(plan, todo)
+    for key in set(store.listing("checkpoints")) & store.finished().keys():
+        Checkpoints(store, key).discard()  # of a driver that died just after the commit
+    for step in (step for step in todo.values() if step.kind == "prepare"):
+        metrics = execute(step, store)
+        tell(step.slug, metrics["report"])
+        check_classes(
+            [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
+            metrics["num_classes"],
+        )
+    return {key: step for key, step in todo.items() if step.kind != "prepare"}
+
+
+def is_sharded(execution: Mapping[str, Any]) -> bool:
+    """Whether a step's model is loaded in shards (ZeRO-3)."""
+    several = execution["workers"] > 1 or execution["offload"] != "none"
+    return bool(several and execution["zero_stage"] == 3)
+
+
+def _check_exports(plan: Plan, todo: Mapping[str, Step]) -> None:
+    """Models that the classes of transformers could not hold."""
+    exported = [step for step in todo.values() if is_exported(step)]
+    if not exported:
+        return
+    from w2s_ray.models.export import check_exportable
+
+    for step in exported:
+        known = shape(ModelSpec.model_validate(step.execution["model"]))
+        data = plan.steps[step.inputs["prepare"]].execution["data"]
+        per_row = 2 if data["kind"] == "preference" else 1
+        if known is not None:
+            check_exportable(known.architecture, step.config["training"]["trainable"], per_row)
+
+
+def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
+    """Opens every model once, and once more with adapters where it is trained with them."""
+    names = {str(model.model_dump(mode="json")): name for name, model in spec.models.items()}
+    plain: dict[str, ModelSpec] = {}
+    adapted: dict[str, ModelSpec] = {}
+    sharded: set[str] = set()
+    for step in todo.values():
+        if backbone(step) is not None:
+            name = names[str(step.execution["model"])]
+            with_lora = "lora" in step.config.get("training", {})
+            (adapted if with_lora else plain)[name] = spec.models[name]
+            if is_sharded(step.execution):
+                sharded.add(name)
+    if not plain and not adapted:
+        return
+    from w2s_ray.models.preflight import check_models
+
+    check_models({n: model for n, model in plain.items() if n not in adapted}, None, sharded)
+    check_models(adapted, spec.training.lora, sharded)
