@@ -142,8 +142,10 @@ def _features(options: Options, cells: int) -> tuple[Plan, Path]:
     shared = {
         key: step
         for key, step in plan.steps.items()
-        if step.kind != "student"
-        and not (step.kind == "evaluate" and plan.steps[step.inputs["model"]].kind == "student")
+        if step.kind.name != "student"
+        and not (
+            step.kind.name == "evaluate" and plan.steps[step.inputs["model"]].kind.name == "student"
+        )
     }
     run_here(shared, Store.open(str(base)))
     return plan, base

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.sides import REPOSITORY
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order, optimizer_batches
 from w2s_ray.data.labels import one_hot
 from w2s_ray.data.prepare import prepare
@@ -125,5 +126,5 @@ def train_job(pairs: pa.Table, execution: dict[str, Any] | None = None) -> Train
         max_length_tokens=MAX_LENGTH_TOKENS,
         precision="bf16",
         keep_weights=False,
-        execution=execution or {},
+        execution=Execution(**(execution or {})),
     )

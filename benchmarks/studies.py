@@ -11,7 +11,8 @@ from benchmarks.options import Options
 from benchmarks.pairs import data_spec
 from benchmarks.sides import REPOSITORY
 from w2s_ray.plan.build import build
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.step import Step
 from w2s_ray.running.local import run
 from w2s_ray.spec.loading import load
 from w2s_ray.spec.schema import Spec

@@ -22,7 +22,8 @@ from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
@@ -136,7 +137,11 @@ class _Study:
     def _not_exported(self, finished: Container[str]) -> Counter[str]:
         """Finished steps by kind whose export is asked for now and was not when they ran."""
         wanted = self.spec.execution.export_models
-        kinds = {s.key: s.kind for s in self.plan if s.kind in wanted and s.key in finished}
+        kinds = {
+            step.key: step.kind.name
+            for step in self.plan
+            if step.kind.name in wanted and step.key in finished
+        }
         records = self.store.records(kinds) if kinds else {}
         return Counter(kinds[key] for key, r in records.items() if EXPORTED not in r["files"])
 
@@ -144,13 +149,13 @@ class _Study:
         """Runs the steps here, or on the connected Ray, or on one that is started for it."""
         done = len(self.plan.steps) - len(todo)
         execution = self.spec.execution
-        known = flops(self.spec, self.plan, todo.values())
+        known = flops(todo.values())
         cost = {key: count for key, count in known.items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
             if local:
                 from w2s_ray.running.local import run
 
-                workers = max(int(step.execution.get("workers", 1)) for step in todo.values())
+                workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
                     self.say(f"--local: one process in place of {workers} workers")
                 run(todo, self.store, display, cost)

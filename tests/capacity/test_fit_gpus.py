@@ -150,15 +150,15 @@ def test_more_gpus_are_faster_but_not_cheaper() -> None:
 
 def test_the_plan_says_how_each_step_is_run() -> None:
     plan = build(qwen("0.5B", "7B"))
-    by_kind = {step.kind: step.execution for step in plan}
-    assert by_kind["weak"]["workers"] == by_kind["label"]["workers"] == 1
+    by_kind = {step.kind.name: step.execution for step in plan}
+    assert by_kind["weak"].workers == by_kind["label"].workers == 1
     student = by_kind["student"]
-    assert student["workers"] == 2 and student["zero_stage"] in (1, 2, 3)
+    assert student.workers == 2 and student.zero_stage in (1, 2, 3)
     assert student == by_kind["ceiling"]
-    assert student["gpus_per_worker"] == by_kind["label"]["gpus_per_worker"] == 1.0
-    assert H100.usable(0.1) >= student["predicted_memory_bytes"] > 40e9
-    assert {"min_workers", "checkpoint_minutes", "export_models"} <= student.keys()
-    json.dumps(dict(student))
+    assert student.gpus_per_worker == by_kind["label"].gpus_per_worker == 1.0
+    assert H100.usable(0.1) >= student.predicted_memory_bytes > 40e9
+    assert {"min_workers", "checkpoint_minutes", "export_models"} <= student.as_json().keys()
+    json.dumps(student.as_json())
 
 
 def test_how_it_is_run_never_changes_a_key() -> None:
@@ -169,9 +169,9 @@ def test_how_it_is_run_never_changes_a_key() -> None:
 
 def test_without_a_gpu_type_nothing_is_chosen() -> None:
     plan = build(qwen("0.5B", "7B", gpu_type=None, workers=3))
-    student = next(step.execution for step in plan if step.kind == "student")
-    assert (student["workers"], student["zero_stage"], student["offload"]) == (3, 2, "none")
-    assert student["predicted_memory_bytes"] is None and student["gpus_per_worker"] == 0.0
+    student = next(step.execution for step in plan if step.kind.name == "student")
+    assert (student.workers, student.zero_stage, student.offload) == (3, 2, "none")
+    assert student.predicted_memory_bytes is None and student.gpus_per_worker == 0.0
 
 
 def test_an_unknown_gpu_type_is_refused_with_the_nearest() -> None:
@@ -212,9 +212,9 @@ def test_a_model_of_unknown_shape_needs_workers_and_stage() -> None:
     error = refused(Spec.model_validate(content))
     assert error.place == ("execution", "gpu_type") and "give workers and zero_stage" in str(error)
     content["execution"] = {"gpu_type": "H100", "workers": 4, "zero_stage": 3}
-    student = next(s for s in build(Spec.model_validate(content)) if s.kind == "student")
-    assert student.execution["workers"] == 4
-    assert student.execution["predicted_memory_bytes"] is None
+    student = next(s for s in build(Spec.model_validate(content)) if s.kind.name == "student")
+    assert student.execution.workers == 4
+    assert student.execution.predicted_memory_bytes is None
 
 
 def test_a_fraction_of_a_gpu_does_not_go_with_a_type() -> None:
@@ -226,7 +226,7 @@ def test_offloaded_weights_need_zero_3() -> None:
     with pytest.raises(ValueError, match="3 or null with offload: parameters"):
         qwen("0.5B", "7B", offload="parameters", zero_stage=2)
     plan = build(qwen("0.5B", "7B", gpu_type=None, workers=2, offload="parameters"))
-    assert next(s.execution["zero_stage"] for s in plan if s.kind == "student") == 3
+    assert next(s.execution.zero_stage for s in plan if s.kind.name == "student") == 3
     error = refused(qwen("0.5B", "14B", workers=1, zero_stage=2, gpu_type="L4"))
     assert "offload: optimizer" in str(error)
 
@@ -242,7 +242,7 @@ def test_a_disk_is_used_by_zero_3_alone() -> None:
         plan = build(
             qwen("0.5B", "7B", gpu_type=gpu, workers=2, offload="optimizer", offload_path="/nvme")
         )
-        assert {s.execution["zero_stage"] for s in plan if s.kind == "student"} == {3}
+        assert {s.execution.zero_stage for s in plan if s.kind.name == "student"} == {3}
 
 
 def test_worlds_are_whole_machines_of_the_type() -> None:

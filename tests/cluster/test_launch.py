@@ -17,10 +17,11 @@ import pytest
 import torch
 from ray import cloudpickle
 
+from tests.testing.steps import a_step
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.data.labels import as_column
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Step
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.training.engine import Adam
@@ -100,8 +101,8 @@ class Fragile(Objective):
 
 def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
     """Trains the job; a step of one process only keeps its process warm."""
-    with store.draft(step, {}) as draft:
-        if step.execution["workers"] > 1:
+    with store.draft(step.identity, {}) as draft:
+        if step.execution.workers > 1:
             training = job(step.key, step.execution)
             if step.key == "zero2":
                 Fragile.died = Path(store.uri) / "died"
@@ -119,7 +120,7 @@ def numbers(folder: Path) -> tuple[Any, Any]:
 def step(key: str, needed: str | None = None, **execution: Any) -> Step:
     inputs = {"after": needed} if needed else {}
     defaults = {"workers": 1, "cpus_per_worker": 1.5, "gpus_per_worker": 0.0}
-    return Step("student", key, key, 1, {}, inputs, {**defaults, **execution})
+    return a_step("student", key, inputs=inputs, **{**defaults, **execution})
 
 
 @pytest.mark.usefixtures("ray_session")

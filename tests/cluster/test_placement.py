@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.testing.steps import a_step
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.cluster.placement import (
     Need,
     Node,
@@ -16,7 +18,7 @@ from w2s_ray.cluster.placement import (
     refuse_unplaceable,
 )
 from w2s_ray.errors import InputError
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Step
 
 quarters = st.integers(1, 16).map(lambda n: n / 4)
 all_needs = st.lists(
@@ -64,7 +66,7 @@ def test_ten_tenths_fit_one() -> None:
 
 
 def step(kind: str, **execution: Any) -> Step:
-    return Step(kind, kind, f"a-{kind}", 1, {}, {}, execution)
+    return a_step(kind, kind, f"a-{kind}", **execution)
 
 
 def test_steps_of_one_process_share_a_shape() -> None:
@@ -80,13 +82,13 @@ def test_steps_of_one_process_share_a_shape() -> None:
 
 def test_a_step_planned_for_a_type_waits_for_that_type() -> None:
     """Only where machines tell their type; by the name that they tell."""
-    planned = {"workers": 2, "gpus_per_worker": 1.0, "gpu_type": "A100-80G"}
+    planned: dict[str, Any] = {"workers": 2, "gpus_per_worker": 1.0, "gpu_type": "A100-80G"}
     small, large = Node(8, 8, frozenset({"L4"})), Node(8, 8, frozenset({"A100"}))
-    need = need_of(planned, [small, large])
+    need = need_of(Execution(**planned), [small, large])
     assert need.process == {"CPU": 1.0, "GPU": 1.0, "accelerator_type:A100": 0.001}
     assert fits([need], [small, large])
     assert not fits([need], [small])
-    assert need_of(planned, [Node(8, 8)]) == Need(2, 1, 1)
+    assert need_of(Execution(**planned), [Node(8, 8)]) == Need(2, 1, 1)
     with pytest.raises(InputError, match=r"needs 1 CPU and 1 A100-80G GPU .* on 1 machine \(L4\)"):
         refuse_unplaceable({"a": step("student", **planned)}, [small])
 

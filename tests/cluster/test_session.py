@@ -20,19 +20,20 @@ import sys, time
 from ray import cloudpickle
 from w2s_ray.cluster.session import connect
 from w2s_ray.cluster.tune_run import run
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.configs import Config
+from w2s_ray.plan.step import Kind, Step
 
 cloudpickle.register_pickle_by_value(sys.modules["__main__"])
 
 def execute(step, store, context):
-    with store.claim(step.key), store.draft(step, {}):
+    with store.claim(step.key), store.draft(step.identity, {}):
         context.progress({"step": 1, "steps": 2})
         while True:
             time.sleep(0.1)
 
 with connect(num_cpus=1) as session:
     print(session.dashboard_url, file=sys.stderr, flush=True)
-    todo = {"a": Step("student", "a", "slow", 1, {}, {}, {})}
+    todo = {"a": Step(Kind("student", 1, ""), "a", "slow", Config(), {})}
     try:
         run(
             todo,

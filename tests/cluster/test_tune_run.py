@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
+from tests.testing.steps import a_step
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.errors import InputError
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.configs import Config
 from w2s_ray.plan.schedule import Schedule
+from w2s_ray.plan.step import Kind, Step
 from w2s_ray.store.artifacts import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -41,15 +43,25 @@ BLOCKED = {"child", "grandchild", "orphan"}
 FAILED = {"wrong", "doomed"}
 
 
+LOGGED = Kind("student", 1, "")
+
+
+@dataclass(frozen=True)
+class LogConfig(Config):
+    log: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"log": self.log}
+
+
 def graph(folder: Path) -> dict[str, Step]:
     return {
         name: Step(
-            kind="student",
-            key=name,
-            slug=f"step-{name}",
-            version=1,
-            config={"log": str(folder / "log.jsonl")},
-            inputs={f"from_{parent}": parent for parent in parents},
+            LOGGED,
+            name,
+            f"step-{name}",
+            LogConfig(str(folder / "log.jsonl")),
+            {f"from_{parent}": parent for parent in parents},
         )
         for name, parents in GRAPH.items()
     }
@@ -68,7 +80,7 @@ def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
         for number in range(1, 5):
             context.progress({"step": number, "steps": 4, "loss": 1 / number})
             time.sleep(0.5)
-    with store.claim(step.key) as held, store.draft(step, {}) as draft:
+    with store.claim(step.key) as held, store.draft(step.identity, {}) as draft:
         assert held
         if step.key == "shaky" and starts(step) == 1:
             os._exit(1)  # and its claim stays behind
@@ -79,7 +91,7 @@ def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
 
 def note(step: Step, event: str) -> None:
     line = {"key": step.key, "event": event, "pid": os.getpid()}
-    with open(step.config["log"], "a") as log:
+    with open(LogConfig.of(step).log, "a") as log:
         log.write(json.dumps(line) + "\n")
 
 
@@ -88,7 +100,7 @@ def read(log: str | Path) -> list[dict[str, Any]]:
 
 
 def starts(step: Step) -> int:
-    lines = read(step.config["log"])
+    lines = read(LogConfig.of(step).log)
     return sum(line["key"] == step.key and line["event"] == "start" for line in lines)
 
 
@@ -196,7 +208,7 @@ def test_silent_and_tidy(outcome: Outcome) -> None:
     ],
 )
 def test_refuses_what_cannot_be_placed(tmp_path: Path, execution: dict[str, Any]) -> None:
-    step = Step("student", "a", "hh-x", 1, {}, {}, execution)
+    step = a_step("student", "a", "hh-x", **execution)
     with pytest.raises(InputError, match=r"student hh-x .* cluster has 3 CPU and 0 GPU"):
         run({"a": step}, str(tmp_path), execute=execute)
     assert list(tmp_path.iterdir()) == []
@@ -206,14 +218,14 @@ def commit_or_die(step: Step, store: Store, context: Any) -> dict[str, Any]:
     if step.key == "score2":
         os._exit(1)
     if not store.has(step.key):
-        with store.draft(step, {}) as draft:
+        with store.draft(step.identity, {}) as draft:
             draft.metrics["answer"] = 42
     return {"answer": 42}
 
 
 def test_a_step_that_kills_its_process_fails_alone_in_its_group(tmp_path: Path) -> None:
     """Scores run as one group; what stands before the culprit and what after it is finished."""
-    steps = {f"score{n}": Step("evaluate", f"score{n}", "x", 1, {}, {}) for n in range(5)}
+    steps = {f"score{n}": a_step("evaluate", f"score{n}", "x") for n in range(5)}
     schedule = run(steps, str(tmp_path), execute=commit_or_die)
     assert schedule.failed == {"score2"}
     assert schedule.done == set(steps) - {"score2"} == set(Store.open(tmp_path).finished())

@@ -4,14 +4,14 @@ import io
 
 from rich.console import Console
 
+from tests.testing.steps import a_step
 from w2s_ray.console.plan_view import flops
 from w2s_ray.console.progress import ProgressDisplay
-from w2s_ray.plan.graph import Step
 
 
 def steps():
     chain = {"a": {}, "b": {"in": "a"}, "c": {"in": "b"}, "d": {"in": "a"}}
-    return {key: Step("student", key, key, 1, {}, inputs) for key, inputs in chain.items()}
+    return {key: a_step("student", key, inputs=inputs) for key, inputs in chain.items()}
 
 
 def test_it_counts_done_running_waiting_failed_and_blocked():

@@ -17,11 +17,12 @@ from ray.cluster_utils import Cluster
 from transformers import LlamaConfig, LlamaModel
 
 from tests.cluster.test_launch import job
+from tests.testing.steps import a_step
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.errors import InputError
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Step
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
@@ -57,7 +58,7 @@ def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
         objective=kind(*astuple(plain.objective)),
         checkpoints=Checkpoints(store, step.key),
     )
-    with store.draft(step, {}) as draft:
+    with store.draft(step.identity, {}) as draft:
         draft.metrics.update(context.fit(training, draft.folder, context.progress))
     return dict(draft.metrics)
 
@@ -72,7 +73,7 @@ def step(key: str, **changes: Any) -> Step:
         "micro_batch_tokens": 300,
         **changes,
     }
-    return Step("student", key, key, 1, {}, {}, execution)
+    return a_step("student", key, **execution)
 
 
 def save_model(folder: Path) -> None:

@@ -3,11 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s_ray.plan.fusion import fusion_key
-from w2s_ray.plan.graph import Step
+from tests.testing.steps import a_step
 from w2s_ray.plan.schedule import SMALLEST_PART, Schedule
-
-HEAD = {"training": {"trainable": "last_layer"}}
 
 
 @st.composite
@@ -22,9 +19,9 @@ def graphs(draw):
         parents = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
         inputs = {f"in{p}": f"k{p}" for p in parents}
         kind = draw(st.sampled_from(["student", "evaluate", "ceiling"]))
-        config = draw(st.sampled_from([{}, HEAD]))
+        trainable = draw(st.sampled_from(["full", "last_layer"]))
         inputs["features"] = draw(st.sampled_from(["f", "g"]))
-        steps[f"k{number}"] = Step(kind, f"k{number}", "slug", 1, config, inputs)
+        steps[f"k{number}"] = a_step(kind, f"k{number}", inputs=inputs, trainable=trainable)
     failing = draw(st.sets(st.sampled_from(sorted(steps))))
     return steps, failing
 
@@ -36,9 +33,8 @@ def ancestors(steps, key):
     return above
 
 
-def plain(name, parents=(), model=None, kind="student", config=None):
-    execution = {} if model is None else {"model": {"source": model}}
-    return Step(kind, name, "", 1, config or {}, {p: p for p in parents}, execution)
+def plain(name, parents=(), model=None, kind="student"):
+    return a_step(kind, name, inputs={p: p for p in parents}, model=model)
 
 
 def by_key(*steps):
@@ -58,8 +54,8 @@ def test_each_step_runs_once_after_its_inputs_and_failures_block_descendants_onl
     schedule, running, ran = Schedule(steps, cost), [], []
     while not schedule.finished:
         while len(running) < width and (group := schedule.start()):
-            assert len({fusion_key(step) for step in group}) == 1
-            assert len(group) == 1 or fusion_key(group[0]) is not None
+            assert len({step.fusion for step in group}) == 1
+            assert len(group) == 1 or group[0].fusion is not None
             for step in group:
                 assert ancestors(steps, step.key) <= schedule.done
                 running.append(step.key)
@@ -105,7 +101,7 @@ def test_a_free_process_keeps_its_model_among_steps_about_as_urgent():
 
 def heads(count, features="f", kind="student"):
     return [
-        Step(kind, f"{kind}{features}{n}", "", 1, HEAD, {"features": features})
+        a_step(kind, f"{kind}{features}{n}", inputs={"features": features}, trainable="last_layer")
         for n in range(count)
     ]
 
@@ -117,7 +113,7 @@ def test_ready_heads_on_the_same_features_and_split_go_together_and_no_others():
             *heads(2, features="g"),
             *heads(2, kind="ceiling"),
             *heads(2, kind="weak"),
-            plain("whole", config={"training": {"trainable": "full"}}),
+            plain("whole"),
             plain("late", ["studentf0"], kind="evaluate"),
         )
     )

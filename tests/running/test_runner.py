@@ -1,6 +1,5 @@
 """Steps that run together are as good as alone: same numbers, own records, own failures."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_ray.plan.build import build
-from w2s_ray.plan.fusion import fusion_key
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.running.runner import execute, execute_group
 from w2s_ray.spec.loading import load
@@ -39,14 +37,14 @@ from w2s_ray.running.runner import execute_group
 from w2s_ray.store.artifacts import Store
 schedule, store = Schedule(build(load(Path(sys.argv[1]))).steps), Store.open(sys.argv[2])
 while group := schedule.start():
-    if group[0].kind == sys.argv[3]:
+    if group[0].kind.name == sys.argv[3]:
         print("ready", flush=True)
         sys.stdin.readline()
     outcomes = execute_group(group, store, Context())
     for step in group:
         assert not isinstance(outcomes[step.key], Exception), outcomes[step.key]
         schedule.succeed(step.key)
-    print(len(group), group[0].kind, flush=True)
+    print(len(group), group[0].kind.name, flush=True)
 """
 
 
@@ -65,7 +63,7 @@ def groups(plan):
 def until(plan, store, kind):
     """Runs all groups before the first one that starts with ``kind``, and returns that one."""
     for group in groups(plan):
-        if group[0].kind == kind:
+        if group[0].kind.name == kind:
             return group
         execute_group(group, store, Context())
     raise AssertionError(kind)
@@ -97,7 +95,7 @@ def test_a_group_gives_what_each_of_its_steps_gives_alone(write_spec, tmp_path):
     sizes = []
     for group in groups(plan):
         execute_group(group, together, Context())
-        sizes.append((group[0].kind, len(group)))
+        sizes.append((group[0].kind.name, len(group)))
     assert ("student", 16) in sizes and ("weak", 2) in sizes and ("evaluate", 20) in sizes
     for step in plan:
         execute(step, alone)
@@ -126,7 +124,7 @@ def test_a_record_says_how_many_shared_the_run_and_their_times_sum_to_it(write_s
     assert {record["execution"]["fused"] for record in records} == {16}
     shares = [record["metrics"]["seconds"] for record in records]
     assert 0 < max(shares) < took
-    prepare = store.record(next(step.key for step in plan if step.kind == "prepare"))
+    prepare = store.record(next(step.key for step in plan if step.kind.name == "prepare"))
     assert "fused" not in prepare["execution"]
 
 
@@ -245,9 +243,8 @@ def test_ctrl_c_amid_a_group_gives_up_every_claim_and_draft(write_spec, tmp_path
 def test_what_is_fused_is_told_by_the_plan_alone(write_spec):
     plan = plan_of(write_spec(grid__trainable=["last_layer", "full"]))
     for step in plan:
-        config = json.loads(json.dumps(dict(step.config)))
-        head = config.get("training", {}).get("trainable") == "last_layer"
-        assert (fusion_key(step) is not None) == (head or step.kind == "evaluate")
+        head = step.config.as_json().get("training", {}).get("trainable") == "last_layer"
+        assert (step.fusion is not None) == (head or step.kind.name == "evaluate")
 
 
 def test_adapters_together_are_adapters_alone(write_spec, tmp_path):
@@ -262,7 +259,7 @@ def test_adapters_together_are_adapters_alone(write_spec, tmp_path):
         place = tmp_path / f"store{together}"
         assert main([str(spec), "--local", "--store", str(place)]) == 0
         store = Store.open(place)
-        students = [step.key for step in plan_of(spec) if step.kind == "student"]
+        students = [step.key for step in plan_of(spec) if step.kind.name == "student"]
         sizes[together] = sorted(store.record(k)["execution"].get("fused", 1) for k in students)
         for key in students:
             folder = store.artifact(key).folder

@@ -30,7 +30,7 @@ def finished(spec, root):
         for step in group:
             assert not isinstance(outcomes[step.key], Exception), outcomes[step.key]
             schedule.succeed(step.key)
-            found.setdefault(step.kind, []).append(store.artifact(step.key))
+            found.setdefault(step.kind.name, []).append(store.artifact(step.key))
     return found
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from w2s_ray.models import inference
 from w2s_ray.plan.build import build
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
 from w2s_ray.steps import shards
@@ -51,7 +52,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, die_at: int | None = None) -> list
 
 
 def step_of(plan: Plan, kind: str) -> Step:
-    return next(s for s in plan if s.kind == kind and "features" not in s.inputs)
+    return next(s for s in plan if s.kind.name == kind and "features" not in s.inputs)
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("features", [48, 40, 32]), ("label", [40])])

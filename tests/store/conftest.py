@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs, parquet
 
-from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import digest
+from w2s_ray.store.identity import Identity as Step
 
 ROLES = (
     "prepare",
@@ -120,6 +120,6 @@ def study() -> type[Study]:
 @pytest.fixture
 def make_step() -> Callable[..., Step]:
     def make(key: str = "a1", kind: str = "student", slug: str = "hh-kl", **config: Any) -> Step:
-        return Step(kind, key, slug, 1, config, {"weak": "b2"}, {"workers": 2})
+        return Step(kind, key, slug, 1, config, {"weak": "b2"})
 
     return make

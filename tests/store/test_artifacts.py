@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from w2s_ray.errors import InputError
-from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.local import sweep, temporary_name
 
 MakeStep = Callable[..., Step]
@@ -46,7 +46,7 @@ def test_a_committed_step_is_found_with_its_files_and_record(
     assert record == store.record("a1") == store.records(["zz", "a1"])["a1"]
     assert record["config"] == {"loss": "kl"}
     assert record["inputs"] == {"weak": "b2"}
-    assert record["execution"] == {"workers": 2, "world": 1}
+    assert record["execution"] == {"world": 1}
     assert record["metrics"] == {"accuracy": 0.5}
     assert record["files"] == {"model/weights.bin": 7}
     assert record["provenance"]["pid"] == os.getpid()
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the kernel refuses the write."""
     script = f"""
 import resource
-from w2s_ray.plan.graph import Step
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.artifacts import Store
 store = Store.open({str(tmp_path / "store")!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.RLIM_INFINITY}))

@@ -7,8 +7,8 @@ import pytest
 from pyarrow import fs
 
 from w2s_ray.errors import InputError
-from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.local import StoreError
 
 MakeStep = Callable[..., Step]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from w2s_ray.errors import InputError
-from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.identity import Identity as Step
 
 
 def use(address: str) -> None:

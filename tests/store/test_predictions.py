@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pyarrow import compute, parquet
 
-from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.predictions import models_written, write_predictions
 
 FROZEN = ["key", "model_role", "row_id", "label", "prob"]

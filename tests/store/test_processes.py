@@ -15,15 +15,15 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 from pyarrow import fs
 
-from w2s_ray.plan.graph import Step
 from w2s_ray.store import claims
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.owners import this_process
 
 COMMIT_FOR_EVER = """
 import os, sys
 from hashlib import sha256
-from w2s_ray.plan.graph import Step
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.artifacts import Store
 store = Store.open(sys.argv[1])
 for n in range(1_000_000):
@@ -43,7 +43,7 @@ import random, sys, time
 from pathlib import Path
 import fsspec
 from pyarrow import fs
-from w2s_ray.plan.graph import Step
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.artifacts import Store
 place, root, log, count = sys.argv[1:]
 if place == "local":
@@ -168,7 +168,7 @@ def test_after_kill_9_every_readable_artifact_is_whole(local: Store) -> None:
 def test_kill_9_in_the_middle_of_a_draft_leaves_nothing_to_read(local: Store) -> None:
     script = """
 import sys, time
-from w2s_ray.plan.graph import Step
+from w2s_ray.store.identity import Identity as Step
 from w2s_ray.store.artifacts import Store
 with Store.open(sys.argv[1]).draft(Step("student", "a1", "hh", 1, {}, {}), {}) as draft:
     (draft.folder / "test.parquet").write_text("half")

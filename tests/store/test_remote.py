@@ -8,8 +8,8 @@ from threading import Barrier
 import pytest
 from pyarrow import fs
 
-from w2s_ray.plan.graph import Step
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.identity import Identity as Step
 
 MakeStep = Callable[..., Step]
 

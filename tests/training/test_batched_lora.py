@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tests.models.test_export import card, probabilities, stock_outputs, texts_of
 from tests.models.tiny import ARCHITECTURES, tiny_spec
 from tests.training.test_job import job, rows
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.labels import as_column
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.warm import own_backbone
@@ -109,7 +110,7 @@ def test_each_of_a_mixed_group_is_what_it_is_alone(tmp_path, architecture):
         {"per_row": 1},  # with a threshold buffer a cell
         {"adam": Adam((0.8, 0.95), 1e-6, clip_norm=0.05)},
         {"schedule": "constant", "adam": Adam()},
-        {"execution": {"micro_batch_tokens": 200}},
+        {"execution": Execution(micro_batch_tokens=200)},
     ],
     ids=["texts", "clipped", "constant", "micro-batches"],
 )
@@ -200,7 +201,7 @@ def test_an_objective_that_the_classes_forbid_fails_by_itself(tmp_path):
 @pytest.mark.parametrize("tokens", [1, 300])
 def test_micro_batches_do_not_change_the_numbers(tmp_path, tokens):
     whole, _ = together(tmp_path / "whole", group())
-    cut, _ = together(tmp_path / "cut", group(execution={"micro_batch_tokens": tokens}))
+    cut, _ = together(tmp_path / "cut", group(execution=Execution(micro_batch_tokens=tokens)))
     for out, other in zip(cut, whole, strict=True):
         assert_same(out, other)
 
@@ -218,7 +219,9 @@ def test_recomputed_blocks_do_not_change_the_numbers(tmp_path, monkeypatch):
     step = "once"
     once, _ = together(tmp_path / "once", group())
     step = "again"
-    again, _ = together(tmp_path / "again", group(execution={"activation_checkpointing": True}))
+    again, _ = together(
+        tmp_path / "again", group(execution=Execution(activation_checkpointing=True))
+    )
     assert runs["again"] > 1.5 * runs["once"]
     for out, other in zip(again, once, strict=True):
         assert_same(out, other)

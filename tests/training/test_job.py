@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import TINY_MODEL, tiny_config
+from tests.testing.steps import training
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order
 from w2s_ray.data.labels import as_column, one_hot
 from w2s_ray.data.tokens import encode
@@ -95,7 +97,7 @@ def test_micro_batches_do_not_change_the_numbers(tmp_path, per_row, most):
     whole = curve(whole_job, tmp_path / "whole")
     assert set(pieces(whole_job)) == {1}
     budget = {1: {2: 180, 5: 60, 8: 1}, 2: {2: 360, 5: 160, 8: 1}}[per_row][most]
-    cut_job = job(per_row=per_row, execution={"micro_batch_tokens": budget})
+    cut_job = job(per_row=per_row, execution=Execution(micro_batch_tokens=budget))
     counts = pieces(cut_job)
     assert max(counts) == most and len(set(counts)) > 1  # the last batch of an epoch is short
     residual = curve(cut_job, tmp_path / "cut") - whole
@@ -178,7 +180,7 @@ def test_bf16_weights_remember_updates_below_their_resolution():
 
 
 def test_graphs_of_earlier_micro_batches_are_let_go():
-    settings = job(execution={"micro_batch_tokens": 1})
+    settings = job(execution=Execution(micro_batch_tokens=1))
     backbone = load_backbone(MODEL, "fp32")
     scorer = Scorer(backbone.module, backbone.hidden_size, 2, 2, seed=0)
     engine = TorchEngine(scorer, list(scorer.parameters()), Adam())
@@ -213,13 +215,8 @@ def test_a_loss_that_is_not_finite_ends_the_step(tmp_path):
 def test_stored_weights_give_the_stored_predictions(tmp_path, trainable):
     settings = job(trainable=trainable)
     curve(settings, tmp_path / "out")
-    training = {
-        "precision": "fp32",
-        "trainable": trainable,
-        "lora": Lora().model_dump(mode="json"),
-        "max_length_tokens": 64,
-    }
-    scorer, tokenizer = trained_scorer(MODEL, training, tmp_path / "out", (2, 2))
+    how = training(trainable, lora=Lora() if trainable == "lora" else None)
+    scorer, tokenizer = trained_scorer(MODEL, how, tmp_path / "out", (2, 2))
     logits = scorer_logits(scorer, encode(settings.test, tokenizer, 64))
     stored = np.stack(pq.read_table(tmp_path / "out/test.parquet")["probs"].to_numpy())
     probs = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()

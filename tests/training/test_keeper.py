@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import REPOSITORY, TINY_MODEL, tiny_config
 from tests.training.test_job import job, rows
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.errors import InputError
 from w2s_ray.models.inference import sweep
 from w2s_ray.objectives.objective import Objective
@@ -73,7 +74,7 @@ def checkpoints(tmp_path):
 
 def kept(checkpoints, every=2, **changes):
     """A job of 8 updates with a checkpoint every 2."""
-    return job(checkpoints=checkpoints, execution={"checkpoint_steps": every}, **changes)
+    return job(checkpoints=checkpoints, execution=Execution(checkpoint_steps=every), **changes)
 
 
 @pytest.mark.parametrize("per_row", [1, 2])
@@ -188,7 +189,7 @@ class Hungry(Objective):
 def test_out_of_memory_halves_the_pass_and_not_the_batch(tmp_path, checkpoints):
     straight = fit(job(), out(tmp_path / "straight"))
     hungry = Hungry(*astuple(job().objective))
-    execution = {"checkpoint_steps": 2, "micro_batch_tokens": 1200}
+    execution = Execution(checkpoint_steps=2, micro_batch_tokens=1200)
     given = job(checkpoints=checkpoints, objective=hungry, execution=execution)
     metrics = fit_in_process(given, out(tmp_path / "halved"), lambda numbers: None)
     assert 1 <= metrics["out_of_memory"] <= HALVINGS
@@ -231,6 +232,7 @@ def test_offload_in_one_process_gives_the_numbers_of_plain_torch_and_leaves_noth
     script = f"""
 from pathlib import Path
 from tests.training.test_job import job
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.steps.context import fit_in_process
 import gc, torch
 linear = torch.nn.functional.linear
@@ -239,7 +241,8 @@ def live():
     return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
 sizes = []
 for _ in range(3):
-    fit_in_process(job(execution={execution}), Path({str(out(tmp_path / "offloaded"))!r}), print)
+    execution = Execution(**{execution})
+    fit_in_process(job(execution=execution), Path({str(out(tmp_path / "offloaded"))!r}), print)
     sizes.append(live())
 assert torch.nn.functional.linear is linear
 assert sizes[2] <= 1.05 * sizes[0], sizes
@@ -256,7 +259,7 @@ assert sizes[2] <= 1.05 * sizes[0], sizes
 
 def test_activation_checkpointing_changes_nothing_but_time(tmp_path):
     fit(job(), out(tmp_path / "plain"))
-    fit(job(execution={"activation_checkpointing": True}), out(tmp_path / "again"))
+    fit(job(execution=Execution(activation_checkpointing=True)), out(tmp_path / "again"))
     assert files(tmp_path / "plain")[1:] == files(tmp_path / "again")[1:]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Step
 
 NAMES = {
     "loss": "loss of the step in nats",
@@ -32,7 +32,7 @@ class Gauges:
         values = dict(numbers)
         if values.get("steps"):
             values["progress"] = values.get("step", 0) / values["steps"]
-        tags = {"study": self._study, "kind": step.kind, "step": f"{step.slug}-{step.key}"}
+        tags = {"study": self._study, "kind": step.kind.name, "step": f"{step.slug}-{step.key}"}
         for name, gauge in self._gauges.items():
             if name in values:
                 gauge.set(float(values[name]), tags)

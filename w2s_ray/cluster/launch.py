@@ -123,7 +123,7 @@ class WorkerGroup:
     def _trainer(self, job: TrainJob, source: Source) -> TorchTrainer:
         need = need_of(job.execution, cluster_nodes())
         workers = need.workers
-        fewest = job.execution.get("min_workers") or workers
+        fewest = job.execution.min_workers or workers
         size = "elastic" if fewest < workers else "fixed"
         os.environ[START_TIMEOUT] = START_SECONDS[size]
         return TorchTrainer(
@@ -179,7 +179,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    use_only(float(job.execution["cpus_per_worker"]), float(job.execution["gpus_per_worker"]))
+    use_only(job.execution.cpus_per_worker, job.execution.gpus_per_worker)
     with tempfile.TemporaryDirectory() as folder:
         metrics = fit(
             job,

@@ -24,8 +24,9 @@ import ray
 import yaml
 from ray._private.state import state as cluster_state
 
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.errors import InputError
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Step
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head node
 TOLERANCE = 1e-6
@@ -81,15 +82,11 @@ def needs(steps: Mapping[str, Step], nodes: Sequence[Node]) -> dict[str, Need]:
     return {key: shape if need.workers == 1 else need for key, need in own.items()}
 
 
-def need_of(execution: Mapping[str, Any], nodes: Sequence[Node]) -> Need:
+def need_of(execution: Execution, nodes: Sequence[Node]) -> Need:
     """What a step's execution says; steps that say nothing need one CPU."""
-    gpus = float(execution.get("gpus_per_worker", 0.0))
-    return Need(
-        int(execution.get("workers", 1)),
-        float(execution.get("cpus_per_worker", 1.0)),
-        gpus,
-        _type_among(execution.get("gpu_type") or "", nodes) if gpus else "",
-    )
+    gpus = execution.gpus_per_worker
+    gpu_type = _type_among(execution.gpu_type or "", nodes) if gpus else ""
+    return Need(execution.workers, execution.cpus_per_worker, gpus, gpu_type)
 
 
 def _type_among(gpu_type: str, nodes: Sequence[Node]) -> str:
@@ -163,13 +160,13 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
 
 def _remedy(step: Step, nodes: Sequence[Node]) -> str:
     """What can be done about it; a world that was planned for a GPU type has another knob."""
-    if step.execution.get("gpu_type") is None or int(step.execution["workers"]) == 1:
+    if step.execution.gpu_type is None or step.execution.workers == 1:
         return "lower workers, cpus_per_worker or gpus_per_worker, or add machines"
     own = step.execution
     gpus = int(sum(node.gpus for node in nodes))
     return (
         f"fewer GPUs hold the model only with max_workers: {max(1, gpus)}, if it fits so (--plan "
-        f"tells), or with a larger gpu_type than {own['gpu_type']}; or add machines"
+        f"tells), or with a larger gpu_type than {own.gpu_type}; or add machines"
     )
 
 

@@ -22,8 +22,8 @@ from ray.tune import Trainable
 
 from w2s_ray.cluster.gauges import Gauges
 from w2s_ray.cluster.process import use_only
-from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Group
+from w2s_ray.plan.step import Step
 from w2s_ray.store.artifacts import Store
 
 Numbers = dict[str, Any]
@@ -161,7 +161,7 @@ class StepActor(Trainable):
         from w2s_ray.steps.context import Context
 
         context = Context(progress=note, runner="ray")
-        if int(group[0].execution.get("workers", 1)) > 1:  # then it is a group of one
+        if group[0].execution.workers > 1:  # then it is a group of one
             from w2s_ray.cluster.launch import WorkerGroup
 
             workers = WorkerGroup(self._settings.storage, partial(_note, self._self, group[0].key))

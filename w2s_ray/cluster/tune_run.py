@@ -18,8 +18,8 @@ from ray.tune.experiment import Trial
 from w2s_ray.cluster.placement import cluster_nodes, most_at_once, needs, refuse_unplaceable
 from w2s_ray.cluster.searcher import FirstPending, StepSearch, StepTrial
 from w2s_ray.cluster.trial import NUMBERS, Execute, Settings, StepActor
-from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Schedule
+from w2s_ray.plan.step import Step
 from w2s_ray.store.addresses import SCRATCH, child, remove_scratch
 from w2s_ray.store.artifacts import Store
 
@@ -120,7 +120,7 @@ class _Events(tune.Callback):
             numbers = trial.outcome[step.key]
             failed = "error" in numbers
             if failed and trial.crashed:
-                self._store.record_failure(step, trial.reason)
+                self._store.record_failure(step.identity, trial.reason)
             self._tell("failed" if failed else "done", step, numbers)
 
     on_trial_error = on_trial_complete

@@ -11,7 +11,7 @@ from rich.table import Table
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
-from w2s_ray.plan.layout_table import placements
+from w2s_ray.plan.layout_table import layout_table
 from w2s_ray.spec.schema import Spec
 
 
@@ -33,9 +33,9 @@ def describe(
     """
     todo = plan.todo(finished)
     done = [step for step in plan if step.key in finished]
-    cost = estimate(spec, plan, todo.values())
+    cost = estimate(todo.values())
     failed = {key: failures[key] for key in todo if key in failures}
-    placed = placements(spec, plan, todo)
+    layouts = layout_table(spec, plan, todo)
     return {
         "study": plan.study,
         "cells": len(plan.cells),
@@ -45,15 +45,15 @@ def describe(
         "naive_steps": plan.naive_steps(),
         "done": len(done),
         "todo": len(todo),
-        "done_by_kind": dict(Counter(step.kind for step in done)),
-        "todo_by_kind": dict(Counter(step.kind for step in todo.values())),
+        "done_by_kind": dict(Counter(step.kind.name for step in done)),
+        "todo_by_kind": dict(Counter(step.kind.name for step in todo.values())),
         "running": [f"{s.kind} {s.slug}" for key, s in todo.items() if key in claimed],
         "failed": len(failed),
         "failures": {key: failure["error"] for key, failure in failed.items()},
         "flops": cost.flops,
         "steps_of_unknown_cost": cost.unknown_steps,
-        "placements": [placement.as_json() for placement in placed],
-        **_hours(spec, [placement.gpu_hours for placement in placed]),
+        "placements": [row.as_json() for row in layouts],
+        **_hours(spec, [row.gpu_hours for row in layouts]),
     }
 
 

@@ -15,15 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from w2s_ray.plan.fusion import fusion_key
-from w2s_ray.plan.graph import Step
-
-MANY = {
-    "weak": "weak models",
-    "ceiling": "ceilings",
-    "student": "students",
-    "evaluate": "sets of predictions",
-}
+from w2s_ray.plan.step import Step
 
 Running = tuple[Step, float, dict[str, Any]]  # the step, when it started, its newest numbers
 
@@ -40,7 +32,7 @@ class ProgressDisplay:
         self._todo = todo
         self._already_done = already_done
         self._console = console
-        self._remaining = Counter(step.kind for step in todo.values())
+        self._remaining = Counter(step.kind.name for step in todo.values())
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._running: dict[str, Running] = {}
         self._children: dict[str, list[str]] = defaultdict(list)
@@ -76,19 +68,19 @@ class ProgressDisplay:
                 self._running[step.key][2].update(numbers)
             return
         _, started, _ = self._running.pop(step.key, (step, time.monotonic(), {}))
-        self._remaining[step.kind] -= 1
+        self._remaining[step.kind.name] -= 1
         if event == "done":
             self.done += 1
             # A fused step's record says what its share of the time was.
             seconds = numbers.get("seconds", time.monotonic() - started)
-            self._seconds[step.kind].append(seconds)
+            self._seconds[step.kind.name].append(seconds)
             if numbers.get("shares_prompts") is False:
                 self._say(f"note: {step.slug}: the model cannot share prompts; a row for each text")
             return
         self.failed[step.key] = numbers["error"]
         blocked = self._descendants(step.key) - self.blocked
         self.blocked |= blocked
-        self._remaining.subtract(self._todo[key].kind for key in blocked)
+        self._remaining.subtract(self._todo[key].kind.name for key in blocked)
         self._say(f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}", style="red")
 
     def _say(self, text: str, style: str | None = None) -> None:
@@ -127,8 +119,8 @@ class ProgressDisplay:
             loss = f"loss {numbers['loss']:.4f}" if "loss" in numbers else ""
             rate = numbers.get("tokens_per_second")
             table.add_row(
-                step.kind,
-                step.slug if len(together) == 1 else f"{len(together):,} {MANY[step.kind]}",
+                step.kind.name,
+                step.slug if len(together) == 1 else f"{len(together):,} {step.kind.plural}",
                 share,
                 loss,
                 f"{rate:.0f} tokens/s" if rate else "",
@@ -141,8 +133,8 @@ class ProgressDisplay:
         lines: dict[Any, list[Running]] = {}
         for running in list(self._running.values()):
             step = running[0]
-            fusion = fusion_key(step)
-            lines.setdefault((step.kind, fusion) if fusion else step.key, []).append(running)
+            fusion = step.fusion
+            lines.setdefault((step.kind.name, fusion) if fusion else step.key, []).append(running)
         return list(lines.values())
 
     def _descendants(self, key: str) -> set[str]:

@@ -2,32 +2,36 @@
 
 Every step's configuration is complete: defaults are resolved, models and data are named by the
 digest of their content. Two cells that need the same step therefore share it, and a file that
-changes on disk changes every key that rests on it.
+changes on disk changes every key that depends on it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.catalog.architecture import shape, weights_identity
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
-from w2s_ray.plan.graph import Cell, Plan, Step
-from w2s_ray.plan.layouts import Placing
+from w2s_ray.plan.configs import (
+    Config,
+    EvaluateConfig,
+    FeaturesConfig,
+    LabelConfig,
+    Noise,
+    PrepareConfig,
+    StudentConfig,
+    StudentObjective,
+    TrainConfig,
+    Training,
+)
+from w2s_ray.plan.graph import Cell, Plan
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.layouts import Layouts
+from w2s_ray.plan.step import Kind, Step
 from w2s_ray.spec.expansion import CellPoint, expand
+from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.canonical import digest
-
-# A changed default, a new field or a mended fault in a step's code raises its version here:
-# old artifacts then no longer answer to the new key.
-VERSIONS = {
-    "prepare": 1,
-    "features": 1,
-    "weak": 3,
-    "label": 1,
-    "ceiling": 3,
-    "student": 3,
-    "evaluate": 1,
-}
 
 
 def build(spec: Spec) -> Plan:
@@ -37,20 +41,214 @@ def build(spec: Spec) -> Plan:
         InputError: unreadable data or model, or two cells that compute the same thing (two names
             for one model, say); both are named. Its ``place`` is the part of the spec at fault.
     """
-    return _Builder(spec).plan()
+    return Builder(spec).plan()
 
 
-class _Builder:
+class Builder:
+    """Builds the steps of one spec; a method for each kind of step."""
+
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.steps: dict[str, Step] = {}
-        self.models = {name: self.model(name) for name in spec.models}
-        self.data = {name: self.rows(name) for name in spec.data}
-        self.placing = Placing(spec)
-        self.shared: dict[tuple[Any, ...], Step] = {}
-        self.trainings: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._model_identities = {name: self._model_identity(name) for name in spec.models}
+        self._data_identities = {name: self._data_identity(name) for name in spec.data}
+        self._layouts = Layouts(spec)
+        self._shared: dict[tuple[Any, ...], Step] = {}
+        self._trainings: dict[tuple[Any, ...], Training] = {}
 
-    def model(self, name: str) -> dict[str, Any]:
+    def plan(self) -> Plan:
+        """All steps and cells.
+
+        Raises:
+            InputError: two cells have one student.
+        """
+        cells: list[Cell] = []
+        owners: dict[str, CellPoint] = {}
+        for point in expand(self.spec):
+            cell = self._cell(point)
+            other = owners.setdefault(cell.keys["student"], point)
+            if other is not point:
+                raise InputError(
+                    f"grid: two cells compute the same student (key {cell.keys['student']}): "
+                    f"{other} and {point}; do two names stand for one model or data set?",
+                    ("grid",),
+                )
+            cells.append(cell)
+        return Plan(self.spec.study, self.steps, tuple(cells))
+
+    def prepare(self, data: str) -> Step:
+        """The rows of a data set."""
+        config = PrepareConfig(self._data_identities[data])
+        name = ("prepare", data)
+        if name not in self._shared:
+            self._shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
+        return self._shared[name]
+
+    def features(self, data: str, model: str, training: Training) -> Step:
+        """The frozen states that last layers of a model are trained on."""
+        config = FeaturesConfig(
+            self._model_identities[model], training.precision, training.max_length_tokens
+        )
+        name = ("features", data, model)
+        if name not in self._shared:
+            self._shared[name] = self.add(
+                KINDS["features"],
+                f"{data}-{model}",
+                config,
+                {"prepare": self.prepare(data).key},
+                self._layouts.inference(model, "features"),
+                model=model,
+                data=data,
+            )
+        return self._shared[name]
+
+    def trained_on_truth(
+        self, kind: Kind, data: str, model: str, training: Training, seed: int
+    ) -> Step:
+        """A weak model or a ceiling, always with forward cross-entropy."""
+        config = TrainConfig(self._model_identities[model], training, seed)
+        name = (kind.name, data, model, training, seed)
+        if name not in self._shared:
+            self._shared[name] = self.add(
+                kind,
+                f"{data}-{model}-{training.trainable}-s{seed}",
+                config,
+                self._training_inputs(data, model, training),
+                self._layouts.training(data, model, training),
+                model=model,
+                data=data,
+            )
+        return self._shared[name]
+
+    def label(self, data: str, model: str, weak: Step) -> Step:
+        """The soft labels of a weak model for the students' rows."""
+        seed = TrainConfig.of(weak).seed
+        kind = "label" if "features" not in weak.inputs else None
+        inputs = {**weak.inputs, "weak": weak.key}
+        name = ("label", weak.key)
+        if name not in self._shared:
+            self._shared[name] = self.add(
+                KINDS["label"],
+                f"{data}-by-{model}-s{seed}",
+                LabelConfig(),
+                inputs,
+                self._layouts.inference(model, kind),
+                model=model,
+                data=data,
+            )
+        return self._shared[name]
+
+    def student(self, point: CellPoint, training: Training, label: Step) -> Step:
+        """A strong model trained on the weak labels; each cell has its own."""
+        config = StudentConfig(
+            self._model_identities[point.strong],
+            training,
+            point.seed,
+            self._objective(point),
+            Noise(point.noise_ratio, point.noise_strength),
+        )
+        return self.add(
+            KINDS["student"],
+            f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
+            f"-c{point.confidence_weight:g}-{point.trainable}-s{point.seed}",
+            config,
+            {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
+            self._layouts.training(point.data, point.strong, training),
+            model=point.strong,
+            data=point.data,
+        )
+
+    def evaluate(self, model: Step, weak: Step | None = None) -> Step:
+        """Scores of a model; for a student also its distance to ``weak``."""
+        reference = {} if weak is None else {"weak": weak.key}
+        name = ("evaluate", model.key, *reference.values())
+        if name not in self._shared:
+            self._shared[name] = self.add(
+                KINDS["evaluate"],
+                f"{model.kind}-{model.slug}",
+                EvaluateConfig(self.spec.training.label_clip),
+                {"model": model.key, **reference},
+            )
+        return self._shared[name]
+
+    def add(
+        self,
+        kind: Kind,
+        slug: str,
+        config: Config,
+        inputs: Mapping[str, str],
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
+        *,
+        model: str | None = None,
+        data: str | None = None,
+    ) -> Step:
+        """The step of this identity, added to the plan unless it is there.
+
+        Args:
+            model, data: names in the spec.
+        """
+        key = digest(
+            {
+                "kind": kind.name,
+                "version": kind.version,
+                "config": config.as_json(),
+                "inputs": inputs,
+            }
+        )
+        if key not in self.steps:
+            self.steps[key] = Step(
+                kind,
+                key,
+                slug,
+                config,
+                inputs,
+                execution,
+                None if model is None else self.spec.models[model],
+                None if data is None else self.spec.data[data],
+            )
+        return self.steps[key]
+
+    def _cell(self, point: CellPoint) -> Cell:
+        data, settings = point.data, self.spec.training
+        weak_seed = point.seed if settings.weak_seed is None else settings.weak_seed
+        self.prepare(data)
+        weak = self.trained_on_truth(
+            KINDS["weak"], data, point.weak, self._weak_training(point), weak_seed
+        )
+        training = self._strong_training(point)
+        ceiling = self.trained_on_truth(KINDS["ceiling"], data, point.strong, training, point.seed)
+        label = self.label(data, point.weak, weak)
+        student = self.student(point, training, label)
+        keys = {
+            "prepare": student.inputs["prepare"],
+            "weak": weak.key,
+            "weak_evaluate": self.evaluate(weak).key,
+            "label": label.key,
+            "ceiling": ceiling.key,
+            "ceiling_evaluate": self.evaluate(ceiling).key,
+            "student": student.key,
+            "student_evaluate": self.evaluate(student, weak).key,
+        }
+        for role, step in (("features", student), ("weak_features", weak)):
+            if "features" in step.inputs:
+                keys[role] = step.inputs["features"]
+        values = {
+            "study": self.spec.study,
+            "data": data,
+            "weak": point.weak,
+            "strong": point.strong,
+            **self._objective(point).as_json(),
+            "noise_ratio": point.noise_ratio,
+            "noise_strength": point.noise_strength,
+            "trainable": point.trainable,
+            "learning_rate": training.learning_rate,
+            "epochs": training.epochs,
+            "batch_size": training.batch_size,
+            "seed": point.seed,
+        }
+        return Cell(values, keys)
+
+    def _model_identity(self, name: str) -> dict[str, Any]:
         """What the weights of the model ``name`` are."""
         model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
         with at("models", name):
@@ -63,236 +261,61 @@ class _Builder:
                 )
             return weights_identity(model)
 
-    def rows(self, name: str) -> dict[str, Any]:
+    def _data_identity(self, name: str) -> dict[str, Any]:
         """What the rows of the data set ``name`` are."""
         with at("data", name):
             return data_identity(self.spec.data[name])
 
-    def plan(self) -> Plan:
-        cells: list[Cell] = []
-        owners: dict[str, CellPoint] = {}
-        for point in expand(self.spec):
-            cell = self.cell(point)
-            other = owners.setdefault(cell.keys["student"], point)
-            if other is not point:
-                raise InputError(
-                    f"grid: two cells compute the same student (key {cell.keys['student']}): "
-                    f"{other} and {point}; do two names stand for one model or data set?",
-                    ("grid",),
-                )
-            cells.append(cell)
-        return Plan(self.spec.study, self.steps, tuple(cells))
+    def _objective(self, point: CellPoint) -> StudentObjective:
+        return StudentObjective(
+            point.loss,
+            point.loss_parameters,
+            point.confidence_weight,
+            point.confidence_warmup,
+            point.confidence_form,
+            self.spec.training.label_clip,
+        )
 
-    def cell(self, point: CellPoint) -> Cell:
-        training = self.spec.training
-        weak_training = self.weak_training(point)
-        weak_seed = point.seed if training.weak_seed is None else training.weak_seed
-        prepare = self.prepare(point.data)
-        weak = self.trained(
-            "weak", point.data, point.weak, weak_training, {"seed": weak_seed}, prepare
-        )
-        strong_training = self.strong_training(point)
-        ceiling = self.trained(
-            "ceiling", point.data, point.strong, strong_training, {"seed": point.seed}, prepare
-        )
-        label = self.label(point.data, point.weak, weak, prepare)
-        objective = {
-            "loss": point.loss,
-            "loss_parameters": dict(point.loss_parameters),
-            "confidence_weight": point.confidence_weight,
-            "confidence_warmup": point.confidence_warmup,
-            "confidence_form": point.confidence_form,
-            "label_clip": training.label_clip,
-        }
-        noise = {"ratio": point.noise_ratio, "strength": point.noise_strength}
-        student = self.step(
-            "student",
-            f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}-{point.trainable}-s{point.seed}",
-            {
-                "model": self.models[point.strong],
-                "training": strong_training,
-                "objective": objective,
-                "noise": noise,
-                "seed": point.seed,
-            },
-            {
-                "prepare": prepare.key,
-                "label": label.key,
-                **self.feature_input(point.data, point.strong, strong_training, prepare),
-            },
-            self.placing.training(point.data, point.strong, strong_training),
-        )
-        weak_evaluate = self.evaluate(weak)
-        keys = {
-            "prepare": prepare.key,
-            "weak": weak.key,
-            "weak_evaluate": weak_evaluate.key,
-            "label": label.key,
-            "ceiling": ceiling.key,
-            "ceiling_evaluate": self.evaluate(ceiling).key,
-            "student": student.key,
-            "student_evaluate": self.evaluate(student, weak).key,
-        }
-        for role, step in (("features", student), ("weak_features", weak)):
-            if "features" in step.inputs:
-                keys[role] = step.inputs["features"]
-        values = {
-            "study": self.spec.study,
-            "data": point.data,
-            "weak": point.weak,
-            "strong": point.strong,
-            **objective,
-            "noise_ratio": point.noise_ratio,
-            "noise_strength": point.noise_strength,
-            "trainable": point.trainable,
-            "learning_rate": strong_training["learning_rate"],
-            "epochs": strong_training["epochs"],
-            "batch_size": strong_training["batch_size"],
-            "seed": point.seed,
-        }
-        return Cell(values, keys)
-
-    def strong_training(self, point: CellPoint) -> dict[str, Any]:
+    def _strong_training(self, point: CellPoint) -> Training:
         """Resolved settings of student and ceiling."""
-        return self.training(point.trainable, point.learning_rate, point.epochs, point.batch_size)
+        return self._training(point.trainable, point.learning_rate, point.epochs, point.batch_size)
 
-    def weak_training(self, point: CellPoint) -> dict[str, Any]:
-        """Resolved settings of the weak model: like the student's, unless the spec says else."""
+    def _weak_training(self, point: CellPoint) -> Training:
+        """Resolved settings of the weak model: the student's, unless the spec overrides them."""
         weak = self.spec.training.weak
-        return self.training(
+        return self._training(
             weak.trainable or point.trainable, weak.learning_rate, weak.epochs, weak.batch_size
         )
 
-    def training(
+    def _training(
         self,
-        trainable: str,
+        trainable: Trainable,
         learning_rate: float | None,
         epochs: int | None,
         batch_size: int | None,
-    ) -> dict[str, Any]:
-        known = (trainable, learning_rate, epochs, batch_size)
-        if known not in self.trainings:
+    ) -> Training:
+        given = (trainable, learning_rate, epochs, batch_size)
+        if given not in self._trainings:
             training = self.spec.training
-            resolved = {
-                "trainable": trainable,
-                "learning_rate": learning_rate or getattr(training.learning_rate, trainable),
-                "epochs": epochs or training.epochs,
-                "batch_size": batch_size or training.batch_size,
-                "max_length_tokens": training.max_length_tokens,
-                "precision": training.precision,
-                "schedule": training.schedule,
-                "clip_norm": training.clip_norm,
-                "adam_betas": list(training.adam_betas),
-                "adam_epsilon": training.adam_epsilon,
-            }
-            if trainable == "last_layer":
-                resolved["solver"] = training.solver
-            if trainable == "lora":
-                resolved["lora"] = training.lora.model_dump(mode="json")
-            self.trainings[known] = resolved
-        return self.trainings[known]
+            self._trainings[given] = Training(
+                trainable=trainable,
+                learning_rate=learning_rate or getattr(training.learning_rate, trainable),
+                epochs=epochs or training.epochs,
+                batch_size=batch_size or training.batch_size,
+                max_length_tokens=training.max_length_tokens,
+                precision=training.precision,
+                schedule=training.schedule,
+                clip_norm=training.clip_norm,
+                adam_betas=training.adam_betas,
+                adam_epsilon=training.adam_epsilon,
+                solver=training.solver if trainable == "last_layer" else None,
+                lora=training.lora if trainable == "lora" else None,
+            )
+        return self._trainings[given]
 
-    def prepare(self, data: str) -> Step:
-        return self.once(
-            ("prepare", data),
-            lambda: self.step(
-                "prepare",
-                data,
-                {"data": self.data[data]},
-                {},
-                {"data": self.spec.data[data].model_dump(mode="json")},
-            ),
-        )
-
-    def features(self, data: str, model: str, training: Mapping[str, Any], prepare: Step) -> Step:
-        return self.once(
-            ("features", data, model),
-            lambda: self.step(
-                "features",
-                f"{data}-{model}",
-                {
-                    "model": self.models[model],
-                    "precision": training["precision"],
-                    "max_length_tokens": training["max_length_tokens"],
-                },
-                {"prepare": prepare.key},
-                self.placing.inference(model, "features"),
-            ),
-        )
-
-    def feature_input(
-        self, data: str, model: str, training: Mapping[str, Any], prepare: Step
-    ) -> dict[str, str]:
-        """The frozen states that a last-layer model is trained on; nothing for the others."""
-        if training["trainable"] != "last_layer":
-            return {}
-        return {"features": self.features(data, model, training, prepare).key}
-
-    def trained(
-        self,
-        kind: str,
-        data: str,
-        model: str,
-        training: Mapping[str, Any],
-        identity: Mapping[str, Any],
-        prepare: Step,
-    ) -> Step:
-        """A model trained on ground truth, always with forward cross-entropy."""
-        return self.once(
-            (kind, data, model, id(training), identity["seed"]),
-            lambda: self.step(
-                kind,
-                f"{data}-{model}-{training['trainable']}-s{identity['seed']}",
-                {"model": self.models[model], "training": training, **identity},
-                {
-                    "prepare": prepare.key,
-                    **self.feature_input(data, model, training, prepare),
-                },
-                self.placing.training(data, model, training),
-            ),
-        )
-
-    def label(self, data: str, model: str, weak: Step, prepare: Step) -> Step:
-        features = {k: v for k, v in weak.inputs.items() if k == "features"}
-        return self.once(
-            ("label", weak.key),
-            lambda: self.step(
-                "label",
-                f"{data}-by-{model}-s{weak.config['seed']}",
-                {},
-                {"prepare": prepare.key, "weak": weak.key, **features},
-                self.placing.inference(model, None if features else "label"),
-            ),
-        )
-
-    def evaluate(self, model: Step, weak: Step | None = None) -> Step:
-        reference = {"weak": weak.key} if weak is not None else {}
-        return self.once(
-            ("evaluate", model.key, *reference.values()),
-            lambda: self.step(
-                "evaluate",
-                f"{model.kind}-{model.slug}",
-                {"label_clip": self.spec.training.label_clip},
-                {"model": model.key, **reference},
-                {},
-            ),
-        )
-
-    def once(self, name: tuple[Any, ...], make: Callable[[], Step]) -> Step:
-        """The step of this name, built at its first use; most cells share most steps."""
-        if name not in self.shared:
-            self.shared[name] = make()
-        return self.shared[name]
-
-    def step(
-        self,
-        kind: str,
-        slug: str,
-        config: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        execution: Mapping[str, Any],
-    ) -> Step:
-        version = VERSIONS[kind]
-        key = digest({"kind": kind, "version": version, "config": config, "inputs": inputs})
-        return self.steps.setdefault(key, Step(kind, key, slug, version, config, inputs, execution))
+    def _training_inputs(self, data: str, model: str, training: Training) -> dict[str, str]:
+        """The rows, and for a last layer the frozen states that it is trained on."""
+        inputs = {"prepare": self.prepare(data).key}
+        if training.trainable == "last_layer":
+            inputs["features"] = self.features(data, model, training).key
+        return inputs

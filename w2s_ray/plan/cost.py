@@ -1,77 +1,74 @@
 """Rough cost of steps: floating-point operations, from sizes known before anything is loaded.
 
-2 N operations a token forward and 6 N forward and backward, N the parameters of the backbone.
-The number of tokens is a guess by the kind of data, so this is an order of magnitude; what is
-unknown (a model whose shape nobody knows) is left out and said.
+2 N operations per token forward and 6 N forward and backward, N the parameters of the backbone.
+The number of tokens is a guess from the kind of data, so this is an order of magnitude. Steps whose
+model has no known shape are counted apart.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from w2s_ray.catalog.architecture import Shape, shape
-from w2s_ray.plan.graph import TRAINED_ON, Plan, Step
-from w2s_ray.spec.schema import DataSpec, Spec
+from w2s_ray.data.prepare import SPLITS
+from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.inputs import DataSpec, ModelSpec
 
 # Its prompt once: counted on the HH pairs (102) and the generated pairs (16).
-TOKENS_A_ROW = {"preference": 102, "classification": 30, "generated": 16}
+TOKENS_PER_ROW = {"preference": 102, "classification": 30, "generated": 16}
 GENERATED = ("generate:agreement",)
-ROWS = 4000
+ROWS = 4000  # of a split whose size the spec leaves open
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Estimate for a set of steps."""
+class Cost(NamedTuple):
+    """An estimate for a set of steps.
+
+    Attributes:
+        unknown_steps: steps whose model has no known shape; not counted in ``flops``.
+    """
 
     flops: float
-    unknown_steps: int  # steps whose model's shape is not known: not counted in ``flops``
+    unknown_steps: int
 
 
-def estimate(spec: Spec, plan: Plan, steps: Iterable[Step]) -> Cost:
-    """The cost of ``steps``, which belong to ``plan``."""
-    each = flops(spec, plan, steps).values()
+def estimate(steps: Iterable[Step]) -> Cost:
+    """The cost of ``steps`` together."""
+    each = flops(steps).values()
     known = [cost for cost in each if cost is not None]
     return Cost(sum(known), len(each) - len(known))
 
 
-def flops(spec: Spec, plan: Plan, steps: Iterable[Step]) -> dict[str, float | None]:
-    """The cost of each step by its key, 0 beside that of models; None where it is unknown."""
-    shapes = {str(m.model_dump(mode="json")): shape(m) for m in spec.models.values()}
-    lengths = {
-        step.key: _tokens(DataSpec.model_validate(step.execution["data"]))
-        for step in plan
-        if step.kind == "prepare"
-    }
+def flops(steps: Iterable[Step]) -> dict[str, float | None]:
+    """Operations of each step by key; 0 for one that runs no backbone, None where unknown."""
+    shapes: dict[ModelSpec, Shape | None] = {}
     costs: dict[str, float | None] = {}
     for step in steps:
-        costs[step.key] = 0.0
-        if step.kind not in ("prepare", "evaluate"):
-            known = shapes[str(step.execution["model"])]
-            tokens = lengths[step.inputs["prepare"]]
-            costs[step.key] = None if known is None else _flops(step, known, tokens)
+        model = step.backbone
+        if model is None:
+            costs[step.key] = 0.0
+            continue
+        if model not in shapes:
+            shapes[model] = shape(model)
+        known = shapes[model]
+        costs[step.key] = None if known is None else _flops(step, known)
     return costs
 
 
-def _flops(step: Step, model: Shape, tokens: Mapping[str, float]) -> float:
-    if step.kind == "features":
-        return 2.0 * model.parameters * sum(tokens.values())
-    if "features" in step.inputs:  # a head on stored states: nothing beside the backbone
-        return 0.0
-    if step.kind == "label":
-        return 2.0 * model.parameters * tokens["weak"]
-    trained = tokens[TRAINED_ON[step.kind]]
-    epochs: int = step.config["training"]["epochs"]
-    return model.parameters * (6.0 * epochs * trained + 2.0 * tokens["test"])
+def _flops(step: Step, model: Shape) -> float:
+    assert step.data is not None
+    tokens = {split: tokens_per_row(step.data) * n for split, n in rows(step.data).items()}
+    passes = 2.0 * sum(tokens[split] for split in step.kind.scored)
+    if step.kind.trained_on is not None:
+        epochs = TrainConfig.of(step).training.epochs
+        passes += 6.0 * epochs * tokens[step.kind.trained_on]
+    return model.parameters * passes
 
 
-def tokens_a_row(data: DataSpec) -> int:
+def tokens_per_row(data: DataSpec) -> int:
     """A guess at the mean length of a row."""
-    return TOKENS_A_ROW["generated" if data.source in GENERATED else data.kind]
+    return TOKENS_PER_ROW["generated" if data.source in GENERATED else data.kind]
 
 
-def rows(data: DataSpec) -> dict[str, int]:
+def rows(data: DataSpec) -> Mapping[str, int]:
     """Rows of each split, by the sizes that the spec gives."""
-    return {split: getattr(data.sizes, split) or ROWS for split in ("ground_truth", "weak", "test")}
-
-
-def _tokens(data: DataSpec) -> dict[str, float]:
-    return {split: float(tokens_a_row(data) * count) for split, count in rows(data).items()}
+    return {split: getattr(data.sizes, split) or ROWS for split in SPLITS}

@@ -1,48 +1,32 @@
-"""Which steps one process may run at once, and which of them rest on a loaded backbone.
+"""Rules of fusion: which ready steps one process computes together.
 
 Fusion is execution: a fused step keeps its own key, artifact, record and failure.
 """
 
-import json
-
-from w2s_ray.plan.graph import TRAINED_ON, Step
-
-FusionKey = tuple[str, ...]
+from w2s_ray.plan.configs import StudentConfig, TrainConfig
+from w2s_ray.plan.step import Fusion, Step
+from w2s_ray.store.canonical import canonical_json
 
 
-def fusion_key(step: Step) -> FusionKey | None:
-    """Ready steps with one fusion key are run together; None: the step runs alone.
+def fuse_scores(step: Step) -> Fusion:
+    """Scoring is so cheap that all of it goes to one process."""
+    return Fusion("w2s_ray.steps.evaluate")
 
-    Heads on one features artifact and one split of its rows are trained as one problem. Adapters of
-    students are, where the spec asks for it, if they share backbone and batches and nothing is
-    offloaded. Scores are so cheap that all of them go to one process.
+
+def fuse_training(step: Step) -> Fusion | None:
+    """Heads on the same features and split are one batched problem; LoRA students share passes.
+
+    LoRA students are fused only where the spec asks for it (``lora_together``), if they share
+    backbone and batches and none needs DeepSpeed.
     """
-    if step.kind == "evaluate":
-        return ("evaluate",)
-    training = step.config.get("training", {})
-    if training.get("trainable") == "last_layer":
-        return ("head", step.inputs["features"], TRAINED_ON[step.kind])
-    execution = step.execution
-    alone = (
-        execution.get("workers", 1) > 1
-        or execution.get("lora_together", 1) == 1
-        or execution.get("offload", "none") != "none"
-    )
-    if step.kind == "student" and training.get("trainable") == "lora" and not alone:
-        batches = {name: value for name, value in training.items() if name != "learning_rate"}
-        shared = [step.config["model"], batches, step.config["seed"], step.inputs["prepare"]]
-        return ("lora", json.dumps(shared, sort_keys=True))
-    return None
-
-
-def most_together(step: Step) -> int | None:
-    """Steps that may be fused with this one, itself included; None: any number."""
-    fusion = fusion_key(step)
-    return int(step.execution["lora_together"]) if fusion and fusion[0] == "lora" else None
-
-
-def backbone(step: Step) -> str | None:
-    """The model that a process has loaded after this step; None: it needs none."""
-    if "model" not in step.execution or "features" in step.inputs:
+    config, execution = TrainConfig.of(step), step.execution
+    training = config.training
+    if training.trainable == "last_layer":
+        shared = (step.inputs["features"], str(step.kind.trained_on))
+        return Fusion("w2s_ray.steps.train_heads", shared)
+    alone = execution.uses_deepspeed or execution.lora_together == 1
+    if training.trainable != "lora" or alone or not isinstance(config, StudentConfig):
         return None
-    return json.dumps(step.execution["model"], sort_keys=True)
+    batches = training.batches().as_json()
+    same = canonical_json([config.model, batches, config.seed, step.inputs["prepare"]])
+    return Fusion("w2s_ray.steps.train_adapters", (same,), execution.lora_together)

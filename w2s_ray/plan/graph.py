@@ -1,31 +1,12 @@
-"""What is to be computed: steps, cells and the plan that joins them.
-
-A step's *identity* is what it computes (kind, version, configuration, the keys of its inputs); how
-it is computed (``execution``: workers, micro-batches, where the files lie) stays outside the key,
-so a study finished on a laptop is finished on a cluster too.
-"""
+"""What is to be computed: the cells of a study, and the plan of steps that answer them."""
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("prepare", "features", "weak", "label", "ceiling", "student", "evaluate")
-ENDS = tuple(kind for kind in KINDS if kind != "features")
-TRAINED_ON = {"weak": "ground_truth", "ceiling": "ground_truth", "student": "weak"}  # split
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One unit of work with one artifact."""
-
-    kind: str
-    key: str
-    slug: str  # for people: names the folder, never identifies it
-    version: int
-    config: Mapping[str, Any]  # JSON values: the whole resolved science configuration
-    inputs: Mapping[str, str]  # role -> key of the step that provides it
-    execution: Mapping[str, Any] = field(default_factory=dict)  # never part of the key
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.step import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +30,13 @@ class Plan:
     cells: tuple[Cell, ...]
 
     def count(self) -> dict[str, int]:
-        """Steps by kind, in the order of the way of the data."""
-        counts = Counter(step.kind for step in self.steps.values())
-        return {kind: counts[kind] for kind in KINDS if counts[kind]}
+        """Steps by kind, in the order in which data flow."""
+        counts = Counter(step.kind.name for step in self.steps.values())
+        return {name: counts[name] for name in (*KINDS, *counts) if counts[name]}
 
     def naive_steps(self) -> int:
         """Steps that the grid would need if no two cells shared any: each cell alone needs its
-        models, their scores, and all that these rest on."""
+        models, their scores, and all the inputs of these."""
         sizes: dict[frozenset[str], int] = {}
         total = 0
         for cell in self.cells:
@@ -79,10 +60,10 @@ class Plan:
     def todo(self, finished: Container[str]) -> dict[str, Step]:
         """The steps still to be run, in order.
 
-        Everything that results are read from is an end of the study. Features are only means:
-        they are made again if something unfinished rests on them, and not otherwise.
+        Unfinished ends (``Kind.is_end``) are needed, and whatever unfinished step they need. So
+        features that are gone are computed again only for an unfinished step.
         """
-        needed = {step.key for step in self if step.kind in ENDS and step.key not in finished}
+        needed = {step.key for step in self if step.kind.is_end and step.key not in finished}
         for step in reversed(list(self)):
             if step.key in needed:
                 needed.update(key for key in step.inputs.values() if key not in finished)

@@ -1,10 +1,13 @@
 """How the steps of a plan are run, a line for each kind of step of each model: for people."""
 
 from collections.abc import Container
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.capacity.speed import Time
+from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.step import Step
 from w2s_ray.plan.times import times
 
 if TYPE_CHECKING:
@@ -12,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedSteps:
-    """Steps of one kind and model that are run in one way.
+class LayoutRow:
+    """Steps of one kind and model that are run in one way; the fields are those of ``--json``.
 
     Attributes:
-        kind, model, trainable: of the steps; ``trainable`` is None where nothing is trained.
-        steps, todo: how many there are, and are to be done.
-        zero_stage: None for a process alone, without DeepSpeed.
-        micro_batch_tokens: of one pass; None: what suits the device.
-        predicted_memory_bytes: of each GPU at its peak; None where it is not known.
+        trainable: None where nothing is trained.
+        steps, todo: number of steps, and of unfinished ones.
+        zero_stage: None without DeepSpeed.
+        micro_batch_tokens: None: the device's default.
+        predicted_memory_bytes: peak on each GPU; None where it is not predicted.
         seconds_an_update: of one optimizer step; None where nothing is trained or known.
-        gpu_hours: of the steps to do; None where it is not known.
-        why: this way and none milder.
+        gpu_hours: of the unfinished steps; None where the model's shape is not known.
+        why: this layout and no cheaper one.
     """
 
     kind: str
@@ -46,38 +49,51 @@ class PlacedSteps:
         return asdict(self)
 
 
-def placements(spec: "Spec", plan: Plan, todo: Container[str]) -> list[PlacedSteps]:
-    """Of all steps that run a backbone, in the order of the plan; [] without a ``gpu_type``."""
+def layout_table(spec: "Spec", plan: Plan, todo: Container[str]) -> list[LayoutRow]:
+    """All steps that run a backbone, in the order of the plan; [] without a ``gpu_type``."""
     if spec.execution.gpu_type is None:
         return []
-    known = times(spec, plan, plan)
+    predicted = times(plan, spec.training.precision)
     groups: dict[tuple[Any, ...], list[Step]] = {}
     for step in plan:
-        if step.key in known:
-            groups.setdefault((step.kind, id(step.execution), known[step.key]), []).append(step)
-    names = {str(model.model_dump(mode="json")): name for name, model in spec.models.items()}
-    found = []
-    for (kind, _, time), steps in groups.items():
-        execution = steps[0].execution
-        trains = kind not in ("features", "label")
-        left = sum(step.key in todo for step in steps)
-        alone = execution["workers"] == 1 and execution["offload"] == "none"
-        found.append(
-            PlacedSteps(
-                kind=kind,
-                model=names[str(execution["model"])],
-                trainable=steps[0].config["training"]["trainable"] if trains else None,
-                steps=len(steps),
-                todo=left,
-                workers=execution["workers"],
-                zero_stage=execution["zero_stage"] if trains and not alone else None,
-                offload=execution["offload"] if trains else "none",
-                activation_checkpointing=trains and execution["activation_checkpointing"],
-                micro_batch_tokens=execution["micro_batch_tokens"] if trains else None,
-                predicted_memory_bytes=execution["predicted_memory_bytes"],
-                seconds_an_update=time.seconds_an_update if time and trains else None,
-                gpu_hours=None if time is None else left * time.gpu_seconds / 3600,
-                why=execution["placement"],
-            )
-        )
-    return found
+        if step.key in predicted:
+            name = (step.kind.name, step.backbone, step.execution, predicted[step.key])
+            groups.setdefault(name, []).append(step)
+    names = {model: name for name, model in spec.models.items()}
+    return [
+        _row(steps, names[model], time, sum(step.key in todo for step in steps))
+        for (_, model, _, time), steps in groups.items()
+    ]
+
+
+def _row(steps: list[Step], model: str, time: Time | None, todo: int) -> LayoutRow:
+    """One line; of a step that trains nothing, what only training has is left out."""
+    kind, execution = steps[0].kind, steps[0].execution
+    hours = None if time is None else todo * time.gpu_seconds / 3600
+    row = LayoutRow(
+        kind=kind.name,
+        model=model,
+        trainable=None,
+        steps=len(steps),
+        todo=todo,
+        workers=execution.workers,
+        zero_stage=None,
+        offload="none",
+        activation_checkpointing=False,
+        micro_batch_tokens=None,
+        predicted_memory_bytes=execution.predicted_memory_bytes,
+        seconds_an_update=None,
+        gpu_hours=hours,
+        why=execution.layout_reason,
+    )
+    if not kind.trains:
+        return row
+    return replace(
+        row,
+        trainable=TrainConfig.of(steps[0]).training.trainable,
+        zero_stage=execution.zero_stage if execution.uses_deepspeed else None,
+        offload=execution.offload,
+        activation_checkpointing=execution.activation_checkpointing,
+        micro_batch_tokens=execution.micro_batch_tokens,
+        seconds_an_update=None if time is None else time.seconds_an_update,
+    )

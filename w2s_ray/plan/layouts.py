@@ -1,26 +1,29 @@
-"""The ``execution`` of every step that runs a model: what the spec says, the rest chosen.
+"""How every step that runs a model is executed: what the spec says, and the rest chosen.
 
-Without a ``gpu_type`` nothing is chosen: one process, or as many as the spec says. With one, each
-way to train each model is planned once (``planner``), whatever the number of its steps.
+Without a ``gpu_type`` nothing is chosen: one process, or as many as the spec says. With one, the
+layout of each way to train each model is chosen once (``capacity.fit_gpus``), whatever the number
+of its steps.
 """
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.capacity.fit_gpus import Wishes, Work, check_inference, choose
-from w2s_ray.capacity.gpu_types import Gpu, gpu_type
+from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.memory import adapter_parameters
 from w2s_ray.catalog.architecture import Shape, shape
 from w2s_ray.errors import InputError
+from w2s_ray.plan.configs import Training
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import Spec
 
-TEXTS_A_ROW = {"preference": 2, "classification": 1}
+TEXTS_PER_ROW = {"preference": 2, "classification": 1}
 
 
-class Placing:
-    """Chooses for the steps of one spec.
+class Layouts:
+    """The executions of the steps of one spec.
 
     Raises:
         InputError: the GPU type is not known; ``place`` names the field.
@@ -29,23 +32,8 @@ class Placing:
     def __init__(self, spec: "Spec") -> None:
         execution = spec.execution
         self._spec = spec
-        self._gpu: Gpu | None = None
-        if execution.gpu_type is not None:
-            self._gpu = gpu_type(execution.gpu_type)
-        gpus = execution.gpus_per_worker
-        if gpus is None:
-            gpus = 0.0 if self._gpu is None else 1.0
-        on_disk = execution.offload_path is not None
-        stage = 3 if execution.offload == "parameters" or on_disk else 2
-        self._fixed = execution.model_dump(mode="json") | {
-            "workers": execution.workers or 1,
-            "zero_stage": stage if execution.zero_stage is None else execution.zero_stage,
-            "offload": execution.offload or "none",
-            "activation_checkpointing": bool(execution.activation_checkpointing),
-            "gpus_per_worker": gpus,
-            "predicted_memory_bytes": None,
-            "placement": None,
-        }
+        self._gpu = None if execution.gpu_type is None else gpu_type(execution.gpu_type)
+        self._written = _written(spec)
         self._wishes = Wishes(
             workers=execution.workers,
             max_workers=execution.max_workers,
@@ -54,27 +42,28 @@ class Placing:
             activation_checkpointing=execution.activation_checkpointing,
             micro_batch_tokens=execution.micro_batch_tokens,
             margin=execution.memory_margin,
-            on_disk=on_disk,
+            on_disk=execution.offload_path is not None,
         )
-        self._models = {n: model.model_dump(mode="json") for n, model in spec.models.items()}
         self._shapes: dict[str, Shape | None] = {}
-        self._chosen: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        self._chosen: dict[tuple[Any, ...], Execution] = {}
 
-    def training(self, data: str, model: str, training: Mapping[str, Any]) -> Mapping[str, Any]:
-        """How a model is trained; a head on stored features needs no group of workers.
+    def training(self, data: str, model: str, training: Training) -> Execution:
+        """How a model is trained; a head on stored features runs in one process.
+
+        Args:
+            data, model: names in the spec.
 
         Raises:
-            InputError: the model does not fit as the spec wants it, or nobody knows its shape.
+            InputError: the model does not fit as the spec wants it, or its shape is not known.
         """
-        trainable, batch_size = str(training["trainable"]), int(training["batch_size"])
-        texts = TEXTS_A_ROW[self._spec.data[data].kind]
-        known = ("training", model, trainable, batch_size, texts)
-        if known not in self._chosen:
-            self._chosen[known] = self._training(model, trainable, batch_size, texts)
-        return self._chosen[known]
+        texts = TEXTS_PER_ROW[self._spec.data[data].kind]
+        name = ("training", model, training.trainable, training.batch_size, texts)
+        if name not in self._chosen:
+            self._chosen[name] = self._training(model, training, texts)
+        return self._chosen[name]
 
-    def inference(self, model: str, kind: str | None) -> Mapping[str, Any]:
-        """How ``features`` are computed or labels given: by one process.
+    def inference(self, model: str, kind: str | None) -> Execution:
+        """How ``features`` or labels are computed: by one process.
 
         Args:
             kind: of the step; None: it runs no backbone.
@@ -82,65 +71,94 @@ class Placing:
         Raises:
             InputError: the model is too large for one GPU of the type.
         """
-        known = ("inference", model, kind)
-        if known not in self._chosen:
-            execution = {**self._fixed, "workers": 1, "model": self._models[model]}
-            if self._gpu is not None and kind is not None and self._shape(model) is not None:
-                work = self._work(model, "last_layer", 1, 1)
-                memory = check_inference(work, self._gpu, self._wishes.margin, kind)
-                execution["predicted_memory_bytes"] = memory.total
-            self._chosen[known] = execution
-        return self._chosen[known]
+        name = ("inference", model, kind)
+        if name not in self._chosen:
+            self._chosen[name] = self._inference(model, kind)
+        return self._chosen[name]
 
-    def _training(
-        self, model: str, trainable: str, batch_size: int, texts: int
-    ) -> Mapping[str, Any]:
-        execution = {**self._fixed, "model": self._models[model]}
-        if trainable == "last_layer":
-            return {**execution, "workers": 1}
-        if self._gpu is None:
+    def _inference(self, model: str, kind: str | None) -> Execution:
+        execution = replace(self._written, workers=1)
+        known = self._shape(model)
+        if self._gpu is None or kind is None or known is None:
             return execution
-        wishes = self._wishes
-        if self._shape(model) is None:
-            if wishes.workers is None or wishes.zero_stage is None:
+        settings = self._spec.training
+        work = Work(
+            name=model,
+            shape=known,
+            precision=settings.precision,
+            trainable="last_layer",
+            batch_size=1,
+            longest_row=settings.max_length_tokens,
+        )
+        memory = check_inference(work, self._gpu, self._wishes.margin, kind)
+        return replace(execution, predicted_memory_bytes=memory.total)
+
+    def _training(self, model: str, training: Training, texts: int) -> Execution:
+        if training.trainable == "last_layer":
+            return replace(self._written, workers=1)
+        if self._gpu is None:
+            return self._written
+        known = self._shape(model)
+        if known is None:
+            if self._wishes.workers is None or self._wishes.zero_stage is None:
                 raise InputError(
                     f"execution.gpu_type: the shape of model '{model}' is not known here, so "
                     "nothing can be planned for it; give workers and zero_stage, or put its "
                     "config.json into the local Hugging Face cache",
                     ("execution", "gpu_type"),
                 )
-            return execution
-        chosen = choose(self._work(model, trainable, batch_size, texts), self._gpu, wishes)
-        return {
-            **execution,
-            "workers": chosen.workers,
-            "zero_stage": chosen.zero_stage,
-            "offload": chosen.offload,
-            "activation_checkpointing": chosen.activation_checkpointing,
-            "micro_batch_tokens": chosen.micro_batch_tokens,
-            "predicted_memory_bytes": chosen.memory.total,
-            "placement": chosen.why,
-        }
-
-    def _work(self, model: str, trainable: str, batch_size: int, texts: int) -> Work:
-        settings = self._spec.training
-        found = self._shape(model)
-        assert found is not None
+            return self._written
         adapters = 0
-        if trainable == "lora":
-            adapters = adapter_parameters(found, settings.lora.rank, settings.lora.target_modules)
+        if training.lora is not None:
+            adapters = adapter_parameters(known, training.lora.rank, training.lora.target_modules)
             adapters *= self._spec.execution.lora_together
-        return Work(
+        work = Work(
             name=model,
-            shape=found,
-            precision=settings.precision,
-            trainable=trainable,
-            batch_size=batch_size,
-            longest_row=texts * settings.max_length_tokens,
+            shape=known,
+            precision=training.precision,
+            trainable=training.trainable,
+            batch_size=training.batch_size,
+            longest_row=texts * training.max_length_tokens,
             adapters=adapters,
+        )
+        chosen = choose(work, self._gpu, self._wishes)
+        return replace(
+            self._written,
+            workers=chosen.workers,
+            zero_stage=chosen.zero_stage,
+            offload=chosen.offload,
+            activation_checkpointing=chosen.activation_checkpointing,
+            micro_batch_tokens=chosen.micro_batch_tokens,
+            predicted_memory_bytes=chosen.memory.total,
+            layout_reason=chosen.why,
         )
 
     def _shape(self, model: str) -> Shape | None:
         if model not in self._shapes:
             self._shapes[model] = shape(self._spec.models[model])
         return self._shapes[model]
+
+
+def _written(spec: "Spec") -> Execution:
+    """What the spec says, with the defaults of a spec that says nothing."""
+    written = spec.execution
+    needs_zero_3 = written.offload == "parameters" or written.offload_path is not None
+    stage = 3 if needs_zero_3 else 2
+    gpus = 0.0 if written.gpu_type is None else 1.0
+    return Execution(
+        gpu_type=written.gpu_type,
+        workers=written.workers or 1,
+        min_workers=written.min_workers,
+        zero_stage=stage if written.zero_stage is None else written.zero_stage,
+        offload=written.offload or "none",
+        offload_path=written.offload_path,
+        activation_checkpointing=bool(written.activation_checkpointing),
+        micro_batch_tokens=written.micro_batch_tokens,
+        checkpoint_steps=written.checkpoint_steps,
+        checkpoint_minutes=written.checkpoint_minutes,
+        cpus_per_worker=written.cpus_per_worker,
+        gpus_per_worker=gpus if written.gpus_per_worker is None else written.gpus_per_worker,
+        lora_together=written.lora_together,
+        keep_models=written.keep_models,
+        export_models=written.export_models,
+    )

@@ -14,8 +14,8 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
-from w2s_ray.plan.fusion import FusionKey, backbone, fusion_key, most_together
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Fusion, Step
+from w2s_ray.spec.inputs import ModelSpec
 
 ABOUT_EQUAL = 0.9  # a chain of this share of the greatest cost is as urgent
 SMALLEST_PART = 128  # steps; to start a smaller one elsewhere would not pay
@@ -66,9 +66,9 @@ class Schedule:
         self._entries = self._by_urgency(cost or {})
         self.ready: set[str] = set()
         # Ready steps by the model they load, each a heap in which started steps may linger.
-        self._queues: dict[str | None, list[_Entry]] = defaultdict(list)
-        self._together: dict[FusionKey, dict[str, None]] = defaultdict(dict)
-        self._loaded: str | None = None
+        self._queues: dict[ModelSpec | None, list[_Entry]] = defaultdict(list)
+        self._fusible: dict[Fusion, dict[str, None]] = defaultdict(dict)
+        self._loaded: ModelSpec | None = None
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: set[str] = set()
@@ -114,24 +114,25 @@ class Schedule:
         if warm is not None and warm.about_as_urgent_as(chosen):
             chosen = warm
         lead = self._steps[chosen.key]
-        fusion = fusion_key(lead)
-        fused = [] if fusion is None else [self._steps[key] for key in self._together[fusion]]
-        part = max(SMALLEST_PART, -(-len(fused) // processes))
-        part = most_together(lead) or min(LARGEST_PART, part)
+        fusion = lead.fusion
+        fused = [] if fusion is None else [self._steps[key] for key in self._fusible[fusion]]
+        part = min(LARGEST_PART, max(SMALLEST_PART, -(-len(fused) // processes)))
+        if fusion is not None and fusion.limit is not None:
+            part = fusion.limit
         others = (step for step in fused if step is not lead and accept(step))
         group = (lead, *islice(others, part - 1))
         for step in group:
             self.ready.remove(step.key)
             self.running.add(step.key)
             if fusion is not None:
-                del self._together[fusion][step.key]
+                del self._fusible[fusion][step.key]
         return group
 
     def succeed(self, key: str) -> None:
         """``key`` has its artifact; its children may become ready."""
         self.running.remove(key)
         self.done.add(key)
-        self._loaded = backbone(self._steps[key]) or self._loaded
+        self._loaded = self._steps[key].backbone or self._loaded
         for child in self._children[key]:
             self._missing[child] -= 1
             if self._missing[child] == 0 and child not in self.blocked:
@@ -161,10 +162,10 @@ class Schedule:
     def _make_ready(self, key: str) -> None:
         step = self._steps[key]
         self.ready.add(key)
-        heappush(self._queues[backbone(step)], self._entries[key])
-        fusion = fusion_key(step)
+        heappush(self._queues[step.backbone], self._entries[key])
+        fusion = step.fusion
         if fusion is not None:
-            self._together[fusion][key] = None
+            self._fusible[fusion][key] = None
 
     def _first(self, queue: list[_Entry], accept: Callable[[Step], bool]) -> _Entry | None:
         """The first entry of a queue that is ready and accepted; it stays there."""

@@ -1,79 +1,74 @@
 """How long the steps of a plan take on GPUs of the type that the spec names."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from w2s_ray.capacity.gpu_types import Gpu, gpu_type
+from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.speed import Time, flops_a_token, seconds_an_update
 from w2s_ray.catalog.architecture import Shape, shape
-from w2s_ray.plan.cost import rows, tokens_a_row
-from w2s_ray.plan.graph import TRAINED_ON, Plan, Step
+from w2s_ray.plan.configs import Precision, TrainConfig, Training
+from w2s_ray.plan.cost import rows, tokens_per_row
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.inputs import ModelSpec
 
-if TYPE_CHECKING:
-    from w2s_ray.spec.schema import Spec
+DEFAULT_MICRO_BATCH_TOKENS = 16_384
 
 
-def times(spec: "Spec", plan: Plan, steps: Iterable[Step]) -> dict[str, Time | None]:
-    """By key, of the ``steps`` of ``plan`` that run a model; None where its shape is not known.
+def times(steps: Iterable[Step], precision: Precision) -> dict[str, Time | None]:
+    """The time of each step that runs a backbone, by key; None where its shape is not known.
 
-    ``execution.gpu_type`` must be given.
+    Args:
+        steps: with a ``gpu_type`` in their executions.
+        precision: of the models.
     """
-    assert spec.execution.gpu_type is not None
-    gpu = gpu_type(spec.execution.gpu_type)
-    shapes = {str(m.model_dump(mode="json")): shape(m) for m in spec.models.values()}
-    names = {step.key: step.execution["data"] for step in plan if step.kind == "prepare"}
-    data = {str(entry.model_dump(mode="json")): entry for entry in spec.data.values()}
-    found: dict[tuple[Any, ...], Time | None] = {}
+    shapes: dict[ModelSpec, Shape | None] = {}
+    known: dict[tuple[Any, ...], Time | None] = {}
     by_key: dict[str, Time | None] = {}
-    known_shapes: dict[int, Shape | None] = {}
     for step in steps:
-        if step.kind in ("prepare", "evaluate") or _on_features(step):
+        model = step.backbone
+        if model is None:
             continue
-        place = id(step.execution)
-        if place not in known_shapes:
-            known_shapes[place] = shapes[str(step.execution["model"])]
-        training = id(step.config.get("training"))
-        same = (step.kind, place, training, step.inputs["prepare"])
-        if same not in found:
-            model = known_shapes[place]
-            entry = data[str(names[step.inputs["prepare"]])]
-            each = tokens_a_row(entry)
-            found[same] = _time(step, model, gpu, spec, rows(entry), each) if model else None
-        by_key[step.key] = found[same]
+        if model not in shapes:
+            shapes[model] = shape(model)
+        training = _training(step)
+        same = (step.kind.name, model, step.execution, training, step.data)
+        if same not in known:
+            dimensions = shapes[model]
+            known[same] = (
+                None if dimensions is None else _time(step, dimensions, training, precision)
+            )
+        by_key[step.key] = known[same]
     return by_key
 
 
-def _on_features(step: Step) -> bool:
-    """A head, or labels by one: nothing beside what the ``features`` step costs."""
-    return step.kind != "features" and "features" in step.inputs
+def _training(step: Step) -> Training | None:
+    return TrainConfig.of(step).training if step.kind.trains else None
 
 
-def _time(
-    step: Step, model: Shape, gpu: Gpu, spec: "Spec", counts: dict[str, int], row_tokens: int
-) -> Time:
+def _time(step: Step, model: Shape, training: Training | None, precision: Precision) -> Time:
+    execution, data = step.execution, step.data
+    assert execution.gpu_type is not None
+    assert data is not None
+    gpu, counts, row_tokens = gpu_type(execution.gpu_type), rows(data), tokens_per_row(data)
     forward = flops_a_token(model, row_tokens) / 3
-    precision = spec.training.precision
     rate = gpu.flops[precision] * gpu.utilization
-    if step.kind == "features":
-        return Time(0.0, forward * sum(counts.values()) * row_tokens / rate)
-    if step.kind == "label":
-        return Time(0.0, forward * counts["weak"] * row_tokens / rate)
-    training, execution = step.config["training"], step.execution
-    world, batch = int(execution["workers"]), int(training["batch_size"])
-    trained = counts[TRAINED_ON[step.kind]]
+    scoring = forward * sum(counts[split] for split in step.kind.scored) * row_tokens / rate
+    if training is None or step.kind.trained_on is None:
+        return Time(0.0, scoring)
+    trained = counts[step.kind.trained_on]
+    batch = min(training.batch_size, trained)
     update = seconds_an_update(
         model,
         gpu,
         precision=precision,
-        tokens=min(batch, trained) * row_tokens,
+        tokens=batch * row_tokens,
         row_tokens=row_tokens,
-        world=world,
-        stage=int(execution["zero_stage"]),
-        pass_tokens=int(execution["micro_batch_tokens"] or 16_384),
-        trainable=training["trainable"],
-        offload=execution["offload"],
-        recomputed=execution["activation_checkpointing"],
+        world=execution.workers,
+        stage=execution.zero_stage,
+        pass_tokens=execution.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS,
+        trainable=training.trainable,
+        offload=execution.offload,
+        recomputed=execution.activation_checkpointing,
     )
-    updates = int(training["epochs"]) * trained / min(batch, trained)
-    scoring = forward * counts["test"] * row_tokens / rate
-    return Time(update, world * update * updates + scoring)
+    updates = training.epochs * trained / batch
+    return Time(update, execution.workers * update * updates + scoring)

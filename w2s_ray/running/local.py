@@ -6,8 +6,8 @@ Fused steps run at once.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from w2s_ray.plan.graph import Step
 from w2s_ray.plan.schedule import Group, Schedule
+from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute_group
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Store

@@ -6,8 +6,10 @@ from typing import Any
 
 from w2s_ray.catalog.architecture import shape
 from w2s_ray.plan.classes import check_classes
-from w2s_ray.plan.fusion import backbone
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.layouts import TEXTS_PER_ROW
+from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.schema import ModelSpec, Spec
 from w2s_ray.steps.exports import is_exported
@@ -29,26 +31,20 @@ def prepare_data(
         InputError: a model, a row or a setting that a step would fail on.
     """
     _open_models(spec, todo)
-    _check_exports(plan, todo)
+    _check_exports(todo)
     for key in set(store.listing("checkpoints")) & store.finished().keys():
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
-    for step in (step for step in todo.values() if step.kind == "prepare"):
+    for step in (step for step in todo.values() if step.kind.name == "prepare"):
         metrics = execute(step, store)
         tell(step.slug, metrics["report"])
         check_classes(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
             metrics["num_classes"],
         )
-    return {key: step for key, step in todo.items() if step.kind != "prepare"}
+    return {key: step for key, step in todo.items() if step.kind.name != "prepare"}
 
 
-def is_sharded(execution: Mapping[str, Any]) -> bool:
-    """Whether a step's model is loaded in shards (ZeRO-3)."""
-    several = execution["workers"] > 1 or execution["offload"] != "none"
-    return bool(several and execution["zero_stage"] == 3)
-
-
-def _check_exports(plan: Plan, todo: Mapping[str, Step]) -> None:
+def _check_exports(todo: Mapping[str, Step]) -> None:
     """Models that the classes of transformers could not hold."""
     exported = [step for step in todo.values() if is_exported(step)]
     if not exported:
@@ -56,25 +52,25 @@ def _check_exports(plan: Plan, todo: Mapping[str, Step]) -> None:
     from w2s_ray.models.export import check_exportable
 
     for step in exported:
-        known = shape(ModelSpec.model_validate(step.execution["model"]))
-        data = plan.steps[step.inputs["prepare"]].execution["data"]
-        per_row = 2 if data["kind"] == "preference" else 1
+        assert step.model is not None
+        assert step.data is not None
+        known, trainable = shape(step.model), TrainConfig.of(step).training.trainable
         if known is not None:
-            check_exportable(known.architecture, step.config["training"]["trainable"], per_row)
+            check_exportable(known.architecture, trainable, TEXTS_PER_ROW[step.data.kind])
 
 
 def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
     """Opens every model once, and once more with adapters where it is trained with them."""
-    names = {str(model.model_dump(mode="json")): name for name, model in spec.models.items()}
+    names = {model: name for name, model in spec.models.items()}
     plain: dict[str, ModelSpec] = {}
     adapted: dict[str, ModelSpec] = {}
     sharded: set[str] = set()
     for step in todo.values():
-        if backbone(step) is not None:
-            name = names[str(step.execution["model"])]
-            with_lora = "lora" in step.config.get("training", {})
-            (adapted if with_lora else plain)[name] = spec.models[name]
-            if is_sharded(step.execution):
+        if step.backbone is not None:
+            name = names[step.backbone]
+            opened = adapted if _has_adapters(step) else plain
+            opened[name] = step.backbone
+            if step.execution.is_sharded:
                 sharded.add(name)
     if not plain and not adapted:
         return
@@ -82,3 +78,7 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
 
     check_models({n: model for n, model in plain.items() if n not in adapted}, None, sharded)
     check_models(adapted, spec.training.lora, sharded)
+
+
+def _has_adapters(step: Step) -> bool:
+    return isinstance(step.config, TrainConfig) and step.config.training.lora is not None

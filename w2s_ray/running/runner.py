@@ -1,37 +1,47 @@
-"""Runs steps once: claim, look again, compute, commit; a failure is recorded, then told.
+"""Runs steps once: claim, look again, compute, commit; a failure is recorded, then reported.
 
-Steps with one fusion key are computed together, yet each has its own claim, draft, record and
-failure: whatever becomes of the others, what is committed stays, and what failed is told.
+Fused steps are computed together, yet each has its own claim, draft, record and failure: whatever
+becomes of the others, what is committed stays, and what failed is reported.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol, cast
 
 from w2s_ray.errors import InputError
-from w2s_ray.plan.fusion import fusion_key
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Kind, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.store.artifacts import Draft, Store
+from w2s_ray.store.artifacts import Artifact, Draft, Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.parts import Parts
 
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
-ALONE = {"prepare": "prepare", "features": "features", "label": "label"}  # kind -> module
-# First part of a fusion key -> module.
-TOGETHER = {"head": "train_heads", "lora": "train_adapters", "evaluate": "evaluate"}
-WITHOUT_TORCH = ("prepare", "evaluate")  # a process that runs only these need not load it
-
 POLL_SECONDS = 0.5
 SECONDS_BETWEEN_REPORTS = 0.25
 WRITERS = 4  # threads that commit a group; flushing to a disk or a bucket is mostly waiting
+
+
+class StepModule(Protocol):
+    """What a kind's module has: one step computed into its draft."""
+
+    def run(
+        self, step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context
+    ) -> None: ...
+
+
+class FusedModule(Protocol):
+    """What a fusion's module has: a writer, or an error, for each step of a group."""
+
+    def run_together(
+        self, steps: Sequence[Step], artifacts: Artifacts, context: Context
+    ) -> Sequence[Write | Exception]: ...
 
 
 def execute(step: Step, store: Store, context: Context | None = None) -> dict[str, Any]:
@@ -75,12 +85,12 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
 
 
 def _discard_kept(step: Step, store: Store) -> None:
-    """What a step kept for the case that it was cut off; it is finished, whatever becomes of it."""
+    """Removes what a step kept in case it was interrupted; it is finished, whatever follows."""
+    if step.backbone is None:
+        return
+    kept = Checkpoints(store, step.key) if step.kind.trains else Parts(store, step.key)
     with suppress(OSError):
-        if step.kind in ALONE:
-            Parts(store, step.key).discard()
-        elif "training" in step.config and "features" not in step.inputs:
-            Checkpoints(store, step.key).discard()
+        kept.discard()
 
 
 def _lost(steps: Sequence[Step], store: Store, error: Exception) -> dict[str, Outcome]:
@@ -97,15 +107,15 @@ def _lost(steps: Sequence[Step], store: Store, error: Exception) -> dict[str, Ou
 def _note(step: Step, store: Store, error: Exception) -> None:
     """Records a failure; where even that fails, the error is still told."""
     with suppress(OSError):
-        store.record_failure(step, error)
+        store.record_failure(step.identity, error)
 
 
 def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
     """Computes and commits steps whose claims are held."""
     began, started = datetime.now(UTC), time.monotonic()
-    execution: dict[str, Any] = {"runner": context.runner}
-    if fusion_key(steps[0]) is not None:
-        execution["fused"] = len(steps)
+    how: dict[str, Any] = {"runner": context.runner}
+    if steps[0].fusion is not None:
+        how["fused"] = len(steps)
     with _peak(steps[0].kind) as peak:
         try:
             writers = _writers(steps, store, context)
@@ -127,7 +137,8 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
 
         def _commit(step: Step, write: Write) -> dict[str, Any]:
             begun = time.monotonic()
-            with store.draft(step, execution, started=began) as draft:
+            execution = {**step.described_execution(), **how}
+            with store.draft(step.identity, execution, started=began) as draft:
                 write(draft)
                 if most := peak():
                     draft.metrics.setdefault("peak_memory_bytes", most)
@@ -153,20 +164,19 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
 def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[Write | Exception]:
     """A writer for each step. Modules are loaded when they are needed: some take seconds."""
     artifacts = _artifacts(steps, store)
-    fusion = fusion_key(steps[0])
-    if fusion is not None and (fusion[0] != "lora" or len(steps) > 1):
-        together = import_module(f"w2s_ray.steps.{TOGETHER[fusion[0]]}").together
-        writers: list[Write | Exception] = together(steps, artifacts, context)
-        return writers
+    fusion = steps[0].fusion
+    if fusion is not None and len(steps) > 1:
+        fused = cast(FusedModule, import_module(fusion.module))
+        return fused.run_together(steps, artifacts, context)
     (step,) = steps
-    run = import_module(f"w2s_ray.steps.{ALONE.get(step.kind, 'train_model')}").run
+    module = cast(StepModule, import_module(step.kind.module))
     inputs = {role: artifacts(key) for role, key in step.inputs.items()}
     context = replace(
         context, keep=Parts(store, step.key).keep, checkpoints=Checkpoints(store, step.key)
     )
 
     def write(draft: Draft) -> None:
-        run(step, inputs, draft, context)
+        module.run(step, inputs, draft, context)
 
     return [write]
 
@@ -177,8 +187,8 @@ def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
     return cache(store.artifact)
 
 
-def _peak(kind: str) -> AbstractContextManager[Callable[[], int]]:
-    if kind in WITHOUT_TORCH:
+def _peak(kind: Kind) -> AbstractContextManager[Callable[[], int]]:
+    if not kind.needs_torch:
         return nullcontext(lambda: 0)
     from w2s_ray.training.peak_memory import peak_memory
 

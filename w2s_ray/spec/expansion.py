@@ -13,7 +13,8 @@ from itertools import product
 from typing import Any
 
 from w2s_ray.errors import InputError
-from w2s_ray.spec.schema import AXES, Cells, Grid, Loss, Spec
+from w2s_ray.spec.fields import Trainable
+from w2s_ray.spec.schema import AXES, Cells, Form, Grid, Loss, Spec
 
 Values = tuple[Any, ...]  # one value an axis, as written
 Written = tuple[str, Values]  # and where: the product, or include[i]
@@ -30,10 +31,10 @@ class CellPoint:
     loss_parameters: tuple[tuple[str, float], ...]
     confidence_weight: float
     confidence_warmup: float
-    confidence_form: str
+    confidence_form: Form
     noise_ratio: float
     noise_strength: float
-    trainable: str
+    trainable: Trainable
     learning_rate: float
     epochs: int
     batch_size: int

@@ -159,6 +159,10 @@ class ModelSpec(Model):
     init_seed: Seed = Field(0, description="seed of the random weights")
     num_layers: Count | None = Field(None, description="number of first blocks kept; null: all")
 
+    def __hash__(self) -> int:
+        """By value, as the other models of a spec; ``config`` alone has no hash of its own."""
+        return hash(self.model_dump_json())
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong = _one_of(self, "source", "init")

@@ -31,7 +31,7 @@ def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, An
     from w2s_ray.training.oom_retry import with_smaller_passes
 
     options: dict[str, Any] = {}
-    if job.execution.get("offload", "none") != "none":
+    if job.execution.offload != "none":
         from w2s_ray.training.deepspeed_engine import engine_options
 
         options = engine_options(job.execution, job.name)

@@ -1,6 +1,6 @@
 """``evaluate``: one model's scores on the test rows, and a student's distance to its teacher."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
 from w2s_ray.data.tables import read_parquet
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.configs import EvaluateConfig
+from w2s_ray.plan.step import Step
 from w2s_ray.steps import metrics
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Artifact, Draft
@@ -38,7 +39,13 @@ class Predictions:
         return self.probs[positions(row_ids.to_pylist(), self.row_ids.to_pylist())]
 
 
-def together(
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes no file: the numbers are the record's metrics."""
+    by_key = {key: inputs[role] for role, key in step.inputs.items()}
+    _write(step, by_key.__getitem__, lambda key: Predictions.of(by_key[key]), draft)
+
+
+def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
     """A writer for each step; a weak model that many students are compared with is read once."""
@@ -50,7 +57,7 @@ def _write(
     step: Step, artifacts: Artifacts, weak: Callable[[str], Predictions], draft: Draft
 ) -> None:
     """Writes no file: the numbers are the record's metrics."""
-    clip = step.config["label_clip"]
+    clip = EvaluateConfig.of(step).label_clip
     model = Predictions.of(artifacts(step.inputs["model"]))
     labels, probs = model.labels, model.probs
     draft.metrics.update(

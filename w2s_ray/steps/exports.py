@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2s_ray.models.model_card import Card
-from w2s_ray.plan.graph import Step
-from w2s_ray.spec.schema import ModelSpec
+from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.prepare import Rows
 
 if TYPE_CHECKING:  # who exports nothing must not wait for transformers
@@ -26,16 +26,17 @@ if TYPE_CHECKING:  # who exports nothing must not wait for transformers
 
 
 def is_exported(step: Step) -> bool:
-    return step.kind in step.execution.get("export_models", ())
+    return step.kind.name in step.execution.export_models
 
 
 def card_of(step: Step, data: Rows) -> Card:
     """The card of a model to be trained; ``Card.scored`` adds the results."""
+    assert step.model is not None
     return Card(
-        role=step.kind,
+        role=step.kind.name,
         name=f"{step.slug}-{step.key}",
-        model=ModelSpec.model_validate(step.execution["model"]),
-        config=step.config,
+        model=step.model,
+        config=step.config.as_json(),
         data=str(data.artifact.record["slug"]),
         per_row=data.per_row,
         num_classes=data.num_classes,
@@ -67,7 +68,7 @@ class HeadExports:
             **fitted.state,
         }
         shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-        layout = export_layout(shapes, module.config, step.config["training"]["precision"])
+        layout = export_layout(shapes, module.config, TrainConfig.of(step).training.precision)
 
         def wanted() -> Iterator[tuple[str, Tensor]]:
             for name in layout.sources:
@@ -83,12 +84,12 @@ class HeadExports:
     def _backbone(self) -> Backbone:
         from w2s_ray.models.warm import own_backbone
 
-        model = ModelSpec.model_validate(self._step.execution["model"])
-        return own_backbone(model, self._step.config["training"]["precision"])
+        assert self._step.model is not None
+        return own_backbone(self._step.model, TrainConfig.of(self._step).training.precision)
 
     @cached_property
     def _tokens(self) -> Tokens:
         from w2s_ray.data.tokens import encode
 
-        length = self._step.config["training"]["max_length_tokens"]
+        length = TrainConfig.of(self._step).training.max_length_tokens
         return encode(self._data["test"], self._backbone.tokenizer, length)

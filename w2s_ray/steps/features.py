@@ -13,16 +13,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
+from w2s_ray.data.prepare import SPLITS
 from w2s_ray.data.tables import read_parquet
 from w2s_ray.data.tokens import Tokens
-from w2s_ray.plan.graph import Step
-from w2s_ray.spec.schema import ModelSpec
+from w2s_ray.plan.configs import FeaturesConfig
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
-
-SPLITS = ("ground_truth", "weak", "test")
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,14 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     from w2s_ray.models.inference import last_states
     from w2s_ray.models.warm import own_backbone
 
-    rows = Rows(inputs["prepare"])
-    model = ModelSpec.model_validate(step.execution["model"])
-    backbone = own_backbone(model, step.config["precision"])
+    config, rows = FeaturesConfig.of(step), Rows(inputs["prepare"])
+    assert step.model is not None
+    backbone = own_backbone(step.model, config.precision)
 
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return last_states(backbone, tokens, progress=progress)
 
-    max_length = step.config["max_length_tokens"]
-    sharded = Sharded(rows, SPLITS, backbone.tokenizer, max_length, states, context)
+    sharded = Sharded(rows, SPLITS, backbone.tokenizer, config.max_length_tokens, states, context)
     compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_a_parameter=2)
     computed, truncated = 0, {}
     for split in SPLITS:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import as_column
 from w2s_ray.data.tokens import Tokens
-from w2s_ray.plan.graph import Step
-from w2s_ray.spec.schema import ModelSpec
+from w2s_ray.plan.configs import Training
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import accuracy, softmax
@@ -46,13 +46,13 @@ def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> N
     from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
     from w2s_ray.training.job import trained_scorer
 
-    settings = weak.record["config"]["training"]
-    model = ModelSpec.model_validate(step.execution["model"])
+    training = Training.from_json(weak.record["config"]["training"])
+    assert step.model is not None
     shape = data.num_classes, data.per_row
-    scorer, tokenizer = trained_scorer(model, settings, weak.folder, shape)
+    scorer, tokenizer = trained_scorer(step.model, training, weak.folder, shape)
 
     def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return scorer_logits(scorer, tokens, progress=progress)
 
-    sharded = Sharded(data, ("weak",), tokenizer, settings["max_length_tokens"], logits, context)
+    sharded = Sharded(data, ("weak",), tokenizer, training.max_length_tokens, logits, context)
     return np.concatenate([values for _, values in sharded.of("weak")])

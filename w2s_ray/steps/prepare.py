@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from w2s_ray.data.prepare import prepare
 from w2s_ray.data.sources import data_identity
 from w2s_ray.data.tables import read_parquet
-from w2s_ray.plan.graph import Step
-from w2s_ray.spec.schema import DataSpec
+from w2s_ray.plan.configs import PrepareConfig
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Artifact, Draft
 
@@ -49,10 +49,10 @@ class Rows:
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``{ground_truth,weak,test}.parquet``: row_id, prompt, answers, label."""
-    data = DataSpec.model_validate(step.execution["data"])
-    if data_identity(data) != step.config["data"]:
+    assert step.data is not None
+    if data_identity(step.data) != PrepareConfig.of(step).data:
         raise ValueError("the data has changed since the study was planned; run it again")
-    prepared = prepare(data)
+    prepared = prepare(step.data)
     for split, table in prepared.tables.items():
         pq.write_table(table, draft.folder / f"{split}.parquet")
     draft.metrics.update(

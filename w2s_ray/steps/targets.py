@@ -5,9 +5,7 @@ students' loss is (reverse losses are unbounded on hard labels). A student learn
 labels, joined by row id, with noise. The labels of the test rows are never among them.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +16,13 @@ from w2s_ray.data.tables import read_parquet
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.order import hashes
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.configs import StudentConfig, Training
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
 from w2s_ray.training.engine import Adam
 
 
-class Lessons:
+class Targets:
     """Those on one table of rows; what several models share is read and computed once.
 
     Args:
@@ -39,12 +38,19 @@ class Lessons:
 
     def of(self, step: Step) -> tuple[NDArray[np.float32], Objective]:
         """(n, K) float32 soft labels in the order of the rows, and what to do with them."""
-        if step.kind != "student":
+        config = step.config
+        if not isinstance(config, StudentConfig):
             return self._true, GROUND_TRUTH
-        noise, settings = step.config["noise"], step.config["objective"]
-        parameters = tuple(sorted(settings["loss_parameters"].items()))
-        drawn = step.inputs["label"], step.config["seed"], noise["ratio"], noise["strength"]
-        return self._noisy(*drawn), Objective(**{**settings, "loss_parameters": parameters})
+        noise, wanted = config.noise, config.objective
+        soft_labels = self._noisy(step.inputs["label"], config.seed, noise.ratio, noise.strength)
+        return soft_labels, Objective(
+            wanted.loss,
+            wanted.loss_parameters,
+            wanted.confidence_weight,
+            wanted.confidence_warmup,
+            wanted.confidence_form,
+            wanted.label_clip,
+        )
 
     def _noisy(self, label: str, seed: int, ratio: float, strength: float) -> NDArray[np.float32]:
         drawn = label, seed, ratio, strength
@@ -74,14 +80,6 @@ class Lessons:
         return self._hashes[seed]
 
 
-def descent(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a training configuration that heads and whole models share."""
-    return {
-        "epochs": settings["epochs"],
-        "batch_size": settings["batch_size"],
-        "learning_rate": settings["learning_rate"],
-        "schedule": settings["schedule"],
-        "adam": Adam(
-            tuple(settings["adam_betas"]), settings["adam_epsilon"], settings["clip_norm"]
-        ),
-    }
+def adam(training: Training) -> Adam:
+    """The optimizer's settings."""
+    return Adam(training.adam_betas, training.adam_epsilon, training.clip_norm)

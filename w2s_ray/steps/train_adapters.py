@@ -7,14 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from w2s_ray.plan.graph import Step
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.train_model import jobs
 from w2s_ray.store.artifacts import Draft
 from w2s_ray.training.batched_lora import fit_lora_together
 
 
-def together(
+def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
     """Trains the adapters of ``steps``, which have one fusion key; one entry a step, in order."""

@@ -4,21 +4,31 @@ Heads on the same features differ in labels, loss, seed and rates only; they are
 problem. What they share is read once, and a head that fails fails alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from w2s_ray.models.model_card import EXPORT
-from w2s_ray.plan.graph import TRAINED_ON, Step
+from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.exports import HeadExports, is_exported
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.targets import Lessons, descent
-from w2s_ray.store.artifacts import Draft
+from w2s_ray.steps.targets import Targets, adam
+from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head
 
 
-def together(
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Trains one head."""
+    by_key = {key: inputs[role] for role, key in step.inputs.items()}
+    (outcome,) = run_together([step], by_key.__getitem__, context)
+    if isinstance(outcome, Exception):
+        raise outcome
+    outcome(draft)
+
+
+def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
     """Trains the heads of ``steps``, which share features and split; one entry a step, in order.
@@ -29,17 +39,17 @@ def together(
     shared = steps[0]
     rows = Rows(artifacts(shared.inputs["prepare"]))
     features = Features(artifacts(shared.inputs["features"]))
-    split = TRAINED_ON[shared.kind]
+    split = str(shared.kind.trained_on)
     table, test = rows[split], rows["test"]
-    lessons = Lessons(table, rows.num_classes, artifacts)
+    targets = Targets(table, rows.num_classes, artifacts)
     data = HeadData(
-        row_ids=lessons.row_ids,
+        row_ids=targets.row_ids,
         features=features.of(split, table),
         test=test,
         test_features=features.of("test", test),
         num_classes=rows.num_classes,
     )
-    jobs = [_job(step, lessons) for step in steps]
+    jobs = [_job(step, targets) for step in steps]
     sound = [job for job in jobs if not isinstance(job, Exception)]
     fitted = iter(fit_heads(data, sound, progress=context.progress) if sound else [])
     outcomes = [job if isinstance(job, Exception) else next(fitted) for job in jobs]
@@ -50,16 +60,21 @@ def together(
     ]
 
 
-def _job(step: Step, lessons: Lessons) -> HeadJob | Exception:
-    settings = step.config["training"]
+def _job(step: Step, targets: Targets) -> HeadJob | Exception:
+    config = TrainConfig.of(step)
+    training = config.training
     try:
-        soft_labels, objective = lessons.of(step)
+        soft_labels, objective = targets.of(step)
         return HeadJob(
             soft_labels=soft_labels,
             objective=objective,
-            seed=step.config["seed"],
-            solver=settings["solver"],
-            **descent(settings),
+            seed=config.seed,
+            solver=training.solver or "sgd",
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            schedule=training.schedule,
+            adam=adam(training),
         )
     except Exception as error:  # of this step's own labels or settings
         return error

@@ -10,12 +10,13 @@ from dataclasses import replace
 import pyarrow as pa
 
 from w2s_ray.data.labels import as_column
-from w2s_ray.plan.graph import TRAINED_ON, Step
-from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.schema import Lora
 from w2s_ray.steps.context import Artifacts, Context
 from w2s_ray.steps.exports import card_of, is_exported
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.targets import Lessons, descent
+from w2s_ray.steps.targets import Targets, adam
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.training.job import TrainJob
 
@@ -31,29 +32,35 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[TrainJob]:
     """What is to be trained, for steps of one data set and split; shared tables are read once."""
     data = Rows(artifacts(steps[0].inputs["prepare"]))
-    rows, test = data[TRAINED_ON[steps[0].kind]], data["test"]
-    lessons = Lessons(rows, data.num_classes, artifacts)
-    return [_job(step, data, rows, test, lessons) for step in steps]
+    rows, test = data[str(steps[0].kind.trained_on)], data["test"]
+    targets = Targets(rows, data.num_classes, artifacts)
+    return [_job(step, data, rows, test, targets) for step in steps]
 
 
-def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, lessons: Lessons) -> TrainJob:
-    settings = step.config["training"]
-    soft_labels, objective = lessons.of(step)
+def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Targets) -> TrainJob:
+    config, kind = TrainConfig.of(step), step.kind
+    training = config.training
+    assert step.model is not None
+    soft_labels, objective = targets.of(step)
     return TrainJob(
         name=f"{step.slug}-{step.key}",
-        model=ModelSpec.model_validate(step.execution["model"]),
+        model=step.model,
         rows=rows.append_column("probs", as_column(soft_labels)),
         test=test,
         num_classes=data.num_classes,
         per_row=data.per_row,
         objective=objective,
-        trainable=settings["trainable"],
-        lora=Lora.model_validate(settings.get("lora", {})),
-        max_length_tokens=settings["max_length_tokens"],
-        precision=settings["precision"],
+        trainable=training.trainable,
+        lora=training.lora or Lora(),
+        max_length_tokens=training.max_length_tokens,
+        precision=training.precision,
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        schedule=training.schedule,
+        adam=adam(training),
         card=card_of(step, data) if is_exported(step) else None,
-        keep_weights=step.kind == "weak" or step.kind in step.execution["keep_models"],
+        keep_weights=kind.name == "weak" or kind.name in step.execution.keep_models,
         execution=step.execution,
-        seed=step.config["seed"],
-        **descent(settings),
+        seed=config.seed,
     )

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from pyarrow import ArrowException, NativeFile, fs
@@ -25,6 +25,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.canonical import canonical_json
 from w2s_ray.store.failures import note_of
+from w2s_ray.store.identity import Identity
 from w2s_ray.store.local import RECORD, LocalPlace, is_record
 from w2s_ray.store.provenance import provenance
 from w2s_ray.store.remote import RemotePlace
@@ -32,25 +33,6 @@ from w2s_ray.store.remote import RemotePlace
 RECORD_SCHEMA = 1
 NOT_KINDS = ("checkpoints", "claims", "failures", "parts", "predictions", "results", "studies")
 FILES_AT_ONCE = 64
-
-
-class Step(Protocol):
-    """What the store must know of a step; values are JSON values."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def slug(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-    @property
-    def inputs(self) -> Mapping[str, str]: ...
-    @property
-    def execution(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +197,7 @@ class Store:
 
     @contextmanager
     def draft(
-        self, step: Step, execution: Mapping[str, Any], *, started: datetime | None = None
+        self, step: Identity, execution: Mapping[str, Any], *, started: datetime | None = None
     ) -> Iterator[Draft]:
         """Make the artifact of ``step``: it is committed at the end, or nothing of it remains.
 
@@ -223,7 +205,7 @@ class Store:
         one is dropped. A failure noted for the key is cleared.
 
         Args:
-            execution: how the step was really run; added to ``step.execution`` in the record.
+            execution: how the step is run, as JSON values.
             started: when the work began; None: now.
 
         Raises:
@@ -246,7 +228,7 @@ class Store:
                 "version": step.version,
                 "config": dict(step.config),
                 "inputs": dict(step.inputs),
-                "execution": {**step.execution, **execution},
+                "execution": dict(execution),
                 "metrics": draft.metrics,
                 "files": _sizes(workspace),
                 "provenance": provenance(started, datetime.now(UTC)),
@@ -257,7 +239,7 @@ class Store:
             shutil.rmtree(workspace, ignore_errors=True)
         self._place.remove(f"failures/{step.key}.json")
 
-    def record_failure(self, step: Step, error: BaseException | str) -> None:
+    def record_failure(self, step: Identity, error: BaseException | str) -> None:
         """Note that a step failed, and why; a later commit of the key clears it."""
         note = {"key": step.key, "kind": step.kind, "slug": step.slug, **note_of(error)}
         self.write_json(f"failures/{_safe(step.key)}.json", note)

@@ -85,7 +85,7 @@ def fit_lora_together(
             backbone.module, backbone.hidden_size, first.num_classes, first.per_row, seed=first.seed
         )
         set_trainable(scorer, "lora", first.lora, first.seed)
-        if first.execution.get("activation_checkpointing"):
+        if first.execution.activation_checkpointing:
             backbone.module.activation_checkpointing_enable()
         named = dict(scorer.named_parameters())
         shapes = {name: tuple(p.shape) for name, p in named.items()}
@@ -279,7 +279,7 @@ def _as_one(jobs: Sequence[TrainJob]) -> TrainJob:
     return replace(
         first,
         rows=first.rows.set_column(place, "probs", as_column(labels)),
-        execution={**first.execution, "micro_batch_tokens": _budget(jobs)},
+        execution=replace(first.execution, micro_batch_tokens=_budget(jobs)),
     )
 
 

@@ -30,6 +30,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.training import zero_state
 from w2s_ray.training.engine import Adam, Fragment
 from w2s_ray.training.split_precision import store_low
@@ -70,11 +71,11 @@ class Zero:
     folder: str | None = None
 
     @classmethod
-    def of(cls, execution: Mapping[str, Any], name: str) -> "Zero":
+    def of(cls, execution: Execution, name: str) -> "Zero":
         """What a step's execution says; ``name`` tells its files from those of other runs."""
-        path = execution.get("offload_path")
+        path = execution.offload_path
         folder = os.path.join(path, name) if path else None
-        return cls(int(execution["zero_stage"]), execution.get("offload", "none"), folder)
+        return cls(execution.zero_stage, execution.offload, folder)
 
     def partition(self, module: nn.Module) -> None:
         """Shards the module's own parameters, as stage 3 does; those of rank 0 count.
@@ -88,7 +89,7 @@ class Zero:
         deepspeed.zero.Init(module=module, config_dict_or_path=config)
 
 
-def engine_options(execution: Mapping[str, Any], name: str) -> dict[str, Any]:
+def engine_options(execution: Execution, name: str) -> dict[str, Any]:
     """Arguments of ``job.fit`` for a process of a group: how the execution of the run ``name``
     wants it."""
     zero = Zero.of(execution, name)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
@@ -37,6 +38,7 @@ from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
+from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
@@ -81,7 +83,7 @@ class TrainJob:
     max_length_tokens: int
     precision: str
     keep_weights: bool
-    execution: Mapping[str, Any] = field(default_factory=dict)
+    execution: Execution = field(default_factory=Execution)
     card: Card | None = None
     checkpoints: Checkpoints | None = None
     halvings: int = 0
@@ -94,15 +96,14 @@ class TrainJob:
     @property
     def token_budget(self) -> int:
         """Most tokens of a forward and backward pass of one worker."""
-        given = self.execution.get("micro_batch_tokens")
-        whole = int(given or MICRO_BATCH_TOKENS["gpu" if self.on_gpu else "cpu"])
+        given = self.execution.micro_batch_tokens
+        whole = given or MICRO_BATCH_TOKENS["gpu" if self.on_gpu else "cpu"]
         return max(1, whole >> self.halvings)
 
     @property
     def on_gpu(self) -> bool:
         """Whether its processes are given GPUs, and this one sees one."""
-        given = float(self.execution.get("gpus_per_worker", 0.0)) > 0
-        return given and torch.cuda.is_available()
+        return self.execution.device == "gpu" and torch.cuda.is_available()
 
     @property
     def device(self) -> str:
@@ -179,7 +180,7 @@ def fit(
             backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
         )
         parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
-        if job.execution.get("activation_checkpointing"):
+        if job.execution.activation_checkpointing:
             backbone.module.activation_checkpointing_enable()
         shapes = {name: whole_shape(p) for name, p in scorer.named_parameters()}
         trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
@@ -272,7 +273,7 @@ def _keeper(
 ) -> Keeper | None:
     if job.checkpoints is None:
         return None
-    minutes = job.execution.get("checkpoint_minutes")
+    minutes = job.execution.checkpoint_minutes
     place = [job.seed, job.epochs, job.batch_size, job.max_length_tokens]
     rows = job.rows["row_id"].to_pylist(), as_matrix(job.rows["probs"]).tobytes().hex()
     return Keeper(
@@ -280,7 +281,7 @@ def _keeper(
         engine,
         {"model": _digest(sorted(shapes.items())), "data": _digest([*place, *rows])},
         total_updates=job.total_steps,
-        every_updates=job.execution.get("checkpoint_steps"),
+        every_updates=job.execution.checkpoint_steps,
         every_seconds=None if minutes is None else 60.0 * minutes,
         hurry=hurry,
     )
@@ -291,17 +292,17 @@ def _digest(value: Any) -> str:
 
 
 def trained_scorer(
-    model: ModelSpec, settings: Mapping[str, Any], folder: Path, shape: tuple[int, int]
+    model: ModelSpec, training: Training, folder: Path, shape: tuple[int, int]
 ) -> tuple[Scorer, PreTrainedTokenizerFast]:
     """The model of a training step's artifact, and its tokenizer.
 
     Args:
-        settings: the ``training`` part of the configuration that it was trained with.
+        training: how it was trained.
         shape: number of classes, texts a row.
     """
-    backbone = own_backbone(model, settings["precision"])
+    backbone = own_backbone(model, training.precision)
     scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
-    set_trainable(scorer, settings["trainable"], Lora.model_validate(settings.get("lora", {})), 0)
+    set_trainable(scorer, training.trainable, training.lora or Lora(), 0)
     load_state(scorer, load_file(folder / WEIGHTS))
     return scorer, backbone.tokenizer
 

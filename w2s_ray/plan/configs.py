@@ -1,0 +1,210 @@
+"""The configuration of each kind of step: what it computes, and nothing of how.
+
+``as_json`` is the form that is hashed into the key, so it is written out: a field added to a class
+moves no key until somebody adds it there, and raises the kind's version in ``kinds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from w2s_ray.objectives.names import LABEL_CLIP
+from w2s_ray.spec.fields import Trainable
+from w2s_ray.spec.schema import Form, Lora
+
+if TYPE_CHECKING:
+    from w2s_ray.plan.step import Step
+
+Json = Mapping[str, Any]
+Precision = Literal["bf16", "fp32"]
+Schedule = Literal["cosine", "constant"]
+Solver = Literal["sgd", "newton", "lbfgs"]
+
+
+class Config:
+    """Base of all configurations. One without fields computes from its inputs alone."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, step: Step) -> Self:
+        """The configuration of a step that has one of this class.
+
+        Raises:
+            TypeError: the step's configuration is of another class.
+        """
+        if not isinstance(step.config, cls):
+            raise TypeError(f"the {step.kind} step {step.slug}-{step.key} has no {cls.__name__}")
+        return step.config
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values: the part of the step's key that is not its inputs."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How one model is trained.
+
+    Attributes:
+        batch_size: rows of one optimizer step, over all workers.
+        max_length_tokens: tokens of one text; longer ones lose their beginning.
+        clip_norm: largest gradient norm; None: no limit.
+        solver: of a last layer; None for the others.
+        lora: adapters where ``trainable`` is "lora"; None for the others.
+    """
+
+    trainable: Trainable
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    max_length_tokens: int
+    precision: Precision
+    schedule: Schedule
+    clip_norm: float | None
+    adam_betas: tuple[float, float]
+    adam_epsilon: float
+    solver: Solver | None = None
+    lora: Lora | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values by field; a field that does not apply is left out."""
+        values: dict[str, Any] = {
+            "trainable": self.trainable,
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "max_length_tokens": self.max_length_tokens,
+            "precision": self.precision,
+            "schedule": self.schedule,
+            "clip_norm": self.clip_norm,
+            "adam_betas": list(self.adam_betas),
+            "adam_epsilon": self.adam_epsilon,
+        }
+        if self.solver is not None:
+            values["solver"] = self.solver
+        if self.lora is not None:
+            values["lora"] = self.lora.model_dump(mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, values: Json) -> Self:
+        """The inverse of ``as_json``, for a record."""
+        lora = values.get("lora")
+        return cls(
+            **{
+                **values,
+                "adam_betas": tuple(values["adam_betas"]),
+                "lora": None if lora is None else Lora.model_validate(lora),
+            }
+        )
+
+    def batches(self) -> Self:
+        """The same training at no particular rate: equal for models that can share batches."""
+        return replace(self, learning_rate=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentObjective:
+    """A student's loss on its soft labels; see ``objectives.objective.Objective``."""
+
+    loss: str
+    loss_parameters: tuple[tuple[str, float], ...] = ()
+    confidence_weight: float = 0.0
+    confidence_warmup: float = 0.2
+    confidence_form: Form = "target"
+    label_clip: float = LABEL_CLIP
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values by field, also the columns of ``results``."""
+        return {
+            "loss": self.loss,
+            "loss_parameters": dict(self.loss_parameters),
+            "confidence_weight": self.confidence_weight,
+            "confidence_warmup": self.confidence_warmup,
+            "confidence_form": self.confidence_form,
+            "label_clip": self.label_clip,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise on the weak labels; see ``objectives.noise``."""
+
+    ratio: float = 0.0
+    strength: float = -1.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {"ratio": self.ratio, "strength": self.strength}
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareConfig(Config):
+    """``prepare``. ``data`` is the digest of the sources and how rows are made of them."""
+
+    data: Json
+
+    def as_json(self) -> dict[str, Any]:
+        return {"data": self.data}
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesConfig(Config):
+    """``features``. ``model`` is the identity of the weights (``catalog``)."""
+
+    model: Json
+    precision: Precision
+    max_length_tokens: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "precision": self.precision,
+            "max_length_tokens": self.max_length_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig(Config):
+    """``weak`` and ``ceiling``. ``model`` is the identity of the weights before training."""
+
+    model: Json
+    training: Training
+    seed: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"model": self.model, "training": self.training.as_json(), "seed": self.seed}
+
+
+@dataclass(frozen=True, slots=True)
+class StudentConfig(TrainConfig):
+    """``student``."""
+
+    objective: StudentObjective
+    noise: Noise
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "training": self.training.as_json(),
+            "seed": self.seed,
+            "objective": self.objective.as_json(),
+            "noise": self.noise.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfig(Config):
+    """``label``: the weak model, an input, says everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig(Config):
+    """``evaluate``. ``label_clip`` bounds the probabilities in logarithms."""
+
+    label_clip: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"label_clip": self.label_clip}

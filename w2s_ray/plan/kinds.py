@@ -1,0 +1,54 @@
+"""The kinds of steps, one row each.
+
+To add a kind: a row here, a class in ``configs``, a method of ``build._Builder``, and a module of
+``steps/`` with a function ``run``. CONTRIBUTING.md walks through it.
+"""
+
+from collections.abc import Mapping
+
+from w2s_ray.data.prepare import SPLITS
+from w2s_ray.plan.fusion import fuse_scores, fuse_training
+from w2s_ray.plan.step import Kind
+
+# In the order in which data flow; also the order of tables.
+_ROWS = (
+    Kind("prepare", 1, "w2s_ray.steps.prepare", needs_torch=False, plural="data sets"),
+    Kind("features", 1, "w2s_ray.steps.features", scored=SPLITS, is_end=False),
+    Kind(
+        "weak",
+        3,
+        "w2s_ray.steps.train",
+        trained_on="ground_truth",
+        scored=("test",),
+        plural="weak models",
+        fusion=fuse_training,
+    ),
+    Kind("label", 1, "w2s_ray.steps.label", scored=("weak",), plural="sets of weak labels"),
+    Kind(
+        "ceiling",
+        3,
+        "w2s_ray.steps.train",
+        trained_on="ground_truth",
+        scored=("test",),
+        plural="ceilings",
+        fusion=fuse_training,
+    ),
+    Kind(
+        "student",
+        3,
+        "w2s_ray.steps.train",
+        trained_on="weak",
+        scored=("test",),
+        plural="students",
+        fusion=fuse_training,
+    ),
+    Kind(
+        "evaluate",
+        1,
+        "w2s_ray.steps.evaluate",
+        needs_torch=False,
+        plural="sets of predictions",
+        fusion=fuse_scores,
+    ),
+)
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}
