@@ -1,4 +1,4 @@
-"""The arrows of the house point one way (docs: DESIGN §3), and heavy libraries stay in their rooms.
+"""The arrows of the house point one way (ARCHITECTURE.md), and heavy libraries stay in their rooms.
 
 `violations` reads the source of a package with `ast` and returns one line for each broken rule. It
 is asked about `w2s_ray`, and about small trees written here that break each rule once: a guard

@@ -1,4 +1,4 @@
-"""Faults of earlier code for this protocol, each a test (numbers as in the protocol's list).
+"""Faults of earlier code for this protocol, each a test (numbered as in docs/protocol.md §5).
 
 1, keys made of part of the configuration: ``test_identity.py``. 3, warm-up and threshold:
 ``tests/objectives/test_confidence.py``; graphs of micro-batches: ``tests/training/test_job.py``.

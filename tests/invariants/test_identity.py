@@ -1,4 +1,4 @@
-"""What is computed decides a key, how and where never does (DESIGN promise 7, protocol fault 1)."""
+"""What is computed decides a key, how and where never does (docs/protocol.md §5, fault 1)."""
 
 import pytest
 

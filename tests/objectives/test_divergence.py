@@ -96,7 +96,7 @@ def by_other_libraries(name: str, logits: Array, w: Array) -> float:
     return float(np.asarray(values[name]))
 
 
-# --- the table of K = 2 gradients, term by term as it is printed in the specification ---
+# --- the table of K = 2 gradients, term by term as it is printed in docs/losses.md §1 ---
 
 
 def _table(z: Array, w: Array) -> dict[str, Array]:

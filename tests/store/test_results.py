@@ -18,7 +18,7 @@ from w2s_ray.store.results import (
     write_results,
 )
 
-# Other programs read these: DESIGN §8. Names may be added to the table, never taken from it.
+# Other programs read these: docs/results.md. Names may be added to the table, never taken from it.
 FROZEN = {
     "key",
     "study",

@@ -100,7 +100,7 @@ def test_newton_and_lbfgs_find_one_minimum(per_row, classes, loss):
 @both
 @shapes
 def test_the_pythagorean_identity_holds_at_the_minimum(per_row, classes, solver):
-    """KL(F_w‖F*) = KL(F_w‖F_sw) + KL(F_sw‖F*) for F* within the head's reach (losses.md, 4)."""
+    """KL(F_w‖F*) = KL(F_w‖F_sw) + KL(F_sw‖F*) with F* in the head's reach (docs/losses.md §4)."""
     data = problem(per_row, classes)
     truth, weak = linear_labels(data, seed=7), weak_labels(data)
     student = fit(data, job(weak, "forward_kl", solver)).test_logits

@@ -1,6 +1,6 @@
 """Confidence regularisation: let the student, little by little, believe its own hard guess.
 
-Burns et al. 2023 (arXiv 2312.09390), appendix A.4: the target is (1 - alpha) w + alpha ŝ, where
+Burns et al. 2023, appendix A.4 (docs/losses.md §2): the target is (1 - alpha) w + alpha ŝ, where
 ŝ is the student's own prediction, made hard at a threshold and without gradient. Here
 
 * alpha rises from 0 in one straight line, a function of the optimizer step alone;

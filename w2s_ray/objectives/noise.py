@@ -3,6 +3,7 @@
 Which rows is a matter of their hashes alone (``w2s_ray.order.hashes(row_ids, seed, "noise")``):
 the rows with the lowest hashes. So the rows drawn at 10 % are among those drawn at 20 %, and the
 order of a file changes nothing. Test labels never come here, and stored labels are not touched.
+All cases: docs/losses.md §3.
 """
 
 from decimal import ROUND_HALF_UP, Decimal

@@ -1,4 +1,4 @@
-"""Scores of class probabilities on labelled rows (losses.md §4 and §5): numpy, float64.
+"""Scores of class probabilities on labelled rows (docs/losses.md §4 and §5): numpy, float64.
 
 Shapes: ``probs`` (n, K), ``labels`` (n,) class indices. All are means over rows.
 """
