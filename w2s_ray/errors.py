@@ -1,14 +1,17 @@
-"""The exception that means "the user can mend this": one line, exit code 2, no traceback."""
+"""``InputError``, the exception for user mistakes: one line, exit code 2, no traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave (spec, data, model, options), told in one line.
+    """A mistake in the user's input (spec, data, model or options), reported as one line.
 
-    The line names the place, the value, what was expected and, where there is one, the nearest
-    right name. ``place``: where in the spec, as a path of names and positions; () if nowhere.
+    The message names the file or field, the value, what was expected and, if there is one, the
+    nearest valid name.
+
+    Attributes:
+        place: the field of the spec at fault, as a path of names and indices; () if it is none.
     """
 
     def __init__(self, message: str, place: tuple[int | str, ...] = ()) -> None:
@@ -18,7 +21,7 @@ class InputError(ValueError):
 
 @contextmanager
 def at(*place: int | str) -> Iterator[None]:
-    """An ``InputError`` raised inside is about this place of the spec, if it names no other."""
+    """Attach the spec field ``place`` to any ``InputError`` from the block that names no field."""
     try:
         yield
     except InputError as error:

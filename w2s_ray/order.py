@@ -1,8 +1,8 @@
-"""Orders that depend on nothing but a seed, a name and the row ids.
+"""Random draws over rows that depend only on a seed, a stream name and the row ids.
 
-Every draw over rows (epochs, splits, noise, which answer comes first) is a hash of the row's own
-id. The order of a file, the number of workers and the library that reads the data therefore
-cannot change a result, and the rows drawn at 10 % are a subset of those drawn at 20 %.
+Every draw over rows (epoch order, splits, noise, which answer comes first) uses a hash of the row's
+own id. File order, the number of workers and the library that reads the data therefore cannot
+change a result, and the rows drawn at 10 % are a subset of those drawn at 20 %.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 
 def hashes(row_ids: Sequence[str], *stream: int | str) -> NDArray[np.uint64]:
-    """One uniform 64-bit number a row, (n,) uint64, from ``(stream, row_id)`` alone."""
+    """Hash each row id together with ``stream`` to a uniform 64-bit number.
+
+    Args:
+        row_ids: n ids.
+        stream: what the draw is for, usually a seed and a name.
+
+    Returns:
+        (n,) uint64.
+    """
     prefix = blake2b("\x1f".join(map(str, stream)).encode() + b"\x1e", digest_size=8)
     numbers = np.empty(len(row_ids), dtype=np.uint64)
     for position, row_id in enumerate(row_ids):
@@ -24,5 +32,8 @@ def hashes(row_ids: Sequence[str], *stream: int | str) -> NDArray[np.uint64]:
 
 
 def order(row_ids: Sequence[str], *stream: int | str) -> NDArray[np.int64]:
-    """A permutation of the rows, (n,) int64; ties (equal ids) fall by row id, then by position."""
+    """The permutation that sorts the rows by their hashes, (n,) int64.
+
+    Ties (equal ids) are broken by row id, then by position.
+    """
     return np.lexsort((np.asarray(row_ids, dtype=np.str_), hashes(row_ids, *stream)))

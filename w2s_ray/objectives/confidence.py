@@ -1,15 +1,17 @@
-"""Confidence regularisation: let the student, little by little, believe its own hard guess.
+"""Confidence regularisation: the student gradually learns from its own hard predictions.
 
-Burns et al. 2023, appendix A.4 (docs/losses.md §2): the target is (1 - alpha) w + alpha ŝ, where
-ŝ is the student's own prediction, made hard at a threshold and without gradient. Here
+Burns et al. 2023, appendix A.4 (docs/losses.md §2): the target is (1 - α) w + α ŝ, where ŝ is the
+student's own prediction, hardened at a threshold and without gradient. In this implementation
 
-* alpha rises from 0 in one straight line, a function of the optimizer step alone;
-* the threshold is a logit difference z, known *before* a step, from earlier predictions. So it is
-  the same for all micro-batches of the step, and a batch of one row is not compared with itself:
-    - preference: ``PREFERENCE_THRESHOLD``. The order of two answers is random, so the prior is ½;
-    - classification with K = 2: ``ThresholdBuffer``, the quantile that leaves the weak labels'
-      class prior above it;
-    - K > 2: none. The hard target is the top class.
+* α rises linearly from 0, as a function of the optimizer step alone;
+* the threshold is a logit difference z that is fixed *before* a step, from earlier predictions.
+  It is therefore the same for all micro-batches of the step, and a batch of one row is not compared
+  with itself:
+    - preference: ``PREFERENCE_THRESHOLD``. The order of the two answers is random, so the prior
+      is ½;
+    - classification with K = 2: ``ThresholdBuffer``, the quantile above which the share of recent
+      predictions equals the class prior of the weak labels;
+    - K > 2: no threshold; the hard target is the top class.
 """
 
 from collections import deque
@@ -29,34 +31,34 @@ PREFERENCE_THRESHOLD = 0.0
 
 
 def alpha(step: int, total_steps: int, weight: float, warmup: float) -> float:
-    """alpha of optimizer step ``step``, counted from 0.
+    """α at optimizer step ``step``, counted from 0.
 
-    It rises linearly from 0 at step 0 to ``weight`` at step ``warmup * total_steps`` and stays.
-    warmup is a fraction of all steps; with 0, alpha is ``weight`` from the start.
+    α rises linearly from 0 at step 0 to ``weight`` at step ``warmup * total_steps`` and then stays.
+    ``warmup`` is a fraction of all steps; with 0, α is ``weight`` from the start.
     """
     ramp = warmup * total_steps
     return weight * min(1.0, step / ramp) if ramp > 0 else weight
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """z of two-class logits, (B, 2) -> (B,) float32 without gradient; positive: class 1."""
-    first, second = logits.detach().float().unbind(dim=-1)
-    return second - first
+    """z of two-class logits, (B, 2) -> (B,) float32 without gradient; positive means class 1."""
+    first_B, second_B = logits.detach().float().unbind(dim=-1)
+    return second_B - first_B
 
 
 def hard_targets(logits: Tensor, threshold: float | Tensor) -> Tensor:
     """ŝ, the student's own prediction as a one-hot label without gradient, (B, K) float32.
 
     K = 2: class 1 where z > threshold, class 0 where z < threshold. K > 2: the top class; the
-    threshold is not used. A tie is shared evenly, since a fresh head ties on every row and must
-    not teach itself one class: that also keeps the loss unchanged when a pair is turned round.
+    threshold is ignored. Ties are split evenly: a fresh head ties on every row and must not push
+    itself towards one class. This also keeps the loss unchanged when the answers are swapped.
     """
-    scores = logits.detach().float()
-    if scores.shape[-1] == 2:
-        margin = log_odds(scores) - threshold
-        scores = torch.stack((torch.zeros_like(margin), margin), dim=-1)
-    top = (scores == scores.amax(dim=-1, keepdim=True)).float()
-    return top / top.sum(dim=-1, keepdim=True)
+    scores_BK = logits.detach().float()
+    if scores_BK.shape[-1] == 2:
+        margin_B = log_odds(scores_BK) - threshold
+        scores_BK = torch.stack((torch.zeros_like(margin_B), margin_B), dim=-1)
+    top_BK = (scores_BK == scores_BK.amax(dim=-1, keepdim=True)).float()
+    return top_BK / top_BK.sum(dim=-1, keepdim=True)
 
 
 def confidence_loss(
@@ -72,28 +74,40 @@ def confidence_loss(
 ) -> Tensor:
     """The loss ``name`` with confidence regularisation, (B, K) and (B, K) -> (B,) float32 nats.
 
-    form "target": L(s, (1 - alpha) w + alpha ŝ).
-    form "sum": (1 - alpha) L(s, w) + alpha CE(s, ŝ).
-    The two are one for forward CE and differ for the reverse losses. At alpha = 0 both are the
-    plain loss, bit for bit. alpha and the threshold may be (B,) tensors, one value a row.
+    Form ``target`` is L(s, (1 - α) w + α ŝ); form ``sum`` is (1 - α) L(s, w) + α CE(s, ŝ). The two
+    are equal for forward CE and differ for the reverse losses. At α = 0 both are the plain loss,
+    bit for bit.
+
+    Args:
+        name: a loss in ``names.DEFINITIONS``.
+        logits: (B, K), the student's.
+        soft_labels: (B, K) probabilities, the weak model's.
+        alpha: α, one value or (B,).
+        threshold: z that separates the classes of ŝ for K = 2, one value or (B,).
+        form: where ŝ enters, ``target`` or ``sum``.
+        label_clip: γ of the loss.
+        parameters: of the loss.
     """
-    own = hard_targets(logits, threshold)
-    share = torch.as_tensor(alpha, dtype=torch.float32, device=logits.device)
+    hard_BK = hard_targets(logits, threshold)
+    alpha_B = torch.as_tensor(alpha, dtype=torch.float32, device=logits.device)
     if form == "target":
-        soft_labels = torch.lerp(soft_labels.float(), own, share.unsqueeze(-1))
-        return loss(name, logits, soft_labels, label_clip=label_clip, **parameters)
-    learned = loss(name, logits, soft_labels, label_clip=label_clip, **parameters)
-    return (1.0 - share) * learned + share * loss("forward_ce", logits, own)
+        target_BK = torch.lerp(soft_labels.float(), hard_BK, alpha_B.unsqueeze(-1))
+        return loss(name, logits, target_BK, label_clip=label_clip, **parameters)
+    weak_B = loss(name, logits, soft_labels, label_clip=label_clip, **parameters)
+    return (1.0 - alpha_B) * weak_B + alpha_B * loss("forward_ce", logits, hard_BK)
 
 
 class ThresholdBuffer:
-    """The z that leaves a share ``prior`` of the student's latest predictions above it (K = 2).
+    """The z above which a share ``prior`` of the student's latest predictions lies (K = 2).
 
-    prior: the mean of the weak labels' class-1 probability over the student's training rows.
-    capacity: how many predictions to remember. 256 leave the share above known to 3 points, and
-    are 16 steps of 16 rows old at most. Whole optimizer steps are remembered and forgotten, so
-    neither the micro-batch nor the order of a step's rows can change a threshold.
-    Memory: 4 bytes a prediction, whatever the size of the model; no graph is kept.
+    Whole optimizer steps are added and dropped, so neither the micro-batch nor the order of rows
+    within a step can change a threshold. The buffer takes 4 bytes per prediction, whatever the size
+    of the model, and holds no graph.
+
+    Args:
+        prior: mean class-1 probability of the weak labels over the student's training rows.
+        capacity: how many predictions to keep at least. 256 determine the share above the threshold
+            to 3 percentage points, and with steps of 16 rows go back at most 16 steps.
     """
 
     def __init__(self, prior: float, capacity: int = 256) -> None:
@@ -105,10 +119,10 @@ class ThresholdBuffer:
 
     @property
     def threshold(self) -> float:
-        """t for the coming step; before the first prediction it is 0, s = ½."""
+        """The threshold z for the next step; 0 (s = ½) before the first prediction."""
         if not self._steps:
             return PREFERENCE_THRESHOLD
-        # "hazen": exactly prior * n of n distinct values lie above, if that is a whole number.
+        # "hazen": of n distinct values exactly prior * n lie above, if that is a whole number.
         latest = np.concatenate(self._steps)
         return float(np.quantile(latest, 1.0 - self.prior, method="hazen"))
 
@@ -119,8 +133,9 @@ class ThresholdBuffer:
             self._steps.popleft()
 
     def state_dict(self) -> dict[str, list[list[float]]]:
-        """What a resumed run needs, in plain lists: z a step, oldest first."""
+        """The state to resume from, as plain lists: z of each step, oldest first."""
         return {"steps": [step.tolist() for step in self._steps]}
 
     def load_state_dict(self, state: dict[str, list[list[float]]]) -> None:
+        """Restore the state saved by ``state_dict``."""
         self._steps = deque(np.asarray(step, dtype=np.float32) for step in state["steps"])

@@ -1,25 +1,25 @@
-"""Twelve ways to learn from a soft label, each in nats, at its true scale (docs/losses.md §1).
+"""Twelve losses for learning from a soft label, each in nats, at its true scale (docs/losses.md §1).
 
 For one example, w is the weak model's distribution over K classes and s = softmax(logits) the
 student's. A preference pair is K = 2 with logits (0, z). Everything is computed in float32 from
-log-softmax, whatever the input's precision; labels are constants, and no gradient reaches them.
+log-softmax, whatever the input's precision; labels are constants and receive no gradient.
 
-Where the labels are clipped
-    In the losses that divide by w or need its log (reverse KL, reverse CE, Jeffreys,
-    Jensen-Shannon, Pearson χ²), and there *everywhere* in the loss: w is first clipped to
-    [gamma, 1 - gamma] and renormalised. So each of them compares s with one distribution, and
-    those that are divergences are zero exactly where s is that distribution. The others use w as
-    it comes. So does forward KL: its Σ w log w is a constant whose limit at w = 0 is 0, and
-    clipping it would break the two facts that it has forward CE's gradient and is never negative.
+Where labels are clipped
+    Losses that divide by w or take its log (reverse KL, reverse CE, Jeffreys, Jensen-Shannon,
+    Pearson χ²) use a clipped label *everywhere*: w is clipped to [γ, 1 - γ] and renormalised
+    first. Each of them therefore compares s with a single distribution, and those that are
+    divergences are zero exactly where s equals it. The other losses use w unclipped. So does
+    forward KL: the limit of its constant Σ w log w at w = 0 is 0, and clipping would break two
+    facts, that it has forward CE's gradient and that it is never negative.
 
-Neyman χ² far away
-    Σ (s - w)²/s grows like exp |z|, beyond any float by |z| = 1e4. With the density ratio
-    u = w/s it is Σ s (u - 1)². Above u = U = 1e12, which needs |z| > 27, we continue
-    u² = u exp(log u) along the tangent in log u, as u U (1 + log(u/U)). The generator stays
-    convex, keeps a continuous slope and has its only zero at u = 1: still an f-divergence, equal
-    to Neyman χ² below U and growing like U times forward KL above. Its gradient is at most about
-    U, so that the square which Adam keeps is a float32 too. Clamping s instead would let the
-    gradient vanish where the loss is largest.
+Neyman χ² far from the label
+    Σ (s - w)²/s grows like exp |z| and overflows any float by |z| = 1e4. In terms of the density
+    ratio u = w/s it is Σ s (u - 1)². Above u = U = 1e12, which requires |z| > 27, we continue
+    u² = u exp(log u) along its tangent in log u, as u U (1 + log(u/U)). The generator stays
+    convex, has a continuous slope and its only zero at u = 1, so the loss is still an
+    f-divergence: equal to Neyman χ² below U and growing like U times forward KL above. Its
+    gradient is at most about U, so that its square, which Adam accumulates, fits in float32.
+    Clamping s instead would make the gradient vanish where the loss is largest.
 """
 
 import math
@@ -33,11 +33,18 @@ from torch import Tensor
 from w2s_ray.objectives.names import DEFINITIONS, LABEL_CLIP
 
 NEYMAN_LOG_RATIO = math.log(1e12)
-"""log U: the log density ratio above which Neyman χ² goes on along its tangent."""
+"""log U: the log density ratio above which Neyman χ² continues along its tangent."""
 
 
-class Sides(NamedTuple):
-    """The two distributions of a batch, each (..., K)."""
+class Distributions(NamedTuple):
+    """The two distributions that a loss compares, each (..., K).
+
+    Attributes:
+        log_s: log-probabilities of the student.
+        s: probabilities of the student.
+        w: the soft labels as given.
+        w_clipped: the soft labels clipped to [γ, 1 - γ] and renormalised.
+    """
 
     log_s: Tensor
     s: Tensor
@@ -47,7 +54,13 @@ class Sides(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One member of the family: ``function(sides, **parameters) -> (...)``, and how to print it."""
+    """One loss of the family.
+
+    Attributes:
+        function: ``function(distributions, **parameters)``, (..., K) -> (...).
+        parameters: its parameters with their defaults.
+        formula: for display.
+    """
 
     function: Callable[..., Tensor]
     parameters: Mapping[str, float]
@@ -64,92 +77,116 @@ def loss(
 ) -> Tensor:
     """The loss ``name`` of every example, in nats.
 
-    logits: (B, K), any float type. soft_labels: (B, K) probabilities; no gradient reaches them.
-    label_clip: gamma in (0, 1/K). parameters: of the loss, over its defaults in ``names``.
-    Returns (B,) float32, or float64 of float64 logits; other leading shapes than B work alike.
-    Value and gradient are finite for |logits| up to 1e4 and labels of 0 or 1.
-    Raises ValueError for an unknown name or parameter, and for a gamma outside of its range.
+    Value and gradient are finite for |logits| up to 1e4 and for labels of exactly 0 or 1.
+
+    Args:
+        name: a loss in ``LOSSES``.
+        logits: (B, K), any float type; more leading dimensions work alike.
+        soft_labels: (B, K) probabilities, treated as constants.
+        label_clip: γ, in (0, 1/K).
+        parameters: of the loss; the others keep their defaults.
+
+    Returns:
+        (B,) float32, or float64 for float64 logits.
+
+    Raises:
+        ValueError: unknown name or parameter, or γ out of range.
     """
     if name not in LOSSES:
         raise ValueError(f"loss {name!r} is not one of {', '.join(LOSSES)}")
     chosen = LOSSES[name]
     if unknown := parameters.keys() - chosen.parameters.keys():
         raise ValueError(f"loss {name!r} has no parameter {', '.join(sorted(unknown))}")
-    sides = compare(logits, soft_labels, label_clip)
-    return chosen.function(sides, **{**chosen.parameters, **parameters})
+    given = distributions(logits, soft_labels, label_clip)
+    return chosen.function(given, **{**chosen.parameters, **parameters})
 
 
-def compare(logits: Tensor, soft_labels: Tensor, label_clip: float = LABEL_CLIP) -> Sides:
-    """Both sides of every loss from (..., K) logits and probabilities: float32, or float64 of
-    float64 logits, as an exact solver has them."""
+def distributions(
+    logits: Tensor, soft_labels: Tensor, label_clip: float = LABEL_CLIP
+) -> Distributions:
+    """The two distributions of (..., K) logits and soft labels.
+
+    The result is float32, or float64 for float64 logits, which exact solvers use.
+
+    Raises:
+        ValueError: ``label_clip`` is not in (0, 1/K).
+    """
     if not 0.0 < label_clip < 1.0 / logits.shape[-1]:
         raise ValueError(f"label_clip {label_clip} is not between 0 and 1/K")
     precision = torch.promote_types(logits.dtype, torch.float32)
     log_s = torch.log_softmax(logits.to(precision), dim=-1)
     w = soft_labels.detach().to(precision)
     clipped = w.clamp(label_clip, 1.0 - label_clip)
-    return Sides(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True))
+    return Distributions(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True))
 
 
-def forward_ce(sides: Sides) -> Tensor:
-    return -(sides.w * sides.log_s).sum(dim=-1)
+def forward_ce(d: Distributions) -> Tensor:
+    """H(w, s) = -Σ w log s."""
+    return -(d.w * d.log_s).sum(dim=-1)
 
 
-def forward_kl(sides: Sides) -> Tensor:
-    return forward_ce(sides) + torch.xlogy(sides.w, sides.w).sum(dim=-1)
+def forward_kl(d: Distributions) -> Tensor:
+    """KL(w‖s)."""
+    return forward_ce(d) + torch.xlogy(d.w, d.w).sum(dim=-1)
 
 
-def reverse_kl(sides: Sides) -> Tensor:
-    return (sides.s * (sides.log_s - sides.w_clipped.log())).sum(dim=-1)
+def reverse_kl(d: Distributions) -> Tensor:
+    """KL(s‖w)."""
+    return (d.s * (d.log_s - d.w_clipped.log())).sum(dim=-1)
 
 
-def reverse_ce(sides: Sides) -> Tensor:
-    """Not a divergence: it is least where s puts everything on the label's top class."""
-    return -(sides.s * sides.w_clipped.log()).sum(dim=-1)
+def reverse_ce(d: Distributions) -> Tensor:
+    """Σ s log(1/w): not a divergence; it is smallest where s puts all mass on w's top class."""
+    return -(d.s * d.w_clipped.log()).sum(dim=-1)
 
 
-def jeffreys(sides: Sides) -> Tensor:
-    w = sides.w_clipped
-    return ((sides.s - w) * (sides.log_s - w.log())).sum(dim=-1)
+def jeffreys(d: Distributions) -> Tensor:
+    """KL(w‖s) + KL(s‖w)."""
+    w = d.w_clipped
+    return ((d.s - w) * (d.log_s - w.log())).sum(dim=-1)
 
 
-def jensen_shannon(sides: Sides) -> Tensor:
-    w, log_w = sides.w_clipped, sides.w_clipped.log()
-    log_m = torch.logaddexp(sides.log_s, log_w) - math.log(2.0)
-    return 0.5 * (sides.s * (sides.log_s - log_m) + w * (log_w - log_m)).sum(dim=-1)
+def jensen_shannon(d: Distributions) -> Tensor:
+    """½ KL(s‖m) + ½ KL(w‖m) with m = (s + w)/2."""
+    w, log_w = d.w_clipped, d.w_clipped.log()
+    log_m = torch.logaddexp(d.log_s, log_w) - math.log(2.0)
+    return 0.5 * (d.s * (d.log_s - log_m) + w * (log_w - log_m)).sum(dim=-1)
 
 
-def squared_hellinger(sides: Sides) -> Tensor:
-    """As ½ Σ (√s - √w)², the same number without cancellation near s = w."""
-    return 0.5 * ((0.5 * sides.log_s).exp() - sides.w.sqrt()).square().sum(dim=-1)
+def squared_hellinger(d: Distributions) -> Tensor:
+    """½ Σ (√s - √w)², which equals 1 - Σ √(s w) but does not cancel near s = w."""
+    return 0.5 * ((0.5 * d.log_s).exp() - d.w.sqrt()).square().sum(dim=-1)
 
 
-def pearson_chi2(sides: Sides) -> Tensor:
-    w = sides.w_clipped
-    return ((sides.s - w).square() / w).sum(dim=-1)
+def pearson_chi2(d: Distributions) -> Tensor:
+    """Σ (s - w)²/w."""
+    w = d.w_clipped
+    return ((d.s - w).square() / w).sum(dim=-1)
 
 
-def neyman_chi2(sides: Sides) -> Tensor:
-    """As Σ s (w/s - 1)², with the tangent of the module's docstring where w/s > 1e12."""
-    log_ratio = sides.w.log() - sides.log_s
-    near = sides.s * log_ratio.clamp(max=NEYMAN_LOG_RATIO).expm1().square()
+def neyman_chi2(d: Distributions) -> Tensor:
+    """Σ s (w/s - 1)², continued along a tangent where w/s > 1e12 (see the module docstring)."""
+    log_ratio = d.w.log() - d.log_s
+    near = d.s * log_ratio.clamp(max=NEYMAN_LOG_RATIO).expm1().square()
     excess = (log_ratio - NEYMAN_LOG_RATIO).clamp(min=0.0)
-    far = sides.w * (math.exp(NEYMAN_LOG_RATIO) * (1.0 + excess) - 2.0) + sides.s
+    far = d.w * (math.exp(NEYMAN_LOG_RATIO) * (1.0 + excess) - 2.0) + d.s
     return torch.where(log_ratio <= NEYMAN_LOG_RATIO, near, far).sum(dim=-1)
 
 
-def total_variation(sides: Sides) -> Tensor:
-    return 0.5 * (sides.s - sides.w).abs().sum(dim=-1)
+def total_variation(d: Distributions) -> Tensor:
+    """½ Σ |s - w|."""
+    return 0.5 * (d.s - d.w).abs().sum(dim=-1)
 
 
-def symmetric_ce(sides: Sides, *, a: float, b: float) -> Tensor:
-    return a * forward_ce(sides) + b * reverse_ce(sides)
+def symmetric_ce(d: Distributions, *, a: float, b: float) -> Tensor:
+    """a H(w, s) + b H(s, w)."""
+    return a * forward_ce(d) + b * reverse_ce(d)
 
 
-def confidence_adaptive_ce(sides: Sides, *, c: float) -> Tensor:
-    """Forward CE for a confident label, reverse CE for the others; the label unclipped decides."""
-    confidence = (sides.w - 1.0 / sides.w.shape[-1]).abs().amax(dim=-1)
-    return torch.where(confidence >= c, forward_ce(sides), reverse_ce(sides))
+def confidence_adaptive_ce(d: Distributions, *, c: float) -> Tensor:
+    """Forward CE where the unclipped label is confident (max |w - 1/K| ≥ c), else reverse CE."""
+    confidence = (d.w - 1.0 / d.w.shape[-1]).abs().amax(dim=-1)
+    return torch.where(confidence >= c, forward_ce(d), reverse_ce(d))
 
 
 LOSSES: dict[str, Loss] = {

@@ -1,8 +1,8 @@
 """The losses by name, as data: the formula a report prints and the parameters a spec may set.
 
 w is the weak model's soft label, s the student's prediction, m = (s + w)/2; sums run over the
-classes. Every name says which way round it is, since two published papers leave that open.
-No torch here: ``spec`` checks names and ``plan`` prints formulas without loading it.
+classes. Every name states the direction, because two published papers leave it open. This module
+imports no torch: ``spec`` validates names and ``plan`` prints formulas without loading it.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,16 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 LABEL_CLIP = 1e-3
-"""gamma: a label is clipped to [gamma, 1 - gamma] before a loss divides by it or takes its log."""
+"""γ: a label is clipped to [γ, 1 - γ] before a loss divides by it or takes its log."""
 
 
 class Definition(NamedTuple):
-    """``formula`` for people; ``parameters``: every name the loss accepts, with its default."""
+    """A loss as data.
+
+    Attributes:
+        formula: for display.
+        parameters: every parameter the loss accepts, with its default.
+    """
 
     formula: str
     parameters: Mapping[str, float] = MappingProxyType({})
@@ -34,7 +39,7 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
         "total_variation": Definition("½ Σ |s - w|"),
         # Wang et al. 2019 (arXiv 1908.06112), whose alpha and beta are a and b.
         "symmetric_ce": Definition("a H(w, s) + b H(s, w)", MappingProxyType({"a": 1.0, "b": 0.1})),
-        # c is our choice: for K = 2, half-way between a coin (0) and certainty (0.5).
+        # c is our choice: for K = 2, half-way between a fair coin (0) and certainty (0.5).
         "confidence_adaptive_ce": Definition(
             "H(w, s) where max |w - 1/K| ≥ c, else H(s, w)", MappingProxyType({"c": 0.25})
         ),

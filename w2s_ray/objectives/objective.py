@@ -1,8 +1,8 @@
 """A student's objective as one value: a loss, its parameters and its confidence regularisation.
 
-It is made from the axes of a cell, compares and hashes by value, and is all the training loop
-knows of the losses. The weak model and the ceiling train on hard truth with ``GROUND_TRUTH``,
-forward CE and nothing else, whatever the student's objective is.
+An ``Objective`` is built from the axes of a cell, compares and hashes by value, and is the only
+interface between the training loop and the losses. The weak model and the ceiling always train on
+the true labels with ``GROUND_TRUTH``, plain forward CE, whatever the student's objective is.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,15 @@ from w2s_ray.objectives.names import LABEL_CLIP
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a student minimises. The fields are the spec's; see ``names`` for loss and parameters.
+    """What a student minimises; the fields are the spec's.
 
-    confidence_weight: the final alpha, in [0, 1]. confidence_warmup: the fraction of all steps over
-    which alpha rises to it. label_clip: gamma.
+    Attributes:
+        loss: a name in ``names.DEFINITIONS``.
+        loss_parameters: (name, value) pairs that override the loss's defaults.
+        confidence_weight: the final α, in [0, 1].
+        confidence_warmup: fraction of all steps over which α rises to ``confidence_weight``.
+        confidence_form: ``target`` mixes the labels, ``sum`` mixes the losses.
+        label_clip: γ.
     """
 
     loss: str = "forward_ce"
@@ -30,7 +35,7 @@ class Objective:
     label_clip: float = LABEL_CLIP
 
     def alpha(self, step: int, total_steps: int) -> float:
-        """alpha of optimizer step ``step``, counted from 0."""
+        """α at optimizer step ``step``, counted from 0."""
         return confidence.alpha(step, total_steps, self.confidence_weight, self.confidence_warmup)
 
     def __call__(
@@ -41,7 +46,7 @@ class Objective:
         alpha: float | Tensor = 0.0,
         threshold: float | Tensor = PREFERENCE_THRESHOLD,
     ) -> Tensor:
-        """(B, K) logits and (B, K) soft labels -> (B,) float32 nats, one an example."""
+        """(B, K) logits and (B, K) soft labels -> (B,) float32 losses in nats."""
         return confidence.confidence_loss(
             self.loss,
             logits,
@@ -55,4 +60,4 @@ class Objective:
 
 
 GROUND_TRUTH = Objective()
-"""Forward CE on one-hot labels: how the weak model and the ceiling learn."""
+"""Forward CE on one-hot labels: the objective of the weak model and the ceiling."""
