@@ -19,7 +19,7 @@ from w2s_ray.plan.schedule import Schedule
 from w2s_ray.store.artifacts import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 # name -> parents; a diamond, and what goes wrong beside it
 GRAPH = {
