@@ -1,6 +1,8 @@
 # make study                     the quickstart study, from nothing to a table
 # make study SPEC=… ARGS=--plan  any other spec, with any arguments of the command
-# make test                      lint, types and tests
+# make check                     lint, types and the tests that start neither Ray nor a process group
+# make test                      what a change must pass: lint, types, all tests but the slow ones
+# make test-all                  every test: the long products and the README at full size too
 # make install                   the virtual environment alone
 # make bench                     all measurements of docs/benchmarks.md, on a machine at rest
 # make bench ROWS=trl,heads      some of them; ARGS=--quick tries whether they run
@@ -19,17 +21,25 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 TRL := $(VENV)-trl
 
 .DEFAULT_GOAL := install
-.PHONY: bench install study test
+.PHONY: bench check install lint study test test-all
 
 install: $(STAMP)
 
 study: $(STAMP)
 	$(VENV)/bin/python -m w2s_ray.study $(SPEC) $(ARGS)
 
-test: $(STAMP)
+lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+check: lint
+	$(VENV)/bin/pytest -m "not groups and not ray and not slow"
+
+test: lint
+	$(VENV)/bin/pytest -m "not slow"
+
+test-all: lint
 	$(VENV)/bin/pytest
 
 bench: $(STAMP) $(TRL)/.installed

@@ -1,6 +1,8 @@
-"""Shared by all tests: no hub, one thread, and a study small enough to run in seconds."""
+"""Shared by all tests: no hub, one thread, one profile of Hypothesis, markers that are kept, and a
+study small enough to run in seconds."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +12,24 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # 15: workers would starve be
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with something else must not fail a test; CI draws the same examples
+# each time.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tests")
+
+# marker -> the fixtures that need it, and a variable whose value makes the libraries refuse to
+# start, in this process and its children, during a test without the marker.
+STARTERS = {
+    "groups": ({"process_groups"}, "DS_ACCELERATOR"),
+    "ray": ({"ray_session"}, "RAY_ADDRESS"),
+}
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -73,3 +93,28 @@ def write_spec(tmp_path: Path):
         return path
 
     return write
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses a test that starts Ray or a process group by a fixture, but has not the marker."""
+    unmarked = [
+        f"{item.nodeid}: uses {fixture}, so it needs the marker {marker!r}"
+        for item in items
+        for marker, (fixtures, _) in STARTERS.items()
+        for fixture in sorted(fixtures & set(getattr(item, "fixturenames", ())))
+        if item.get_closest_marker(marker) is None
+    ]
+    if unmarked:
+        raise pytest.UsageError("\n".join(unmarked))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Lets neither Ray nor DeepSpeed start in a test without their marker; a test of Ray may
+    start DeepSpeed in Ray's workers."""
+    markers = {marker.name for marker in item.iter_markers()}
+    refused = {"groups", "ray"} - markers if "ray" not in markers else set()
+    with pytest.MonkeyPatch.context() as patch:
+        for marker in refused:
+            patch.setenv(STARTERS[marker][1], f"refused: the test lacks the marker {marker!r}")
+        return (yield)

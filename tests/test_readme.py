@@ -135,6 +135,7 @@ def active(folder: Path) -> dict[str, str]:
     return variables
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(2 * TIMEOUT_SECONDS)
 def test_every_block_of_the_readme_runs(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists():

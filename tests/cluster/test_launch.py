@@ -123,6 +123,7 @@ def step(key: str, needed: str | None = None, **execution: Any) -> Step:
     return a_step("student", key, inputs=inputs, **{**defaults, **execution})
 
 
+@pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
     """The group takes all CPUs of the cluster, so the warm process of the step before must go."""

@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 import ray
 
 from w2s_ray.cluster.session import Session
 from w2s_ray.store.artifacts import Store
+
+pytestmark = pytest.mark.ray
 
 REPOSITORY = Path(__file__).parents[2]
 

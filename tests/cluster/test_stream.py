@@ -21,6 +21,7 @@ def tokens() -> Tokens:
     )
 
 
+@pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_stream_equals_prescription(rank: int) -> None:

@@ -9,6 +9,8 @@ import pytest
 from w2s_ray.cluster.session import Session
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.ray
+
 SAME = ("key", "loss", "status", "seed", "student_accuracy", "weak_accuracy", "ceiling_accuracy")
 CLOSE = ("gain", "misfit_forward", "misfit_reverse", "student_cross_entropy", "final_loss")
 

@@ -21,7 +21,7 @@ from w2s_ray.plan.step import Kind, Step
 from w2s_ray.store.artifacts import Store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 # name -> parents; a diamond, and what goes wrong beside it
 GRAPH = {

@@ -21,7 +21,6 @@ row_lengths = st.lists(st.integers(1, 30), min_size=1, max_size=40).map(np.array
 budgets = st.integers(1, 300)
 
 
-@settings(deadline=None)
 @given(row_lengths, budgets, st.integers(1, 9), st.integers(0, 2**32))
 def test_ranks_and_micro_batches_make_up_the_batch_whatever_their_number(
     lengths, budget, world, seed
@@ -52,7 +51,6 @@ def test_ranks_and_micro_batches_make_up_the_batch_whatever_their_number(
         assert rows.tolist() == same.tolist() and weights.tolist() == as_heavy.tolist()
 
 
-@settings(deadline=None)
 @given(row_lengths, budgets, st.integers(1, 9))
 def test_micro_batches_are_few(lengths, budget, world):
     """One a rank if the budget allows; never one more a rank than the budget could force."""
@@ -69,7 +67,6 @@ def test_micro_batches_are_few(lengths, budget, world):
         assert fewer == 0 or budget < lengths.sum() / fewer + (1 - 1 / fewer) * lengths.max()
 
 
-@settings(deadline=None)
 @given(row_lengths, st.integers(1, 9))
 def test_the_fullest_micro_batch_is_near_an_even_share(lengths, world):
     """Graham 1969: at most the even share and (1 - 1 / m) of the row that came to it last."""
@@ -81,7 +78,7 @@ def test_the_fullest_micro_batch_is_near_an_even_share(lengths, world):
     assert max(loads) <= lengths.sum() / world + (1 - 1 / world) * lengths[fullest].min() + 1e-9
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=7).map(np.array), st.integers(2, 3))
 def test_the_fullest_micro_batch_is_within_a_third_of_the_best(lengths, world):
     """Graham 1969: longest first is within 4/3 - 1/(3 m) of the best of all divisions."""
@@ -94,7 +91,6 @@ def test_the_fullest_micro_batch_is_within_a_third_of_the_best(lengths, world):
     assert found <= (4 / 3 - 1 / (3 * world)) * best + 1e-9
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 5))
 def test_an_epoch_visits_every_row_once_and_keeps_the_last_few(n, batch_size, epoch):
     row_ids = [f"{i:016x}" for i in range(n)]
@@ -114,7 +110,6 @@ def test_an_epoch_follows_row_ids_seed_and_number_but_not_the_order_of_the_table
         assert [row_ids[i] for i in epoch_order(row_ids, seed, epoch)] != visited
 
 
-@settings(deadline=None)
 @given(row_lengths, budgets)
 def test_batches_for_inference_hold_every_row_once_within_the_budget(lengths, budget):
     batches = length_batches(lengths, budget)
@@ -135,7 +130,6 @@ segment_lists = st.integers(1, 3).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(segment_lists, st.integers(0, 2**32))
 def test_a_line_is_its_rows_one_after_the_other_and_nothing_else(segments, seed):
     sizes = np.array(segments, dtype=np.int64)

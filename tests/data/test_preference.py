@@ -1,7 +1,7 @@
 """Every format of preference pairs becomes the same (prompt, chosen, rejected)."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_ray.data.columns import Unusable
@@ -97,7 +97,6 @@ def test_an_implicit_prompt_ends_before_a_whole_word(chosen, rejected, pair):
     assert read_pair({"chosen": chosen, "rejected": rejected}, "x:1", {}) == Pair(*pair)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab \n", max_size=12), st.text(alphabet="ab \n", max_size=12))
 def test_whatever_is_split_off_no_letter_is_lost(chosen, rejected):
     pair = read_pair({"chosen": chosen, "rejected": rejected}, "x:1", {}, "trl")

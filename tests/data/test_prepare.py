@@ -75,9 +75,7 @@ def test_the_columns_are_those_of_the_contract(tmp_path):
     assert (prepared.num_classes, prepared.per_row) == (2, 2)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(n=st.integers(40, 120), prompts=st.integers(12, 120), seed=st.integers(0, 2**40))
 def test_no_prompt_falls_in_two_splits_of_ours(tmp_path, n, prompts, seed):
     spec = one_source(tmp_path / "x.jsonl", pairs(n, prompts), (8, 6, 5), seed=seed)

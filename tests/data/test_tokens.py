@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -42,7 +42,6 @@ answers = st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join)
 pairs = st.lists(st.tuples(texts, st.lists(answers, min_size=2, max_size=2)), min_size=1)
 
 
-@settings(deadline=None)
 @given(pairs, st.integers(1, 20))
 def test_every_text_is_the_end_of_prompt_and_answer_and_the_prompt_is_shared(rows, limit):
     tokens = encode(table(rows), TOKENIZER, limit)

@@ -19,7 +19,8 @@ from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.training.job import fit
 
-pytestmark = pytest.mark.timeout(1200)  # eight groups are started: minutes, more beside others
+# Eight groups are started: minutes, more beside others.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def test_every_architecture_shares_prompts(name: str, precision: str) -> None:
 
 
 @every_model
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(segments=lines(), seed=st.integers(0, 2**32))
 @example(segments=MIXED, seed=0)
 @example(segments=[[1, 0, 0]], seed=0)  # both texts are the prompt alone
@@ -185,7 +185,6 @@ def test_bf16_is_as_near_to_fp32_packed_as_in_separate_rows(name: str) -> None:
 
 
 @given(lines())
-@settings(deadline=None)
 def test_a_layout_is_its_definition(segments: list[list[int]]) -> None:
     layout, positions, last = lay_out(torch.tensor(segments))
     sizes = [sum(row) for row in segments]

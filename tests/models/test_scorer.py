@@ -96,7 +96,7 @@ def test_in_bf16_the_head_and_the_logits_stay_fp32() -> None:
     scales=st.lists(st.floats(0.01, 100.0), min_size=3, max_size=3),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_folded_head_gives_on_raw_what_it_gave_on_standardised_features(
     per_row: int, scales: list[float], seed: int
 ) -> None:

@@ -36,7 +36,7 @@ def model() -> dict[str, Tensor]:
     ),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_file_is_byte_for_byte_that_of_safetensors(tmp_path_factory, drawn, random) -> None:
     folder = tmp_path_factory.mktemp("files")
     names = [f"é{random.random()}.{i}" for i in range(len(drawn))]

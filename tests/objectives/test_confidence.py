@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -127,7 +127,6 @@ def test_one_alpha_and_threshold_a_row_is_as_many_calls() -> None:
     weight=st.floats(0, 1),
     warmup=st.floats(0, 1),
 )
-@settings(deadline=None)
 def test_alpha_rises_without_a_jump_and_stays(total: int, weight: float, warmup: float) -> None:
     objective = Objective(confidence_weight=weight, confidence_warmup=warmup)
     ramp = [objective.alpha(step, total) for step in range(min(total, 300))]
@@ -166,7 +165,6 @@ def test_a_batch_of_one_is_not_always_class_1() -> None:
     z=st.lists(st.integers(-999, 999), min_size=10, max_size=10, unique=True),
     tenths=st.integers(1, 9),
 )
-@settings(deadline=None)
 def test_exactly_the_prior_lies_above_the_threshold(z: list[int], tenths: int) -> None:
     buffer = ThresholdBuffer(tenths / 10)
     buffer.update(torch.tensor(z))
@@ -175,7 +173,6 @@ def test_exactly_the_prior_lies_above_the_threshold(z: list[int], tenths: int) -
 
 
 @given(cuts=st.lists(st.integers(0, 24), max_size=5), seed=st.integers(0, 9))
-@settings(deadline=None)
 def test_gradient_and_threshold_do_not_depend_on_the_micro_batch(
     cuts: list[int], seed: int
 ) -> None:

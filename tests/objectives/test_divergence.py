@@ -173,7 +173,7 @@ def test_why_reverse_losses_resist_flipped_labels_late_but_pull_harder_early() -
 
 @pytest.mark.parametrize("name", AT_LEAST_SQUARED_TV)
 @given(case=distributions())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_divergence_is_zero_where_s_is_w_and_only_there(
     name: str, case: tuple[Array, Array]
 ) -> None:
@@ -200,7 +200,7 @@ def test_reverse_ce_is_no_divergence_and_is_least_at_the_hard_guess() -> None:
 
 @every_loss
 @given(z=st.floats(-1e4, 1e4, width=32), w=st.floats(0, 1, width=32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_a_pair_does_not_matter(name: str, z: float, w: float) -> None:
     this, turned = loss(name, pair(z), two(w)), loss(name, pair(-z), two(w).flip(-1))
     torch.testing.assert_close(this, turned, rtol=1e-5, atol=1e-6)
@@ -209,7 +209,7 @@ def test_the_order_of_a_pair_does_not_matter(name: str, z: float, w: float) -> N
 
 
 @given(case=distributions())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_forward_kl_has_forward_ces_gradient_bit_for_bit_at_hard_labels_too(
     case: tuple[Array, Array],
 ) -> None:

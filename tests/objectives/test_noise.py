@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -25,7 +25,6 @@ def touched(before: Labels, after: Labels) -> set[int]:
 
 
 @given(rows=st.integers(0, 500), hundredths=st.integers(0, 100))
-@settings(deadline=None)
 def test_exactly_the_rounded_share_is_touched_and_the_rest_is_bit_identical(
     rows: int, hundredths: int
 ) -> None:

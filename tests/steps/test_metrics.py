@@ -15,7 +15,7 @@ def predictions(seed, n, k, scale=2.0):
     return probs, rng.integers(0, k, n)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_agrees_with_scikit_learn(seed, k):
     probs, labels = predictions(seed, 60, k)

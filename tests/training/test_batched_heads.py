@@ -255,7 +255,7 @@ def test_the_rates_of_a_curve_are_the_schedule():
     assert fitted.curve.learning_rate == [learning_rate_at(s, 6, 0.3, "cosine") for s in range(6)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     priors=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=5),
     sizes=st.lists(st.sampled_from([1, 7, 100, 300]), min_size=1, max_size=8),

@@ -35,6 +35,8 @@ from w2s_ray.spec.schema import Lora
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.loop import train
 
+pytestmark = pytest.mark.groups
+
 STAGES = (0, 1, 2, 3)
 STEPS, ROWS, SHORT, WIDTH, RATE, CLIP = 8, 8, 3, 12, 1e-3, 0.1
 

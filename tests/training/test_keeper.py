@@ -226,6 +226,7 @@ def test_what_does_not_fit_after_a_few_halvings_fails_in_its_own_words(tmp_path)
         fit_in_process(job(objective=hungry), out(tmp_path / "out"), lambda numbers: None)
 
 
+@pytest.mark.groups
 def test_offload_in_one_process_gives_the_numbers_of_plain_torch_and_leaves_nothing(tmp_path):
     fit(job(), out(tmp_path / "plain"))
     execution = {"zero_stage": 3, "offload": "parameters"}

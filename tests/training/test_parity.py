@@ -23,6 +23,8 @@ from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam, Engine, TorchEngine
 from w2s_ray.training.loop import train
 
+pytestmark = pytest.mark.groups
+
 STEPS, RATE = 4, 1e-3
 STAGES = (0, 1, 2, 3)
 

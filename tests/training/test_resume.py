@@ -34,6 +34,8 @@ from w2s_ray.training.engine import Adam, Engine, TorchEngine
 from w2s_ray.training.loop import train
 from w2s_ray.training.resume import Keeper
 
+pytestmark = pytest.mark.groups
+
 EVERY = 3  # of 8 updates: checkpoints after 3 and 6
 PLAIN = Case(-1, clip=CLIP)  # TorchEngine
 ZERO = [Case(stage, clip=CLIP) for stage in (0, 1, 2, 3)]
