@@ -75,7 +75,7 @@ def placements(spec: "Spec", plan: Plan, todo: Container[str]) -> list[PlacedSte
                 activation_checkpointing=trains and execution["activation_checkpointing"],
                 micro_batch_tokens=execution["micro_batch_tokens"] if trains else None,
                 predicted_memory_bytes=execution["predicted_memory_bytes"],
-                seconds_an_update=time.seconds_an_update if time and trains else None,
+                seconds_an_update=time.seconds_per_update if time and trains else None,
                 gpu_hours=None if time is None else left * time.gpu_seconds / 3600,
                 why=execution["placement"],
             )

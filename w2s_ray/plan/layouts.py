@@ -7,7 +7,7 @@ way to train each model is planned once (``planner``), whatever the number of it
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from w2s_ray.capacity.fit_gpus import Wishes, Work, check_inference, choose
+from w2s_ray.capacity.fit_gpus import Constraints, Workload, check_inference, choose_layout
 from w2s_ray.capacity.gpu_types import Gpu, gpu_type
 from w2s_ray.capacity.memory import adapter_parameters
 from w2s_ray.catalog.architecture import Shape, shape
@@ -46,7 +46,7 @@ class Placing:
             "predicted_memory_bytes": None,
             "placement": None,
         }
-        self._wishes = Wishes(
+        self._wishes = Constraints(
             workers=execution.workers,
             max_workers=execution.max_workers,
             zero_stage=execution.zero_stage,
@@ -110,7 +110,7 @@ class Placing:
                     ("execution", "gpu_type"),
                 )
             return execution
-        chosen = choose(self._work(model, trainable, batch_size, texts), self._gpu, wishes)
+        chosen = choose_layout(self._work(model, trainable, batch_size, texts), self._gpu, wishes)
         return {
             **execution,
             "workers": chosen.workers,
@@ -122,7 +122,7 @@ class Placing:
             "placement": chosen.why,
         }
 
-    def _work(self, model: str, trainable: str, batch_size: int, texts: int) -> Work:
+    def _work(self, model: str, trainable: str, batch_size: int, texts: int) -> Workload:
         settings = self._spec.training
         found = self._shape(model)
         assert found is not None
@@ -130,7 +130,7 @@ class Placing:
         if trainable == "lora":
             adapters = adapter_parameters(found, settings.lora.rank, settings.lora.target_modules)
             adapters *= self._spec.execution.lora_together
-        return Work(
+        return Workload(
             name=model,
             shape=found,
             precision=settings.precision,

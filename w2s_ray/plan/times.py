@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.capacity.gpu_types import Gpu, gpu_type
-from w2s_ray.capacity.speed import Time, flops_a_token, seconds_an_update
+from w2s_ray.capacity.speed import Time, flops_per_token, seconds_per_update
+from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.architecture import Shape, shape
 from w2s_ray.plan.cost import rows, tokens_a_row
 from w2s_ray.plan.graph import TRAINED_ON, Plan, Step
@@ -51,7 +52,7 @@ def _on_features(step: Step) -> bool:
 def _time(
     step: Step, model: Shape, gpu: Gpu, spec: "Spec", counts: dict[str, int], row_tokens: int
 ) -> Time:
-    forward = flops_a_token(model, row_tokens) / 3
+    forward = flops_per_token(model, row_tokens) / 3
     precision = spec.training.precision
     rate = gpu.flops[precision] * gpu.utilization
     if step.kind == "features":
@@ -61,7 +62,7 @@ def _time(
     training, execution = step.config["training"], step.execution
     world, batch = int(execution["workers"]), int(training["batch_size"])
     trained = counts[TRAINED_ON[step.kind]]
-    update = seconds_an_update(
+    update = seconds_per_update(
         model,
         gpu,
         precision=precision,
@@ -69,7 +70,7 @@ def _time(
         row_tokens=row_tokens,
         world=world,
         stage=int(execution["zero_stage"]),
-        pass_tokens=int(execution["micro_batch_tokens"] or 16_384),
+        micro_batch_tokens=int(execution["micro_batch_tokens"] or MICRO_BATCH_TOKENS["gpu"]),
         trainable=training["trainable"],
         offload=execution["offload"],
         recomputed=execution["activation_checkpointing"],

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
+from w2s_ray.data.prepare import SPLITS
 from w2s_ray.data.tables import read_parquet
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.graph import Step
@@ -21,8 +22,6 @@ from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
-
-SPLITS = ("ground_truth", "weak", "test")
 
 
 @dataclass(frozen=True)
