@@ -25,7 +25,7 @@ def predicted_bytes(config: dict[str, Any], chosen: Variant) -> int:
         world=1,
         tokens=chosen.tokens,
         checkpointing=every == 1,
-        passes=chosen.passes,
+        micro_batches=chosen.passes,
     )
     if chosen.keep is None and every <= 1:
         return memory.total

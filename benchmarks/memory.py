@@ -93,7 +93,7 @@ class Point:
             engine="torch" if self.stage is None else "deepspeed",
             offload=self.offload,  # type: ignore[arg-type]
             checkpointing=self.checkpointing,
-            passes=PASSES,
+            micro_batches=PASSES,
             row_tokens=self.row,
             bucket=BUCKET,
             device="cpu",
@@ -214,7 +214,7 @@ def _train(point: Point, config: dict[str, Any], note: Any) -> None:
         from w2s_ray.training import deepspeed_engine
         from w2s_ray.training.deepspeed_engine import DeepSpeedEngine, Zero
 
-        deepspeed_engine.BUCKET = BUCKET
+        deepspeed_engine.BUCKET_ELEMENTS = BUCKET
         zero = Zero(stage=point.stage, offload=point.offload)
         engine = DeepSpeedEngine(scorer, parameters, Adam(clip_norm=1.0), zero=zero)
     note("engine")

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from w2s_ray.capacity.fit_gpus import Wishes, Work, choose
+from w2s_ray.capacity.fit_gpus import Constraints, Workload, choose_layout
 from w2s_ray.capacity.gpu_types import Gpu, gpu_type
-from w2s_ray.capacity.speed import seconds_an_update
+from w2s_ray.capacity.speed import seconds_per_update
 from w2s_ray.catalog import architecture
 from w2s_ray.catalog.architecture import shape_of
 from w2s_ray.plan.cost import TOKENS_A_ROW
@@ -22,14 +22,14 @@ from w2s_ray.plan.cost import TOKENS_A_ROW
 SIZES = ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")
 BATCH_SIZE, MAX_LENGTH_TOKENS = 16, 512
 HEADER = (
-    "| model | parameters | GPUs | ZeRO | recomputed | offloaded | tokens a pass "
-    "| GiB a GPU | s an update | why |"
+    "| model | parameters | GPUs | ZeRO | recomputed | offloaded | tokens per micro-batch "
+    "| GiB per GPU | s per update | why |"
 )
 
 
 def lines(gpu: Gpu) -> Iterator[str]:
     """The table for one type, line by line."""
-    usable = gpu.usable(Wishes().margin) / 2**30
+    usable = gpu.usable(Constraints().margin) / 2**30
     yield f"**{gpu.name}**, {gpu.memory / 2**30:.1f} GiB, of which a plan fills {usable:.1f}:"
     yield ""
     yield HEADER
@@ -37,32 +37,32 @@ def lines(gpu: Gpu) -> Iterator[str]:
     known = json.loads(Path(architecture.__file__).with_name("architectures.json").read_text())
     for size in SIZES:
         shape = shape_of(known["models"][f"Qwen/Qwen2.5-{size}"])
-        work = Work(size, shape, "bf16", "full", BATCH_SIZE, 2 * MAX_LENGTH_TOKENS)
-        way = choose(work, gpu, Wishes())
+        workload = Workload(size, shape, "bf16", "full", BATCH_SIZE, 2 * MAX_LENGTH_TOKENS)
+        layout = choose_layout(workload, gpu, Constraints())
         row_tokens = TOKENS_A_ROW["preference"]
-        seconds = seconds_an_update(
+        seconds = seconds_per_update(
             shape,
             gpu,
             precision="bf16",
             tokens=BATCH_SIZE * row_tokens,
             row_tokens=row_tokens,
-            world=way.workers,
-            stage=way.zero_stage,
-            pass_tokens=way.micro_batch_tokens,
-            offload=way.offload,
-            recomputed=way.activation_checkpointing,
+            world=layout.workers,
+            stage=layout.zero_stage,
+            micro_batch_tokens=layout.micro_batch_tokens,
+            offload=layout.offload,
+            recomputed=layout.activation_checkpointing,
         )
         cells = (
             f"Qwen2.5-{size}",
             f"{shape.parameters / 1e9:.2f} B",
-            str(way.workers),
-            str(way.zero_stage) if way.workers > 1 or way.offload != "none" else "–",
-            "yes" if way.activation_checkpointing else "no",
-            way.offload,
-            f"{way.micro_batch_tokens:,}",
-            f"{way.memory.total / 2**30:.1f}",
+            str(layout.workers),
+            str(layout.zero_stage) if layout.workers > 1 or layout.offload != "none" else "–",
+            "yes" if layout.activation_checkpointing else "no",
+            layout.offload,
+            f"{layout.micro_batch_tokens:,}",
+            f"{layout.memory.total / 2**30:.1f}",
             f"{seconds:.2g}",
-            way.why,
+            layout.why,
         )
         yield f"| {' | '.join(cells)} |"
 

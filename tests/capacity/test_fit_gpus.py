@@ -1,4 +1,4 @@
-"""The smallest world and the mildest way that fit; what cannot fit is refused with what would."""
+"""The cheapest layout that fits is chosen; a spec that cannot fit is refused with what would."""
 
 import json
 from dataclasses import replace
@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import tiny_spec
-from w2s_ray.capacity.fit_gpus import SCORED, Wishes, Work, choose
-from w2s_ray.capacity.gpu_types import gpu_type, gpu_types
+from w2s_ray.capacity.fit_gpus import Constraints, Layout, Workload, choose_layout
+from w2s_ray.capacity.gpu_types import Gpu, gpu_type, gpu_types
 from w2s_ray.capacity.memory import training_bytes
-from w2s_ray.capacity.speed import seconds_an_update
+from w2s_ray.capacity.speed import seconds_per_update
 from w2s_ray.catalog.architecture import Shape, shape_of
 from w2s_ray.errors import InputError
-from w2s_ray.models.inference import TOKEN_BUDGET
 from w2s_ray.plan.build import build
 from w2s_ray.spec.schema import Spec
 
@@ -26,8 +25,12 @@ def of(name: str) -> Shape:
     return shape_of(json.loads((CONFIGS / f"{name}.json").read_text()))
 
 
-def work(name: str, **changes: Any) -> Work:
-    return replace(Work(name, of(name), "bf16", "full", 16, 1024), **changes)
+def workload(name: str, **changes: Any) -> Workload:
+    return replace(Workload(name, of(name), "bf16", "full", 16, 1024), **changes)
+
+
+def chosen(model: Workload, *, gpu: Gpu = H100, **constraints: Any) -> Layout:
+    return choose_layout(model, gpu, Constraints(**constraints))
 
 
 def qwen(*pair: str, **execution: Any) -> Spec:
@@ -53,10 +56,10 @@ def refused(spec: Spec) -> InputError:
     return error.value
 
 
-def test_larger_models_take_no_fewer_gpus_and_larger_gpus_no_more() -> None:
+def test_larger_models_need_at_least_as_many_gpus_and_larger_gpus_at_most_as_many() -> None:
     names = [f"Qwen2.5-{size}" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")]
     worlds = {
-        gpu: [choose(work(name), gpu_type(gpu), Wishes()).workers for name in names]
+        gpu: [chosen(workload(name), gpu=gpu_type(gpu)).workers for name in names]
         for gpu in ("A100-80G", "H100", "H200", "B200")
     }
     for found in worlds.values():
@@ -69,61 +72,64 @@ def test_larger_models_take_no_fewer_gpus_and_larger_gpus_no_more() -> None:
 @pytest.mark.parametrize("gpu", sorted(gpu_types()))
 def test_what_is_chosen_fits_and_no_smaller_world_does(gpu: str) -> None:
     kind = gpu_type(gpu)
-    chosen = choose(work("Qwen2.5-7B"), kind, Wishes())
-    assert chosen.memory.total <= kind.usable(0.1)
-    assert chosen.why
-    if chosen.workers > 1 and chosen.offload == "none":
+    layout = chosen(workload("Qwen2.5-7B"), gpu=kind)
+    assert layout.memory.total <= kind.usable(0.1)
+    assert layout.why
+    if layout.workers > 1 and layout.offload == "none":
         with pytest.raises(InputError):
-            choose(
-                work("Qwen2.5-7B"), kind, Wishes(max_workers=chosen.workers // 2, offload="none")
+            chosen(
+                workload("Qwen2.5-7B"), gpu=kind, max_workers=layout.workers // 2, offload="none"
             )
 
 
-def test_milder_ways_come_first() -> None:
-    """More room in each GPU never leads to a harsher way, in a world that is fixed."""
-    harshness = []
+def test_cheaper_layouts_come_first() -> None:
+    """More memory per GPU never leads to a more expensive layout, at a fixed world size."""
+    expense = []
     for gib in range(30, 140, 5):
         gpu = replace(H100, memory=gib << 30)
         try:
-            way = choose(work("Qwen2.5-7B"), gpu, Wishes(workers=4))
+            layout = chosen(workload("Qwen2.5-7B"), gpu=gpu, workers=4)
         except InputError:
-            assert not harshness
+            assert not expense
             continue
-        offload = ("none", "optimizer", "parameters").index(way.offload)
-        harshness.append((offload, way.activation_checkpointing, way.zero_stage))
-    assert harshness == sorted(harshness, reverse=True)
-    assert len(set(harshness)) >= 4
+        offload = ("none", "optimizer", "parameters").index(layout.offload)
+        expense.append((offload, layout.activation_checkpointing, layout.zero_stage))
+    assert expense == sorted(expense, reverse=True)
+    assert len(set(expense)) >= 4
 
 
-def test_what_the_spec_fixes_stays() -> None:
-    wishes = Wishes(
-        workers=8, zero_stage=3, activation_checkpointing=True, micro_batch_tokens=3_000
+def test_fixed_fields_stay_as_they_are() -> None:
+    layout = chosen(
+        workload("Qwen2.5-7B"),
+        workers=8,
+        zero_stage=3,
+        activation_checkpointing=True,
+        micro_batch_tokens=3_000,
     )
-    way = choose(work("Qwen2.5-7B"), H100, wishes)
-    assert (way.workers, way.zero_stage, way.micro_batch_tokens) == (8, 3, 3_000)
-    assert way.activation_checkpointing and way.offload == "none"
-    assert choose(work("Qwen2.5-0.5B"), H100, Wishes(offload="optimizer")).offload == "optimizer"
+    assert (layout.workers, layout.zero_stage, layout.micro_batch_tokens) == (8, 3, 3_000)
+    assert layout.activation_checkpointing and layout.offload == "none"
+    assert chosen(workload("Qwen2.5-0.5B"), offload="optimizer").offload == "optimizer"
 
 
 def test_offload_comes_only_when_no_world_fits_without() -> None:
-    way = choose(work("Qwen2.5-7B"), H100, Wishes(max_workers=1))
-    assert way.workers == 1 and way.offload != "none"
-    assert "without offload" in way.why
-    assert way.memory.host > 12 * work("Qwen2.5-7B").shape.parameters
-    assert choose(work("Qwen2.5-7B"), H100, Wishes(max_workers=8)).offload == "none"
+    layout = chosen(workload("Qwen2.5-7B"), max_workers=1)
+    assert layout.workers == 1 and layout.offload != "none"
+    assert "without offload" in layout.why
+    assert layout.memory.host > 12 * workload("Qwen2.5-7B").shape.parameters
+    assert chosen(workload("Qwen2.5-7B"), max_workers=8).offload == "none"
 
 
-def test_a_pass_holds_the_longest_row_and_no_more_than_a_batch() -> None:
-    assert choose(work("Qwen2.5-0.5B", batch_size=2), H100, Wishes()).micro_batch_tokens == 2_048
-    assert choose(work("Qwen2.5-0.5B"), H100, Wishes()).micro_batch_tokens == 16_384
+def test_a_micro_batch_holds_the_longest_row_and_no_more_than_a_batch() -> None:
+    assert chosen(workload("Qwen2.5-0.5B", batch_size=2)).micro_batch_tokens == 2_048
+    assert chosen(workload("Qwen2.5-0.5B")).micro_batch_tokens == 16_384
     for gpu in gpu_types().values():
-        long = work("Qwen2.5-3B", longest_row=3_000)
-        assert choose(long, gpu, Wishes()).micro_batch_tokens >= 3_000
+        long = workload("Qwen2.5-3B", longest_row=3_000)
+        assert chosen(long, gpu=gpu).micro_batch_tokens >= 3_000
 
 
 def test_lora_takes_fewer_gpus_than_full_training() -> None:
-    full = choose(work("Qwen2.5-7B"), H100, Wishes())
-    lora = choose(work("Qwen2.5-7B", trainable="lora", adapters=20_000_000), H100, Wishes())
+    full = chosen(workload("Qwen2.5-7B"))
+    lora = chosen(workload("Qwen2.5-7B", trainable="lora", adapters=20_000_000))
     assert lora.workers == 1 < full.workers
 
 
@@ -142,13 +148,13 @@ def test_more_processes_need_no_more_memory_each(stage: int, precision: str) -> 
 def test_more_gpus_are_faster_but_not_cheaper() -> None:
     model, seconds = of("Qwen2.5-14B"), {}
     for world in (4, 8):
-        seconds[world] = seconds_an_update(
+        seconds[world] = seconds_per_update(
             model, H100, precision="bf16", tokens=65_536, row_tokens=512, world=world, stage=3
         )
     assert seconds[8] < seconds[4] < 2 * seconds[8]
 
 
-def test_the_plan_says_how_each_step_is_run() -> None:
+def test_the_plan_has_the_layout_of_each_step() -> None:
     plan = build(qwen("0.5B", "7B"))
     by_kind = {step.kind.name: step.execution for step in plan}
     assert by_kind["weak"].workers == by_kind["label"].workers == 1
@@ -161,8 +167,11 @@ def test_the_plan_says_how_each_step_is_run() -> None:
     json.dumps(student.as_json())
 
 
-def test_how_it_is_run_never_changes_a_key() -> None:
-    plans = [build(qwen("0.5B", "7B", **way)) for way in ({}, {"gpu_type": "H200"}, {"workers": 8})]
+def test_the_layout_never_changes_a_key() -> None:
+    plans = [
+        build(qwen("0.5B", "7B", **execution))
+        for execution in ({}, {"gpu_type": "H200"}, {"workers": 8})
+    ]
     plans.append(build(qwen("0.5B", "7B", gpu_type=None)))
     assert len({tuple(plan.steps) for plan in plans}) == 1
 
@@ -232,12 +241,12 @@ def test_offloaded_weights_need_zero_3() -> None:
 
 
 def test_a_disk_is_used_by_zero_3_alone() -> None:
-    model = work("Qwen2.5-0.5B")
+    model = workload("Qwen2.5-0.5B")
     for offload in ("optimizer", "parameters"):
-        way = choose(model, H100, Wishes(workers=2, offload=offload, on_disk=True))
-        assert (way.zero_stage, way.offload) == (3, offload)
-    assert choose(model, H100, Wishes(workers=2, offload="optimizer")).zero_stage == 2
-    assert choose(model, H100, Wishes(workers=2, offload="none", on_disk=True)).zero_stage == 1
+        layout = chosen(model, workers=2, offload=offload, on_disk=True)
+        assert (layout.zero_stage, layout.offload) == (3, offload)
+    assert chosen(model, workers=2, offload="optimizer").zero_stage == 2
+    assert chosen(model, workers=2, offload="none", on_disk=True).zero_stage == 1
     for gpu in (None, "H100"):
         plan = build(
             qwen("0.5B", "7B", gpu_type=gpu, workers=2, offload="optimizer", offload_path="/nvme")
@@ -245,11 +254,7 @@ def test_a_disk_is_used_by_zero_3_alone() -> None:
         assert {s.execution.zero_stage for s in plan if s.kind.name == "student"} == {3}
 
 
-def test_worlds_are_whole_machines_of_the_type() -> None:
-    four = replace(H100, a_machine=4)
-    assert choose(work("Qwen2.5-32B"), H100, Wishes()).workers == 16
-    assert choose(work("Qwen2.5-32B"), four, Wishes(activation_checkpointing=False)).workers == 12
-
-
-def test_the_plan_scores_by_the_tokens_that_are_scored_at_once() -> None:
-    assert TOKEN_BUDGET["cuda"] == SCORED
+def test_world_sizes_above_one_machine_are_whole_machines() -> None:
+    four = replace(H100, gpus_per_machine=4)
+    assert chosen(workload("Qwen2.5-32B")).workers == 16
+    assert chosen(workload("Qwen2.5-32B"), gpu=four, activation_checkpointing=False).workers == 12

@@ -88,19 +88,19 @@ def test_adapters_are_counted_exactly(kind: str) -> None:
     assert adapter_parameters(shape, 3) == sum(p.numel() for p in trained) - head
 
 
-def test_bytes_a_parameter_are_those_of_the_engines() -> None:
+def test_bytes_per_parameter_are_those_of_the_engines() -> None:
     """18 in bf16 and 16 in fp32 alone; with ZeRO 3 they go down with the number of processes."""
     shape = shape_of(
         {"model_type": "llama", **BASE, "hidden_size": 2048, "intermediate_size": 8192}
     )
 
-    def a_parameter(precision: str, **how: Any) -> float:
+    def bytes_per_parameter(precision: str, **how: Any) -> float:
         memory = training_bytes(shape, precision=precision, tokens=1, **how)
         return (memory.weights + memory.gradients + memory.optimizer) / shape.parameters
 
-    assert a_parameter("bf16", stage=0, world=1) == pytest.approx(18)
-    assert a_parameter("fp32", stage=0, world=1) == pytest.approx(16)
-    assert a_parameter("bf16", stage=3, world=8) == pytest.approx(18 / 8, rel=1e-3)
+    assert bytes_per_parameter("bf16", stage=0, world=1) == pytest.approx(18)
+    assert bytes_per_parameter("fp32", stage=0, world=1) == pytest.approx(16)
+    assert bytes_per_parameter("bf16", stage=3, world=8) == pytest.approx(18 / 8, rel=1e-3)
     frozen = training_bytes(
         shape, precision="bf16", stage=0, world=1, tokens=1, trainable="lora", adapters=1000
     )

@@ -63,7 +63,7 @@ def test_training_a_copy_leaves_the_kept_one_alone() -> None:
 
 
 def test_a_large_model_is_not_kept(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(warm, "LARGEST_WARM_BYTES", 1000)
     first, second = (warm.own_backbone(tiny_spec("gpt2"), "fp32") for _ in range(2))
     assert loads == ["gpt2", "gpt2"]
     assert first.module is not second.module

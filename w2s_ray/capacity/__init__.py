@@ -1,1 +1,4 @@
-"""What GPUs hold and how fast they are: memory, layouts that fit, time. Knows of no step."""
+"""GPU types, memory and time of training on them, and the choice of a layout that fits.
+
+Knows models by their dimensions only, and nothing of steps or studies.
+"""

@@ -1,4 +1,4 @@
-"""GPU types, read from ``gpu_types.json``: what a GPU holds and how fast it is."""
+"""GPU types, read from ``gpu_types.json``: memory, speed and price of one GPU."""
 
 import json
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
+from w2s_ray.capacity.memory import GIB
 from w2s_ray.errors import InputError
 
-OUTSIDE = 1 << 30  # bytes that CUDA and NCCL take beside torch's allocator
+CUDA_CONTEXT_BYTES = GIB  # what CUDA and NCCL take outside torch's allocator
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,12 @@ class Gpu:
 
     Attributes:
         memory: bytes in all.
-        flops: peak of matrix products in each precision, operations a second.
-        bandwidth: of its memory, bytes a second.
-        link, network: what one GPU sends within its machine and to others, bytes a second.
-        a_machine: GPUs of a machine.
+        flops: peak of matrix products in each precision, operations per second.
+        bandwidth: of its memory, bytes per second.
+        link, network: what one GPU sends within its machine and to others, bytes per second.
+        gpus_per_machine: GPUs of a machine.
         utilization: share of ``flops`` that training is assumed to reach.
-        usd_an_hour: price, if the file has one.
+        usd_per_hour: price; None where the file gives none.
     """
 
     name: str
@@ -31,18 +32,18 @@ class Gpu:
     bandwidth: float
     link: float
     network: float
-    a_machine: int
+    gpus_per_machine: int
     utilization: float
-    usd_an_hour: float | None
+    usd_per_hour: float | None
 
     def usable(self, margin: float) -> int:
-        """Bytes that a plan may fill: ``margin`` (a share) and what CUDA takes stay free."""
-        return int(self.memory * (1.0 - margin)) - OUTSIDE
+        """Bytes that a layout may fill: ``margin`` (a share) and CUDA's own part stay free."""
+        return int(self.memory * (1.0 - margin)) - CUDA_CONTEXT_BYTES
 
 
 @cache
 def gpu_types() -> dict[str, Gpu]:
-    """All known types by name."""
+    """All types of ``gpu_types.json`` by name."""
     content = json.loads(Path(__file__).with_name("gpu_types.json").read_text())
     return {
         name: Gpu(
@@ -52,9 +53,9 @@ def gpu_types() -> dict[str, Gpu]:
             bandwidth=entry["bandwidth_gb_s"] * 1e9,
             link=entry["link_gb_s"] * 1e9,
             network=entry["network_gb_s"] * 1e9,
-            a_machine=int(content["gpus_a_machine"]),
+            gpus_per_machine=int(content["gpus_per_machine"]),
             utilization=float(content["utilization"]),
-            usd_an_hour=entry["usd_an_hour"],
+            usd_per_hour=entry["usd_per_hour"],
         )
         for name, entry in content["types"].items()
     }
@@ -64,15 +65,15 @@ def gpu_type(name: str) -> Gpu:
     """The type of this name.
 
     Raises:
-        InputError: there is none; the nearest name is told.
+        InputError: there is none; the message suggests the nearest name.
     """
-    known = gpu_types()
-    if name not in known:
-        by_lower = {other.lower(): other for other in known}
+    types = gpu_types()
+    if name not in types:
+        by_lower = {other.lower(): other for other in types}
         close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
         hint = f"; did you mean '{by_lower[close[0]]}'?" if close else ""
         raise InputError(
-            f"execution.gpu_type: given '{name}', expected one of {', '.join(known)}{hint}",
+            f"execution.gpu_type: given '{name}', expected one of {', '.join(types)}{hint}",
             ("execution", "gpu_type"),
         )
-    return known[name]
+    return types[name]

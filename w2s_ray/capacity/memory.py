@@ -1,40 +1,42 @@
-"""Bytes that one process of a training run needs, from the model's dimensions alone.
-
-    training_bytes(shape, *, precision, stage, world, tokens, engine=None, trainable="full",
-                   adapters=0, offload="none", checkpointing=False, passes=2,
-                   row_tokens=512, scored=0, bucket=BUCKET, device="gpu") -> Memory
-    inference_bytes(shape, *, precision, tokens, row_tokens=512, device="gpu") -> Memory
-    adapter_parameters(shape, rank, target_modules="all-linear") -> int
+"""Bytes that one process of a training or inference run needs, from the model's dimensions alone.
 
 ``shape`` is ``architecture.Shape`` (``architecture.shape_of(config.json's fields)``). Nothing but
-the standard library is imported, so that a program that measures can bring this file along.
+the standard library is imported, so a measuring program can load this module by itself.
 
-What a process holds at its peak is the largest of some moments of an optimizer step:
+The peak is the largest of some moments of an optimizer step:
 
-* the backward pass begins: everything that lasts, gradients of earlier passes, all activations;
-* the backward pass ends: everything that lasts, all gradients, the largest one in the making;
-* the update: everything that lasts, all gradients and what the engine copies them to.
+* the backward pass begins: everything persistent, gradients summed so far, all activations;
+* the backward pass ends: everything persistent, all gradients, the largest one being computed;
+* the update: everything persistent, all gradients and what the engine copies them to;
+* test rows are scored: everything persistent and the scratch space of a forward pass.
 
 The formulas follow the engines of ``training/`` and the installed versions of transformers and
-DeepSpeed, line by line where they are not obvious; `tests/plan/test_memory.py` holds activations to
-what autograd saves, `benchmarks/memory.py` the sum to what processes use.
+DeepSpeed, line by line where they are not obvious; ``tests/capacity/test_memory.py`` compares
+activations with what autograd saves, ``benchmarks/memory.py`` the sum with measured processes.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from w2s_ray.catalog.architecture import Shape
 
-WIDTH = {"bf16": 2, "fp32": 4}  # bytes of a weight
-BUCKET = 50_000_000  # elements of DeepSpeed's communication buffers, at most
-LIVE = 1_000_000_000  # elements within which ZeRO 3 keeps what is used again, forward and backward
+GIB = 1 << 30
+BYTES_PER_WEIGHT = {"bf16": 2, "fp32": 4}
+BUCKET_ELEMENTS = 50_000_000  # of one of DeepSpeed's communication buffers, at most
+MAX_LIVE_ELEMENTS = 1_000_000_000  # weights that ZeRO 3 keeps gathered for their next use, at most
 GPU_WORKSPACES = 64 << 20  # bytes: cuBLAS and FlexAttention, inside torch's allocator
-WARM = 1 << 30  # bytes of the largest model of which a copy is kept
-CPU_SCRATCH = 4 << 20  # bytes: what malloc keeps back
+LARGEST_WARM_BYTES = GIB  # of a model that ``models.warm`` keeps loaded
+CPU_SCRATCH = 4 << 20  # bytes that malloc does not return
 
 Device = Literal["gpu", "cpu"]
 Offload = Literal["none", "optimizer", "parameters"]
+Engine = Literal["torch", "deepspeed"]
+
+
+def gib(count: int) -> str:
+    """Bytes in GiB, for people."""
+    return f"{count / GIB:.1f} GiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,13 @@ class Memory:
     """Bytes of one process. ``total`` is the peak, which parts may reach at different moments.
 
     Attributes:
-        weights: what is kept of the model's weights, in its precision.
-        gradients: in whatever precision they are summed, when all are there.
+        weights: the model's weights that this process stores, in the model's precision.
+        gradients: all of them, in the precision in which they are summed.
         optimizer: fp32 masters and Adam's two moments.
-        activations: of one pass, when the backward pass begins.
+        activations: of one micro-batch, when the backward pass begins.
         buffers: communication buckets, gathered weights, workspaces.
         total: the peak.
-        host: of the process's host memory, beside what every process needs: what is offloaded.
+        host: offloaded state in host memory, beyond what every process needs.
     """
 
     weights: int
@@ -60,6 +62,13 @@ class Memory:
     host: int = 0
 
 
+class Activations(NamedTuple):
+    """Bytes of activations: kept for the backward pass, and scratch space while one block runs."""
+
+    kept: int
+    scratch: int
+
+
 def training_bytes(
     shape: "Shape",
     *,
@@ -67,48 +76,42 @@ def training_bytes(
     stage: int,
     world: int,
     tokens: int,
-    engine: Literal["torch", "deepspeed"] | None = None,
+    engine: Engine | None = None,
     trainable: str = "full",
     adapters: int = 0,
     offload: Offload = "none",
     checkpointing: bool = False,
-    passes: int = 2,
+    micro_batches: int = 2,
     row_tokens: int = 512,
-    scored: int = 0,
-    bucket: int = BUCKET,
+    scoring_tokens: int = 0,
+    bucket: int = BUCKET_ELEMENTS,
     device: Device = "gpu",
 ) -> Memory:
     """The peak of one of ``world`` processes that train ``shape``.
 
     Args:
         precision: bf16 or fp32, of the model.
-        stage: DeepSpeed ZeRO, 0 to 3; of no account to the torch engine.
-        tokens: of one pass of one process.
-        engine: None: torch for a process alone that offloads nothing, else DeepSpeed.
-        trainable: full, lora or last_layer (head only, the backbone is run without gradients).
+        stage: DeepSpeed ZeRO, 0 to 3; ignored for the torch engine.
+        tokens: of one micro-batch of one process.
+        engine: None: torch for a single process that offloads nothing, else DeepSpeed.
+        trainable: full, lora or last_layer (head only, the backbone runs without gradients).
         adapters: LoRA parameters, fp32.
-        offload: what stands in host memory (or on a disk) between uses.
-        checkpointing: blocks are computed again in the backward pass.
-        passes: micro-batches an optimizer step; 1: gradients start from nothing.
+        offload: what is kept in host memory (or on a disk) between uses.
+        checkpointing: blocks are recomputed in the backward pass.
+        micro_batches: per optimizer step; with 1 there are no gradients when backward begins.
         row_tokens: mean length of a row, which the CPU's attention scores grow with.
-        scored: tokens of a pass without gradients, by which test rows are scored afterwards.
+        scoring_tokens: of a forward pass without gradients, by which test rows are scored.
         bucket: elements of DeepSpeed's communication buffers, at most.
-        device: which attention, and whose workspaces.
+        device: whose attention and workspaces to count.
     """
-    width = WIDTH[precision]
-    alone = engine == "torch" or (engine is None and world == 1 and offload == "none")
-    full = trainable == "full"
-    trained, trained_width = (shape.parameters, width) if full else (adapters, 4)
-    largest = shape.embeddings if full else 0
-    if alone:
-        parts = _torch(trained, trained_width, largest)
-    else:
-        parts = _deepspeed(shape, trained, trained_width, largest, stage, world, offload, bucket)
-    frozen = 0 if full else width * shape.parameters
-    if frozen and not alone and stage == 3:
-        parts.gathered += min(frozen, width * LIVE)
-        frozen //= world
-    activations, transient = activation_bytes(
+    width = BYTES_PER_WEIGHT[precision]
+    if engine is None:
+        engine = "torch" if world == 1 and offload == "none" else "deepspeed"
+    sharded = engine == "deepspeed" and stage == 3
+    parts = _stored(shape, width, trainable, adapters, engine, stage, world, offload, bucket)
+    if micro_batches == 1 and not sharded:
+        parts.begun = 0
+    activations = activation_bytes(
         shape,
         precision=precision,
         tokens=tokens,
@@ -117,24 +120,8 @@ def training_bytes(
         trainable=trainable,
         device=device,
     )
-    workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
-    lasting = parts.weights + frozen + parts.optimizer + workspaces
-    standing = parts.begun if passes > 1 or (stage == 3 and not alone) else 0
-    moments = (
-        standing + activations + transient + parts.gathered + parts.bucket,
-        parts.ended + parts.gathered,
-        parts.update,
-        parts.gathered + _scratch(shape, width, scored),
-    )
-    return Memory(
-        weights=parts.weights + frozen,
-        gradients=parts.gradients,
-        optimizer=parts.optimizer,
-        activations=activations + transient,
-        buffers=parts.gathered + parts.bucket + workspaces,
-        total=lasting + max(moments),
-        host=parts.host,
-    )
+    scoring = _scratch(shape, width, scoring_tokens)
+    return _peak(parts, sum(activations), scoring, device)
 
 
 def inference_bytes(
@@ -146,8 +133,7 @@ def inference_bytes(
     device: Device = "gpu",
 ) -> Memory:
     """The peak of one process that runs ``shape`` forward: features, labels, scores."""
-    width = WIDTH[precision]
-    _, transient = activation_bytes(
+    scratch = activation_bytes(
         shape,
         precision=precision,
         tokens=tokens,
@@ -155,29 +141,76 @@ def inference_bytes(
         checkpointing=False,
         trainable="last_layer",
         device=device,
-    )
+    ).scratch
     workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
-    weights = shape.parameters * width
-    return Memory(weights, 0, 0, transient, workspaces, weights + transient + workspaces)
+    weights = shape.parameters * BYTES_PER_WEIGHT[precision]
+    return Memory(weights, 0, 0, scratch, workspaces, weights + scratch + workspaces)
 
 
 @dataclass(slots=True)
 class _Parts:
-    """What an engine holds, and what it holds at each moment beside what lasts."""
+    """What an engine stores persistently (the first three), and at single moments besides."""
 
-    weights: int
+    weights: int  # trained and frozen ones
     gradients: int
     optimizer: int
-    begun: int  # gradients when a later backward pass begins
+    begun: int  # gradients when the backward pass of a later micro-batch begins
     ended: int  # gradients, and copies of them, when the last one ends
     update: int  # gradients, and copies of them, in the update
     bucket: int = 0  # communication buffers while the backward pass begins
-    gathered: int = 0  # weights made whole for the blocks at work
+    gathered: int = 0  # weights gathered for the blocks at work
     host: int = 0
 
 
+def _stored(
+    shape: "Shape",
+    width: int,
+    trainable: str,
+    adapters: int,
+    engine: Engine,
+    stage: int,
+    world: int,
+    offload: Offload,
+    bucket: int,
+) -> _Parts:
+    """Trained weights by the engine's rules, and frozen ones, which ZeRO 3 shards as well."""
+    full = trainable == "full"
+    trained, trained_width = (shape.parameters, width) if full else (adapters, 4)
+    largest = shape.embeddings if full else 0
+    if engine == "torch":
+        parts = _torch(trained, trained_width, largest)
+    else:
+        parts = _deepspeed(shape, trained, trained_width, largest, stage, world, offload, bucket)
+    frozen = 0 if full else width * shape.parameters
+    if frozen and engine == "deepspeed" and stage == 3:
+        parts.gathered += min(frozen, width * MAX_LIVE_ELEMENTS)
+        frozen //= world
+    parts.weights += frozen
+    return parts
+
+
+def _peak(parts: _Parts, activations: int, scoring: int, device: Device) -> Memory:
+    """The largest moment, on top of all that is persistent."""
+    workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
+    moments = (
+        parts.begun + activations + parts.gathered + parts.bucket,
+        parts.ended + parts.gathered,
+        parts.update,
+        parts.gathered + scoring,
+    )
+    return Memory(
+        weights=parts.weights,
+        gradients=parts.gradients,
+        optimizer=parts.optimizer,
+        activations=activations,
+        buffers=parts.gathered + parts.bucket + workspaces,
+        total=parts.weights + parts.optimizer + workspaces + max(moments),
+        host=parts.host,
+    )
+
+
 def _torch(trained: int, width: int, largest: int) -> _Parts:
-    """A bf16 gradient is added to its fp32 sum as soon as it is whole, and freed."""
+    """The torch engine adds a bf16 gradient to its fp32 sum when it is complete, and frees it."""
     whole = 4 * trained
     masters = whole if width == 2 else 0
     return _Parts(
@@ -198,16 +231,18 @@ def _deepspeed(
     stage: int,
     world: int,
     offload: Offload,
-    most: int,
+    bucket_elements: int,
 ) -> _Parts:
-    """ZeRO of DeepSpeed 0.19, which keeps fp32 masters of fp32 weights too (but for stage 0).
+    """ZeRO of DeepSpeed 0.19, which keeps fp32 masters of fp32 weights too (except at stage 0).
 
-    Stage 1 sums whole fp32 gradients and reduces them after the last pass, by way of a buffer and
-    a copy of it; stages 2 and 3 reduce while the backward pass runs. The update copies the
-    process's part of the gradients into one piece. Stage 3's sums stand from the beginning.
+    Stage 1 sums whole fp32 gradients and reduces them after the last micro-batch, through a buffer
+    and a copy of it; stages 2 and 3 reduce while the backward pass runs. The update copies the
+    process's part of the gradients into one piece.
     """
-    stage = max(stage, 1) if width == 2 or offload != "none" else stage
-    whole, part, bucket = 4 * trained, 4 * -(-trained // world), 4 * min(most, trained)
+    if stage == 0 and (width == 2 or offload != "none"):
+        stage = 1
+    whole, part = 4 * trained, 4 * -(-trained // world)
+    bucket = 4 * min(bucket_elements, trained)
     if stage == 0:
         ended = whole + bucket + width * largest
         return _Parts(width * trained, whole, 2 * whole, whole, ended, whole)
@@ -217,39 +252,42 @@ def _deepspeed(
         ended, update = whole + 2 * bucket, 0 if offloaded else 2 * part
         return _Parts(width * trained, whole, optimizer, whole, ended, update, host=host)
     sums = 0 if offloaded else part
-    made = (width + 4) * largest
-    if stage == 2:
-        return _Parts(
-            weights=width * trained,
-            gradients=sums,
-            optimizer=optimizer,
-            begun=sums,
-            ended=sums + 2 * bucket + made,
-            update=2 * sums,
-            bucket=2 * bucket,
-            host=host,
-        )
-    vectors = min(trained, shape.vectors)  # stay whole on every rank
-    shard = width * part // 4
-    weights = width * vectors
-    if offload == "parameters":
-        host += shard
-    else:
-        weights += shard
-    gathered = width * min(trained, LIVE // 2 + most + max(shape.block, shape.embeddings))
-    if world == 1 and offload != "parameters":  # the shard is the whole, and used as it is
-        gathered = 0
-    return _Parts(
-        weights=weights,
+    parts = _Parts(
+        weights=width * trained,
         gradients=sums,
         optimizer=optimizer,
         begun=sums,
-        ended=sums + 2 * bucket + made,
-        update=sums + min(sums, 4 * LIVE),  # a group of parameters at a time
+        ended=sums + 2 * bucket + (width + 4) * largest,
+        update=2 * sums,
         bucket=2 * bucket,
-        gathered=gathered,
         host=host,
     )
+    if stage == 3:
+        _shard_weights(parts, shape, trained, width, world, offload, bucket_elements)
+    return parts
+
+
+def _shard_weights(
+    parts: _Parts,
+    shape: "Shape",
+    trained: int,
+    width: int,
+    world: int,
+    offload: Offload,
+    bucket_elements: int,
+) -> None:
+    """Turns the parts of stage 2 into those of stage 3, which shards the weights too."""
+    parts.weights = width * min(trained, shape.vectors)  # stay whole on every rank
+    shard = width * -(-trained // world)
+    if offload == "parameters":
+        parts.host += shard
+    else:
+        parts.weights += shard
+    if world > 1 or offload == "parameters":  # else the shard is the whole, and used as it is
+        live = MAX_LIVE_ELEMENTS // 2 + bucket_elements + max(shape.block, shape.embeddings)
+        parts.gathered = width * min(trained, live)
+    sums = parts.gradients
+    parts.update = sums + min(sums, 4 * MAX_LIVE_ELEMENTS)  # a group of parameters at a time
 
 
 def activation_bytes(
@@ -261,32 +299,32 @@ def activation_bytes(
     checkpointing: bool = False,
     trainable: str = "full",
     device: Device = "gpu",
-) -> tuple[int, int]:
-    """(kept for the backward pass, beside it while one block is at work), in bytes."""
-    width = WIDTH[precision]
-    block = _saved_a_token(shape, width, row_tokens, device)
-    at_work = _scratch(shape, width, tokens)
+) -> Activations:
+    """Bytes of the activations of one micro-batch of ``tokens``; arguments as of training."""
+    width = BYTES_PER_WEIGHT[precision]
+    block = _saved_per_token(shape, width, row_tokens, device)
+    scratch = _scratch(shape, width, tokens)
     if trainable == "last_layer":
-        return 0, at_work
+        return Activations(0, scratch)
     stream = tokens * shape.hidden_size * width
     if checkpointing:
-        return (shape.layers + 2) * stream + block * tokens, at_work
-    return shape.layers * block * tokens + 4 * stream, at_work
+        return Activations((shape.layers + 2) * stream + block * tokens, scratch)
+    return Activations(shape.layers * block * tokens + 4 * stream, scratch)
 
 
 def _scratch(shape: "Shape", width: int, tokens: int) -> int:
-    """Bytes that one block at work needs for ``tokens``, beside what it saves."""
+    """Bytes of scratch space that one running block needs for ``tokens``, besides what it saves."""
     wide = max(3 * shape.intermediate_size, 4 * shape.hidden_size)
     return tokens * (wide * width + 8 * shape.hidden_size)
 
 
 def warm_bytes(shape: "Shape", precision: str) -> int:
-    """What a process keeps of a small model for the next step (``models.warm``)."""
-    whole = shape.parameters * WIDTH[precision]
-    return whole if whole <= WARM else 0
+    """Bytes of the copy of a small model that ``models.warm`` keeps for the next step; else 0."""
+    whole = shape.parameters * BYTES_PER_WEIGHT[precision]
+    return whole if whole <= LARGEST_WARM_BYTES else 0
 
 
-def _saved_a_token(shape: "Shape", width: int, row_tokens: int, device: Device) -> int:
+def _saved_per_token(shape: "Shape", width: int, row_tokens: int, device: Device) -> int:
     """Bytes that autograd keeps of one block for each token."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width

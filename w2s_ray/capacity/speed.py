@@ -1,46 +1,53 @@
-"""How long steps take on GPUs of a type: an estimate from operations and bytes.
+"""Predicted time of steps on GPUs of a type, from counts of operations and bytes.
 
-Operations at the share of the GPU's peak that ``gpu_types.json`` assumes, but no faster than
-weights can be read from memory; then what ZeRO sends between GPUs, and the bytes that an update
-moves through memory. Nothing is taken to overlap. Left out are start-up of processes, loading of
-weights, and what Python costs small models. Good for an order of magnitude and for comparing ways.
+Operations run at the share of the GPU's peak that ``gpu_types.json`` assumes, but no faster than
+weights can be read from memory. Added to that are the bytes that ZeRO sends between GPUs, and the
+bytes that an update moves through memory; nothing overlaps. Left out are start-up of processes,
+loading of weights, and Python's overhead, which dominates for small models. The estimate is good to
+an order of magnitude and for comparing layouts.
 """
 
 import math
 from dataclasses import dataclass
 
 from w2s_ray.capacity.gpu_types import Gpu
-from w2s_ray.capacity.memory import WIDTH
+from w2s_ray.capacity.memory import BYTES_PER_WEIGHT
+from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.architecture import Shape
 
-HOST_LINK = 20e9  # bytes a second between a GPU and its host's memory (PCIe 4, 16 lanes, in use)
-HOST_MEMORY = 50e9  # bytes a second that an update in host memory moves, a process
+HOST_LINK = 20e9  # bytes per second from a GPU to host memory and back (PCIe 4 x16, in practice)
+HOST_MEMORY = 50e9  # bytes per second that one process's update moves in host memory
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Of one plan step; GPU seconds are summed over its processes."""
+    """Predicted time of one plan step.
 
-    seconds_an_update: float  # wall clock of one optimizer step; 0 where nothing is trained
+    Attributes:
+        seconds_per_update: wall clock of one optimizer step; 0 where nothing is trained.
+        gpu_seconds: of the whole step, summed over its processes.
+    """
+
+    seconds_per_update: float
     gpu_seconds: float
 
 
-def flops_a_token(
+def flops_per_token(
     model: Shape, row_tokens: float, *, trainable: str = "full", recomputed: bool = False
 ) -> float:
     """Operations of forward and backward for one token: 6 N and attention's share.
 
-    N without embeddings, which are looked up. Weights that are not trained need no gradients of
-    their own (4 N); recomputed blocks cost a second forward (2 N more).
+    N excludes embeddings, which are look-ups. Frozen weights need no gradients of their own (4 N);
+    recomputed blocks cost a second forward (2 N more).
     """
     matrices = model.parameters - model.embeddings
     attention = 2 * model.layers * model.heads * model.head_width * row_tokens  # causal: half
     forward = 2.0 * matrices + attention
-    passes = 3.0 if trainable == "full" else 2.0
-    return forward * (passes + recomputed)
+    sweeps = 3.0 if trainable == "full" else 2.0
+    return forward * (sweeps + recomputed)
 
 
-def seconds_an_update(
+def seconds_per_update(
     model: Shape,
     gpu: Gpu,
     *,
@@ -49,31 +56,49 @@ def seconds_an_update(
     row_tokens: float,
     world: int = 1,
     stage: int = 0,
-    pass_tokens: int = 16_384,
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS["gpu"],
     trainable: str = "full",
     offload: str = "none",
     recomputed: bool = False,
 ) -> float:
-    """Wall clock of one optimizer step over ``tokens`` in all, ``pass_tokens`` a GPU at a time."""
-    width, own = WIDTH[precision], tokens / world
-    passes = max(1, math.ceil(own / pass_tokens))
-    each = flops_a_token(model, row_tokens, trainable=trainable, recomputed=recomputed)
-    read = passes * (3 + recomputed) * width * (model.parameters - model.embeddings)
+    """Wall clock of one optimizer step.
+
+    Args:
+        precision: bf16 or fp32, of the weights.
+        tokens: of the whole batch, over all processes.
+        row_tokens: mean length of a row.
+        world, stage: world size and ZeRO stage.
+        micro_batch_tokens: of one process.
+        trainable: full, or anything else for frozen weights with adapters.
+        offload: none, or where the optimizer's state is updated in host memory.
+        recomputed: activation checkpointing is on.
+    """
+    width, own = BYTES_PER_WEIGHT[precision], tokens / world
+    micro_batches = max(1, math.ceil(own / micro_batch_tokens))
+    each = flops_per_token(model, row_tokens, trainable=trainable, recomputed=recomputed)
+    matrices = model.parameters - model.embeddings
+    read = micro_batches * (3 + recomputed) * width * matrices
     compute = max(each * own / (gpu.flops[precision] * gpu.utilization), read / gpu.bandwidth)
-    sent = 0.0
-    if world > 1:
-        part = (world - 1) / world * model.parameters
-        gradients = 4 * part if trainable == "full" else 0.0
-        if stage == 3:  # weights gathered forward and backward, gradients scattered, in each pass
-            sent = passes * (2 * width * part + gradients)
-        else:  # all-reduced: of stage 2 in each pass; updated weights gathered
-            sent = (passes if stage == 2 else 1) * 2 * gradients + (
-                width * part if gradients else 0
-            )
-    compute += sent / (gpu.link if world <= gpu.a_machine else gpu.network)
+    sent = _sent_bytes(model, width, world, stage, micro_batches, trainable)
+    compute += sent / (gpu.link if world <= gpu.gpus_per_machine else gpu.network)
     if trainable != "full":  # adapters are too few to count
         return compute
     share = model.parameters / world
     if offload == "none":  # masters and moments read and written, gradients read, weights written
         return compute + 30 * share / gpu.bandwidth
     return compute + 6 * share / HOST_LINK + 30 * share / HOST_MEMORY
+
+
+def _sent_bytes(
+    model: Shape, width: int, world: int, stage: int, micro_batches: int, trainable: str
+) -> float:
+    """Bytes that one process sends in an optimizer step; 0 for a single process."""
+    if world == 1:
+        return 0.0
+    part = (world - 1) / world * model.parameters
+    gradients = 4 * part if trainable == "full" else 0.0
+    if stage == 3:  # in each micro-batch weights gathered twice, gradients scattered
+        return micro_batches * (2 * width * part + gradients)
+    reductions = micro_batches if stage == 2 else 1  # all-reduced, by stage 2 in each micro-batch
+    gathered = width * part if gradients else 0  # updated weights
+    return reductions * 2 * gradients + gathered

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.capacity.memory import GIB
 from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layout_table import layout_table
@@ -62,7 +63,7 @@ def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str |
     name = spec.execution.gpu_type
     if name is None:
         return {"gpu_type": None, "gpu_hours": None, "usd": None}
-    total, price = sum(each for each in hours if each is not None), gpu_type(name).usd_an_hour
+    total, price = sum(each for each in hours if each is not None), gpu_type(name).usd_per_hour
     return {"gpu_type": name, "gpu_hours": total, "usd": None if price is None else total * price}
 
 
@@ -125,7 +126,7 @@ def _show_placements(description: Mapping[str, Any], console: Console) -> None:
             str(entry["workers"]),
             stage,
             f"{entry['micro_batch_tokens']:,}" if entry["micro_batch_tokens"] else "-",
-            f"{memory / 2**30:.1f}" if memory else "-",
+            f"{memory / GIB:.1f}" if memory else "-",
             _figure(entry["seconds_an_update"]) if entry["seconds_an_update"] else "-",
             "?" if hours is None else _figure(hours),
             "; ".join(way for way in ways if way),

@@ -27,11 +27,11 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFas
 
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
+from w2s_ray.models.backbone import PRECISIONS
 from w2s_ray.models.model_card import Card, write_card
 from w2s_ray.models.weight_files import SHARD_BYTES, Kinds, write_weights
 from w2s_ray.spec.schema import Lora
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _ADAPTERS = (  # of linear layers, of embeddings
     ("lora_A.default.weight", "lora_B.default.weight"),
     ("lora_embedding_A.default", "lora_embedding_B.default"),
@@ -138,7 +138,7 @@ def export_layout(
     Raises:
         InputError: the head has a bias that the stock class cannot hold.
     """
-    stock, dtype = STOCK[config.model_type], DTYPES[precision]
+    stock, dtype = STOCK[config.model_type], PRECISIONS[precision]
     biased = "head.bias" in shapes
     if biased:
         check_exportable(config.model_type, "last_layer", per_row=1)
@@ -219,7 +219,7 @@ def stock_config(
     stock._attn_implementation = None
     stock._name_or_path = ""  # a folder of this machine
     stock.architectures = [STOCK[config.model_type].name]
-    stock.dtype = DTYPES[layout.precision]
+    stock.dtype = PRECISIONS[layout.precision]
     stock.use_cache = True
     stock.pad_token_id = tokenizer.pad_token_id
     pairs = layout.outputs == 1

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.data.batches import length_batches, pack
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.scorer import Scorer, readout
-
-TOKEN_BUDGET = {"cpu": 2_048, "cuda": 32_768}  # tokens of one forward pass
 
 Done = Callable[[int], None]
 Forward = Callable[[Tensor, Tensor], Tensor]
@@ -101,4 +100,4 @@ def sweep(
 
 
 def _budget(module: torch.nn.Module) -> int:
-    return TOKEN_BUDGET[next(module.parameters()).device.type]
+    return INFERENCE_TOKENS[next(module.parameters()).device.type]

@@ -95,5 +95,5 @@ def _row(steps: list[Step], model: str, time: Time | None, todo: int) -> LayoutR
         offload=execution.offload,
         activation_checkpointing=execution.activation_checkpointing,
         micro_batch_tokens=execution.micro_batch_tokens,
-        seconds_an_update=None if time is None else time.seconds_an_update,
+        seconds_an_update=None if time is None else time.seconds_per_update,
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.capacity.fit_gpus import Wishes, Work, check_inference, choose
+from w2s_ray.capacity.fit_gpus import Constraints, Workload, check_inference, choose_layout
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.memory import adapter_parameters
 from w2s_ray.catalog.architecture import Shape, shape
@@ -34,7 +34,7 @@ class Layouts:
         self._spec = spec
         self._gpu = None if execution.gpu_type is None else gpu_type(execution.gpu_type)
         self._written = _written(spec)
-        self._wishes = Wishes(
+        self._constraints = Constraints(
             workers=execution.workers,
             max_workers=execution.max_workers,
             zero_stage=execution.zero_stage,
@@ -82,7 +82,7 @@ class Layouts:
         if self._gpu is None or kind is None or known is None:
             return execution
         settings = self._spec.training
-        work = Work(
+        work = Workload(
             name=model,
             shape=known,
             precision=settings.precision,
@@ -90,7 +90,7 @@ class Layouts:
             batch_size=1,
             longest_row=settings.max_length_tokens,
         )
-        memory = check_inference(work, self._gpu, self._wishes.margin, kind)
+        memory = check_inference(work, self._gpu, self._constraints.margin, kind)
         return replace(execution, predicted_memory_bytes=memory.total)
 
     def _training(self, model: str, training: Training, texts: int) -> Execution:
@@ -100,7 +100,7 @@ class Layouts:
             return self._written
         known = self._shape(model)
         if known is None:
-            if self._wishes.workers is None or self._wishes.zero_stage is None:
+            if self._constraints.workers is None or self._constraints.zero_stage is None:
                 raise InputError(
                     f"execution.gpu_type: the shape of model '{model}' is not known here, so "
                     "nothing can be planned for it; give workers and zero_stage, or put its "
@@ -112,7 +112,7 @@ class Layouts:
         if training.lora is not None:
             adapters = adapter_parameters(known, training.lora.rank, training.lora.target_modules)
             adapters *= self._spec.execution.lora_together
-        work = Work(
+        work = Workload(
             name=model,
             shape=known,
             precision=training.precision,
@@ -121,7 +121,7 @@ class Layouts:
             longest_row=texts * training.max_length_tokens,
             adapters=adapters,
         )
-        chosen = choose(work, self._gpu, self._wishes)
+        chosen = choose_layout(work, self._gpu, self._constraints)
         return replace(
             self._written,
             workers=chosen.workers,

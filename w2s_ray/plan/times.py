@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from w2s_ray.capacity.gpu_types import gpu_type
-from w2s_ray.capacity.speed import Time, flops_a_token, seconds_an_update
+from w2s_ray.capacity.speed import Time, flops_per_token, seconds_per_update
+from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.architecture import Shape, shape
 from w2s_ray.plan.configs import Precision, TrainConfig, Training
 from w2s_ray.plan.cost import rows, tokens_per_row
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import ModelSpec
-
-DEFAULT_MICRO_BATCH_TOKENS = 16_384
 
 
 def times(steps: Iterable[Step], precision: Precision) -> dict[str, Time | None]:
@@ -50,14 +49,14 @@ def _time(step: Step, model: Shape, training: Training | None, precision: Precis
     assert execution.gpu_type is not None
     assert data is not None
     gpu, counts, row_tokens = gpu_type(execution.gpu_type), rows(data), tokens_per_row(data)
-    forward = flops_a_token(model, row_tokens) / 3
+    forward = flops_per_token(model, row_tokens) / 3
     rate = gpu.flops[precision] * gpu.utilization
     scoring = forward * sum(counts[split] for split in step.kind.scored) * row_tokens / rate
     if training is None or step.kind.trained_on is None:
         return Time(0.0, scoring)
     trained = counts[step.kind.trained_on]
     batch = min(training.batch_size, trained)
-    update = seconds_an_update(
+    update = seconds_per_update(
         model,
         gpu,
         precision=precision,
@@ -65,7 +64,7 @@ def _time(step: Step, model: Shape, training: Training | None, precision: Precis
         row_tokens=row_tokens,
         world=execution.workers,
         stage=execution.zero_stage,
-        pass_tokens=execution.micro_batch_tokens or DEFAULT_MICRO_BATCH_TOKENS,
+        micro_batch_tokens=execution.micro_batch_tokens or MICRO_BATCH_TOKENS["gpu"],
         trainable=training.trainable,
         offload=execution.offload,
         recomputed=execution.activation_checkpointing,

@@ -25,18 +25,20 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.data.labels import as_column, as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
-from w2s_ray.models.inference import TOKEN_BUDGET, sweep
+from w2s_ray.models.inference import sweep
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.models.trainable import set_trainable
 from w2s_ray.models.warm import own_backbone
+from w2s_ray.models.weight_files import WEIGHTS
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.exports import export_trained
-from w2s_ray.training.job import WEIGHTS, TrainJob, memory_stream, threshold_buffer
+from w2s_ray.training.job import TrainJob, memory_stream, threshold_buffer
 from w2s_ray.training.loop import Curve, Progress, learning_rate_at
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
@@ -265,7 +267,7 @@ def _score(stack: StackedScorer, tokens: Tokens, on_gpu: bool) -> NDArray[np.flo
         logits = stack.logits(input_ids.to(device), segments.to(device))
         return logits.transpose(0, 1).flatten(1)
 
-    budget = max(1, TOKEN_BUDGET["cuda" if on_gpu else "cpu"] // stack.cells)
+    budget = max(1, INFERENCE_TOKENS["cuda" if on_gpu else "cpu"] // stack.cells)
     flat = sweep(forward, tokens, budget)
     return np.ascontiguousarray(flat.reshape(len(flat), stack.cells, -1).swapaxes(0, 1))
 

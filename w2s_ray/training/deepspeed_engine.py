@@ -31,6 +31,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.capacity.memory import BUCKET_ELEMENTS
 from w2s_ray.training import zero_state
 from w2s_ray.training.engine import Adam, Fragment
 from w2s_ray.training.split_precision import store_low
@@ -49,8 +50,6 @@ warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", Fu
 if deepspeed.get_accelerator().device_name() == "cpu":
     # An all-reduce for inference, never called here: compiling it takes more than a minute.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-BUCKET = 50_000_000  # elements of a communication buffer, at most
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,7 @@ def _config(zero: Zero, trained: int, clip: float | None, largest_small: int) ->
         trained: elements of all trained parameters.
         largest_small: elements of the largest norm or bias.
     """
-    bucket = max(2, min(trained + trained % 2, BUCKET))
+    bucket = max(2, min(trained + trained % 2, BUCKET_ELEMENTS))
     place: dict[str, Any] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if zero.folder is not None:
         place = {"device": "nvme", "nvme_path": zero.folder, "pin_memory": True}

@@ -24,18 +24,19 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS, MICRO_BATCH_TOKENS
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
-from w2s_ray.models.inference import TOKEN_BUDGET, sweep
+from w2s_ray.models.inference import sweep
 from w2s_ray.models.model_card import Card
 from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
-from w2s_ray.models.weight_files import write_file
+from w2s_ray.models.weight_files import WEIGHTS, write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.plan.configs import Training
@@ -47,9 +48,6 @@ from w2s_ray.training.loop import Curve, Progress, train
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.resume import Keeper
-
-WEIGHTS = "model.safetensors"
-MICRO_BATCH_TOKENS = {"cpu": 4_096, "gpu": 16_384}  # where the spec does not say
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ def _run(
         keeper=keeper,
         progress=progress,
     )
-    logits = score(engine, test, max(1, TOKEN_BUDGET[job.device] >> job.halvings))
+    logits = score(engine, test, max(1, INFERENCE_TOKENS[job.device] >> job.halvings))
     if job.keep_weights:
         kept = ((name, tensor.float()) for name, tensor in engine.whole(trained))
         layout = {name: (torch.float32, shapes[name]) for name in trained}
