@@ -7,17 +7,15 @@ Full training in bf16, batches of 16 pairs of at most 512 tokens, 10 % of a GPU'
 Nothing is measured: the page in docs/cluster.md is this program's output.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from w2s_ray.capacity.fit_gpus import Constraints, Workload, choose_layout
 from w2s_ray.capacity.gpu_types import Gpu, gpu_type
 from w2s_ray.capacity.speed import seconds_per_update
-from w2s_ray.catalog import architecture
-from w2s_ray.catalog.architecture import shape_of
-from w2s_ray.plan.cost import TOKENS_A_ROW
+from w2s_ray.catalog.configs import published_models
+from w2s_ray.catalog.shapes import shape_of
+from w2s_ray.plan.cost import TOKENS_PER_ROW
 
 SIZES = ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")
 BATCH_SIZE, MAX_LENGTH_TOKENS = 16, 512
@@ -34,12 +32,12 @@ def lines(gpu: Gpu) -> Iterator[str]:
     yield ""
     yield HEADER
     yield "|---|--:|--:|--:|---|---|--:|--:|--:|---|"
-    known = json.loads(Path(architecture.__file__).with_name("architectures.json").read_text())
+    published = published_models()
     for size in SIZES:
-        shape = shape_of(known["models"][f"Qwen/Qwen2.5-{size}"])
+        shape = shape_of(published[f"Qwen/Qwen2.5-{size}"])
         workload = Workload(size, shape, "bf16", "full", BATCH_SIZE, 2 * MAX_LENGTH_TOKENS)
         layout = choose_layout(workload, gpu, Constraints())
-        row_tokens = TOKENS_A_ROW["preference"]
+        row_tokens = TOKENS_PER_ROW["preference"]
         seconds = seconds_per_update(
             shape,
             gpu,

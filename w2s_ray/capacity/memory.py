@@ -326,38 +326,22 @@ def warm_bytes(shape: "Shape", precision: str) -> int:
 
 def _saved_per_token(shape: "Shape", width: int, row_tokens: int, device: Device) -> int:
     """Bytes that autograd keeps of one block for each token."""
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    joint = shape.architecture in ("gpt2", "gpt_neox")  # q, k and v are computed as one
+    hidden, inner, family = shape.hidden_size, shape.intermediate_size, shape.family
+    queries, keys = shape.queries, shape.keys
     if device == "gpu":  # q, k, v, the output twice (as computed, and in order), log-sums
         attention = width * (3 * queries + 2 * keys) + 4 * shape.heads
     else:  # q scaled, k and v repeated, the output, scores of every group
         attention = width * (4 * queries + shape.heads * row_tokens)
-        if joint:  # a part keeps the whole alive; GPT-NeoX's k is turned, hence another tensor
-            attention += width * queries * (1 if shape.architecture == "gpt2" else 2)
-    if shape.architecture == "gpt2":  # two norms in and out, gelu written out in four products
-        return width * (4 * hidden + 5 * inner + 4) + attention
-    if shape.architecture == "gpt_neox":  # both norms read the same states
-        return width * (3 * hidden + 2 * inner + 4) + attention
-    norm = 8 * hidden + width * hidden if width == 4 else 4 * hidden + 2 * width * hidden
-    return 2 * norm + 4 * width * inner + attention + 8
+        if family.fused_qkv:  # a part keeps the whole alive; a rotated k is another tensor
+            attention += width * queries * (1 if family.learned_positions else 2)
+    if family.norm == "layer_norm":  # mean and deviation of two norms
+        norms = 4 * width
+    else:  # two norms, each with one state in fp32 and the deviation
+        norms = 2 * ((4 - width) * hidden + 4)
+    states = family.saved_hidden * hidden + family.saved_inner * inner
+    return width * states + norms + attention
 
 
 def adapter_parameters(shape: "Shape", rank: int, target_modules: object = "all-linear") -> int:
     """LoRA parameters of all linear layers of the blocks: an upper bound for fewer modules."""
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    sizes: tuple[tuple[int, int], ...]
-    if shape.architecture in ("gpt2", "gpt_neox"):
-        sizes = ((hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden))
-    else:
-        sizes = (
-            (hidden, queries),
-            (hidden, keys),
-            (hidden, keys),
-            (queries, hidden),
-            (hidden, inner),
-            (hidden, inner),
-            (inner, hidden),
-        )
-    return shape.layers * rank * sum(a + b for a, b in sizes)
+    return shape.layers * rank * sum(a + b for a, b in shape.linear_layers)

@@ -1,1 +1,1 @@
-"""What a model is, told without loading it: architecture, dimensions, digest of its weights."""
+"""What a model is, without loading it: architecture, dimensions, identity of its weights."""

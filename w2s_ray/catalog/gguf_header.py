@@ -1,8 +1,8 @@
-"""The head of a GGUF file: what a plan must know of one without reading its weights.
+"""The header of a GGUF file: metadata and tensor table, without the weights.
 
-The `gguf` package's reader takes two seconds for a 50,000-word vocabulary, because it wraps every
-word in an array. This one keeps single values, counts the rest, and reads the tensor table, which
-gives exact parameter counts and shows whether the file ends too early.
+The ``gguf`` package's reader takes two seconds for a vocabulary of 50,000 words, because it wraps
+every word in an array. This reader keeps single values and only the lengths of arrays; the tensor
+table gives exact parameter counts and shows whether the file is cut off.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from w2s_ray.errors import InputError
 
-_NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_NUMBER_CODES = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT = 32
 
@@ -35,10 +35,10 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Reads the head of ``path``.
+    """Reads the header of ``path``.
 
     Raises:
-        InputError: not a GGUF file of version 2 or 3, or shorter than its tensor table says.
+        InputError: not a GGUF file of version 2 or 3, or shorter than its tensor table needs.
     """
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)
@@ -46,7 +46,11 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 @lru_cache(maxsize=16)
 def _read(path: Path, size: int, changed: int) -> GgufHeader:
-    """A plan asks for one file several times; tens of thousands of tokens stand in its head."""
+    """Reads a header once, though a plan asks for it several times: vocabularies make it long.
+
+    Args:
+        size, changed: bytes and time of change of the file, which make a rewritten file a new one.
+    """
     if size < 24:
         raise InputError(f"model {path}: expected a GGUF file, this one has no header")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
@@ -57,7 +61,11 @@ def _read(path: Path, size: int, changed: int) -> GgufHeader:
 
 
 class _Reader:
-    """A position in the file."""
+    """Reads the values of a GGUF file one after the other.
+
+    Attributes:
+        position: of the next byte to read.
+    """
 
     def __init__(self, view: mmap.mmap, path: Path) -> None:
         self.view = view
@@ -65,6 +73,7 @@ class _Reader:
         self.position = 0
 
     def header(self) -> GgufHeader:
+        """The whole header; the reader must be at the start of the file."""
         if self.view[:4] != b"GGUF":
             raise InputError(f"model {self.path}: expected a GGUF file, it does not start as one")
         self.position = 4
@@ -82,10 +91,9 @@ class _Reader:
         for _ in range(tensor_count):
             name = self.text()
             (rank,) = self.numbers("I")
-            shape = self.numbers(f"{rank}Q")
+            tensors[name] = self.numbers(f"{rank}Q")
             kind, offset = self.numbers("IQ")
-            tensors[name] = shape
-            end = max(end, offset + _bytes(kind, prod(shape)))
+            end = max(end, offset + _bytes(kind, prod(tensors[name])))
         alignment = int(metadata.get("general.alignment", _ALIGNMENT))
         needed = -(-self.position // alignment) * alignment + end
         if len(self.view) < needed:
@@ -94,12 +102,14 @@ class _Reader:
             )
         return GgufHeader(metadata, tensors)
 
-    def numbers(self, form: str) -> tuple[int, ...]:
-        values = struct.unpack_from("<" + form, self.view, self.position)
-        self.position += struct.calcsize("<" + form)
+    def numbers(self, codes: str) -> tuple[int, ...]:
+        """Numbers of the types that ``struct`` gives these codes."""
+        values = struct.unpack_from("<" + codes, self.view, self.position)
+        self.position += struct.calcsize("<" + codes)
         return values
 
     def text(self) -> str:
+        """A length and that many bytes of UTF-8."""
         (length,) = self.numbers("Q")
         start, self.position = self.position, self.position + length
         if self.position > len(self.view):
@@ -107,10 +117,11 @@ class _Reader:
         return self.view[start : self.position].decode()
 
     def value(self, kind: int) -> int | float | str:
+        """A metadata value of the given type; of an array, the length."""
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
-            return self.numbers(_NUMBERS[kind])[0]
+            return self.numbers(_NUMBER_CODES[kind])[0]
         kind, count = self.numbers("IQ")
         if kind == _STRING:
             unpack, view, position = struct.Struct("<Q").unpack_from, self.view, self.position
@@ -118,7 +129,7 @@ class _Reader:
                 position += 8 + unpack(view, position)[0]
             self.position = position
         else:
-            self.position += count * struct.calcsize("<" + _NUMBERS[kind])
+            self.position += count * struct.calcsize("<" + _NUMBER_CODES[kind])
         return count
 
 

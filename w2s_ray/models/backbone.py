@@ -25,8 +25,8 @@ from transformers import (
 from transformers.utils import logging
 
 from w2s_ray.catalog.architecture import shape, untrained_config
+from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.catalog.digests import hub_id, local_path
-from w2s_ray.catalog.random_init import ARCHITECTURES
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
 from w2s_ray.models.gguf import unpacked

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.catalog.architecture import shape, shape_of
+from w2s_ray.catalog.shapes import shape, shape_of
 from w2s_ray.spec.schema import ModelSpec
 
 CONFIGS = sorted((Path(__file__).parent / "configs").glob("*.json"))
@@ -43,20 +43,22 @@ def test_parameters_are_exact(path: Path) -> None:
     config = AutoConfig.for_model(**fields)
     with torch.device("meta"):
         real = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
-    found = shape_of(fields)
-    assert found.parameters == sum(p.numel() for p in real.parameters())
-    assert found.vectors == sum(p.numel() for p in real.parameters() if p.ndim < 2)
-    head = 0 if fields.get("tie_word_embeddings", True) else found.vocab_size * found.hidden_size
-    assert found.parameters + head == WITH_HEAD[path.stem]
+    counted = shape_of(fields)
+    assert counted.parameters == sum(p.numel() for p in real.parameters())
+    assert counted.vectors == sum(p.numel() for p in real.parameters() if p.ndim < 2)
+    head = (
+        0 if fields.get("tie_word_embeddings", True) else counted.vocab_size * counted.hidden_size
+    )
+    assert counted.parameters + head == WITH_HEAD[path.stem]
 
 
-def test_all_of_them_are_there() -> None:
+def test_every_configuration_has_its_total() -> None:
     assert {path.stem for path in CONFIGS} == WITH_HEAD.keys()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_name_on_the_hub_is_known_without_its_file(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("w2s_ray.catalog.architecture._cached_config", lambda name, revision: None)
+def test_a_published_model_needs_no_file(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("w2s_ray.catalog.configs._cached_config", lambda name, revision: None)
     owner = {"g": "openai-community", "p": "EleutherAI", "Q": "Qwen"}[path.stem[0]]
-    known = shape(ModelSpec(source=f"hf:{owner}/{path.stem}"))
-    assert known == shape_of(json.loads(path.read_text()))
+    by_name = shape(ModelSpec(source=f"hf:{owner}/{path.stem}"))
+    assert by_name == shape_of(json.loads(path.read_text()))
