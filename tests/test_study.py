@@ -106,7 +106,7 @@ def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_pat
     run.send_signal(signal.SIGINT)
     _, told = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert "same command goes on" in told and "Traceback" not in told
+    assert "rerun the same command to resume" in told and "Traceback" not in told
     assert list(tmp_path.glob("store/student/[!.]*/record.json"))
     assert not list(tmp_path.glob("store/*/.tmp*"))
 
@@ -138,7 +138,7 @@ def test_a_failed_ceiling_is_told_and_exits_with_1(write_spec, tmp_path, capsys)
         training__weak={"learning_rate": 1e-3},
     )
     assert main([str(spec), "--local"]) == 1
-    assert "4 of 4 cells miss a score" in capsys.readouterr().out
+    assert "4 of 4 cells are incomplete" in capsys.readouterr().out
 
 
 def test_what_results_are_read_from_is_made_again(write_spec, tmp_path, capsys):

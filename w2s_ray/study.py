@@ -1,7 +1,7 @@
 """The command: ``python -m w2s_ray.study SPEC``.
 
-Runs what is missing of a study and writes its results. Run again, it goes on where it stopped.
-Exit code 0: all well; 1: some cell failed; 2: bad input; 130: interrupted.
+Runs the unfinished steps of a study and writes its results; run it again to resume.
+Exit code 0: every cell is complete; 1: some are not; 2: bad input; 130: interrupted.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "interrupted; finished steps are kept, the same command goes on from here",
+            "Interrupted. Finished steps are kept; rerun the same command to resume.",
             file=sys.stderr,
         )
         return 130
@@ -52,16 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m w2s_ray.study",
-        description="Run a weak-to-strong study; run it again to go on where it stopped.",
+        description="Run a weak-to-strong study; run it again to resume.",
     )
     parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file of the study")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--plan", action="store_true", help="show the steps and their cost, run none")
-    what.add_argument("--status", action="store_true", help="show what is done, run nothing")
+    what.add_argument("--plan", action="store_true", help="show steps and cost; run nothing")
+    what.add_argument("--status", action="store_true", help="show what is finished; run nothing")
     parser.add_argument(
-        "--local", action="store_true", help="run in this process, without Ray (CI, debugging)"
+        "--local",
+        action="store_true",
+        help="run in this process, without Ray (CI, debugging)",
     )
-    parser.add_argument("--store", metavar="URI", help="where artifacts and results are kept")
+    parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -96,14 +98,14 @@ class _Study:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def describe(self, *, as_json: bool) -> None:
-        """What ``--plan`` and ``--status`` show."""
+        """Shows the plan and its state, for ``--plan`` and ``--status``."""
         finished, failures = self.store.finished(), self.store.failures()
         claimed = {name.partition(".")[0] for name in self.store.listing("claims")}
         description = describe(self.spec, self.plan, finished, failures, claimed)
         print(json.dumps(description)) if as_json else show(description, self.console)
 
     def prepared(self) -> dict[str, Step]:
-        """Refuses what can be refused, prepares the data, and leaves the rest to be run."""
+        """Checks the inputs, prepares the data, and returns the steps that remain."""
         self.store.probe()
         finished = self.store.finished()
         todo = self.plan.todo(finished)
@@ -113,29 +115,30 @@ class _Study:
             f"{done:,} already done"
         )
         cells = (cell.as_json() for cell in self.plan.cells)
-        if gone := replaced_cells(self.store, self.plan.study, cells):
+        if replaced := replaced_cells(self.store, self.plan.study, cells):
             self.say(
-                f"note: the tables of this study hold {gone:,} cells, none of which is in the "
-                "spec; they will be replaced (the artifacts stay, and come back with their cells)"
+                f"note: {replaced:,} cells in this study's tables are not in the spec any more; "
+                "their rows will be removed (their artifacts stay, and the rows return with the "
+                "cells)"
             )
         if lacking := self._not_exported(finished):
-            told = ", ".join(f"{count:,} {kind}" for kind, count in lacking.items())
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in lacking.items())
             self.say(
-                f"note: finished steps without an export: {told} (export_models was not asked for "
-                "when they ran); delete their folders to have them trained again"
+                f"note: finished steps without an export: {counts} (they ran before export_models "
+                "asked for one); delete their folders to train them again"
             )
         if not todo:
             return {}
         from w2s_ray.running.preflight import prepare_data
 
-        def tell(name: str, report: Mapping[str, Any]) -> None:
-            for line in lines(name, report):
-                self.say(line)
+        return prepare_data(self.spec, self.plan, todo, self.store, self._report_rows)
 
-        return prepare_data(self.spec, self.plan, todo, self.store, tell)
+    def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
+        for line in lines(name, report):
+            self.say(line)
 
     def _not_exported(self, finished: Container[str]) -> Counter[str]:
-        """Finished steps by kind whose export is asked for now and was not when they ran."""
+        """Counts, by kind, of finished steps whose export the spec asks for and that have none."""
         wanted = self.spec.execution.export_models
         kinds = {
             step.key: step.kind.name
@@ -146,7 +149,7 @@ class _Study:
         return Counter(kinds[key] for key, r in records.items() if EXPORTED not in r["files"])
 
     def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
-        """Runs the steps here, or on the connected Ray, or on one that is started for it."""
+        """Runs the steps in this process, or on Ray (``cluster.session``)."""
         done = len(self.plan.steps) - len(todo)
         execution = self.spec.execution
         known = flops(todo.values())
@@ -157,7 +160,7 @@ class _Study:
 
                 workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
-                    self.say(f"--local: one process in place of {workers} workers")
+                    self.say(f"--local: one process instead of {workers} workers")
                 run(todo, self.store, display, cost)
                 return
             from w2s_ray.cluster.session import connect
@@ -175,7 +178,7 @@ class _Study:
                 )
 
     def conclude(self, *, as_json: bool) -> int:
-        """Writes results and predictions, shows them, and gives the exit code."""
+        """Writes results and predictions, shows them, and returns the exit code."""
         from w2s_ray.report.table import tables
         from w2s_ray.store.predictions import write_predictions
 
@@ -199,11 +202,16 @@ class _Study:
                 self.console.print(table)
             self.say(f"results      {results_path}\npredictions  {predictions_path}")
         if missing:
-            self.say(f"{missing} of {len(cells)} cells miss a score; see status and error there")
+            self.say(
+                f"{missing} of {len(cells)} cells are incomplete; see the `status` and `error` "
+                "columns"
+            )
         return 1 if missing else 0
 
 
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code) if code == 130 else sys.exit(code)
+    if code == 130:  # threads that still run a step must not delay the end
+        os._exit(code)
+    sys.exit(code)

@@ -1,4 +1,4 @@
-"""What ``--plan`` and ``--status`` tell, as an object for programs and as a table for people."""
+"""The output of ``--plan`` and ``--status``: an object for programs, a table for people."""
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -26,11 +26,11 @@ def describe(
     """The plan as one JSON object.
 
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
-    ``todo``, ``failed`` are counts of steps; ``flops`` are rough and of ``todo`` alone. ``axes``
-    holds the values of every axis, ``running`` the steps that some process holds at the moment.
-    With a ``gpu_type``: ``placements`` tells how each kind of step of each model is run, and
-    ``gpu_hours`` what ``todo`` needs in all (``usd``: at the price that ``gpu_types.json`` has);
-    otherwise [] and null.
+    ``todo`` and ``failed`` are counts; ``flops`` is a rough estimate for ``todo`` alone. ``axes``
+    holds the values of every axis, ``running`` the steps that a process holds at this moment.
+    With a ``gpu_type``, ``placements`` says how each kind of step of each model is run, and
+    ``gpu_hours`` how long ``todo`` takes (``usd``: at the price in ``gpu_types.json``); otherwise
+    they are [] and null.
     """
     todo = plan.todo(finished)
     done = [step for step in plan if step.key in finished]
@@ -59,7 +59,7 @@ def describe(
 
 
 def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str | None]:
-    """What the steps to do need in all; what is not known is left out."""
+    """GPU hours and price of the unfinished steps; steps of unknown time are left out."""
     name = spec.execution.gpu_type
     if name is None:
         return {"gpu_type": None, "gpu_hours": None, "usd": None}
@@ -68,7 +68,7 @@ def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str |
 
 
 def show(description: Mapping[str, Any], console: Console) -> None:
-    """The same for people."""
+    """Prints a description for people."""
     table = Table(title=f"study {description['study']}", title_justify="left")
     for column in ("step", "all", "done", "to do"):
         table.add_column(column, justify="left" if column == "step" else "right")
@@ -83,8 +83,8 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for axis, values in description["axes"].items():
         if len(values) > 1:
-            told = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
-            console.print(f"{axis}: {told}", markup=False, highlight=False)
+            shown = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
+            console.print(f"{axis}: {shown}", markup=False, highlight=False)
     if description["placements"]:
         _show_placements(description, console)
     unknown = description["steps_of_unknown_cost"]
@@ -103,22 +103,24 @@ def show(description: Mapping[str, Any], console: Console) -> None:
 
 
 def _show_placements(description: Mapping[str, Any], console: Console) -> None:
-    """One line for each way in which steps are run, and what they need in all."""
+    """Prints the layouts, a line each, and the total of GPU hours."""
     name = description["gpu_type"]
     table = Table(
         title=f"on {name}, predicted", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    columns = ("model", "steps", "GPUs", "ZeRO", "pass", "GiB each", "s/update", "GPU-h to do")
+    columns = (
+        "model", "steps", "GPUs", "ZeRO", "micro-batch", "GiB each", "s/update", "GPU-h to do"
+    )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column in columns[:2] else "right")
     table.add_column("why", overflow="fold")
     for entry in description["placements"]:
         stage = "-" if entry["zero_stage"] is None else str(entry["zero_stage"])
-        ways = [entry["why"] or ""]
+        notes = [entry["why"] or ""]
         if entry["offload"] != "none":
-            ways.insert(0, f"{entry['offload']} offloaded")
+            notes.insert(0, f"{entry['offload']} offloaded")
         if entry["activation_checkpointing"]:
-            ways.insert(0, "blocks recomputed")
+            notes.insert(0, "blocks recomputed")
         memory, hours = entry["predicted_memory_bytes"], entry["gpu_hours"]
         table.add_row(
             entry["model"],
@@ -129,25 +131,25 @@ def _show_placements(description: Mapping[str, Any], console: Console) -> None:
             f"{memory / GIB:.1f}" if memory else "-",
             _figure(entry["seconds_an_update"]) if entry["seconds_an_update"] else "-",
             "?" if hours is None else _figure(hours),
-            "; ".join(way for way in ways if way),
+            "; ".join(note for note in notes if note),
         )
     console.print(table)
     usd = description["usd"]
     price = "" if usd is None else f", {usd:,.0f} USD"
     hours = _figure(description["gpu_hours"])
     console.print(
-        f"To do: about {hours} GPU-hours on {name}{price}, start-up apart.",
+        f"To do: about {hours} GPU-hours on {name}{price}, without start-up.",
         highlight=False,
     )
 
 
 def _figure(value: float) -> str:
-    """Two digits, or all in front of the point."""
+    """A number with two digits, or with all those before the point."""
     return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
 def _axes(plan: Plan) -> dict[str, list[Any]]:
-    """Every value that a field of the cells takes, in the order of the cells."""
+    """The values of every axis, in the order of the cells."""
     values: dict[str, dict[str, Any]] = {}
     for cell in plan.cells:
         for axis, value in cell.values.items():

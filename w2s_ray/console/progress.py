@@ -1,14 +1,14 @@
-"""Progress of a study: steps done, running, waiting, failed, and the time left.
+"""Progress of a study: steps done, running, waiting, failed, and the time remaining.
 
-Steps that run together (``plan.fusion``) are one line of the display. On a terminal it is live;
-elsewhere (CI, a log file) only failures are printed.
+Fused steps (``plan.fusion``) share one line. On a terminal the display is live; elsewhere (CI, a
+log file) only failures are printed.
 """
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,15 +17,26 @@ from rich.text import Text
 
 from w2s_ray.plan.step import Step
 
-Running = tuple[Step, float, dict[str, Any]]  # the step, when it started, its newest numbers
+
+class Running(NamedTuple):
+    """A running step.
+
+    Attributes:
+        started: by ``time.monotonic``.
+        numbers: its newest.
+    """
+
+    step: Step
+    started: float
+    numbers: dict[str, Any]
 
 
 class ProgressDisplay:
-    """Takes the events of a run; safe to call from any thread that the run uses.
+    """Shows the events of a run; can be called from any thread.
 
     Args:
         todo: the steps of this run.
-        already_done: steps found finished in the store.
+        already_done: number of steps that were finished in the store before.
     """
 
     def __init__(self, todo: Mapping[str, Step], already_done: int, console: Console) -> None:
@@ -61,21 +72,23 @@ class ProgressDisplay:
 
     def __call__(self, event: str, step: Step, numbers: dict[str, Any]) -> None:
         if event == "started":
-            self._running[step.key] = (step, time.monotonic(), {})
+            self._running[step.key] = Running(step, time.monotonic(), {})
             return
         if event == "progress":
             if step.key in self._running:
-                self._running[step.key][2].update(numbers)
+                self._running[step.key].numbers.update(numbers)
             return
-        _, started, _ = self._running.pop(step.key, (step, time.monotonic(), {}))
+        started = self._running.pop(step.key, Running(step, time.monotonic(), {})).started
         self._remaining[step.kind.name] -= 1
         if event == "done":
             self.done += 1
-            # A fused step's record says what its share of the time was.
+            # Of a fused step: its share of the time.
             seconds = numbers.get("seconds", time.monotonic() - started)
             self._seconds[step.kind.name].append(seconds)
             if numbers.get("shares_prompts") is False:
-                self._say(f"note: {step.slug}: the model cannot share prompts; a row for each text")
+                self._say(
+                    f"note: {step.slug}: the model cannot share prompts; each text is one row"
+                )
             return
         self.failed[step.key] = numbers["error"]
         blocked = self._descendants(step.key) - self.blocked
@@ -88,7 +101,7 @@ class ProgressDisplay:
 
     @property
     def time_left(self) -> str:
-        """From the mean time of finished steps of each kind; ``≥`` while a kind is unknown."""
+        """Time remaining, from the mean time of each kind; ``≥`` while a kind has none finished."""
         seconds = 0.0
         unknown = False
         for kind, count in self._remaining.items():
@@ -129,16 +142,16 @@ class ProgressDisplay:
         return Group(head, table)
 
     def _lines(self) -> list[list[Running]]:
-        """Running steps; those of one kind that were started together stand together."""
+        """The running steps, one list for each line of the display."""
         lines: dict[Any, list[Running]] = {}
         for running in list(self._running.values()):
-            step = running[0]
+            step = running.step
             fusion = step.fusion
             lines.setdefault((step.kind.name, fusion) if fusion else step.key, []).append(running)
         return list(lines.values())
 
     def _descendants(self, key: str) -> set[str]:
-        """All that rests on ``key``."""
+        """Keys of all steps below ``key``."""
         below: set[str] = set()
         stack = [key]
         while stack:

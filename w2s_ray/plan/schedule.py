@@ -2,10 +2,10 @@
 
 Nothing here knows how a step is executed. A failed step blocks its descendants and nothing else.
 
-Among ready steps the one at the head of the most costly chain of descendants goes first, or else
-a run ends with one process at work on what could have begun long before. Where costs tell nothing
-(heads cost almost nothing) the longest chain does: what many steps wait for comes early, so that
-these become ready together and are fused.
+Among ready steps the head of the most costly chain of descendants goes first; otherwise a run would
+end with one process busy on a chain that could have started long before. Where costs are equal
+(heads cost almost nothing) the longest chain goes first, so that the steps below it become ready
+together and can be fused.
 """
 
 from collections import defaultdict
@@ -17,22 +17,22 @@ from typing import NamedTuple
 from w2s_ray.plan.step import Fusion, Step
 from w2s_ray.spec.inputs import ModelSpec
 
-ABOUT_EQUAL = 0.9  # a chain of this share of the greatest cost is as urgent
-SMALLEST_PART = 128  # steps; to start a smaller one elsewhere would not pay
-LARGEST_PART = 512  # steps; so many claims on an object store are still renewed in time
+ABOUT_EQUAL = 0.9  # share of the greatest cost from which a chain counts as equally urgent
+SMALLEST_PART = 128  # steps of a fused group; starting a smaller one elsewhere does not pay
+LARGEST_PART = 512  # steps; on an object store more claims could not be renewed in time
 
 Group = tuple[Step, ...]
 
 
 class _Chain(NamedTuple):
-    """A step and the most costly way below it."""
+    """The most costly chain from a step down, the step included."""
 
     cost: float = 0.0
     steps: int = 0
 
 
 class _Entry(NamedTuple):
-    """Sorts by urgency; equal ones keep the order of the plan."""
+    """A ready step in a queue. Sorts by urgency, then by the order of the plan."""
 
     minus_cost: float
     minus_steps: int
@@ -49,9 +49,9 @@ class Schedule:
     """States of the unfinished steps: waiting → ready → running → done | failed, or blocked.
 
     Args:
-        todo: the unfinished steps in topological order, by key. Inputs that are not among them
+        todo: the unfinished steps by key, in topological order. Inputs that are not among them
             count as finished.
-        cost: of steps, in any one unit; a step left out costs 0.
+        cost: of steps by key, in one unit; 0 for a step that is not in it.
     """
 
     def __init__(self, todo: Mapping[str, Step], cost: Mapping[str, float] | None = None) -> None:
@@ -72,7 +72,7 @@ class Schedule:
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: set[str] = set()
-        self.blocked: dict[str, str] = {}  # key -> the failed step that blocks it
+        self.blocked: dict[str, str] = {}  # key → key of the failed step that blocks it
         for key, missing in self._missing.items():
             if missing == 0:
                 self._make_ready(key)
@@ -82,25 +82,28 @@ class Schedule:
 
     @property
     def waiting(self) -> int:
-        """Steps that are neither over nor running nor ready."""
+        """Number of steps that wait for an input."""
         over = len(self.done) + len(self.failed) + len(self.blocked)
         return len(self._steps) - over - len(self.running) - len(self.ready)
 
     @property
     def finished(self) -> bool:
-        """Nothing runs and nothing can be started any more."""
+        """Whether nothing runs and nothing more can start."""
         return not self.ready and not self.running
 
     def start(
         self, accept: Callable[[Step], bool] = lambda step: True, *, processes: int = 1
     ) -> Group:
-        """The most urgent ready step that ``accept`` takes, and all that are fused with it.
+        """Starts the most urgent ready step that ``accept`` takes, and the steps fused with it.
 
-        They are running now; () if there is none. Of steps about as urgent, one goes first whose
-        model the step that ended last has loaded: its process is free.
+        Among about equally urgent steps, one goes first whose model was loaded by the step that
+        finished last, since that process is free.
 
         Args:
-            processes: how many are free; a large group leaves an even share to the others.
+            processes: number of free ones; a large group leaves an even share to the others.
+
+        Returns:
+            The steps, now running; () if no ready step is accepted.
         """
         firsts = {
             model: first
@@ -129,7 +132,7 @@ class Schedule:
         return group
 
     def succeed(self, key: str) -> None:
-        """``key`` has its artifact; its children may become ready."""
+        """Records that ``key`` has its artifact; its children may become ready."""
         self.running.remove(key)
         self.done.add(key)
         self._loaded = self._steps[key].backbone or self._loaded
@@ -139,7 +142,7 @@ class Schedule:
                 self._make_ready(child)
 
     def fail(self, key: str) -> None:
-        """``key`` has failed; all that rests on it is blocked, the rest goes on."""
+        """Records that ``key`` has failed, and blocks its descendants."""
         self.running.remove(key)
         self.failed.add(key)
         stack = list(self._children[key])
@@ -168,17 +171,17 @@ class Schedule:
             self._fusible[fusion][key] = None
 
     def _first(self, queue: list[_Entry], accept: Callable[[Step], bool]) -> _Entry | None:
-        """The first entry of a queue that is ready and accepted; it stays there."""
-        passed_over = []
-        found = None
-        while queue and found is None:
+        """The first entry of a queue that is ready and accepted; it stays in the queue."""
+        skipped = []
+        first = None
+        while queue and first is None:
             entry = queue[0]
             if entry.key in self.ready and accept(self._steps[entry.key]):
-                found = entry
+                first = entry
             else:
                 heappop(queue)
                 if entry.key in self.ready:
-                    passed_over.append(entry)
-        for entry in passed_over:
+                    skipped.append(entry)
+        for entry in skipped:
             heappush(queue, entry)
-        return found
+        return first

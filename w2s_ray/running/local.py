@@ -1,9 +1,10 @@
-"""All missing steps, one after the other, in the calling process: for CI and for a debugger.
+"""The local mode: all missing steps in the calling process, one group after the other.
 
-Fused steps run at once.
+For CI and for a debugger.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from w2s_ray.plan.schedule import Group, Schedule
@@ -21,23 +22,19 @@ def run(
     on_event: OnEvent = lambda event, step, numbers: None,
     cost: Mapping[str, float] | None = None,
 ) -> Schedule:
-    """Runs what is to do. A failed step stops its descendants only.
+    """Runs the unfinished steps. A failed step stops its descendants only.
 
     Args:
         on_event: takes ``started``, ``progress``, ``done`` or ``failed``, the step, and numbers
             (of the progress, the metrics, or ``{"error": one line}``).
-        cost: of steps, by key, in any one unit: what leads to the most costly goes first.
+        cost: of steps by key, in one unit; the head of the most costly chain goes first.
     """
     schedule = Schedule(todo, cost)
     while group := schedule.start():
         for step in group:
             on_event("started", step, {})
 
-        def progress(numbers: dict[str, Any], group: Group = group) -> None:
-            for step in group:
-                on_event("progress", step, numbers)
-
-        outcomes = execute_group(group, store, Context(progress=progress))
+        outcomes = execute_group(group, store, Context(partial(_progress, on_event, group)))
         for step in group:
             outcome = outcomes[step.key]
             if isinstance(outcome, Exception):  # recorded; the rest of the study goes on
@@ -47,3 +44,8 @@ def run(
                 schedule.succeed(step.key)
                 on_event("done", step, outcome)
     return schedule
+
+
+def _progress(on_event: OnEvent, group: Group, numbers: dict[str, Any]) -> None:
+    for step in group:
+        on_event("progress", step, numbers)

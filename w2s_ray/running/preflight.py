@@ -1,5 +1,5 @@
-"""What can be refused before anything is spent: models that cannot be opened, rows that cannot be
-read, settings that do not suit the data. The data are prepared here, in the driver."""
+"""Checks before anything is spent, in the driver: models that cannot be opened, rows that cannot
+be read, settings that do not suit the data. The data are prepared here too."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,19 +16,19 @@ from w2s_ray.steps.exports import is_exported
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 
-Tell = Callable[[str, Mapping[str, Any]], None]
+Report = Callable[[str, Mapping[str, Any]], None]
 
 
 def prepare_data(
-    spec: Spec, plan: Plan, todo: Mapping[str, Step], store: Store, tell: Tell
+    spec: Spec, plan: Plan, todo: Mapping[str, Step], store: Store, report: Report
 ) -> dict[str, Step]:
-    """Checks the models that ``todo`` needs, prepares its data, and returns the other steps.
+    """Checks the models that ``todo`` needs, prepares its data, and returns the remaining steps.
 
     Args:
-        tell: takes the name of a data set and the report of its rows.
+        report: takes the name of a data set and the report of its rows.
 
     Raises:
-        InputError: a model, a row or a setting that a step would fail on.
+        InputError: a model, a row or a setting that would make a step fail.
     """
     _open_models(spec, todo)
     _check_exports(todo)
@@ -36,7 +36,7 @@ def prepare_data(
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     for step in (step for step in todo.values() if step.kind.name == "prepare"):
         metrics = execute(step, store)
-        tell(step.slug, metrics["report"])
+        report(step.slug, metrics["report"])
         check_classes(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
             metrics["num_classes"],
@@ -45,7 +45,7 @@ def prepare_data(
 
 
 def _check_exports(todo: Mapping[str, Step]) -> None:
-    """Models that the classes of transformers could not hold."""
+    """Refuses models that no class of transformers can hold."""
     exported = [step for step in todo.values() if is_exported(step)]
     if not exported:
         return
@@ -60,7 +60,7 @@ def _check_exports(todo: Mapping[str, Step]) -> None:
 
 
 def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
-    """Opens every model once, and once more with adapters where it is trained with them."""
+    """Opens every model once; with adapters if any step trains them."""
     names = {model: name for name, model in spec.models.items()}
     plain: dict[str, ModelSpec] = {}
     adapted: dict[str, ModelSpec] = {}

@@ -1,16 +1,16 @@
-"""Runs steps once: claim, look again, compute, commit; a failure is recorded, then reported.
+"""Runs each step once: claim it, check the store again, compute, commit; failures are recorded.
 
 Fused steps are computed together, yet each has its own claim, draft, record and failure: whatever
-becomes of the others, what is committed stays, and what failed is reported.
+happens to the others, what is committed stays, and what failed is reported.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -25,11 +25,11 @@ Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
 POLL_SECONDS = 0.5
 SECONDS_BETWEEN_REPORTS = 0.25
-WRITERS = 4  # threads that commit a group; flushing to a disk or a bucket is mostly waiting
+COMMIT_THREADS = 4  # of a group; flushing to a disk or a bucket is mostly waiting
 
 
 class StepModule(Protocol):
-    """What a kind's module has: one step computed into its draft."""
+    """The module of a kind: computes one step into its draft."""
 
     def run(
         self, step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context
@@ -37,7 +37,7 @@ class StepModule(Protocol):
 
 
 class FusedModule(Protocol):
-    """What a fusion's module has: a writer, or an error, for each step of a group."""
+    """The module of a fusion: gives a writer, or an error, for each step of a group."""
 
     def run_together(
         self, steps: Sequence[Step], artifacts: Artifacts, context: Context
@@ -45,13 +45,13 @@ class FusedModule(Protocol):
 
 
 def execute(step: Step, store: Store, context: Context | None = None) -> dict[str, Any]:
-    """The metrics of the step's artifact, computed now unless somebody has done so already.
+    """The metrics of the step's artifact, computed now unless it is finished.
 
-    When another process holds the step, this one waits for its artifact, or takes over when that
+    If another process holds the step, this one waits for its artifact, and takes over if that
     process dies.
 
     Raises:
-        Exception: whatever the step raised; it stands in the store's failures by then.
+        Exception: whatever the step raised; it is in the store's failures by then.
     """
     outcome = execute_group([step], store, context or Context())[step.key]
     if isinstance(outcome, Exception):
@@ -60,32 +60,33 @@ def execute(step: Step, store: Store, context: Context | None = None) -> dict[st
 
 
 def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
-    """As ``execute``, for steps with one fusion key (or a single step): key -> outcome.
+    """As ``execute``, for a single step or steps with equal ``fusion``: key → outcome.
 
-    Steps that other processes hold are waited for after the own ones.
+    Steps that other processes hold are waited for last.
     """
     outcomes: dict[str, Outcome] = {}
-    left = {step.key: step for step in steps}
+    pending = {step.key: step for step in steps}
     try:
-        while left:
-            with store.claims(left) as held:
-                finished = store.finished_among(left)
-                for key in finished & held:  # a driver that died may have left something
-                    _discard_kept(left[key], store)
+        while pending:
+            with store.claims(pending) as held:
+                finished = store.finished_among(pending)
+                for key in finished & held:  # a driver that died may not have cleaned up
+                    _discard_partial_work(pending[key], store)
                 outcomes |= {key: store.record(key)["metrics"] for key in finished}
-                own = [step for key, step in left.items() if key in held - finished]
+                own = [step for key, step in pending.items() if key in held - finished]
                 if own:
                     outcomes |= _compute(own, store, context)
-            left = {key: step for key, step in left.items() if key not in outcomes}
-            if left and not own:
+            pending = {key: step for key, step in pending.items() if key not in outcomes}
+            if pending and not own:
                 time.sleep(POLL_SECONDS)
     except Exception as error:  # of the store itself
-        outcomes |= _lost([s for key, s in left.items() if key not in outcomes], store, error)
+        unsure = [step for key, step in pending.items() if key not in outcomes]
+        outcomes |= _outcomes_after_store_error(unsure, store, error)
     return {step.key: outcomes[step.key] for step in steps}
 
 
-def _discard_kept(step: Step, store: Store) -> None:
-    """Removes what a step kept in case it was interrupted; it is finished, whatever follows."""
+def _discard_partial_work(step: Step, store: Store) -> None:
+    """Removes the checkpoints or shards of a finished step."""
     if step.backbone is None:
         return
     kept = Checkpoints(store, step.key) if step.kind.trains else Parts(store, step.key)
@@ -93,76 +94,114 @@ def _discard_kept(step: Step, store: Store) -> None:
         kept.discard()
 
 
-def _lost(steps: Sequence[Step], store: Store, error: Exception) -> dict[str, Outcome]:
-    """What is known of steps of whose fate the store could not be told, or asked."""
+def _outcomes_after_store_error(
+    steps: Sequence[Step], store: Store, error: Exception
+) -> dict[str, Outcome]:
+    """The metrics of steps that were committed all the same, ``error`` for the others."""
     records: dict[str, dict[str, Any]] = {}
     with suppress(OSError, InputError):
         records = store.records(step.key for step in steps)
     for step in steps:
         if step.key not in records:
-            _note(step, store, error)
+            _record_failure(step, store, error)
     return {s.key: records[s.key]["metrics"] if s.key in records else error for s in steps}
 
 
-def _note(step: Step, store: Store, error: Exception) -> None:
-    """Records a failure; where even that fails, the error is still told."""
+def _record_failure(step: Step, store: Store, error: Exception) -> None:
+    """Records a failure if the store can be written; the caller reports it in any case."""
     with suppress(OSError):
         store.record_failure(step.identity, error)
 
 
 def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
     """Computes and commits steps whose claims are held."""
-    began, started = datetime.now(UTC), time.monotonic()
-    how: dict[str, Any] = {"runner": context.runner}
+    started, began = datetime.now(UTC), time.monotonic()
+    execution: dict[str, Any] = {"runner": context.runner}
     if steps[0].fusion is not None:
-        how["fused"] = len(steps)
-    with _peak(steps[0].kind) as peak:
+        execution["fused"] = len(steps)
+    with _peak_memory(steps[0].kind) as peak:
         try:
             writers = _writers(steps, store, context)
         except Exception as error:
-            if len(steps) > 1:  # of one of them perhaps, or too large together: each by itself
-                apart = [_compute([step], store, context) for step in steps]
-                return {key: outcome for part in apart for key, outcome in part.items()}
+            if len(steps) > 1:  # one step's own error, or too much memory: each by itself
+                return _compute_one_by_one(steps, store, context)
             writers = [error]
-        share = (time.monotonic() - started) / len(steps)
-
-        def commit(step: Step, write: Write | Exception) -> Outcome:
-            try:
-                if isinstance(write, Exception):
-                    raise write
-                return _commit(step, write)
-            except Exception as error:
-                _note(step, store, error)
-                return error
-
-        def _commit(step: Step, write: Write) -> dict[str, Any]:
-            begun = time.monotonic()
-            execution = {**step.described_execution(), **how}
-            with store.draft(step.identity, execution, started=began) as draft:
-                write(draft)
-                if most := peak():
-                    draft.metrics.setdefault("peak_memory_bytes", most)
-                earlier = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
-                draft.metrics["seconds"] = earlier + share + time.monotonic() - begun
-            _discard_kept(step, store)
-            return draft.metrics
-
+        share = (time.monotonic() - began) / len(steps)
+        commit = _Commit(store, execution, started, share, peak)
         if len(steps) == 1:
             return {steps[0].key: commit(steps[0], writers[0])}
-        with ThreadPoolExecutor(min(WRITERS, len(steps))) as pool:
-            outcomes: dict[str, Outcome] = {}
-            told = time.monotonic()
-            for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
-                outcomes[step.key] = outcome
-                now, done = time.monotonic(), len(outcomes)
-                if now - told > SECONDS_BETWEEN_REPORTS or done == len(steps):
-                    told = now
-                    context.progress({"step": done, "steps": len(steps), "unit": "written"})
-            return outcomes
+        return _commit_group(steps, writers, commit, context)
+
+
+def _compute_one_by_one(
+    steps: Sequence[Step], store: Store, context: Context
+) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    for step in steps:
+        outcomes |= _compute([step], store, context)
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """Commits the steps of one run.
+
+    Attributes:
+        execution: how the run was made; added to each step's own.
+        share: seconds of the shared work, per step.
+        peak: gives the peak memory in bytes; 0 if it was not measured.
+    """
+
+    store: Store
+    execution: Mapping[str, Any]
+    started: datetime
+    share: float
+    peak: Callable[[], int]
+
+    def __call__(self, step: Step, write: Write | Exception) -> Outcome:
+        """Writes and commits the artifact; an error is recorded and returned."""
+        try:
+            if isinstance(write, Exception):
+                raise write
+            return self._commit(step, write)
+        except Exception as error:
+            _record_failure(step, self.store, error)
+            return error
+
+    def _commit(self, step: Step, write: Write) -> dict[str, Any]:
+        began = time.monotonic()
+        execution = {**step.described_execution(), **self.execution}
+        with self.store.draft(step.identity, execution, started=self.started) as draft:
+            write(draft)
+            if peak := self.peak():
+                draft.metrics.setdefault("peak_memory_bytes", peak)
+            resumed = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
+            draft.metrics["seconds"] = resumed + self.share + time.monotonic() - began
+        _discard_partial_work(step, self.store)
+        return draft.metrics
+
+
+def _commit_group(
+    steps: Sequence[Step],
+    writers: Sequence[Write | Exception],
+    commit: _Commit,
+    context: Context,
+) -> dict[str, Outcome]:
+    """Commits a fused group, several steps at a time, and reports how many are written."""
+    outcomes: dict[str, Outcome] = {}
+    reported = time.monotonic()
+    with ThreadPoolExecutor(min(COMMIT_THREADS, len(steps))) as pool:
+        for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
+            outcomes[step.key] = outcome
+            now, done = time.monotonic(), len(outcomes)
+            if now - reported > SECONDS_BETWEEN_REPORTS or done == len(steps):
+                reported = now
+                context.progress({"step": done, "steps": len(steps), "unit": "written"})
+    return outcomes
 
 
 def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[Write | Exception]:
-    """A writer for each step. Modules are loaded when they are needed: some take seconds."""
+    """A writer for each step. Modules are imported here: some take seconds."""
     artifacts = _artifacts(steps, store)
     fusion = steps[0].fusion
     if fusion is not None and len(steps) > 1:
@@ -174,11 +213,17 @@ def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[
     context = replace(
         context, keep=Parts(store, step.key).keep, checkpoints=Checkpoints(store, step.key)
     )
+    return [partial(_run, module, step, inputs, context)]
 
-    def write(draft: Draft) -> None:
-        module.run(step, inputs, draft, context)
 
-    return [write]
+def _run(
+    module: StepModule,
+    step: Step,
+    inputs: Mapping[str, Artifact],
+    context: Context,
+    draft: Draft,
+) -> None:
+    module.run(step, inputs, draft, context)
 
 
 def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
@@ -187,7 +232,8 @@ def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
     return cache(store.artifact)
 
 
-def _peak(kind: Kind) -> AbstractContextManager[Callable[[], int]]:
+def _peak_memory(kind: Kind) -> AbstractContextManager[Callable[[], int]]:
+    """Measures the peak, unless the kind's process is not to load torch."""
     if not kind.needs_torch:
         return nullcontext(lambda: 0)
     from w2s_ray.training.peak_memory import peak_memory
