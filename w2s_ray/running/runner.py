@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -59,11 +58,11 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
     try:
         while left:
             with store.claims(left) as held:
-                finished = store.finished_among(left)
-                for key in finished & held:  # a driver that died may have left something
+                finished = store.records(left)
+                for key in finished.keys() & held:  # a driver that died may have left something
                     _discard_kept(left[key], store)
-                outcomes |= {key: store.record(key)["metrics"] for key in finished}
-                own = [step for key, step in left.items() if key in held - finished]
+                outcomes |= {key: record["metrics"] for key, record in finished.items()}
+                own = [step for key, step in left.items() if key in held - finished.keys()]
                 if own:
                     outcomes |= _compute(own, store, context)
             left = {key: step for key, step in left.items() if key not in outcomes}
@@ -172,9 +171,8 @@ def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[
 
 
 def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
-    """The inputs of the steps, each looked up and checked once."""
-    store.finished_among(key for step in steps for key in step.inputs.values())
-    return cache(store.artifact)
+    """The inputs of the steps, each opened and checked once."""
+    return store.artifacts(key for step in steps for key in step.inputs.values())
 
 
 def _peak(kind: str) -> AbstractContextManager[Callable[[], int]]:
