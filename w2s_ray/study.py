@@ -100,7 +100,7 @@ class _Study:
     def describe(self, *, as_json: bool) -> None:
         """Shows the plan and its state, for ``--plan`` and ``--status``."""
         finished, failures = self.store.finished(), self.store.failures()
-        claimed = {name.partition(".")[0] for name in self.store.listing("claims")}
+        claimed = self.store.claimed()
         description = describe(self.spec, self.plan, finished, failures, claimed)
         print(json.dumps(description)) if as_json else show(description, self.console)
 

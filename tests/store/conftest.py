@@ -1,18 +1,26 @@
-"""A store with the steps of a small study, made of real artifacts."""
+"""Stores over every backend, their raw files, and a small study made of real artifacts."""
 
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import (  # type: ignore[import-untyped]
+    MemoryFile,
+    MemoryFileSystem,
+)
 from pyarrow import fs, parquet
 
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.backend import Backend
 from w2s_ray.store.canonical import digest
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity
+from w2s_ray.store.local import LocalBackend
+from w2s_ray.store.object_store import ObjectStoreBackend
 
 ROLES = (
     "prepare",
@@ -58,9 +66,9 @@ class Study:
         own = {role: loss if role.startswith("student") else "shared" for role in ROLES}
         return {"cell": values, "keys": {role: digest([role, own[role], seed]) for role in ROLES}}
 
-    def step(self, role: str, cell: dict[str, Any]) -> Step:
+    def step(self, role: str, cell: dict[str, Any]) -> Identity:
         kind = "evaluate" if role.endswith("_evaluate") else role
-        return Step(kind, cell["keys"][role], f"pairs-{role}", 1, {}, {})
+        return Identity(kind, cell["keys"][role], f"pairs-{role}", 1, {}, {})
 
     def predicted(self, key: str, rows: int = 4, classes: int = 2) -> pa.Table:
         """Probabilities that depend on the key alone."""
@@ -94,22 +102,119 @@ class Study:
                 self.finish(role, cell)
 
 
+class Upload(BytesIO):
+    """An object being written, which appears when it is closed."""
+
+    def __init__(self, objects: "Objects", path: str) -> None:
+        super().__init__()
+        self.objects, self.path = objects, path
+
+    def close(self) -> None:
+        if not self.closed:
+            content = self.getvalue()
+            self.objects.store[self.path] = MemoryFile(self.objects, self.path, content)
+        super().close()
+
+
+class Objects(MemoryFileSystem):  # type: ignore[misc]
+    """Objects in memory as S3 has them: an object appears whole, each reader has its own file.
+
+    fsspec's own shows objects while they are written, and all readers share one position.
+    """
+
+    protocol = "objects"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode == "wb":
+            return Upload(self, self._strip_protocol(path))
+        return BytesIO(super()._open(path, mode, **options).getvalue())
+
+
+def objects_in_memory() -> fs.FileSystem:
+    return fs.PyFileSystem(fs.FSSpecHandler(Objects()))
+
+
+class Raw:
+    """The files of a backend, behind its back; paths are relative to the root."""
+
+    def __init__(self, backend: Backend) -> None:
+        is_local = isinstance(backend, LocalBackend)
+        self.filesystem = fs.LocalFileSystem() if is_local else backend.filesystem
+        self.root = str(backend.root).rstrip("/")
+
+    def files(self) -> list[str]:
+        selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
+        infos = self.filesystem.get_file_info(selector)
+        skip = len(self.root.strip("/")) + 1
+        return sorted(info.path.strip("/")[skip:] for info in infos if info.is_file)
+
+    def read(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
+            return bytes(stream.read())
+
+    def write(self, path: str, content: bytes) -> None:
+        self.filesystem.create_dir(f"{self.root}/{path}".rpartition("/")[0])
+        with self.filesystem.open_output_stream(f"{self.root}/{path}") as stream:
+            stream.write(content)
+
+    def delete(self, path: str) -> None:
+        self.filesystem.delete_file(f"{self.root}/{path}")
+
+    def delete_folder(self, path: str) -> None:
+        self.filesystem.delete_dir(f"{self.root}/{path}")
+
+
+def make_backend(kind: str, tmp_path: Path) -> Backend:
+    if kind == "local":
+        return LocalBackend(tmp_path / "store")
+    cache = tmp_path / "cache"
+    if kind == "objects":
+        root = f"bucket-{uuid4().hex}/store"
+        return ObjectStoreBackend(objects_in_memory(), root, cache=cache)
+    files = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file", auto_mkdir=True)))
+    return ObjectStoreBackend(files, str(tmp_path / "bucket"), cache=cache)
+
+
+@pytest.fixture(params=["local", "objects", "fsspec"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """Every kind of backend: a folder, objects, and objects on a file system with folders."""
+    return make_backend(request.param, tmp_path)
+
+
 @pytest.fixture
 def local(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
+    return Store(make_backend("local", tmp_path))
 
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Store:
     """A store without renames and exclusive creation: objects in memory."""
-    memory = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("memory")))
-    return Store(memory, f"bucket-{uuid4().hex}/store", cache=tmp_path / "cache")
+    return Store(make_backend("objects", tmp_path))
 
 
-@pytest.fixture(params=["local", "remote"])
-def store(request: pytest.FixtureRequest) -> Store:
-    place: Store = request.getfixturevalue(request.param)
-    return place
+@pytest.fixture(params=["local", "objects"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(make_backend(request.param, tmp_path))
+
+
+@pytest.fixture
+def raw() -> type[Raw]:
+    return Raw
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Callable[[Store, str], Store]:
+    """The same bucket, seen from another machine."""
+
+    def other(store: Store, machine: str) -> Store:
+        seen = store.backend
+        assert isinstance(seen, ObjectStoreBackend)
+        cache = tmp_path / machine
+        return Store(ObjectStoreBackend(seen.filesystem, seen.root, cache=cache))
+
+    return other
 
 
 @pytest.fixture
@@ -118,8 +223,10 @@ def study() -> type[Study]:
 
 
 @pytest.fixture
-def make_step() -> Callable[..., Step]:
-    def make(key: str = "a1", kind: str = "student", slug: str = "hh-kl", **config: Any) -> Step:
-        return Step(kind, key, slug, 1, config, {"weak": "b2"})
+def make_step() -> Callable[..., Identity]:
+    def make(
+        key: str = "a1", kind: str = "student", slug: str = "hh-kl", **config: Any
+    ) -> Identity:
+        return Identity(kind, key, slug, 1, config, {"weak": "b2"})
 
     return make

@@ -9,6 +9,7 @@ from pyarrow import fs
 from w2s_ray.errors import InputError
 from w2s_ray.store.addresses import child, remove_scratch, shown
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.object_store import ObjectStoreBackend
 
 QUERY = "region=eu-west-1&endpoint_override=http%3A%2F%2Flocalhost%3A9"
 
@@ -56,9 +57,10 @@ def test_user_info_and_query_are_not_shown(address: str, expected: str) -> None:
     assert shown(address) == expected
 
 
-def test_a_store_tells_its_place_without_secrets(tmp_path: Path) -> None:
+def test_locations_in_a_store_show_no_secrets(tmp_path: Path) -> None:
     memory = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("memory")))
-    store = Store(memory, "b/w2s", cache=tmp_path, uri="s3://me:key@b/w2s?secret_key=key")
+    uri = "s3://me:key@b/w2s?secret_key=key"
+    store = Store(ObjectStoreBackend(memory, "b/w2s", cache=tmp_path, uri=uri))
     assert store.location("results/hh.parquet") == "s3://b/w2s/results/hh.parquet"
     assert "key@" in store.uri, "other processes need them"
     with pytest.raises(InputError) as refused:
@@ -77,7 +79,7 @@ def test_only_what_lies_below_rays_folder_is_removed(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"below \.ray"):
             remove_scratch(child(uri, path))
     with pytest.raises(ValueError, match=r"below \.ray"):
-        remove_scratch(f"{uri}/.ray/hh")  # as it was joined once: this is the store's root
+        remove_scratch(f"{uri}/.ray/hh")  # added after the query: this is the root of the store
     assert (store / "student/x-a1").exists()
     assert (store / ".ray/hh/trials").exists()
     for path in (".ray/hh", ".ray/workers/x-a1", ".ray/nothing"):

@@ -6,20 +6,21 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.identity import Identity as Step
-from w2s_ray.store.local import sweep, temporary_name
+from w2s_ray.store.identity import Identity
+from w2s_ray.store.temporary import remove_abandoned, temporary_name
 
-MakeStep = Callable[..., Step]
+MakeStep = Callable[..., Identity]
 
 
-def commit(store: Store, step: Step, text: str = "content", **metrics: object) -> None:
+def commit(store: Store, step: Identity, text: str = "content", **metrics: object) -> None:
     with store.draft(step, {"world": 1}) as draft:
         (draft.folder / "model").mkdir()
         (draft.folder / "model" / "weights.bin").write_text(text)
@@ -93,42 +94,87 @@ def test_of_two_drafts_of_one_key_the_first_to_finish_stays(
 
 
 def test_a_folder_without_a_record_is_not_read_and_not_in_the_way(
-    local: Store, make_step: MakeStep
+    store: Store, make_step: MakeStep, raw: Any
 ) -> None:
-    broken = Path(local.uri) / "student" / "hh-kl-a1"
-    broken.mkdir(parents=True)
-    (broken / "weights.bin").write_text("half of a copy")
-    assert local.finished() == {}
-    assert not local.has("a1")
-    commit(local, make_step())
-    assert visible(Path(local.uri)) == {
-        "student/hh-kl-a1/record.json",
-        "student/hh-kl-a1/model/weights.bin",
-    }
+    raw(store.backend).write("student/hh-kl-a1/weights.bin", b"half of a copy")
+    assert store.finished() == {}
+    assert not store.has("a1")
+    commit(store, make_step())
+    assert store.record("a1")["files"] == {"model/weights.bin": 7}
+    if store.uri.startswith("/"):
+        assert visible(Path(store.uri)) == {
+            "student/hh-kl-a1/record.json",
+            "student/hh-kl-a1/model/weights.bin",
+        }
 
 
-def test_an_artifact_that_was_removed_is_absent_at_once(local: Store, make_step: MakeStep) -> None:
-    commit(local, make_step())
-    assert local.has("a1")
-    (Path(local.uri) / "student/hh-kl-a1/record.json").unlink()
-    assert not local.has("a1")
+def test_an_artifact_that_was_removed_is_absent_at_once(
+    store: Store, make_step: MakeStep, raw: Any
+) -> None:
+    commit(store, make_step())
+    assert store.has("a1")
+    raw(store.backend).delete("student/hh-kl-a1/record.json")
+    assert not store.has("a1")
+    with pytest.raises(KeyError):
+        store.record("a1")
+
+
+def test_many_artifacts_are_opened_by_one_listing(
+    store: Store, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        commit(store, make_step(f"k{number}"), f"{number}")
+    listings: list[str] = []
+    list_folders = store.backend.folders
+
+    def counted() -> Iterator[str]:
+        listings.append("folders")
+        return list_folders()
+
+    monkeypatch.setattr(store.backend, "folders", counted)
+    artifact = store.artifacts(["k0", "k3", "missing"])
+    assert (artifact("k3").folder / "model/weights.bin").read_text() == "3"
+    assert artifact("k0") is artifact("k0")
+    assert list(store.contents([f"k{n}" for n in range(5)], "model/weights.bin")) == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
+    assert store.finished_among(["k4", "k2", "missing"]) == {"k2", "k4"}
+    assert len(listings) == 3
+    with pytest.raises(KeyError, match="missing"):
+        artifact("missing")
+
+
+def test_of_two_folders_of_one_key_the_first_that_is_whole_counts(
+    store: Store, make_step: MakeStep, raw: Any
+) -> None:
+    """A slug can change; the key identifies the step."""
+    commit(store, make_step(slug="b"), "b")
+    raw(store.backend).write("student/a-a1/record.json", b"{}")
+    raw(store.backend).write("student/0-a1/record.json", b"{")
+    assert store.record("a1") == {}
+    raw(store.backend).delete("student/a-a1/record.json")
+    assert (store.artifact("a1").folder / "model/weights.bin").read_text() == "b"
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the kernel refuses the write."""
     script = f"""
 import resource
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity
 from w2s_ray.store.artifacts import Store
 store = Store.open({str(tmp_path / "store")!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.RLIM_INFINITY}))
 try:
-    with store.draft(Step("student", "a1", "x", 1, {{}}, {{}}), {{}}) as draft:
+    with store.draft(Identity("student", "a1", "x", 1, {{}}, {{}}), {{}}) as draft:
         (draft.folder / "weights").write_bytes(bytes(100_000))
 except OSError as error:
     print("raised", error.errno)
 try:
-    with store.draft(Step("student", "a2", "x", 1, {{}}, {{}}), {{}}) as draft:
+    with store.draft(Identity("student", "a2", "x", 1, {{}}, {{}}), {{}}) as draft:
         draft.metrics["curve"] = [0.5] * 10_000
 except OSError as error:
     print("raised", error.errno)
@@ -140,7 +186,7 @@ except OSError as error:
     assert visible(tmp_path / "store") == set()
 
 
-def test_a_place_that_cannot_be_written_raises(tmp_path: Path, make_step: MakeStep) -> None:
+def test_a_store_that_cannot_be_written_raises(tmp_path: Path, make_step: MakeStep) -> None:
     (tmp_path / "store").write_text("a file, not a folder")
     with pytest.raises(OSError, match="store"):
         commit(Store.open(tmp_path / "store"), make_step())
@@ -162,7 +208,7 @@ def test_failures_are_kept_in_one_line_and_cleared_by_a_commit(
     commit(store, step)
     assert set(store.failures()) == {"c3"}
     assert store.listing("failures") == ["c3.json"]
-    store.record_failure(step, "a driver that lost the race")
+    store.record_failure(step, "from a process that lost the race")
     assert set(store.failures()) == {"c3"}, "a finished step has not failed"
 
 
@@ -197,7 +243,7 @@ def test_an_unknown_scheme_is_the_users_mistake() -> None:
         Store.open("s4://bucket/store")
 
 
-def test_leftovers_are_swept_only_when_nobody_can_be_writing_them(tmp_path: Path) -> None:
+def test_temporary_files_are_removed_only_if_no_process_can_be_writing_them(tmp_path: Path) -> None:
     dead = subprocess.run(
         [sys.executable, "-c", "from w2s_ray.store.owners import *; print(this_process().token)"],
         capture_output=True,
@@ -224,7 +270,7 @@ def test_leftovers_are_swept_only_when_nobody_can_be_writing_them(tmp_path: Path
         (folder / name / "file").touch()
         os.utime(folder / name / "file", (when, when))
         os.utime(folder / name, (day_ago, day_ago))
-    sweep(folder, claims)
+    remove_abandoned(folder, claims)
     assert {path.name for path in folder.iterdir()} == {
         n for n, (_, stays) in cases.items() if stays
     }

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import compute, parquet
 
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity as Identity
 from w2s_ray.store.predictions import models_written, write_predictions
 
 FROZEN = ["key", "model_role", "row_id", "label", "prob"]
@@ -89,7 +89,7 @@ def test_before_any_model_is_finished_the_table_is_empty(store: Store, study: An
 def test_more_than_two_classes_have_no_single_probability(local: Store, study: Any) -> None:
     made = study(local, seeds=[0])
     key = made.cells[0]["keys"]["student"]
-    with local.draft(Step("student", key, "x", 1, {}, {}), {}) as draft:
+    with local.draft(Identity("student", key, "x", 1, {}, {}), {}) as draft:
         table = made.predicted(key, rows=5, classes=3)
         parquet.write_table(table, draft.folder / "test.parquet")
     write_predictions(local, "hh", made.cells)
@@ -101,7 +101,7 @@ def test_more_than_two_classes_have_no_single_probability(local: Store, study: A
 
 def test_a_model_without_predictions_is_an_error_not_a_gap(store: Store, study: Any) -> None:
     made = study(store, seeds=[0])
-    with store.draft(Step("weak", made.cells[0]["keys"]["weak"], "x", 1, {}, {}), {}):
+    with store.draft(Identity("weak", made.cells[0]["keys"]["weak"], "x", 1, {}, {}), {}):
         pass
     with pytest.raises(FileNotFoundError):
         write_predictions(store, "hh", made.cells)

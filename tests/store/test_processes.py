@@ -17,17 +17,18 @@ from pyarrow import fs
 
 from w2s_ray.store import claims
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity
+from w2s_ray.store.object_store import ObjectStoreBackend
 from w2s_ray.store.owners import this_process
 
 COMMIT_FOR_EVER = """
 import os, sys
 from hashlib import sha256
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity
 from w2s_ray.store.artifacts import Store
 store = Store.open(sys.argv[1])
 for n in range(1_000_000):
-    with store.draft(Step("student", f"{os.getpid()}x{n}", "hh", 1, {}, {}), {}) as draft:
+    with store.draft(Identity("student", f"{os.getpid()}x{n}", "hh", 1, {}, {}), {}) as draft:
         total = sha256()
         for part in range(20):
             data = os.urandom(20_000)
@@ -43,14 +44,15 @@ import random, sys, time
 from pathlib import Path
 import fsspec
 from pyarrow import fs
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity
 from w2s_ray.store.artifacts import Store
-place, root, log, count = sys.argv[1:]
-if place == "local":
+from w2s_ray.store.object_store import ObjectStoreBackend
+kind, root, log, count = sys.argv[1:]
+if kind == "local":
     store = Store.open(root)
 else:
-    files = fsspec.filesystem("file", auto_mkdir=True)
-    store = Store(fs.PyFileSystem(fs.FSSpecHandler(files)), root, cache=Path(log + ".cache"))
+    files = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file", auto_mkdir=True)))
+    store = Store(ObjectStoreBackend(files, root, cache=Path(log + ".cache")))
 keys = [f"k{n}" for n in range(int(count))]
 random.shuffle(keys)
 print("ready", flush=True)
@@ -63,7 +65,7 @@ while not set(keys) <= set(store.finished()):
             if held and not store.has(key):
                 with open(log, "a") as file:
                     file.write(key + "\\n")
-                with store.draft(Step("student", key, "hh", 1, {}, {}), {}) as draft:
+                with store.draft(Identity("student", key, "hh", 1, {}, {}), {}) as draft:
                     (draft.folder / "weights").write_text(key)
                     time.sleep(0.005)
     time.sleep(0.01)
@@ -106,7 +108,7 @@ def hold(dies):
                 inside.write_text(claims.this_process().token)
             time.sleep(0.001)
             if dies:
-                os._exit(0)  # as kill -9: nothing is given back
+                os._exit(0)  # as kill -9: nothing is released
             inside.unlink()
         return held
 while time.time() < end:
@@ -114,7 +116,7 @@ while time.time() < end:
     if random.random() < 0.1:
         child = os.fork()
         if not child:
-            claims._HEART = claims._Heart()
+            claims._HEARTBEAT = claims._Heartbeat()
             hold(dies=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
@@ -138,7 +140,7 @@ def ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "ready\n"
 
 
-def tell(process: subprocess.Popen[str], line: str) -> None:
+def send(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(line + "\n")
     process.stdin.flush()
@@ -159,8 +161,8 @@ def test_after_kill_9_every_readable_artifact_is_whole(local: Store) -> None:
         for part in range(20):
             total.update((artifact.folder / f"part{part}").read_bytes())
         assert total.hexdigest() == artifact.record["metrics"]["sha256"]
-    # What the dead left half done goes when the next process begins to write.
-    with Store.open(local.uri).draft(Step("student", "a1", "hh", 1, {}, {}), {}):
+    # Temporary files of dead processes are removed when the next process begins to write.
+    with Store.open(local.uri).draft(Identity("student", "a1", "hh", 1, {}, {}), {}):
         pass
     assert not list(Path(local.uri).rglob(".tmp-*"))
 
@@ -168,9 +170,9 @@ def test_after_kill_9_every_readable_artifact_is_whole(local: Store) -> None:
 def test_kill_9_in_the_middle_of_a_draft_leaves_nothing_to_read(local: Store) -> None:
     script = """
 import sys, time
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity
 from w2s_ray.store.artifacts import Store
-with Store.open(sys.argv[1]).draft(Step("student", "a1", "hh", 1, {}, {}), {}) as draft:
+with Store.open(sys.argv[1]).draft(Identity("student", "a1", "hh", 1, {}, {}), {}) as draft:
     (draft.folder / "test.parquet").write_text("half")
     print("ready", flush=True)
     time.sleep(600)
@@ -184,29 +186,29 @@ with Store.open(sys.argv[1]).draft(Step("student", "a1", "hh", 1, {}, {}), {}) a
     assert not local.has("a1")
     with pytest.raises(KeyError):
         local.artifact("a1")
-    with Store.open(local.uri).draft(Step("student", "a1", "hh", 1, {}, {}), {}) as draft:
+    with Store.open(local.uri).draft(Identity("student", "a1", "hh", 1, {}, {}), {}) as draft:
         assert not list(draft.folder.iterdir())
     assert local.has("a1")
     assert not list(Path(local.uri).rglob("test.parquet"))
 
 
-@pytest.mark.parametrize(("place", "count"), [("local", 50), ("remote", 3)])
+@pytest.mark.parametrize(("kind", "count"), [("local", 50), ("object store", 3)])
 def test_processes_that_share_a_list_run_each_step_exactly_once(
-    tmp_path: Path, place: str, count: int
+    tmp_path: Path, kind: str, count: int
 ) -> None:
     logs = [tmp_path / "log0", tmp_path / "log1", tmp_path / "log2"]
     root = tmp_path / "store"
-    processes = [start(WORK_ON_A_LIST, place, root, log, count) for log in logs]
+    processes = [start(WORK_ON_A_LIST, kind, root, log, count) for log in logs]
     for process in processes:
         ready(process)
     for process in processes:
-        tell(process, "go")
+        send(process, "go")
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     done = [log.read_text().split() if log.exists() else [] for log in logs]
     assert sorted(chain.from_iterable(done)) == sorted(f"k{n}" for n in range(count))
-    if place == "local":
+    if kind == "local":
         assert sum(map(bool, done)) > 1, "they did race"
-        assert not any((root / "claims").iterdir()), "claims are given back"
+        assert not any((root / "claims").iterdir()), "claims are released"
 
 
 def test_one_of_many_takes_over_each_stale_claim(local: Store) -> None:
@@ -223,13 +225,13 @@ def test_one_of_many_takes_over_each_stale_claim(local: Store) -> None:
         ready(process)
     begin = time.time() + 0.05
     for process in processes:
-        tell(process, str(begin))
+        send(process, str(begin))
     held: list[str] = []
     for process in processes:
         assert process.stdout is not None
         held += iter(lambda file=process.stdout: file.readline().strip(), "end")  # type: ignore[misc]
     for process in processes:
-        tell(process, "exit")
+        send(process, "exit")
         assert process.wait(60) == 0
     assert sorted(held) == sorted(f"k{n}" for n in range(count))
     assert not any(folder.iterdir())
@@ -248,7 +250,7 @@ def test_a_claim_released_and_taken_anew_while_being_judged_is_not_taken_over(
         verdict = judge(judged, text)
         monkeypatch.setattr(claims, "_is_stale", judge)
         with local.claim("k0") as held:
-            assert held, "a quicker contender takes the stale claim over, works, and gives it back"
+            assert held, "a quicker contender takes the stale claim over, works, and releases it"
         assert pause.enter_context(local.claim("k0")), "a third takes the key anew"
         return verdict
 
@@ -263,7 +265,7 @@ def test_never_two_hold_a_key_while_holders_come_go_and_die(tmp_path: Path) -> N
     for process in processes:
         ready(process)
     for process in processes:
-        tell(process, str(time.time() + 1))
+        send(process, str(time.time() + 1))
     for process in processes:
         assert process.stdout is not None
         assert process.wait(60) == 0
@@ -275,7 +277,7 @@ def test_the_claim_of_a_killed_process_is_free_at_once_even_before_it_is_reaped(
 ) -> None:
     process = start(TAKE_OVER, local.uri, 1)
     ready(process)
-    tell(process, "0")
+    send(process, "0")
     assert process.stdout is not None
     assert process.stdout.readline() == "k0\n"
     with local.claim("k0") as held:
@@ -336,7 +338,7 @@ def test_all_claims_of_a_process_beat_while_they_are_held(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(claims, "_HEART", claims._Heart())  # the other sleeps for seconds
+    monkeypatch.setattr(claims, "_HEARTBEAT", claims._Heartbeat())  # the other sleeps for seconds
     with ExitStack() as stack:
         assert all(stack.enter_context(local.claim(f"k{n}")) for n in range(20))
         paths = list((Path(local.uri) / "claims").iterdir())
@@ -349,9 +351,10 @@ def test_all_claims_of_a_process_beat_while_they_are_held(
     assert not list((Path(local.uri) / "claims").iterdir())
 
 
-def test_a_stale_remote_claim_is_taken_over_and_cleared(tmp_path: Path) -> None:
+def test_a_stale_claim_on_an_object_store_is_taken_over_and_cleared(tmp_path: Path) -> None:
     disk = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file", auto_mkdir=True)))
-    store = Store(disk, str(tmp_path / "bucket"), cache=tmp_path / "cache")
+    backend = ObjectStoreBackend(disk, str(tmp_path / "bucket"), cache=tmp_path / "cache")
+    store = Store(backend)
     folder = tmp_path / "bucket" / "claims" / "k0"
     folder.mkdir(parents=True)
     old = folder / "00000000000000000001-aa"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -69,11 +69,11 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
     try:
         while pending:
             with store.claims(pending) as held:
-                finished = store.finished_among(pending)
-                for key in finished & held:  # a driver that died may not have cleaned up
+                finished = store.records(pending)
+                for key in finished.keys() & held:  # a driver that died may not have cleaned up
                     _discard_partial_work(pending[key], store)
-                outcomes |= {key: store.record(key)["metrics"] for key in finished}
-                own = [step for key, step in pending.items() if key in held - finished]
+                outcomes |= {key: record["metrics"] for key, record in finished.items()}
+                own = [step for key, step in pending.items() if key in held - finished.keys()]
                 if own:
                     outcomes |= _compute(own, store, context)
             pending = {key: step for key, step in pending.items() if key not in outcomes}
@@ -227,9 +227,8 @@ def _run(
 
 
 def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
-    """The inputs of the steps, each looked up and checked once."""
-    store.finished_among(key for step in steps for key in step.inputs.values())
-    return cache(store.artifact)
+    """The inputs of the steps, each opened and checked once."""
+    return store.artifacts(key for step in steps for key in step.inputs.values())
 
 
 def _peak_memory(kind: Kind) -> AbstractContextManager[Callable[[], int]]:

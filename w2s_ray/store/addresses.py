@@ -1,7 +1,7 @@
 """Addresses of a store: a path, or a URI whose query holds options (region, endpoint).
 
-A URI may hold secrets, in its user info or its query, so what people see is ``shown``. What lies
-below a URI is named by the path before the query, never by text added at its end.
+A URI may hold secrets, in its user info or its query; ``shown`` is the form for people. Paths below
+a URI are added before its query, never at its end.
 """
 
 import re
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pyarrow import fs
 
 SCRATCH = ".ray"  # what Ray keeps below a store's root while a study runs
-# The text before an @ in the authority. A secret may hold slashes; a port is not taken for one.
+# The text before an @ in the authority. A secret may hold slashes; a port is not part of it.
 _USER = re.compile(r"(?<=://)[^/@:]*(:(?!\d+(/|$)).*)?@")
 
 
@@ -29,14 +29,16 @@ def shown(address: str) -> str:
 
 
 def remove_scratch(address: str) -> None:
-    """Remove what Ray left in ``…/.ray/<name>`` or ``…/.ray/workers/<name>``, if it is there.
+    """Remove a folder that Ray created, ``…/.ray/<name>`` or ``…/.ray/workers/<name>``.
+
+    Does nothing if it does not exist or cannot be removed.
 
     Raises:
-        ValueError: any other folder; nothing has been removed.
+        ValueError: Any other folder; nothing has been removed.
     """
     with suppress(OSError):
         filesystem, path = fs.FileSystem.from_uri(address)
         parts = path.rstrip("/").split("/")
         if SCRATCH not in parts[-3:-1] or parts[-1] in ("", ".", ".."):
-            raise ValueError(f"{shown(address)} is no folder of Ray's below {SCRATCH}")
+            raise ValueError(f"{shown(address)} is not a folder of Ray below {SCRATCH}")
         filesystem.delete_dir(path)

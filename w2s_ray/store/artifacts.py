@@ -1,38 +1,37 @@
-"""Artifacts: a step's output folder, complete or absent, found by the step's key.
+"""Artifacts: the output folder of a step, complete or absent, identified by the step's key.
 
-Layout below the root: ``<kind>/<slug>-<key>/`` holds an artifact's files and its ``record.json``;
-beside them stand the folders of ``NOT_KINDS``. The slug is for people; only the key identifies. The
-root may be a folder or any pyarrow file system; ``local`` and ``remote`` say how each commits.
+``names`` says where everything lies below the root of a store; ``backend`` says what is atomic and
+durable there, on a file system and on an object store.
 """
 
-import json
-import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
-from pyarrow import ArrowException, NativeFile, fs
-
-from w2s_ray.errors import InputError
-from w2s_ray.store.addresses import shown
-from w2s_ray.store.canonical import canonical_json
-from w2s_ray.store.failures import note_of
+from w2s_ray.store.backend import damaged
+from w2s_ray.store.failures import note_of, read_notes
+from w2s_ray.store.files import StoreFiles
 from w2s_ray.store.identity import Identity
-from w2s_ray.store.local import RECORD, LocalPlace, is_record
+from w2s_ray.store.names import RECORD, artifact_folder, failure_file, key_of
+from w2s_ray.store.opening import open_backend
 from w2s_ray.store.provenance import provenance
-from w2s_ray.store.remote import RemotePlace
+from w2s_ray.store.records import (
+    RECORD_SCHEMA,
+    json_bytes,
+    parse_record,
+    recorded_sizes,
+    sizes_below,
+    wrong_size,
+)
 
-RECORD_SCHEMA = 1
-NOT_KINDS = ("checkpoints", "claims", "failures", "parts", "predictions", "results", "studies")
 FILES_AT_ONCE = 64
+RECORDS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,149 +50,110 @@ class Draft:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-class Store:
-    """All artifacts below one root. Holds no open files and can be pickled."""
+class _Finished(NamedTuple):
+    """A finished step: its folder in the store, its record as written, and parsed."""
 
-    def __init__(
-        self, filesystem: fs.FileSystem, root: str, *, cache: Path | None = None, uri: str = ""
-    ) -> None:
-        """A store at ``root`` of a pyarrow file system; nothing is created before it is needed.
+    path: str
+    content: bytes
+    record: dict[str, Any]
 
-        Args:
-            cache: local folder for copies of remote artifacts; the default is
-                ``$XDG_CACHE_HOME/w2s_ray`` (``~/.cache/w2s_ray``). Unused on a local file system.
-        """
-        self._place: LocalPlace | RemotePlace
-        self._filesystem = filesystem
-        if isinstance(filesystem, fs.LocalFileSystem):
-            self.uri = os.path.abspath(root)
-            self._root = self.uri
-            self._place = LocalPlace(Path(self._root))
-        else:
-            self.uri = (uri or f"{filesystem.type_name}://{root}").rstrip("/")
-            self._root = root.rstrip("/")
-            if cache is None:
-                home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-                cache = Path(home) / "w2s_ray" / sha256(self.uri.encode()).hexdigest()[:16]
-            self._place = RemotePlace(filesystem, root, cache)
-        self._known: dict[str, str] = {}
+
+class Store(StoreFiles):
+    """All artifacts below one root, beside the plain files of ``StoreFiles``.
+
+    Nothing is remembered between calls: every method asks the backend what is there.
+    """
 
     @classmethod
     def open(cls, uri: str | Path, *, cache: Path | None = None) -> "Store":
-        """A store at a path, a ``file://`` URI, or any URI that pyarrow knows (``s3://…``).
+        """The store at a path, a ``file://`` URI, or any URI that pyarrow supports (``s3://…``).
+
+        Nothing is created before the first write.
+
+        Args:
+            cache: Local folder for copies of remote artifacts (default: see ``opening``).
 
         Raises:
-            InputError: no address, a URI that pyarrow does not know, or a bucket that is not there.
+            InputError: An empty address, a URI that pyarrow does not support, or no such bucket.
         """
-        address = str(uri)
-        if address and "://" not in address:
-            return cls(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(address)))
-        reason = "it names no place"
-        try:
-            if address:
-                filesystem, root = fs.FileSystem.from_uri(address)
-                if root:
-                    return cls(filesystem, root, cache=cache, uri=address)
-        except (ArrowException, ValueError, OSError) as error:
-            reason = str(error).replace(address, shown(address))
-        raise InputError(
-            f"store: {shown(address)!r}: expected a path or a file://, s3:// or gs:// URI "
-            f"({reason})"
-        )
-
-    def probe(self) -> None:
-        """Create the root, and write and remove a small file there.
-
-        Raises:
-            InputError: that is not possible.
-        """
-        name = f".probe-{uuid4().hex}"
-        try:
-            self.write_json(name, {})
-            self._place.remove(name)
-        except OSError as error:
-            raise InputError(f"store {shown(self.uri)} cannot be written: {error}") from None
+        return cls(open_backend(str(uri), cache=cache))
 
     def finished(self) -> dict[str, str]:
-        """key -> ``<kind>/<slug>-<key>`` of every complete artifact, by one listing.
+        """key -> ``<kind>/<slug>-<key>`` of all artifacts, by one listing of the whole store.
 
         Raises:
-            InputError: the store cannot be read.
+            InputError: The store cannot be read.
         """
-        found: dict[str, str] = {}
-        with self._reading():
-            for location in self._place.artifacts():
-                key = location.rpartition("-")[2]
-                if key not in found or location < found[key]:
-                    found[key] = location
-        self._known = found
-        return dict(found)
+        finished: dict[str, str] = {}
+        with self.reading():
+            for path in self.backend.committed():
+                key = key_of(path)
+                finished[key] = min(path, finished.get(key, path))
+        return finished
 
     def finished_among(self, keys: Iterable[str]) -> set[str]:
-        """Those of the steps that are finished, by one fresh look for all of them."""
-        found = self._place.find(frozenset(keys))
-        self._known.update(found)
-        return set(found)
+        """Which of the steps are finished, by one listing of names.
+
+        Raises:
+            InputError: The store cannot be read.
+        """
+        return {key for key, _ in self._finished_steps(keys)}
 
     def has(self, key: str) -> bool:
-        """Whether the step is finished, by a fresh look."""
-        try:
-            self.record(key)
-        except KeyError:
-            return False
-        return True
+        """Whether the step is finished."""
+        return bool(self.finished_among([key]))
 
     def record(self, key: str) -> dict[str, Any]:
         """The record of a finished step; its files are not touched.
 
         Raises:
-            KeyError: the step is not finished.
+            KeyError: The step is not finished.
         """
-        record: dict[str, Any] = json.loads(self._record(key))
-        return record
-
-    def artifact(self, key: str) -> Artifact:
-        """A finished step. From a remote store its files are downloaded, once.
-
-        Raises:
-            KeyError: the step is not finished.
-            StoreError: a file is missing or has not the size that the record says.
-        """
-        record = self.record(key)
-        return Artifact(self._place.folder(self._known[key]), record)
+        return self._finished_step(self._folders([key]), key).record
 
     def records(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Records of those of the steps that are finished, in the order of the keys.
 
         Raises:
-            InputError: the store cannot be read.
+            InputError: The store cannot be read.
         """
-        finished = self.finished()
-        records: dict[str, dict[str, Any]] = {}
-        for group in _groups((key for key in dict.fromkeys(keys) if key in finished), 1024):
-            with self._reading():
-                contents = self._place.read_all([f"{finished[key]}/{RECORD}" for key in group])
-            for key, content in zip(group, contents, strict=True):
-                if is_record(content):
-                    records[key] = json.loads(content)
-        return records
+        return {key: step.record for key, step in self._finished_steps(keys)}
+
+    def artifact(self, key: str) -> Artifact:
+        """A finished step. From an object store its files are downloaded, once per machine.
+
+        Raises:
+            KeyError: The step is not finished.
+            StoreError: A file is missing or differs in size from what the record says.
+        """
+        return self._artifact(self._folders([key]), key)
+
+    def artifacts(self, keys: Iterable[str]) -> Callable[[str], Artifact]:
+        """``artifact`` for many keys: a function that opens each of them once, when first asked.
+
+        The names are listed now, for all keys together, which is much faster than one by one.
+
+        Raises:
+            InputError: The store cannot be read.
+        """
+        return cache(partial(self._artifact, self._folders(keys)))
 
     def contents(self, keys: Iterable[str], name: str) -> Iterator[bytes]:
         """The file ``name`` of each finished step, in the order of the keys, a few at a time.
 
         Raises:
-            KeyError: a step is not finished.
-            FileNotFoundError: an artifact has no such file.
-            StoreError: the file is missing or has not the size that the record says.
+            KeyError: A step is not finished.
+            FileNotFoundError: An artifact has no such file.
+            StoreError: The file is missing or differs in size from what the record says.
         """
-        for group in _groups(keys, FILES_AT_ONCE):
-            records = [self._record(key) for key in group]
-            yield from self._place.read_all(
-                [
-                    self._place.member(self._known[key], record, name)
-                    for key, record in zip(group, records, strict=True)
-                ]
-            )
+        wanted = list(keys)
+        folders = self._folders(wanted)
+        for group in _groups(wanted, FILES_AT_ONCE):
+            finished = self._read_records(folders, dict.fromkeys(group))
+            steps = [_required(finished, key) for key in group]
+            paths = [self.backend.file_in(step.path, step.content, name) for step in steps]
+            for step, content in zip(steps, self.backend.read(paths), strict=True):
+                yield self._checked(step, name, content)
 
     @contextmanager
     def draft(
@@ -201,22 +161,20 @@ class Store:
     ) -> Iterator[Draft]:
         """Make the artifact of ``step``: it is committed at the end, or nothing of it remains.
 
-        If another driver has committed the same key in the meantime, its artifact stays and this
+        If another process has committed the same key in the meantime, its artifact stays and this
         one is dropped. A failure noted for the key is cleared.
 
         Args:
-            execution: how the step is run, as JSON values.
-            started: when the work began; None: now.
+            execution: How the step is run, as JSON values.
+            started: When the work began; None means now.
 
         Raises:
-            TypeError: metrics (or another part of the record) that JSON cannot hold, NaN included.
-            OSError: the disk is full, or may not be written.
+            TypeError: Metrics (or another part of the record) that JSON cannot hold, NaN included.
+            OSError: The disk is full, or may not be written.
         """
-        location = f"{_safe(step.kind)}/{_safe(step.slug[:150])}-{_safe(step.key)}"
-        if "-" in step.key or step.kind in NOT_KINDS:
-            raise ValueError(f"no artifact can have the key {step.key!r} and kind {step.kind!r}")
+        location = artifact_folder(step.kind, step.slug, step.key)
         started = started or datetime.now(UTC)
-        workspace = self._place.workspace(step.kind, step.key)
+        workspace = self.backend.workspace(step.kind, step.key)
         try:
             draft = Draft(workspace)
             yield draft
@@ -230,152 +188,91 @@ class Store:
                 "inputs": dict(step.inputs),
                 "execution": dict(execution),
                 "metrics": draft.metrics,
-                "files": _sizes(workspace),
+                "files": sizes_below(workspace),
                 "provenance": provenance(started, datetime.now(UTC)),
             }
-            self._place.publish(workspace, location, _json(record))
-            self._known[step.key] = location
+            self.backend.commit(workspace, location, json_bytes(record))
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
-        self._place.remove(f"failures/{step.key}.json")
+        self.backend.remove(failure_file(step.key))
 
     def record_failure(self, step: Identity, error: BaseException | str) -> None:
         """Note that a step failed, and why; a later commit of the key clears it."""
         note = {"key": step.key, "kind": step.kind, "slug": step.slug, **note_of(error)}
-        self.write_json(f"failures/{_safe(step.key)}.json", note)
+        self.write_json(failure_file(step.key), note)
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """key -> {key, kind, slug, error (one line), traceback, time}, of unfinished steps.
 
-        A note that cannot be read counts as none.
+        Damaged notes are ignored.
 
         Raises:
-            InputError: the store cannot be read.
+            InputError: The store cannot be read.
         """
-        found: dict[str, dict[str, Any]] = {}
-        with self._reading():
-            for name in self._place.listing("failures"):
-                with suppress(FileNotFoundError, ValueError):  # cleared since the listing; damaged
-                    note = self.read_json(f"failures/{name}")
-                    if isinstance(note, dict) and note.keys() >= {"key", "error"}:
-                        found[note["key"]] = note
-        finished = self.finished() if found else {}
-        return {key: note for key, note in found.items() if key not in finished}
+        with self.reading():
+            notes = read_notes(self)
+        finished = self.finished_among(notes)
+        return {key: note for key, note in notes.items() if key not in finished}
 
-    @contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Hold a key while working on it; yields False if another process or host holds it.
+    def _folders(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """key -> the folders named after it, sorted, by one listing of names.
 
-        A claim only saves work (see ``claims``): look again at ``has`` once it is held.
+        Several if the slug has changed or an earlier artifact is damaged; they may be incomplete.
         """
-        with self.claims([key]) as held:
-            yield bool(held)
+        folders: dict[str, list[str]] = {key: [] for key in keys}
+        if folders:
+            with self.reading():
+                for path in self.backend.folders():
+                    if (named := folders.get(key_of(path))) is not None:
+                        named.append(path)
+        return {key: sorted(named) for key, named in folders.items() if named}
 
-    def claims(self, keys: Iterable[str]) -> AbstractContextManager[set[str]]:
-        """Hold many keys, as ``claim`` does; yields those that are held."""
-        return self._place.claims([_safe(key) for key in keys])
+    def _finished_steps(self, keys: Iterable[str]) -> Iterator[tuple[str, _Finished]]:
+        """Those of the steps that are finished, in the order of the keys."""
+        folders = self._folders(keys)
+        for group in _groups(folders, RECORDS_AT_ONCE):
+            yield from self._read_records(folders, group).items()
 
-    def listing(self, folder: str) -> list[str]:
-        """Names of the files in one of the store's plain folders, sorted."""
-        return self._place.listing(folder)
+    def _finished_step(self, folders: Mapping[str, list[str]], key: str) -> _Finished:
+        return _required(self._read_records(folders, [key]), key)
 
-    def writing(self, path: str) -> AbstractContextManager[Path]:
-        """A local path to write to, which becomes ``path`` of the store at the end, whole."""
-        return self._place.writing(path)
+    def _read_records(
+        self, folders: Mapping[str, list[str]], keys: Iterable[str]
+    ) -> dict[str, _Finished]:
+        """Those of the steps that have a readable record in one of their folders."""
+        paths = [path for key in keys for path in folders.get(key, ())]
+        with self.reading():
+            contents = self.backend.read([f"{path}/{RECORD}" for path in paths])
+        finished: dict[str, _Finished] = {}
+        for path, content in zip(paths, contents, strict=True):
+            if content is not None and (record := parse_record(content)) is not None:
+                finished.setdefault(key_of(path), _Finished(path, content, record))
+        return finished
 
-    def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
-        self._place.remove(path)
+    def _artifact(self, folders: Mapping[str, list[str]], key: str) -> Artifact:
+        step = self._finished_step(folders, key)
+        return Artifact(self.backend.local_copy(step.path, step.content), step.record)
 
-    def discard(self, folder: str) -> None:
-        """Remove one of the store's plain folders, if it is there."""
-        self._place.discard(folder)
+    def _checked(self, step: _Finished, name: str, content: bytes | None) -> bytes:
+        """The content of an artifact's file, if it is what the record says."""
+        expected = recorded_sizes(step.content).get(name)
+        folder = self.location(step.path)
+        if content is None and expected is None:
+            raise FileNotFoundError(f"{folder} has no file {name}")
+        if content is None:
+            raise damaged(folder, f"{name} is missing")
+        if expected is not None and len(content) != expected:
+            raise damaged(folder, wrong_size(name, len(content), expected))
+        return content
 
-    def location(self, path: str) -> str:
-        """Path or URI of a file of the store, for people and other programs; without secrets."""
-        return f"{shown(self.uri)}/{path}"
 
-    def open_file(self, path: str) -> NativeFile:
-        """A file of the store for random access.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-        return self._filesystem.open_input_file(f"{self._root}/{path}")
-
-    def write_json(self, path: str, value: Any) -> None:
-        """Replace a small JSON file.
-
-        Raises:
-            TypeError: the value is not JSON.
-        """
-        content = _json(value)
-        with self.writing(path) as target:
-            target.write_bytes(content)
-
-    def read_json(self, path: str) -> Any:
-        """The value of a small JSON file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-        return json.loads(self._place.read_all([path])[0])
-
-    def _record(self, key: str) -> bytes:
-        for look in (self._known.get, lambda key: self._place.find({key}).get(key)):
-            if (location := look(key)) is not None:
-                try:
-                    record = self._place.read_all([f"{location}/{RECORD}"])[0]
-                except FileNotFoundError:
-                    continue
-                if is_record(record):
-                    self._known[key] = location
-                    return record
+def _required(finished: Mapping[str, _Finished], key: str) -> _Finished:
+    if key not in finished:
         raise KeyError(f"no finished step has the key {key!r}")
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """An error of the file system becomes the user's, but not that a file is not there."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise InputError(f"store {shown(self.uri)} cannot be read: {error}") from None
-
-
-def _safe(name: str) -> str:
-    """A name that is one visible path component of the store.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_+=@,][A-Za-z0-9._+=@,-]*", name):
-        raise ValueError(f"{name!r} cannot be part of a file name")
-    return name
+    return finished[key]
 
 
 def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Path -> bytes of the files below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
-
-def _json(value: Any) -> bytes:
-    """A line for each entry: readable, and five times as fast as ``indent``, which is Python."""
-    try:
-        if isinstance(value, dict):
-            entries = (
-                f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in value.items()
-            )
-            return ("{\n" + ",\n".join(entries) + "\n}").encode()
-        return json.dumps(value, allow_nan=False).encode()
-    except (TypeError, ValueError):
-        canonical_json(value)  # names the path of what is wrong
-        raise

@@ -1,14 +1,14 @@
-"""One text for one value: the ground on which every key stands.
+"""Canonical JSON: one text per value, from which every key is computed.
 
 A key is a hash of a step's whole resolved configuration, so the encoder must give equal values
-equal text, different values different text, in every process and Python version. It therefore
-accepts exactly the JSON types and refuses everything else by name, rather than fall back on ``str``
-or ``repr``: a fallback is how two different configurations come to share a key.
+equal text and different values different text, in every process and Python version. It therefore
+accepts exactly the JSON types and refuses everything else by name. A fallback to ``str`` or
+``repr`` would let two different configurations share a key.
 
 Decisions: ``1``, ``1.0`` and ``True`` are three values. ``-0.0`` is ``0.0`` (they are equal, and no
-formula here tells them apart). A tuple is a list (JSON has one sequence; a spec's tuples come back
-from a record as lists). Subclasses of the JSON types (numpy.float64, StrEnum) are refused: convert
-them where they arise.
+formula here distinguishes them). A tuple is a list (JSON has one sequence type; a spec's tuples
+come back from a record as lists). Subclasses of the JSON types (``numpy.float64``, ``StrEnum``) are
+refused: convert them where they arise.
 """
 
 from hashlib import sha256
@@ -23,8 +23,8 @@ def canonical_json(value: Any) -> str:
     """JSON text of ``value``: keys sorted, no spaces, ASCII, floats as their shortest exact repr.
 
     Raises:
-        TypeError: NaN or infinite numbers, keys that are not text, text with a lone surrogate, and
-            any type but dict, list, tuple, str, int, float, bool and None. It names the path.
+        TypeError: NaN or infinite numbers, keys that are not text, text with a lone surrogate, or
+            any type but dict, list, tuple, str, int, float, bool and None; names the path.
     """
     pieces: list[str] = []
     _encode(value, "", pieces)
@@ -34,10 +34,10 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """The first 20 hex digits (80 bits) of the SHA-256 of ``canonical_json(value)``.
 
-    Among n values the odds of any collision are about n² / 2^81: 4e-13 for a million steps.
+    Among n values the probability of a collision is about n² / 2^81: 4e-13 for a million steps.
 
     Raises:
-        TypeError: as ``canonical_json``.
+        TypeError: As ``canonical_json``.
     """
     return sha256(canonical_json(value).encode("ascii")).hexdigest()[:DIGEST_LENGTH]
 
@@ -82,8 +82,8 @@ def _text(value: str, path: str) -> str:
     if not value.isascii():
         try:
             value.encode("utf-8")
-        except UnicodeEncodeError:  # else "\ud83d\ude00" would share the text of one emoji
-            raise _refusal(path, f"{value!r} holds a lone surrogate") from None
+        except UnicodeEncodeError:  # two of them would share the text of one emoji
+            raise _refusal(path, f"{value!r} contains a lone surrogate") from None
     return _quoted(value)
 
 

@@ -1,9 +1,10 @@
-"""Checkpoints of a step that is being trained: in the store, hence there whatever machine is lost.
+"""Checkpoints of a step in training. They are in the store, so they survive the loss of a machine.
 
-They lie in ``checkpoints/<key>/``: files ``<update>-<name>``, and ``<update>.json``, which is
-written last and makes them a checkpoint. One that is not complete is passed over for the one before
-it; the last two are kept, and all go when the step is committed. Files are known by size and by the
-digest of their first bytes, so one that was cut off or never reached the disk counts as none.
+They lie in ``checkpoints/<key>/``: files ``<update>-<name>``, and a manifest ``<update>.json``,
+which is written last and makes them a checkpoint. A manifest lists each file's size and the digest
+of its first bytes, so that truncated files and files that never reached the disk are noticed; an
+incomplete checkpoint is skipped for the one before it. The last two are kept, and all are removed
+when the step is committed.
 """
 
 import re
@@ -16,7 +17,8 @@ from typing import Any
 
 from pyarrow import NativeFile
 
-from w2s_ray.store.artifacts import Store
+from w2s_ray.store.files import StoreFiles
+from w2s_ray.store.names import CHECKPOINTS
 
 KEPT = 2
 HEAD_BYTES = 4096
@@ -25,63 +27,75 @@ _NAME = re.compile(r"\d{9}(\.json$|-)")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete one.
+    """A complete checkpoint.
 
     Attributes:
-        update: optimizer steps that it has behind it.
-        content: what was given to ``Checkpoints.complete``.
-        files: names of its files.
-        place: its path or URI, for people.
+        update: Number of optimizer steps that it contains.
+        content: The JSON values given to ``Checkpoints.complete``.
+        files: Names of its files.
+        location: Path or URI of its manifest, for people.
     """
 
     update: int
     content: dict[str, Any]
     files: tuple[str, ...]
-    place: str
+    location: str
+
+    @property
+    def place(self) -> str:
+        """The former name of ``location``."""
+        return self.location
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Those of one step; can be pickled. Several processes may write files of one checkpoint."""
+    """The checkpoints of the step with one key.
 
-    store: Store
+    Can be pickled. Several processes may write files of one checkpoint.
+    """
+
+    store: StoreFiles
     key: str
 
     @property
     def folder(self) -> str:
-        """Path of all of them in the store."""
-        return f"checkpoints/{self.key}"
+        """Path of the folder of all checkpoints of the step, in the store."""
+        return f"{CHECKPOINTS}/{self.key}"
 
     def writing(self, update: int, name: str) -> AbstractContextManager[Path]:
-        """A local path to write to, which becomes a file of the checkpoint, whole."""
+        """A local path to write to; at the end of the block it is a file of the checkpoint."""
         return self.store.writing(self._path(update, name))
 
     def complete(self, update: int, content: Mapping[str, Any], files: Mapping[str, int]) -> None:
-        """Makes a checkpoint of files that are all there; of the others one stays, the last before.
+        """Make a checkpoint of files that have all been written, and remove older ones.
 
-        What lies behind ``update`` was passed over when the run was resumed: it goes too.
+        The checkpoint before it is kept. Later ones are removed as well: they were skipped as
+        damaged when the run resumed.
 
         Args:
-            content: JSON values.
-            files: name -> bytes.
+            update: Number of optimizer steps that it contains.
+            content: JSON values to keep with it.
+            files: Name -> size in bytes.
         """
         described = {name: [size, self._head(update, name)] for name, size in files.items()}
         self.store.write_json(self._manifest(update), {"files": described, "content": content})
-        with suppress(OSError):  # the checkpoint is good, whatever becomes of older ones
+        with suppress(OSError):  # the new checkpoint is valid even if old ones cannot be removed
             kept = sorted(number for number in self._updates() if number <= update)[-KEPT:]
             names = [name for name in self.store.listing(self.folder) if _NAME.match(name)]
-            for name in sorted(names, key=lambda name: not name.endswith(".json")):  # these first
+            for name in sorted(names, key=_manifests_first):
                 if int(name[:9]) not in kept:
                     self.store.remove(f"{self.folder}/{name}")
 
     def latest(self) -> Checkpoint | None:
-        """The newest that is complete; None if there is none."""
+        """The newest complete checkpoint; None if there is none."""
         for update in sorted(self._updates(), reverse=True):
-            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # cut off, damaged
-                manifest = self.store.read_json(self._manifest(update))
-                if all(self._is(update, name, *file) for name, file in manifest["files"].items()):
-                    place = self.store.location(self._manifest(update))
-                    return Checkpoint(update, manifest["content"], (*manifest["files"],), place)
+            path = self._manifest(update)
+            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # damaged
+                manifest = self.store.read_json(path)
+                files = manifest["files"]
+                if all(self._is_intact(update, name, *file) for name, file in files.items()):
+                    location = self.store.location(path)
+                    return Checkpoint(update, manifest["content"], tuple(files), location)
         return None
 
     def open_file(self, update: int, name: str) -> NativeFile:
@@ -89,21 +103,22 @@ class Checkpoints:
         return self.store.open_file(self._path(update, name))
 
     def discard(self) -> None:
-        """Removes them all."""
+        """Remove all of them."""
         self.store.discard(self.folder)
 
     def _updates(self) -> Iterator[int]:
+        """The updates that have a manifest."""
         for name in self.store.listing(self.folder):
             if _NAME.match(name) and name.endswith(".json"):
                 yield int(name[:9])
 
-    def _is(self, update: int, name: str, size: int, head: str) -> bool:
+    def _is_intact(self, update: int, name: str, size: int, head: str) -> bool:
         with self.open_file(update, name) as file:
-            return int(file.size()) == size and _digest(file) == head
+            return int(file.size()) == size and _head_digest(file) == head
 
     def _head(self, update: int, name: str) -> str:
         with self.open_file(update, name) as file:
-            return _digest(file)
+            return _head_digest(file)
 
     def _manifest(self, update: int) -> str:
         return f"{self.folder}/{update:09}.json"
@@ -112,5 +127,10 @@ class Checkpoints:
         return f"{self.folder}/{update:09}-{name}"
 
 
-def _digest(file: NativeFile) -> str:
+def _manifests_first(name: str) -> bool:
+    """Sort key: without its manifest a half-removed checkpoint cannot be taken for a whole one."""
+    return not name.endswith(".json")
+
+
+def _head_digest(file: NativeFile) -> str:
     return sha256(file.read(HEAD_BYTES)).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""The columns of `results/` and `predictions/`: names, types, units, meaning, version.
+"""The columns of ``results/`` and ``predictions/``: names, types, units, meaning, version.
 
-Other programs read these tables, so a column is never renamed and never changes its meaning
-without a new schema version; columns may be added. `docs/results.md` is this file in prose, and a
-test holds the two together. Any score can be missing, and a missing score is null, never 0.
+Other programs read these tables, so a column is never renamed and its meaning never changes without
+a new schema version; columns may be added. ``docs/results.md`` documents the same columns, and a
+test compares the two. Any score can be missing; a missing score is null, never 0.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ MODEL_ROLES = ("weak", "student", "ceiling")
 
 
 class Column(NamedTuple):
-    """One column; ``unit`` is "" for text and pure counts."""
+    """One column; ``unit`` is "" for text, flags and plain numbers."""
 
     name: str
     type: pa.DataType
@@ -26,117 +26,160 @@ class Column(NamedTuple):
     nullable: bool = True
 
 
-def _axis(name: str, type_: pa.DataType, description: str, unit: str = "") -> Column:
+class Score(NamedTuple):
+    """One score of a model on the test rows, and the metric of its evaluation step."""
+
+    name: str
+    unit: str
+    description: str
+
+
+SCORES = (
+    Score("accuracy", "fraction", "accuracy"),
+    Score("auroc", "fraction", "area under the ROC curve"),
+    Score("cross_entropy", "nat", "mean cross-entropy with the true labels"),
+    Score("calibration_error", "fraction", "expected calibration error"),
+)
+
+
+def _never_null(name: str, type_: pa.DataType, description: str, unit: str = "") -> Column:
     return Column(name, type_, unit, description, nullable=False)
 
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 AXES = (
-    _axis("study", _TEXT, "name of the study"),
-    _axis("data", _TEXT, "name of the data set"),
-    _axis("weak", _TEXT, "name of the weak model"),
-    _axis("strong", _TEXT, "name of the strong model, of which student and ceiling are made"),
-    _axis("loss", _TEXT, "the student's loss"),
-    _axis("loss_parameters", _TEXT, "the loss's parameters as JSON, {} if it has none"),
-    _axis("confidence_weight", _REAL, "final weight of the confidence target", "fraction"),
-    _axis("confidence_warmup", _REAL, "share of steps over which that weight rises", "fraction"),
-    _axis("confidence_form", _TEXT, "target or sum: how the confidence target enters the loss"),
-    _axis("noise_ratio", _REAL, "share of weak labels that are disturbed", "fraction"),
-    _axis("noise_strength", _REAL, "a disturbed label w becomes 1/2 + strength (w - 1/2)"),
-    Column("label_clip", _REAL, "probability", "soft labels are clipped to [γ, 1 - γ]: γ"),
-    _axis("trainable", _TEXT, "full, last_layer or lora"),
-    _axis("learning_rate", _REAL, "peak learning rate of student and ceiling"),
-    _axis("epochs", _INT, "epochs of student and ceiling", "epochs"),
-    _axis("batch_size", _INT, "examples in one optimizer step of student and ceiling", "examples"),
-    _axis("seed", _INT, "seed of the cell"),
+    _never_null("study", _TEXT, "name of the study"),
+    _never_null("data", _TEXT, "name of the data set"),
+    _never_null("weak", _TEXT, "name of the weak model"),
+    _never_null(
+        "strong", _TEXT, "name of the strong model, from which student and ceiling are trained"
+    ),
+    _never_null("loss", _TEXT, "the student's loss"),
+    _never_null("loss_parameters", _TEXT, "parameters of the loss as JSON; {} if it has none"),
+    _never_null("confidence_weight", _REAL, "final weight of the confidence target", "fraction"),
+    _never_null(
+        "confidence_warmup",
+        _REAL,
+        "share of the optimizer steps over which that weight rises",
+        "fraction",
+    ),
+    _never_null(
+        "confidence_form", _TEXT, "how the confidence target enters the loss: target or sum"
+    ),
+    _never_null("noise_ratio", _REAL, "share of the weak labels that are perturbed", "fraction"),
+    _never_null(
+        "noise_strength", _REAL, "a perturbed label w becomes 1/2 + noise_strength (w - 1/2)"
+    ),
+    Column(
+        "label_clip",
+        _REAL,
+        "probability",
+        "the γ of the interval [γ, 1 - γ] to which soft labels are clipped",
+    ),
+    _never_null("trainable", _TEXT, "which parameters are trained: full, last_layer or lora"),
+    _never_null("learning_rate", _REAL, "peak learning rate of student and ceiling"),
+    _never_null("epochs", _INT, "training epochs of student and ceiling", "epochs"),
+    _never_null(
+        "batch_size", _INT, "examples per optimizer step of student and ceiling", "examples"
+    ),
+    _never_null("seed", _INT, "seed of the cell"),
 )
 
 RESULTS = (
-    _axis("key", _TEXT, "key of the cell's student step"),
+    _never_null("key", _TEXT, "key of the cell's student step"),
     *AXES,
-    _axis(
+    _never_null(
         "status",
         _TEXT,
-        "done: the student is trained and scored; failed: one of these two steps failed; "
-        "blocked: a step it needs failed; pending: not yet",
+        "done: the student is trained and evaluated; failed: one of these two steps failed; "
+        "blocked: a step they depend on failed; pending: not finished yet",
     ),
     Column(
         "error",
         _TEXT,
         "",
-        "one line: why the cell failed or is blocked, or why a done cell lacks weak or ceiling",
+        "one line: why the cell failed or is blocked, or why a done cell has no scores of the weak"
+        " model or the ceiling",
     ),
     *(
-        Column(f"{role}_{score}", _REAL, unit, f"the {role} model's {text} on the test rows")
-        for score, unit, text in (
-            ("accuracy", "fraction", "accuracy"),
-            ("auroc", "fraction", "area under the ROC curve"),
-            ("cross_entropy", "nat", "mean cross-entropy with the true labels"),
-            ("calibration_error", "fraction", "expected calibration error"),
+        Column(
+            f"{role}_{score.name}",
+            _REAL,
+            score.unit,
+            f"the {role} model's {score.description} on the test rows",
         )
+        for score in SCORES
         for role in MODEL_ROLES
     ),
-    Column("test_rows", _INT, "examples", "test examples that the student was scored on"),
+    Column(
+        "test_rows", _INT, "examples", "number of test examples on which the student was evaluated"
+    ),
     Column(
         "shorter_answer_accuracy",
         _REAL,
         "fraction",
-        "accuracy on the test rows of preferring the shorter answer, a baseline without a model;"
-        " null for classification",
+        "accuracy on the test rows of always preferring the shorter answer, a baseline without a"
+        " model; null for classification",
     ),
     Column(
         "pgr",
         _REAL,
         "fraction",
         "performance gap recovered, (student - weak) / (ceiling - weak) in accuracy; never clipped,"
-        " can be negative; null where ceiling equals weak",
+        " so it can be negative or above 1; null where ceiling equals weak",
     ),
     Column("gain", _REAL, "nat", "weak_cross_entropy - student_cross_entropy"),
     Column("misfit_forward", _REAL, "nat", "mean KL(weak‖student) on the test rows"),
     Column("misfit_reverse", _REAL, "nat", "mean KL(student‖weak) on the test rows"),
-    Column("agreement", _REAL, "fraction", "test rows to which student and weak give one class"),
-    Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels, before noise"),
+    Column(
+        "agreement",
+        _REAL,
+        "fraction",
+        "share of the test rows for which student and weak model predict the same class",
+    ),
+    Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
     Column(
         "weak_confidence",
         _REAL,
         "probability",
-        "mean over rows of the weak label's largest distance from 1/K; for two classes, from 1/2",
+        "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "seconds",
         _REAL,
         "s",
-        "wall-clock time of the student's step; its even share where students are trained together",
+        "wall-clock time of the student's step; an equal share of it where students are trained"
+        " together",
     ),
     Column(
         "tokens",
         _INT,
         "tokens",
-        "tokens that went through the student in training, on all workers;"
+        "tokens processed in the student's training, summed over workers;"
         " null for a head on stored features",
     ),
     Column(
         "tokens_per_second",
         _REAL,
         "tokens / s",
-        "speed of the student's training; null for a head on stored features",
+        "throughput of the student's training; null for a head on stored features",
     ),
     Column(
         "peak_memory_bytes",
         _INT,
         "B",
-        "peak memory of the student's step, of the worker that used most: of the GPU if it used"
-        " one, else of the process",
+        "peak memory of the student's step on the worker that used most: GPU memory if it used a"
+        " GPU, else memory of the process",
     ),
     Column(
         "predicted_memory_bytes",
         _INT,
         "B",
-        "what the plan expected peak_memory_bytes to be at most, with the longest rows there can"
-        " be; null without a gpu_type and for a head on stored features",
+        "the plan's upper estimate of peak_memory_bytes, for rows of the maximum length;"
+        " null without a gpu_type and for a head on stored features",
     ),
-    Column("workers", _INT, "processes", "processes that trained the student together"),
+    Column("workers", _INT, "processes", "number of processes that trained the student together"),
     Column("steps", _INT, "steps", "optimizer steps of the student"),
     Column("final_loss", _REAL, "nat", "the student's last reported training loss"),
     Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),
@@ -146,21 +189,28 @@ RESULTS = (
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),
     Column("code_digest", _TEXT, "", "digest of that code's source files"),
-    _axis("schema_version", _INT, "version of this table's schema"),
+    _never_null("schema_version", _INT, "version of this table's schema"),
 )
 
 PREDICTIONS = (
-    _axis("key", _TEXT, "key of the model's step: key, weak_key or ceiling_key of results"),
-    _axis("model_role", _TEXT, "weak, student or ceiling"),
-    _axis("row_id", _TEXT, "the test example, by its content"),
-    _axis("label", _INT, "true class; for preference pairs 1 if answer A is preferred, else 0"),
-    Column("prob", _REAL, "probability", "probability of class 1; null for more than two classes"),
-    _axis("probs", pa.list_(_REAL), "probability of each class, in order", "probability"),
+    _never_null(
+        "key", _TEXT, "key of the model's step: the key, weak_key or ceiling_key of results"
+    ),
+    _never_null("model_role", _TEXT, "weak, student or ceiling"),
+    _never_null("row_id", _TEXT, "identifier of the test example, derived from its content"),
+    _never_null(
+        "label", _INT, "true class; for preference pairs 1 if answer A is preferred, else 0"
+    ),
+    Column("prob", _REAL, "probability", "probability of class 1 of two; null for more classes"),
+    _never_null("probs", pa.list_(_REAL), "probability of each class, in order", "probability"),
 )
 
 
 def schema(columns: tuple[Column, ...], **metadata: str) -> pa.Schema:
-    """The Arrow schema; unit and description are field metadata, ``metadata`` that of the file."""
+    """The Arrow schema of a table.
+
+    Unit and description of a column are its field metadata, ``metadata`` that of the file.
+    """
     return pa.schema(
         [
             pa.field(

@@ -1,11 +1,19 @@
-"""What the store notes of a step that failed: one line for tables, the traceback for people."""
+"""Notes on failed steps: one line for tables, the traceback for people.
+
+They lie in ``failures/<key>.json``, and a later commit of the same step removes its note.
+"""
 
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
+
+from w2s_ray.store.files import StoreFiles
+from w2s_ray.store.names import FAILURES
 
 
 def note_of(error: BaseException | str) -> dict[str, str]:
-    """{error (one line), traceback ("" for a text), time (ISO 8601, UTC)}."""
+    """{error (one line), traceback ("" if ``error`` is a text), time (ISO 8601, UTC)}."""
     message, trace = str(error), ""
     if isinstance(error, BaseException):
         message = f"{type(error).__name__}: {error}"
@@ -15,3 +23,14 @@ def note_of(error: BaseException | str) -> dict[str, str]:
         "traceback": trace,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def read_notes(files: StoreFiles) -> dict[str, dict[str, Any]]:
+    """key -> note of every failure; damaged notes are ignored."""
+    notes: dict[str, dict[str, Any]] = {}
+    for name in files.listing(FAILURES):
+        with suppress(FileNotFoundError, ValueError):  # removed since the listing, or damaged
+            note = files.read_json(f"{FAILURES}/{name}")
+            if isinstance(note, dict) and note.keys() >= {"key", "error"}:
+                notes[note["key"]] = note
+    return notes

@@ -1,9 +1,10 @@
-"""Who made a file, and whether that process is still alive.
+"""Owners: which process wrote a file, and whether it is still alive.
 
-A claim or a half-written folder carries its maker's name. On the same machine a dead maker can be
-told at once; elsewhere only time tells. "The same machine" means the same boot of the same kernel
-and the same process-id namespace: two containers that share a host name do not see each other's
-process ids, and must not declare each other dead.
+Claims and temporary folders carry the name of the process that made them. On the same machine one
+can check at once whether that process is dead; on another machine only a timeout can show it. "The
+same machine" means the same boot of the same kernel and the same process-id namespace: two
+containers that share a host name do not see each other's process ids, and must not declare each
+other dead.
 """
 
 import os
@@ -17,19 +18,20 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One process; ``token`` names it in file names (hex, digits and dots)."""
+    """A process that writes to a store."""
 
     machine: str
     pid: int
-    started: int  # clock ticks since boot, 0 where unknown: tells a reused pid
+    started: int  # clock ticks since boot, 0 if unknown; differs if a pid has been reused
 
     @property
     def token(self) -> str:
+        """The owner as a part of file names: hex digits, decimal digits and dots."""
         return f"{self.machine}.{self.pid}.{self.started}"
 
     @classmethod
     def parse(cls, token: str) -> "Owner | None":
-        """The owner written as ``token``; None if the text is something else."""
+        """The owner with this ``token``; None if the text is something else."""
         machine, _, rest = token.partition(".")
         pid, _, started = rest.partition(".")
         if not (machine and pid.isdecimal() and started.isdecimal()):
@@ -37,14 +39,14 @@ class Owner:
         return cls(machine, int(pid), int(started))
 
     @property
-    def is_here(self) -> bool:
-        """Whether this process could see it among its own machine's processes."""
+    def is_on_this_machine(self) -> bool:
+        """Whether the running process can see it in the process table, if it is alive."""
         return self.machine == _machine()
 
     @property
     def is_dead(self) -> bool:
-        """True only when known to be dead; False for a live process or one of another machine."""
-        if not self.is_here:
+        """Whether it is certainly dead; False for live processes and those of other machines."""
+        if not self.is_on_this_machine:
             return False
         state, started = _process(self.pid)
         return state in "ZX" or (self.started != 0 and started != self.started)
@@ -52,7 +54,7 @@ class Owner:
 
 def this_process() -> Owner:
     """The owner that is the running process."""
-    return _of(os.getpid())  # by its id: a fork is another process
+    return _of(os.getpid())  # cached by process id: a fork is another process
 
 
 @cache
@@ -70,7 +72,7 @@ def _machine() -> str:
 
 
 def _process(pid: int) -> tuple[str, int]:
-    """State letter ("X" if there is none such) and start time in clock ticks (0 if unknown)."""
+    """State letter ("X" if there is no such process), start time in clock ticks (0 if unknown)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

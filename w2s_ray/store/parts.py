@@ -1,8 +1,7 @@
-"""Parts of an artifact that is not finished: what a killed step had computed already.
+"""Parts of an unfinished artifact: what an interrupted step has already computed.
 
-They lie in ``parts/<key>/`` and are removed when the step is committed. A part is there whole or
-not at all, and only the holder of the step's claim writes it; one that cannot be read is made
-again.
+They lie in ``parts/<key>/`` and are removed when the step is committed. A part is complete or
+absent, and only the holder of the step's claim writes it; a damaged one is computed again.
 """
 
 from collections.abc import Callable
@@ -13,27 +12,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from w2s_ray.store.artifacts import Store
+from w2s_ray.store.files import StoreFiles
+from w2s_ray.store.names import PARTS
 
 
 class Parts:
-    """The parts of one step, by its key."""
+    """The parts of the step with one key."""
 
-    def __init__(self, store: Store, key: str) -> None:
-        self._store, self._folder = store, f"parts/{key}"
+    def __init__(self, store: StoreFiles, key: str) -> None:
+        self._store, self._folder = store, f"{PARTS}/{key}"
 
     def keep(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """The array kept under ``name``; made, and kept, if there is none."""
+        """The array stored as ``name``; if there is none, it is made and stored."""
         path = f"{self._folder}/{name}.npy"
         with suppress(FileNotFoundError, ValueError, EOFError):
             with self._store.open_file(path) as file:
-                kept: NDArray[Any] = np.load(BytesIO(file.read()), allow_pickle=False)
-            return kept
+                stored: NDArray[Any] = np.load(BytesIO(file.read()), allow_pickle=False)
+            return stored
         made = make()
         with self._store.writing(path) as target, open(target, "wb") as file:
             np.save(file, made)
         return made
 
     def discard(self) -> None:
-        """Removes them all."""
+        """Remove all of them."""
         self._store.discard(self._folder)

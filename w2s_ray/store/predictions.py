@@ -1,15 +1,15 @@
-"""The predictions table: one row for each test example and model, for whoever wants to recompute.
+"""The predictions table: one row per model and test example, for analyses that need single rows.
 
-Intervals, McNemar tests and calibration curves need the single predictions, not their means. A
-model that many cells share (weak, ceiling) is there once. Models are written one after the other,
-each as one row group, so memory does not grow with the study, and a reader that filters by ``key``
-touches only that model's rows.
+Confidence intervals, McNemar tests and calibration curves need the single predictions, not their
+means. A model shared by many cells (weak, ceiling) is there once. Models are written one after the
+other, each as one row group, so memory does not grow with the study, and a reader that filters by
+``key`` reads only that model's rows.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -22,81 +22,89 @@ from w2s_ray.store.columns import (
     PREDICTIONS_SCHEMA_VERSION,
     schema,
 )
+from w2s_ray.store.names import TEST_PREDICTIONS, predictions_file
 
-TEST_FILE = "test.parquet"
+
+class _Sources(NamedTuple):
+    """What a table was made from."""
+
+    models: list[list[str]]  # role and key of each
+    record_digests: list[str]
 
 
 def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any]]) -> str:
     """Write ``predictions/<study>.parquet`` from the finished models of the cells.
 
-    Each model's artifact holds ``test.parquet`` with columns row_id, label and probs. Models come
-    in the order weak, student, ceiling, then by key; rows in the order of the artifact. A table
-    that was made of exactly these artifacts already is left alone.
+    Each model's artifact holds ``test.parquet`` with columns row_id, label and probs. Models are
+    sorted by role (weak, student, ceiling), then by key; rows are in the order of the artifact. A
+    table that was made from exactly these artifacts is not written again.
 
     Returns:
         The path or URI of the file.
 
     Raises:
-        FileNotFoundError: an artifact has no ``test.parquet``.
-        StoreError: an artifact's ``test.parquet`` is damaged.
+        FileNotFoundError: An artifact has no ``test.parquet``.
+        StoreError: An artifact's ``test.parquet`` is damaged.
     """
-    wanted = {(role, cell["keys"][role]) for cell in cells for role in MODEL_ROLES}
-    records = store.records(key for _, key in wanted)
+    models_of_cells = {(role, cell["keys"][role]) for cell in cells for role in MODEL_ROLES}
+    records = store.records(key for _, key in models_of_cells)
     models = sorted(
-        ([role, key] for role, key in wanted if key in records),
+        ([role, key] for role, key in models_of_cells if key in records),
         key=lambda model: (MODEL_ROLES.index(model[0]), model[1]),
     )
-    made_of = [digest(records[key]) for _, key in models]
-    name = f"predictions/{study}.parquet"
-    if _written(store, study) == (models, made_of):
-        return store.location(name)
-    table_schema = schema(
-        PREDICTIONS,
-        schema_version=str(PREDICTIONS_SCHEMA_VERSION),
-        models=canonical_json(models),
-        made_of=canonical_json(made_of),
-    )
-    with (
-        store.writing(name) as path,
-        parquet.ParquetWriter(
-            # Dictionaries of what differs from row to row cost time and space.
-            path,
-            table_schema,
-            compression="zstd",
-            use_dictionary=["key", "model_role"],
-        ) as writer,
-    ):
-        contents = store.contents((key for _, key in models), TEST_FILE)
-        for (role, key), content in zip(models, contents, strict=True):
-            test = parquet.ParquetFile(BytesIO(content)).read(use_threads=False)
-            table = _predictions(role, key, test, table_schema)
-            writer.write_table(table, row_group_size=max(1, table.num_rows))
-    return store.location(name)
+    sources = _Sources(models, [digest(records[key]) for _, key in models])
+    if _written_from(store, study) != sources:
+        _write(store, study, sources)
+    return store.location(predictions_file(study))
 
 
 def models_written(store: Store, study: str) -> list[list[str]] | None:
-    """[role, key] of each model in the table, which is the order of its row groups; None if none.
+    """[role, key] of each model in the table, in the order of its row groups.
 
-    A table of another schema version, or a damaged one, counts as none.
+    None if there is no table, or one of another schema version, or a damaged one.
     """
-    written = _written(store, study)
-    return None if written is None else written[0]
+    sources = _written_from(store, study)
+    return None if sources is None else sources.models
 
 
-def _written(store: Store, study: str) -> tuple[list[list[str]], list[str]] | None:
-    """The models in the table, and the digests of the records of the artifacts it was made of."""
+def _written_from(store: Store, study: str) -> _Sources | None:
+    """What the existing table was made from; None as in ``models_written``."""
     try:
-        with store.open_file(f"predictions/{study}.parquet") as file:
+        with store.open_file(predictions_file(study)) as file:
             metadata = parquet.read_schema(file).metadata or {}
         if metadata.get(b"schema_version") != str(PREDICTIONS_SCHEMA_VERSION).encode():
             return None
-        return json.loads(metadata[b"models"]), json.loads(metadata[b"made_of"])
-    except (OSError, ValueError, KeyError):  # not there, cut off, or of an older version
+        return _Sources(json.loads(metadata[b"models"]), json.loads(metadata[b"made_of"]))
+    except (OSError, ValueError, KeyError):  # missing, truncated, or of an older version
         return None
 
 
+def _write(store: Store, study: str, sources: _Sources) -> None:
+    table_schema = schema(
+        PREDICTIONS,
+        schema_version=str(PREDICTIONS_SCHEMA_VERSION),
+        models=canonical_json(sources.models),
+        made_of=canonical_json(sources.record_digests),
+    )
+    with (
+        store.writing(predictions_file(study)) as path,
+        parquet.ParquetWriter(
+            path,
+            table_schema,
+            compression="zstd",
+            # Other columns differ from row to row: dictionaries would cost time and space.
+            use_dictionary=["key", "model_role"],
+        ) as writer,
+    ):
+        contents = store.contents((key for _, key in sources.models), TEST_PREDICTIONS)
+        for (role, key), content in zip(sources.models, contents, strict=True):
+            test = parquet.ParquetFile(BytesIO(content)).read(use_threads=False)
+            table = _predictions(role, key, test, table_schema)
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+
 def _predictions(role: str, key: str, test: pa.Table, table_schema: pa.Schema) -> pa.Table:
-    """One model's rows; probs of K classes per row."""
+    """One model's rows; ``probs`` has K classes per row."""
     probs = test["probs"].combine_chunks().cast(pa.list_(pa.float64()))
     flat = probs.flatten()
     classes = len(flat) // max(1, len(probs))

@@ -1,7 +1,8 @@
-"""Where a result came from: code, versions, host, time. Recorded with each artifact, never hashed.
+"""Provenance of a result: code, versions, host, time. Recorded with each artifact, never hashed.
 
-A commit hash alone is a half-truth when the tree is dirty, and is missing where the code was
-shipped without its repository (a Ray worker), so the digest of the package's source goes with it.
+A commit hash does not identify the code if the working tree is dirty, and there is none where the
+code was shipped without its repository (a Ray worker). A digest of the package's source is recorded
+with it.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import w2s_ray
+from w2s_ray.store.canonical import DIGEST_LENGTH
 
 PACKAGES = (
     "torch",
@@ -33,7 +35,7 @@ _SOURCE = Path(w2s_ray.__file__).resolve().parent
 
 
 def provenance(started: datetime, finished: datetime) -> dict[str, Any]:
-    """What is to be known of a piece of work done by this process between two aware times.
+    """The provenance of work that this process did between two times (timezone-aware).
 
     Returns:
         JSON values: code {version, commit, dirty, digest}, python, platform, packages {name:
@@ -55,15 +57,15 @@ def _static() -> dict[str, Any]:
         "code": {"version": w2s_ray.__version__, **git_state(_SOURCE), "digest": _digest(_SOURCE)},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
     }
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """{commit, dirty} of the code in ``folder``; both None unless git tracks that very code.
+    """{commit, dirty} of the code in ``folder``; both None unless git tracks that code.
 
-    A package installed below somebody else's repository (a virtual environment, say) is not that
-    repository's code. ``dirty`` counts changed and new files inside the folder only.
+    A package that is installed inside another repository (in a virtual environment, say) is not
+    that repository's code. ``dirty`` counts changed and new files inside the folder only.
     """
     unknown = {"commit": None, "dirty": None}
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
@@ -75,8 +77,9 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of a git command; None if it fails."""
     try:
-        finished = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
@@ -86,15 +89,16 @@ def _git(folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return finished.stdout
+    return completed.stdout
 
 
 def _digest(folder: Path) -> str:
+    """Digest of the names and contents of all Python files below ``folder``."""
     content = sha256()
     for path in sorted(folder.rglob("*.py")):
         content.update(path.relative_to(folder).as_posix().encode() + b"\0")
         content.update(path.read_bytes() + b"\0")
-    return content.hexdigest()[:20]
+    return content.hexdigest()[:DIGEST_LENGTH]
 
 
 def _version(package: str) -> str | None:

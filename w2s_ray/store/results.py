@@ -1,66 +1,85 @@
-"""The results table: one row a cell, rebuilt from the store alone.
+"""The results table: one row per cell, made from the store alone.
 
-`studies/<study>.json` keeps which cells a study has and which steps answer each; every number comes
-from the records of those steps. The table can be deleted at any time and comes back the same, row
+``studies/<study>.json`` lists the cells of a study and the keys of their steps; every number comes
+from the records of those steps. The table can be deleted at any time and is rebuilt the same, row
 for row and byte for byte (with one version of pyarrow).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import canonical_json
-from w2s_ray.store.columns import AXES, MODEL_ROLES, RESULTS, RESULTS_SCHEMA_VERSION, schema
+from w2s_ray.store.columns import (
+    AXES,
+    MODEL_ROLES,
+    RESULTS,
+    RESULTS_SCHEMA_VERSION,
+    SCORES,
+    schema,
+)
+from w2s_ray.store.names import STUDIES, results_file, study_file
 
 CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
-_NOT_NEEDED = ("student", "student_evaluate", "ceiling", "ceiling_evaluate")
+_OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
+_NOT_NEEDED = (*_OWN_STEPS, "ceiling", "ceiling_evaluate")  # for the student
+# Columns with the name of a metric of the student's step.
+_OF_STUDENT = (
+    "seconds",
+    "tokens",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "workers",
+    "steps",
+    "final_loss",
+)
 
 Cell = Mapping[str, Any]
 
 
 def replaced_cells(store: Store, study: str, cells: Iterable[Cell]) -> int:
-    """How many saved cells of this study's name would leave its tables, if all of them would.
+    """The number of saved cells of the study, if ``cells`` would replace all of them; else 0.
 
-    A grid may grow, shrink or move; but where no cell stays, either all settings have changed or
-    another spec has the same name, and somebody may miss the tables that are replaced. The
-    artifacts stay in any case.
+    A grid may grow, shrink or move. But if no cell remains, either all settings have changed or
+    another spec has the same name, and the user may not want its tables replaced. The artifacts are
+    kept in any case.
     """
     try:
         saved = {cell["keys"]["student"] for cell in load_cells(store, study)}
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
         return 0
     new = {cell["keys"]["student"] for cell in cells}
     return len(saved) if saved.isdisjoint(new) else 0
 
 
 def save_cells(store: Store, study: str, cells: Iterable[Cell]) -> None:
-    """Keep the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}."""
+    """Store the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}."""
     store.write_json(
-        f"studies/{study}.json", {"schema": CELLS_SCHEMA, "study": study, "cells": list(cells)}
+        study_file(study), {"schema": CELLS_SCHEMA, "study": study, "cells": list(cells)}
     )
 
 
 def load_cells(store: Store, study: str) -> list[dict[str, Any]]:
-    """The cells kept by ``save_cells``.
+    """The cells stored by ``save_cells``.
 
     Raises:
-        FileNotFoundError: the store knows no such study.
+        FileNotFoundError: The store has no such study.
     """
-    cells: list[dict[str, Any]] = store.read_json(f"studies/{study}.json")["cells"]
+    cells: list[dict[str, Any]] = store.read_json(study_file(study))["cells"]
     return cells
 
 
 def saved_studies(store: Store) -> list[str]:
-    """Names of the studies whose cells the store keeps, sorted."""
-    return [name.removesuffix(".json") for name in store.listing("studies")]
+    """Names of the studies whose cells are in the store, sorted."""
+    return [name.removesuffix(".json") for name in store.listing(STUDIES)]
 
 
 def results_table(store: Store, cells: Sequence[Cell]) -> pa.Table:
-    """One row a cell, in the columns of ``columns.RESULTS``, sorted by axes and key."""
+    """One row per cell, in the columns of ``columns.RESULTS``, sorted by axes and key."""
     used = ("student", "prepare", "label", *(f"{role}_evaluate" for role in MODEL_ROLES))
     records = store.records(cell["keys"][role] for role in used for cell in cells)
     failures = store.failures()
@@ -71,25 +90,24 @@ def results_table(store: Store, cells: Sequence[Cell]) -> pa.Table:
 
 
 def write_results(store: Store, study: str, cells: Sequence[Cell]) -> tuple[pa.Table, str]:
-    """Write ``results/<study>.parquet``, whole or not at all.
+    """Write ``results/<study>.parquet`` atomically.
 
     Returns:
         The table, and the path or URI of the file.
     """
     table = results_table(store, cells)
-    name = f"results/{study}.parquet"
-    with store.writing(name) as path:
+    with store.writing(results_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
-    return table, store.location(name)
+    return table, store.location(results_file(study))
 
 
 def read_results(store: Store, study: str) -> pa.Table:
-    """The table last written.
+    """The table that was last written.
 
     Raises:
-        FileNotFoundError: none was.
+        FileNotFoundError: There is none.
     """
-    with store.open_file(f"results/{study}.parquet") as file:
+    with store.open_file(results_file(study)) as file:
         return parquet.ParquetFile(file).read()
 
 
@@ -99,35 +117,33 @@ def _row(
     records: Mapping[str, Mapping[str, Any]],
     failures: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    def metrics(role: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = records.get(keys[role], {}).get("metrics", {})
-        return found
-
+    metrics = {role: records.get(key, {}).get("metrics", {}) for role, key in keys.items()}
+    student, evaluated = metrics["student"], metrics["student_evaluate"]
+    record = records.get(keys["student"], {})
+    execution, code = record.get("execution", {}), record.get("provenance", {}).get("code", {})
     status, error = _status(keys, records, failures)
     row: dict[str, Any] = {axis.name: cell.get(axis.name) for axis in AXES}
     row["loss_parameters"] = canonical_json(dict(cell.get("loss_parameters") or {}))
-    row.update(key=keys["student"], status=status, error=error)
     for role in MODEL_ROLES:
-        for score in ("accuracy", "auroc", "cross_entropy", "calibration_error"):
-            row[f"{role}_{score}"] = metrics(f"{role}_evaluate").get(score)
-    student, compared = metrics("student"), metrics("student_evaluate")
-    for name in ("seconds", "tokens", "tokens_per_second", "peak_memory_bytes", "steps"):
+        for score in SCORES:
+            row[f"{role}_{score.name}"] = metrics[f"{role}_evaluate"].get(score.name)
+    for name in _OF_STUDENT:
         row[name] = student.get(name)
-    record = records.get(keys["student"], {})
-    code, execution = record.get("provenance", {}).get("code", {}), record.get("execution", {})
+    report = metrics["prepare"].get("report", {})
     row.update(
-        test_rows=compared.get("rows"),
-        shorter_answer_accuracy=metrics("prepare").get("report", {}).get("shorter_answer_accuracy"),
+        key=keys["student"],
+        status=status,
+        error=error,
+        test_rows=evaluated.get("rows"),
+        shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
         pgr=_pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
-        misfit_forward=compared.get("misfit_forward"),
-        misfit_reverse=compared.get("misfit_reverse"),
-        agreement=compared.get("agreement_with_weak"),
-        weak_label_accuracy=metrics("label").get("accuracy"),
-        weak_confidence=metrics("label").get("mean_confidence"),
+        misfit_forward=evaluated.get("misfit_forward"),
+        misfit_reverse=evaluated.get("misfit_reverse"),
+        agreement=evaluated.get("agreement_with_weak"),
+        weak_label_accuracy=metrics["label"].get("accuracy"),
+        weak_confidence=metrics["label"].get("mean_confidence"),
         predicted_memory_bytes=execution.get("predicted_memory_bytes"),
-        workers=student.get("workers"),
-        final_loss=student.get("final_loss"),
         weak_key=keys["weak"],
         ceiling_key=keys["ceiling"],
         label_key=keys["label"],
@@ -140,30 +156,42 @@ def _row(
     return row
 
 
+class _Status(NamedTuple):
+    """One of ``columns.STATUSES``, and the error to show with it."""
+
+    status: str
+    error: str | None
+
+
 def _status(
     keys: Mapping[str, str],
     records: Mapping[str, Any],
     failures: Mapping[str, Mapping[str, Any]],
-) -> tuple[str, str | None]:
-    def failed(roles: Iterable[str]) -> str | None:
-        """The first failure among the steps, named by role and key unless it is the cell's own."""
-        for role in roles:
-            if note := failures.get(keys.get(role, "")):
-                own = "" if role == "student" else f"{role} {keys[role]}: "
-                return f"{own}{note['error']}"
-        return None
+) -> _Status:
+    if all(keys[role] in records for role in _OWN_STEPS):
+        others = (role for role in keys if role not in _OWN_STEPS)
+        return _Status("done", _first_failure(others, keys, failures))
+    if error := _first_failure(_OWN_STEPS, keys, failures):
+        return _Status("failed", error)
+    needed = (role for role in keys if role not in _NOT_NEEDED)
+    if error := _first_failure(needed, keys, failures):
+        return _Status("blocked", error)
+    return _Status("pending", None)
 
-    if keys["student"] in records and keys["student_evaluate"] in records:
-        return "done", failed(role for role in keys if role not in ("student", "student_evaluate"))
-    if error := failed(("student", "student_evaluate")):
-        return "failed", error
-    if error := failed(role for role in keys if role not in _NOT_NEEDED):
-        return "blocked", error
-    return "pending", None
+
+def _first_failure(
+    roles: Iterable[str], keys: Mapping[str, str], failures: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """The first error among the steps; with role and key, unless it is the student's own."""
+    for role in roles:
+        if note := failures.get(keys.get(role, "")):
+            prefix = "" if role == "student" else f"{role} {keys[role]}: "
+            return f"{prefix}{note['error']}"
+    return None
 
 
 def _pgr(weak: float | None, student: float | None, ceiling: float | None) -> float | None:
-    """(student - weak) / (ceiling - weak), Burns et al. 2023; None if unknown or no gap."""
+    """(student - weak) / (ceiling - weak), Burns et al. 2023; None if undefined."""
     if weak is None or student is None or ceiling is None or ceiling == weak:
         return None
     return (student - weak) / (ceiling - weak)

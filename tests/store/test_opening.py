@@ -1,4 +1,4 @@
-"""A store that cannot be used is told in one line, before any work."""
+"""A store that cannot be used is refused in one line, before any work."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import pytest
 
 from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.identity import Identity as Step
+from w2s_ray.store.identity import Identity as Identity
 
 
 def use(address: str) -> None:
@@ -41,7 +41,7 @@ def refusal(address: str) -> str:
         "/dev/null/x",
     ],
 )
-def test_a_place_that_is_none_is_the_users_mistake(address: str) -> None:
+def test_an_address_of_no_store_is_the_users_mistake(address: str) -> None:
     assert address in refusal(address)
 
 
@@ -68,12 +68,12 @@ def test_a_bucket_that_nobody_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    with socket.socket() as taken:  # bound but not listening: connections are refused
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    with socket.socket() as bound:  # but not listening: connections are refused
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
         query = f"region=x&scheme=http&endpoint_override=127.0.0.1%3A{port}"
-        told = refusal(f"s3://no-such-bucket/x?{query}")
-    assert told.startswith("store s3://no-such-bucket/x cannot be")
+        line = refusal(f"s3://no-such-bucket/x?{query}")
+    assert line.startswith("store s3://no-such-bucket/x cannot be")
 
 
 def test_a_probe_makes_the_root_and_leaves_nothing_in_it(store: Store, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_probe_makes_the_root_and_leaves_nothing_in_it(store: Store, tmp_path:
 
 
 def test_reading_a_store_that_became_unreadable(
-    local: Store, make_step: Callable[..., Step]
+    local: Store, make_step: Callable[..., Identity]
 ) -> None:
     with local.draft(make_step(), {}):
         pass

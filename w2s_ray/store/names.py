@@ -1,0 +1,80 @@
+"""Names of the folders and files of a store.
+
+Below the root lie one folder for each kind of step, and the folders of ``RESERVED``::
+
+    <kind>/<slug>-<key>/record.json   artifacts: a finished step's files and its record
+    checkpoints/<key>/                checkpoints of a step in training (``checkpoints``)
+    claims/                           which process works on which step (``claims``)
+    failures/<key>.json               why a step failed (``failures``)
+    parts/<key>/                      what an interrupted step has already computed (``parts``)
+    predictions/<study>.parquet       predictions of a study's models (``predictions``)
+    results/<study>.parquet           one row per cell of a study (``results``)
+    studies/<study>.json              the cells of a study (``results``)
+
+The slug is for people; only the key identifies a step.
+"""
+
+import re
+
+RECORD = "record.json"
+
+# Files inside artifacts that one room writes and another reads.
+TEST_PREDICTIONS = "test.parquet"  # a model's row_id, label and probs of the test rows
+SOFT_LABELS = "soft_labels.parquet"  # row_id and probs of the weak labels
+
+CHECKPOINTS = "checkpoints"
+CLAIMS = "claims"
+FAILURES = "failures"
+PARTS = "parts"
+PREDICTIONS = "predictions"
+RESULTS = "results"
+STUDIES = "studies"
+RESERVED = (CHECKPOINTS, CLAIMS, FAILURES, PARTS, PREDICTIONS, RESULTS, STUDIES)
+
+
+def component(name: str) -> str:
+    """Return ``name`` if it can be one visible part of a path.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_+=@,][A-Za-z0-9._+=@,-]*", name):
+        raise ValueError(f"{name!r} cannot be part of a file name")
+    return name
+
+
+def artifact_folder(kind: str, slug: str, key: str) -> str:
+    """Path of a step's artifact, ``<kind>/<slug>-<key>``.
+
+    Raises:
+        ValueError: A part cannot be used in a path, the kind is reserved, or the key has a hyphen.
+    """
+    path = f"{component(kind)}/{component(slug[:150])}-{component(key)}"
+    if "-" in key or kind in RESERVED:
+        raise ValueError(f"no artifact can have the key {key!r} and kind {kind!r}")
+    return path
+
+
+def key_of(path: str) -> str:
+    """The key in an artifact's path."""
+    return path.rpartition("-")[2]
+
+
+def failure_file(key: str) -> str:
+    """Path of the note on a failed step."""
+    return f"{FAILURES}/{component(key)}.json"
+
+
+def study_file(study: str) -> str:
+    """Path of a study's cells."""
+    return f"{STUDIES}/{study}.json"
+
+
+def results_file(study: str) -> str:
+    """Path of a study's results table."""
+    return f"{RESULTS}/{study}.parquet"
+
+
+def predictions_file(study: str) -> str:
+    """Path of a study's predictions table."""
+    return f"{PREDICTIONS}/{study}.parquet"

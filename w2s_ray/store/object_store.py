@@ -1,0 +1,202 @@
+"""A store on an object store, or any other pyarrow file system: the record is the commit.
+
+There is no rename. The files of a committed folder therefore go to a subfolder of their own, named
+by the digest of the record, and the record is written last. Two processes that commit the same
+folder never mix their files: whichever record is there points to the files that belong to it. What
+an interrupted upload leaves behind is never read; a lifecycle rule of the bucket can remove it.
+
+Tokenizers and weights are read from local files, so a committed folder is downloaded to a cache
+when it is first needed, and used from there as long as its record has not changed.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from pyarrow import NativeFile, fs
+
+from w2s_ray.store import claims
+from w2s_ray.store.addresses import shown
+from w2s_ray.store.backend import damaged
+from w2s_ray.store.local import LocalBackend
+from w2s_ray.store.names import CLAIMS, RECORD
+from w2s_ray.store.records import damage, is_record, recorded_sizes
+
+PARALLEL_REQUESTS = 16
+COPY_BYTES = 1 << 22
+_WITHOUT_FOLDERS = {"s3", "gcs", "abfs"}
+
+
+class ObjectStoreBackend:
+    """A ``Backend`` below ``root`` of a pyarrow file system."""
+
+    def __init__(self, filesystem: fs.FileSystem, root: str, *, cache: Path, uri: str = "") -> None:
+        """
+        Args:
+            filesystem: Where the objects are.
+            root: Path below which they lie.
+            cache: Local folder for copies of committed folders; processes may share it.
+            uri: Address of the root, for ``Backend.uri``; the default names type and root.
+        """
+        self.filesystem = filesystem
+        self.root = root.rstrip("/")
+        self._uri = (uri or f"{filesystem.type_name}://{root}").rstrip("/")
+        self._cache = LocalBackend(cache)
+
+    @property
+    def uri(self) -> str:
+        return self._uri
+
+    def folders(self) -> Iterator[str]:
+        for parent in self._subfolders(""):
+            yield from self._subfolders(parent)
+
+    def committed(self) -> Iterator[str]:
+        for info in self._entries("", recursive=True):
+            parts = self._path(info).split("/")
+            if len(parts) == 3 and parts[2] == RECORD and info.size and parts[0][0] != ".":
+                yield f"{parts[0]}/{parts[1]}"
+
+    def workspace(self, folder: str, name: str) -> Path:
+        return self._cache.workspace(folder, name)
+
+    def commit(self, workspace: Path, path: str, record: bytes) -> None:
+        (existing,) = self.read([f"{path}/{RECORD}"])
+        if existing is not None and is_record(existing):
+            return
+        sources = [source for source in workspace.rglob("*") if source.is_file()]
+        targets = [
+            self.file_in(path, record, source.relative_to(workspace).as_posix())
+            for source in sources
+        ]
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            list(pool.map(self._upload, sources, targets))
+        self.write(f"{path}/{RECORD}", record)
+        self._cache.discard(path)
+        self._cache.commit(workspace, path, record)
+
+    def local_copy(self, path: str, record: bytes) -> Path:
+        sizes = recorded_sizes(record)
+        copy = self._cache.root / path
+        with suppress(FileNotFoundError):
+            if (copy / RECORD).read_bytes() == record and damage(copy, sizes) is None:
+                return copy
+            self._cache.discard(path)
+        parent, _, name = path.partition("/")
+        workspace = self._cache.workspace(parent, name)
+        try:
+            sources = [self.file_in(path, record, file) for file in sizes]
+            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+                list(pool.map(self._download, sources, [workspace / file for file in sizes]))
+            if problem := damage(workspace, sizes):
+                raise damaged(f"{shown(self.uri)}/{path}", problem)
+            self._cache.commit(workspace, path, record)
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+        return copy
+
+    def file_in(self, path: str, record: bytes, name: str) -> str:
+        return f"{path}/files-{sha256(record).hexdigest()[:16]}/{name}"
+
+    def discard(self, folder: str) -> None:
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_dir(self._absolute(folder))
+
+    def listing(self, folder: str) -> list[str]:
+        names = (info.base_name for info in self._entries(folder, recursive=False))
+        return sorted(name for name in names if name[0] != ".")
+
+    def read(self, paths: Sequence[str]) -> list[bytes | None]:
+        if len(paths) < 2:
+            return [self._read(path) for path in paths]
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            return list(pool.map(self._read, paths))
+
+    def open_file(self, path: str) -> NativeFile:
+        return self.filesystem.open_input_file(self._absolute(path))
+
+    def write(self, path: str, content: bytes) -> None:
+        self._make_parent(path)
+        with self.filesystem.open_output_stream(self._absolute(path)) as target:
+            target.write(content)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        folder, _, name = path.rpartition("/")
+        workspace = self._cache.workspace(folder, name)
+        try:
+            yield workspace / name
+            self._upload(workspace / name, path)
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self.filesystem.delete_file(self._absolute(path))
+
+    def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
+        return claims.object_claims(self, names)
+
+    def claimed(self) -> set[str]:
+        # Files, not folders: a released claim may leave an empty folder behind.
+        files = [info for info in self._entries(CLAIMS, recursive=True) if info.is_file]
+        return {self._path(info).split("/")[1] for info in files}
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            with self.filesystem.open_input_stream(self._absolute(path)) as content:
+                return bytes(content.read())
+        except FileNotFoundError:
+            return None
+
+    def _upload(self, source: Path, path: str) -> None:
+        self._make_parent(path)
+        with (
+            open(source, "rb") as content,
+            self.filesystem.open_output_stream(self._absolute(path)) as target,
+        ):
+            shutil.copyfileobj(content, target, COPY_BYTES)
+
+    def _download(self, path: str, target: Path) -> None:
+        """Copy an object to a local file; a missing one is left to ``damage``."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            suppress(FileNotFoundError),
+            self.filesystem.open_input_stream(self._absolute(path)) as content,
+            open(target, "wb") as copy,
+        ):
+            shutil.copyfileobj(content, copy, COPY_BYTES)
+
+    def _make_parent(self, path: str) -> None:
+        if self.filesystem.type_name not in _WITHOUT_FOLDERS:
+            self.filesystem.create_dir(os.path.dirname(self._absolute(path)), recursive=True)
+
+    def _subfolders(self, folder: str) -> list[str]:
+        return [
+            self._path(info)
+            for info in self._entries(folder, recursive=False)
+            if info.type == fs.FileType.Directory and info.base_name[0] != "."
+        ]
+
+    def _entries(self, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(
+            self._absolute(folder), recursive=recursive, allow_not_found=True
+        )
+        try:
+            entries: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
+        except NotADirectoryError:  # an fsspec folder that was created during the listing
+            entries = self.filesystem.get_file_info(selector)
+        return entries
+
+    def _absolute(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def _path(self, info: fs.FileInfo) -> str:
+        """Path below the root."""
+        # Some file systems answer with a leading slash that the root was given without.
+        path: str = info.path.strip("/")
+        return path[len(self.root.strip("/")) + 1 :]

@@ -1,0 +1,50 @@
+"""The backend behind an address: a path, or any URI that pyarrow can open."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from pyarrow import ArrowException, fs
+
+from w2s_ray.errors import InputError
+from w2s_ray.store.addresses import shown
+from w2s_ray.store.backend import Backend
+from w2s_ray.store.local import LocalBackend
+from w2s_ray.store.object_store import ObjectStoreBackend
+
+
+def open_backend(address: str, *, cache: Path | None = None) -> Backend:
+    """The backend at a path, a ``file://`` URI, or any URI that pyarrow supports (``s3://…``).
+
+    Nothing is created.
+
+    Args:
+        address: Path or URI.
+        cache: Local folder for copies of remote artifacts; the default is one per URI below
+            ``$XDG_CACHE_HOME/w2s_ray`` (``~/.cache/w2s_ray``). Unused on a local file system.
+
+    Raises:
+        InputError: An empty address, a URI that pyarrow does not support, or no such bucket.
+    """
+    if address and "://" not in address:
+        return LocalBackend(Path(os.path.abspath(os.path.expanduser(address))))
+    reason = "it names no folder or bucket"
+    try:
+        if address:
+            filesystem, root = fs.FileSystem.from_uri(address)
+            if root and isinstance(filesystem, fs.LocalFileSystem):
+                return LocalBackend(Path(os.path.abspath(root)))
+            if root:
+                cache = cache or default_cache(address)
+                return ObjectStoreBackend(filesystem, root, cache=cache, uri=address)
+    except (ArrowException, ValueError, OSError) as error:
+        reason = str(error).replace(address, shown(address))
+    raise InputError(
+        f"store: {shown(address)!r}: expected a path or a file://, s3:// or gs:// URI ({reason})"
+    )
+
+
+def default_cache(uri: str) -> Path:
+    """The folder below the user's cache for copies from the store at ``uri``."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "w2s_ray" / sha256(uri.rstrip("/").encode()).hexdigest()[:16]
