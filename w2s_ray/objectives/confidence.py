@@ -1,6 +1,6 @@
 """Confidence regularisation: the student gradually learns from its own hard predictions.
 
-Burns et al. 2023 (arXiv 2312.09390), appendix A.4: the target is (1 - α) w + α ŝ, where ŝ is the
+Burns et al. 2023, appendix A.4 (docs/losses.md §2): the target is (1 - α) w + α ŝ, where ŝ is the
 student's own prediction, hardened at a threshold and without gradient. In this implementation
 
 * α rises linearly from 0, as a function of the optimizer step alone;
