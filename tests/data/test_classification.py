@@ -28,7 +28,7 @@ def test_class_indices_are_in_order_of_number_or_alphabet(labels, expected):
 def test_labels_of_two_kinds_and_a_single_class_are_refused():
     with pytest.raises(InputError, match=r"x:9: label 'pos' among integers such as 1 \(x:2\)"):
         class_indices({"1": "x:2", "pos": "x:9"})
-    with pytest.raises(InputError, match=r"at least two classes, found '1' \(x:2\)"):
+    with pytest.raises(InputError, match=r"at least two classes, given '1' \(x:2\)"):
         class_indices({"1": "x:2"})
 
 

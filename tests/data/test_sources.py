@@ -108,7 +108,7 @@ def test_the_hub_out_of_reach_is_one_line():
         list(read_rows("hf:nobody/no-such-data", HubPart("sub", "train", "main")))
     told = str(error.value)
     assert told.startswith("hf:nobody/no-such-data: cannot be loaded")
-    assert "within reach" in told
+    assert "reachable" in told
     assert "\n" not in told
 
 

@@ -1,4 +1,4 @@
-"""The table says means and spread between seeds, and never a zero for what is missing."""
+"""The table has means and standard deviations over seeds, and never a zero for a missing score."""
 
 import io
 
@@ -29,7 +29,7 @@ def drawn(rows):
 
 
 def test_seeds_are_averaged_within_a_loss_and_a_noise():
-    told = drawn(
+    text = drawn(
         [
             row(seed=0, student_accuracy=0.70),
             row(seed=1, student_accuracy=0.72, weak_key="w1", weak_accuracy=0.64),
@@ -37,22 +37,22 @@ def test_seeds_are_averaged_within_a_loss_and_a_noise():
             row(seed=0, loss="reverse_kl", student_accuracy=0.8),
         ]
     )
-    assert "71.0 ±1.4" in told and "50.0" in told and "80.0" in told
-    assert "noise 0" in told and "noise 0.2" in told
+    assert "71.0 ±1.4" in text and "50.0" in text and "80.0" in text
+    assert "noise 0" in text and "noise 0.2" in text
     assert (
-        "weak 62.0 ±2.8   ceiling 90.0   shorter answer 55.0" in told
+        "weak 62.0 ±2.8   ceiling 90.0   shorter answer 55.0" in text
     )  # a model shared by cells counts once
 
 
 def test_what_is_missing_is_a_dash_and_is_counted():
-    told = drawn([row(student_accuracy=None, status="failed", test_rows=None)])
-    assert "–" in told and "1 cells without a score" in told and " 0.0" not in told
+    text = drawn([row(student_accuracy=None, status="failed", test_rows=None)])
+    assert "–" in text and "1 of 1 cells are incomplete" in text and " 0.0" not in text
 
 
 def test_an_axis_is_a_column_where_it_varies_only():
     assert "confidence" not in drawn([row()])
-    told = drawn([row(), row(confidence_weight=0.5, student_accuracy=0.1)])
-    assert "confidence" in told and "10.0" in told and "70.0" in told
+    text = drawn([row(), row(confidence_weight=0.5, student_accuracy=0.1)])
+    assert "confidence" in text and "10.0" in text and "70.0" in text
 
 
 def test_percent():

@@ -1,4 +1,4 @@
-"""Each kind of mistake gives exactly one line, with the line of the key or item at fault."""
+"""Each kind of mistake gives exactly one message, with the line of the key or item at fault."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ TRAINING = (
 DATA_FIELDS = "kind, splits, source, sizes, seed, format, columns, revision, subset, split"
 TOP = "study, store, data, models, grid, training, execution"
 
-# (text of GOOD, what stands there instead, the line told)
+# (text in GOOD, its replacement, the message)
 MISTAKES = {
     # names
     "loss": (
@@ -286,7 +286,7 @@ MISTAKES = {
         "splits:\n      ground_truth: ../truth.jsonl\n      weak: ../weak.jsonl\n"
         "      test: ../weak.jsonl",
         "8: data.hh.splits.test: given '<HERE>/weak.jsonl', "
-        "expected files of its own (weak reads this one)",
+        "expected a file of its own (weak uses this one)",
     ),
     "environment": (
         SOURCE,
@@ -367,13 +367,13 @@ MISTAKES = {
     "cell of the product again": (
         LOSS,
         "include:\n    - {seed: 1}\n    - {seed: 0}",
-        "14: grid: given one cell twice, in the product (data: hh, pair: (small, big)) "
+        "14: grid: given the same cell twice, in the product (data: hh, pair: (small, big)) "
         "and in include[1] (data: hh, pair: (small, big)), expected it once",
     ),
     "null and its value": (
         LOSS,
         "learning_rate: [null, 1e-5]",
-        "10: grid: given one cell twice, in the product (data: hh, pair: (small, big), "
+        "10: grid: given the same cell twice, in the product (data: hh, pair: (small, big), "
         "learning_rate: null) and in the product (data: hh, pair: (small, big), "
         "learning_rate: 1e-05), expected it once",
     ),
@@ -408,23 +408,23 @@ MISTAKES = {
         "  epochs: 1\nexecution:\n  workers: 2\n  gpus_per_worker: 0.5",
         "17: execution.gpus_per_worker: given 0.5, expected 0 or 1 with workers: 2",
     ),
-    "a disk for nothing that is offloaded": (
+    "offload path without offloading": (
         "  epochs: 1",
         "  epochs: 1\nexecution: {offload_path: /nvme}",
         "15: execution.offload_path: given '/nvme', expected null without offload: optimizer or "
         "parameters",
     ),
-    "a disk, and a stage that does not use it": (
+    "offload path with a stage that ignores it": (
         "  epochs: 1",
         "  epochs: 1\nexecution:\n  offload_path: /nvme\n  offload: optimizer\n  zero_stage: 2",
         "18: execution.zero_stage: given 2, expected 3 or null with an offload_path",
     ),
-    "fewer workers than the fewest": (
+    "fewer workers than min_workers": (
         "  epochs: 1",
         "  epochs: 1\nexecution:\n  workers: 2\n  min_workers: 3",
         "17: execution.min_workers: given 3, expected at most 2 with workers: 2",
     ),
-    "more workers than the most": (
+    "more workers than max_workers": (
         "  epochs: 1",
         "  epochs: 1\nexecution:\n  workers: 8\n  max_workers: 4",
         "16: execution.workers: given 8, expected at most 4 with max_workers: 4",
@@ -502,7 +502,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(folder: Path, text: str) -> str:
+def message_of(folder: Path, text: str) -> str:
     path = folder / "specs" / "a.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -521,21 +521,23 @@ def test_a_mistake_is_one_exact_line(folder: Path, kind: str) -> None:
     right, wrong, line = MISTAKES[kind]
     assert right in GOOD
     expected = f"{folder}/specs/a.yaml:{line}".replace("<HERE>", str(folder))
-    assert told(folder, GOOD.replace(right, wrong, 1)) == expected
+    assert message_of(folder, GOOD.replace(right, wrong, 1)) == expected
 
 
-def test_all_mistakes_are_told_in_the_order_of_the_file(folder: Path) -> None:
+def test_all_mistakes_are_reported_in_file_order(folder: Path) -> None:
     text = GOOD.replace("epochs: 1", "epochs: 0\n  precision: fp8").replace("weak: 3", "weak: x")
-    places = [line.split(": ")[0].rpartition(":")[2] for line in told(folder, text).splitlines()]
-    assert places == ["6", "14", "15"]
+    lines = [
+        line.split(": ")[0].rpartition(":")[2] for line in message_of(folder, text).splitlines()
+    ]
+    assert lines == ["6", "14", "15"]
 
 
 @pytest.mark.parametrize("number", range(len(GOOD.splitlines())))
-def test_an_unknown_field_is_found_wherever_it_stands(folder: Path, number: int) -> None:
+def test_an_unknown_field_is_reported_at_any_line(folder: Path, number: int) -> None:
     rows = GOOD.splitlines()
     indent = len(rows[number]) - len(rows[number].lstrip())
     rows.insert(number, f"{' ' * indent}zzz: {{}}")
-    first = told(folder, "\n".join(rows)).splitlines()[0]
+    first = message_of(folder, "\n".join(rows)).splitlines()[0]
     assert first.startswith(f"{folder}/specs/a.yaml:{number + 1}: ")
     assert "zzz" in first
 
@@ -557,7 +559,7 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
         assert str(error.value) == f"{specs / name}: {line}"
 
 
-def test_an_error_behind_loading_is_told_with_the_line_of_its_place(folder: Path) -> None:
+def test_an_error_after_loading_gets_the_line_of_its_field(folder: Path) -> None:
     path = folder / "specs" / "a.yaml"
     path.write_text(GOOD)
 
@@ -568,12 +570,12 @@ def test_an_error_behind_loading_is_told_with_the_line_of_its_place(folder: Path
 
     assert line("it is broken", "models", "big") == ":9: models.big: it is broken"
     assert line("grid: no", "grid") == ":10: grid: no"
-    written = "training.lora.rank: no"  # not in the text: its nearest parent that is
+    written = "training.lora.rank: no"  # not in the text: reported at its nearest parent
     assert line(written, "training", "lora", "rank") == f":13: {written}"
     assert line("somewhere else") == "somewhere else"
 
 
-def test_the_innermost_place_of_an_error_stays() -> None:
+def test_the_innermost_location_of_an_error_is_kept() -> None:
     with pytest.raises(InputError) as error, at("models", "big"), at("data", "hh"):
         raise InputError("x")
     assert error.value.place == ("data", "hh")

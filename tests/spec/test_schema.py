@@ -1,4 +1,4 @@
-"""The fields are frozen; values written in any allowed way are one value; specs survive a dump."""
+"""The fields are frozen; every way to write a value gives the same value; specs survive a dump."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -65,7 +65,7 @@ def models_within(annotation: Any) -> set[type[BaseModel]]:
 
 
 def test_public_fields_are_these() -> None:
-    """A field added, renamed or removed is a change users see: CHANGELOG, step versions, docs."""
+    """Adding, renaming or removing a field is visible: CHANGELOG, step versions, docs."""
     found = {model.__name__: " ".join(model.model_fields) for model in models_within(Spec)}
     assert found == FIELDS
 
@@ -175,7 +175,7 @@ def test_a_loaded_spec_survives_a_dump(tmp_path: Path) -> None:
     assert expand(load(second)) == expand(spec)
 
 
-def test_places_are_seen_from_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "specs").mkdir()
     (tmp_path / "model").mkdir()
     for name in ("truth", "weak", "test"):
@@ -191,7 +191,7 @@ def test_places_are_seen_from_the_spec(tmp_path: Path, monkeypatch: pytest.Monke
     data = {"d": {"kind": "preference", "splits": parts}}
     Path("a.yaml").write_text(yaml.safe_dump(minimal(data=data, models=models)))
     spec = load(Path("a.yaml"))
-    assert spec.data["d"].places == (
+    assert spec.data["d"].locations == (
         f"{tmp_path}/truth.jsonl",
         f"{tmp_path}/weak.jsonl",
         f"{tmp_path}/test.jsonl",

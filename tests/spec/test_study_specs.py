@@ -15,7 +15,7 @@ SPECS = sorted((ROOT / "study_specs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
-def test_a_study_spec_loads_with_the_cells_the_readme_says(path: Path) -> None:
+def test_a_study_spec_loads_with_the_cells_in_the_readme(path: Path) -> None:
     if "/shared/" in path.read_text() and not (ROOT.parent / "shared").is_dir():
         pytest.skip("its data files are not here")
     readme = (ROOT / "study_specs" / "README.md").read_text()

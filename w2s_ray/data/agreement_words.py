@@ -1,10 +1,11 @@
-"""The words of ``generate:agreement``; a pair of forms is (singular, plural).
+"""The vocabulary of ``generate:agreement``.
 
-Kept out: verbs whose plural form is also a past tense ("they read"), nouns of one form for both
-numbers, and any noun that would make an honest reading of the spoilt sentence.
+Excluded are verbs whose plural form is also a past tense ("they read"), nouns with one form for
+both numbers, and any noun with which the ungrammatical sentence has a valid reading.
 """
 
 Forms = tuple[str, str]
+"""A word in singular and plural."""
 
 
 def _nouns(words: str) -> list[Forms]:

@@ -1,4 +1,4 @@
-"""A raw row as (text, label), and labels as class indices 0 … K-1."""
+"""Parsing of raw classification rows, and the class index 0 … K-1 of each label."""
 
 import re
 from collections.abc import Mapping
@@ -9,17 +9,22 @@ from w2s_ray.errors import InputError
 
 
 class Text(NamedTuple):
-    """A text and the name of its class, as written."""
+    """A text and its label as written."""
 
     text: str
     label: str
 
 
 def read_text(row: Mapping[str, Any], where: str, renamed: Mapping[str, str]) -> Text | Unusable:
-    """One labelled text; ``where`` and ``renamed`` as in ``columns.required``.
+    """Parse one labelled text.
+
+    Args:
+        row: a raw row with the fields text and label.
+        where: file and line of the row, for messages.
+        renamed: our field name → the column's name in this data.
 
     Raises:
-        InputError: a field is missing or of the wrong type (labels: integers or texts).
+        InputError: a field is missing or has the wrong type (labels: integers or texts).
     """
     text = required(row, where, "text", renamed)
     label = required(row, where, "label", renamed)
@@ -32,23 +37,23 @@ def read_text(row: Mapping[str, Any], where: str, renamed: Mapping[str, str]) ->
     return Text(text, str(int(label)) if isinstance(label, int) else label)
 
 
-def class_indices(places: Mapping[str, str]) -> dict[str, int]:
-    """Class index of each label: by number if all are integers (in CSV too), else by alphabet.
+def class_indices(first_rows: Mapping[str, str]) -> dict[str, int]:
+    """The class index of each label: in numeric order if all are integers, else alphabetical.
 
     Args:
-        places: every label → where it was first found.
+        first_rows: each label → file and line of the first row that has it.
 
     Raises:
-        InputError: fewer than two classes, or integers and words side by side.
+        InputError: fewer than two classes, or a mix of integers and texts.
     """
-    numbers = [label for label in places if re.fullmatch(r"-?\d+", label)]
-    words = sorted(set(places) - set(numbers))
+    numbers = [label for label in first_rows if re.fullmatch(r"-?\d+", label)]
+    words = sorted(set(first_rows) - set(numbers))
     if numbers and words:
         raise InputError(
-            f"{places[words[0]]}: label '{words[0]}' among integers such as {numbers[0]} "
-            f"({places[numbers[0]]}); expected all integers or all texts"
+            f"{first_rows[words[0]]}: label '{words[0]}' among integers such as {numbers[0]} "
+            f"({first_rows[numbers[0]]}); expected all integers or all texts"
         )
-    if len(places) < 2:
-        found = "".join(f"'{label}' ({place})" for label, place in places.items())
-        raise InputError(f"labels: expected at least two classes, found {found or 'none'}")
+    if len(first_rows) < 2:
+        given = "".join(f"'{label}' ({where})" for label, where in first_rows.items())
+        raise InputError(f"labels: expected at least two classes, given {given or 'none'}")
     return {label: index for index, label in enumerate(words or sorted(numbers, key=int))}

@@ -1,4 +1,4 @@
-"""Named fields of a raw row, under the names the researcher's files give them."""
+"""Access to the fields of a raw row under the column names of the researcher's files."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ from w2s_ray.errors import InputError
 
 
 class Unusable(NamedTuple):
-    """A row that is sound but cannot be learned from; counted, never dropped in silence."""
+    """A well-formed row that cannot be used for training; counted, never dropped silently."""
 
     reason: str
 
@@ -17,11 +17,13 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
     """The value of our field ``name``.
 
     Args:
-        where: the row's place, for the message.
-        renamed: our name → the column's name in this data.
+        row: a raw row.
+        where: file and line of the row, for messages.
+        name: our field name.
+        renamed: our field name → the column's name in this data.
 
     Raises:
-        InputError: the column is absent or holds no value.
+        InputError: the column is missing or has no value.
     """
     column = renamed.get(name, name)
     value = row.get(column)
@@ -29,16 +31,16 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
         return value
     if column in row:
         raise InputError(f"{where}: field '{column}' has no value")
-    columns = [str(known) for known in row]
+    columns = [str(present) for present in row]
     near = get_close_matches(column, columns, 1)
-    advice = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else ""
     raise InputError(
-        f"{where}: field '{column}' is missing; the row has {', '.join(columns) or 'none'}{advice}"
+        f"{where}: field '{column}' is missing; the row has {', '.join(columns) or 'none'}{hint}"
     )
 
 
 def wrong_type(where: str, column: str, value: object, expected: str) -> InputError:
-    """The error for a value of another type than ``expected`` (words)."""
+    """The error for a value whose type is not the ``expected`` one."""
     shown = repr(value)
     shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
     return InputError(f"{where}: field '{column}' is {shown}; expected {expected}")

@@ -1,4 +1,4 @@
-"""Rows of one file: JSON lines, CSV and Parquet, each row with the place it was found at."""
+"""Rows of one file (JSON lines, CSV or Parquet), each with its file and line."""
 
 import csv
 import io
@@ -11,39 +11,45 @@ from pyarrow import fs, parquet
 from w2s_ray.errors import InputError
 
 RawRow = dict[str, Any]
-Located = Iterator[tuple[str, RawRow]]
+LocatedRows = Iterator[tuple[str, RawRow]]
+"""Rows with where they are: ``file:line``, or ``file: row n`` for Parquet."""
 
-PACKED = {".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 
 def format_of(path: str) -> str | None:
-    """The suffix in ``FORMATS`` under which a file is read; None if it is not one of them."""
+    """The suffix in ``FORMATS`` that determines how a file is read; None if it has none."""
     name = path.lower()
-    for packed in PACKED:
-        name = name.removesuffix(packed)
-    suffix = next((known for known in FORMATS if name.endswith(known)), None)
+    for compressed in COMPRESSIONS:
+        name = name.removesuffix(compressed)
+    suffix = next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
     return None if suffix == ".parquet" and name != path.lower() else suffix
 
 
-def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> Located:
-    """The rows of a file whose ``format_of`` is known; ``name`` is what messages call it.
+def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> LocatedRows:
+    """Read the rows of a file for which ``format_of`` is not None.
+
+    Args:
+        name: of the file in messages.
+        filesystem: where the file is.
+        path: of the file in ``filesystem``.
 
     Raises:
-        InputError: a row that is not of the format; the line is named.
-        OSError, ArrowException: the file cannot be read, or ends too early.
+        InputError: a row does not have the format; the message names its line.
+        OSError, ArrowException: the file cannot be read or is truncated.
     """
     suffix = format_of(path)
-    if suffix == ".parquet":  # read by parts, not as a stream
+    if suffix == ".parquet":  # needs random access, not a stream
         with filesystem.open_input_file(path) as file:
             yield from _parquet(name, file)
         return
     assert suffix is not None
-    packed = next((kind for end, kind in PACKED.items() if path.lower().endswith(end)), None)
-    with filesystem.open_input_stream(path, compression=packed) as stream:
+    codecs = (codec for end, codec in COMPRESSIONS.items() if path.lower().endswith(end))
+    with filesystem.open_input_stream(path, compression=next(codecs, None)) as stream:
         yield from FORMATS[suffix](name, io.BufferedReader(stream, 1 << 20))
 
 
-def _json_lines(name: str, file: BinaryIO) -> Located:
+def _json_lines(name: str, file: BinaryIO) -> LocatedRows:
     for number, line in enumerate(file, start=1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -52,13 +58,15 @@ def _json_lines(name: str, file: BinaryIO) -> Located:
         try:
             row = json.loads(line)
         except ValueError as error:  # not JSON, or not UTF-8
-            raise InputError(f"{name}:{number}: expected a JSON object a line: {error}") from error
+            raise InputError(
+                f"{name}:{number}: expected a JSON object per line: {error}"
+            ) from error
         if not isinstance(row, dict):
-            raise InputError(f"{name}:{number}: expected a JSON object, found {line[:40]!r}")
+            raise InputError(f"{name}:{number}: expected a JSON object, given {line[:40]!r}")
         yield f"{name}:{number}", row
 
 
-def _csv(name: str, file: BinaryIO) -> Located:
+def _csv(name: str, file: BinaryIO) -> LocatedRows:
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     header: list[str] | None = None
     line = 1
@@ -67,8 +75,8 @@ def _csv(name: str, file: BinaryIO) -> Located:
             where, line = f"{name}:{line}", reader.line_num + 1
             if header is None:
                 header = cells
-                if twice := [cell for cell in header if cell and header.count(cell) > 1]:
-                    raise InputError(f"{where}: column name '{twice[0]}' twice, expected it once")
+                if repeated := [cell for cell in header if cell and header.count(cell) > 1]:
+                    raise InputError(f"{where}: column name '{repeated[0]}' twice, expected once")
             elif len(cells) == len(header):
                 yield where, dict(zip(header, cells, strict=True))
             elif cells:
@@ -77,7 +85,7 @@ def _csv(name: str, file: BinaryIO) -> Located:
         raise InputError(f"{name}:{line}: expected a row of CSV in UTF-8: {error}") from error
 
 
-def _parquet(name: str, file: Any) -> Located:
+def _parquet(name: str, file: Any) -> LocatedRows:
     number = 0
     for batch in parquet.ParquetFile(file).iter_batches():
         for row in batch.to_pylist():
@@ -85,11 +93,11 @@ def _parquet(name: str, file: Any) -> Located:
             yield f"{name}: row {number}", row
 
 
-FORMATS: dict[str, Callable[[str, Any], Located]] = {
+FORMATS: dict[str, Callable[[str, Any], LocatedRows]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json_lines,
     ".csv": _csv,
     ".parquet": _parquet,
 }
-"""How a file of each suffix is read; .jsonl, .ndjson, .json and .csv may be compressed."""
+"""The reader of each suffix; .jsonl, .ndjson, .json and .csv files may be compressed."""

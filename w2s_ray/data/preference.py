@@ -1,9 +1,10 @@
-"""A raw row as (prompt, chosen, rejected), whatever the format it came in.
+"""Parsing of raw preference rows in any supported format into (prompt, chosen, rejected).
 
-Formats: TRL's (the prompt written out, or implicit in what chosen and rejected share; each either
-texts or conversations, lists of {role, content}) and the transcripts of HH-RLHF. Conversations
-become text in one way that belongs to no model, that of HH: weak and strong models may have
-different tokenizers and chat templates, and the text is the interface between them.
+The formats are TRL's (an explicit prompt, or one that is implicit in the common beginning of chosen
+and rejected; each either as texts or as conversations, lists of {role, content}) and the
+transcripts of HH-RLHF. Conversations are rendered as text in the style of HH-RLHF, not with a
+model's chat template: weak and strong models may have different tokenizers and templates, and text
+is the interface between them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ _TURN = "a text or a list of {role, content}"
 
 
 class Pair(NamedTuple):
-    """Texts: ``prompt + chosen`` was preferred to ``prompt + rejected``."""
+    """Three texts: ``prompt + chosen`` was preferred to ``prompt + rejected``."""
 
     prompt: str
     chosen: str
@@ -34,26 +35,27 @@ class _Turn(NamedTuple):
 def read_pair(
     row: Mapping[str, Any], where: str, renamed: Mapping[str, str], form: str = "auto"
 ) -> Pair | Unusable:
-    """One preference pair.
+    """Parse one preference pair.
 
     Args:
-        row: a raw row; fields chosen, rejected and perhaps prompt.
-        where: its place, for messages.
+        row: a raw row with the fields chosen, rejected and optionally prompt.
+        where: file and line of the row, for messages.
         renamed: our field name → the column's name in this data.
         form: ``trl``, ``hh``, or ``auto``: hh where both texts are transcripts.
 
     Raises:
-        InputError: a field is missing or of the wrong type.
+        InputError: a field is missing or has the wrong type.
     """
     chosen = required(row, where, "chosen", renamed)
     rejected = required(row, where, "rejected", renamed)
-    named = "prompt" in renamed
-    prompt = required(row, where, "prompt", renamed) if named else row.get("prompt")
+    prompt = row.get("prompt")
+    if "prompt" in renamed:
+        prompt = required(row, where, "prompt", renamed)
     for name, value in (("chosen", chosen), ("rejected", rejected), ("prompt", prompt)):
         if not isinstance(value, str | list) and (name, value) != ("prompt", None):
             raise wrong_type(where, renamed.get(name, name), value, _TURN)
     if isinstance(chosen, str) != isinstance(rejected, str):
-        expected = "a text, as chosen" if isinstance(chosen, str) else "a list, as chosen"
+        expected = f"a {'text' if isinstance(chosen, str) else 'list'}, like chosen"
         raise wrong_type(where, renamed.get("rejected", "rejected"), rejected, expected)
 
     if isinstance(chosen, list):
@@ -63,11 +65,11 @@ def read_pair(
             name: _turns(value, where, renamed.get(name, name))
             for name, value in (("chosen", chosen), ("rejected", rejected), ("prompt", prompt))
         }
-        pair = _of_conversations(**turns, alone=isinstance(prompt, str))
+        pair = _of_conversations(**turns, prompt_is_text=isinstance(prompt, str))
     elif form == "hh" or (form == "auto" and _is_transcript(chosen) and _is_transcript(rejected)):
         pair = _of_transcripts(chosen, rejected)
     elif isinstance(prompt, list):
-        raise wrong_type(where, renamed.get("prompt", "prompt"), prompt, "a text, as chosen")
+        raise wrong_type(where, renamed.get("prompt", "prompt"), prompt, "a text, like chosen")
     elif prompt is not None:
         pair = _of_texts(prompt, chosen, rejected)
     else:
@@ -84,16 +86,16 @@ def _of_texts(prompt: str, chosen: str, rejected: str) -> Pair | Unusable:
 
 
 def _shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """Length of the longest common beginning."""
-    agree = (a == b for a, b in zip(first, second, strict=False))
-    return sum(takewhile(bool, agree))
+    """Length of the longest common prefix."""
+    equal = (a == b for a, b in zip(first, second, strict=False))
+    return sum(takewhile(bool, equal))
 
 
 def _split_texts(chosen: str, rejected: str) -> Pair | Unusable:
-    """The prompt is what the texts share, but for a word begun: both answers begin a word.
+    """Split off the common beginning as the prompt, at a word boundary.
 
-    The space before an answer belongs to the answer, as in the vocabularies of most tokenizers,
-    and no answer is left empty.
+    The space before an answer belongs to the answer, as in most tokenizers' vocabularies, and no
+    answer is left empty.
     """
     if not chosen or not rejected or chosen == rejected:
         return _of_texts("", chosen, rejected)
@@ -109,7 +111,7 @@ def _is_transcript(text: str) -> bool:
 
 
 def _of_transcripts(chosen: str, rejected: str) -> Pair | Unusable:
-    """The prompt ends with the last "Assistant:" up to which both transcripts are the same."""
+    """Split two transcripts after the last "Assistant:" in their common beginning."""
     if chosen == rejected:
         return Unusable("chosen equals rejected")
     end = chosen.rfind(ASSISTANT, 0, _shared(chosen, rejected))
@@ -120,17 +122,20 @@ def _of_transcripts(chosen: str, rejected: str) -> Pair | Unusable:
 
 
 def _of_conversations(
-    chosen: list[_Turn], rejected: list[_Turn], prompt: list[_Turn], alone: bool
+    chosen: list[_Turn], rejected: list[_Turn], prompt: list[_Turn], prompt_is_text: bool
 ) -> Pair | Unusable:
-    """Turns as one transcript; the prompt goes on as long as the conversations agree.
+    """Render turns as transcripts; the prompt extends as far as the conversations are equal.
 
     Args:
-        alone: the prompt was a mere text. Where the answers hold the whole conversation, as in
-            many sets of the Hub, it only repeats a part of them.
+        chosen: turns of the preferred answer, possibly with the conversation before it.
+        rejected: turns of the other answer, likewise.
+        prompt: turns of the prompt field; may be empty.
+        prompt_is_text: the prompt was plain text, not turns. If the answers contain the whole
+            conversation, as in many data sets of the Hub, it repeats a part of them and is ignored.
     """
     if chosen == rejected:
         return Unusable("chosen equals rejected")
-    if alone and chosen and chosen[0].role != "assistant":
+    if prompt_is_text and chosen and chosen[0].role != "assistant":
         prompt = []
     elif prompt and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
@@ -143,13 +148,13 @@ def _of_conversations(
     if chosen[0].role == rejected[0].role:
         opening = f"\n\n{ROLES[chosen[0].role]}:"
     return _of_texts(
-        _written(prompt) + opening,
-        _written(chosen).removeprefix(opening),
-        _written(rejected).removeprefix(opening),
+        _rendered(prompt) + opening,
+        _rendered(chosen).removeprefix(opening),
+        _rendered(rejected).removeprefix(opening),
     )
 
 
-def _written(turns: list[_Turn]) -> str:
+def _rendered(turns: list[_Turn]) -> str:
     return "".join(f"\n\n{ROLES[turn.role]}: {turn.content}" for turn in turns)
 
 

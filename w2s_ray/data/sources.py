@@ -1,8 +1,8 @@
-"""Where rows come from: files, folders and URIs of any file system Arrow knows, and the Hub.
+"""Sources of rows: files, folders and URIs on any file system that Arrow supports, and the Hub.
 
-A source is read as raw rows with the place each was found at, so that a mistake in line 7 of a
-file can be told as such. Its fingerprint is of content alone: a file that is moved or renamed
-keeps every result that rests on it, a file that is changed keeps none.
+A source yields raw rows, each with its file and line for messages. Its fingerprint depends on the
+content alone: moving or renaming a file keeps all results that depend on it, and changing the file
+invalidates all of them.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ GENERATED = "generate:"
 
 
 class Fingerprint(TypedDict):
-    """sha256 of a source's content, and its size (None where nothing was read to know it)."""
+    """SHA-256 of a source's content, and its size; None if the content was not read."""
 
     digest: str
     bytes: int | None
 
 
 class HubPart(NamedTuple):
-    """Which part of a Hub data set is meant; without meaning for files."""
+    """Which part of a Hub data set to read; ignored for files."""
 
     subset: str | None = None
     split: str = "train"
@@ -49,14 +49,16 @@ class _File(NamedTuple):
 
 
 def read_rows(source: str | Sequence[str], part: HubPart = WHOLE) -> Iterator[tuple[str, RawRow]]:
-    """All rows of one or more sources, each with its place: ``file:line`` or ``file: row n``.
+    """All rows of one or more sources, each with ``file:line`` or ``file: row n``.
 
     Args:
-        source: paths, URIs or folders of .jsonl, .csv or .parquet files (the first two also
-            compressed, .gz or .zst), or ``hf:ORG/NAME``.
+        source: paths, URIs or folders of .jsonl, .csv or .parquet files (the first two may be
+            compressed as .gz or .zst), or ``hf:ORG/NAME``.
+        part: what to read of a Hub data set.
 
     Raises:
-        InputError: it does not exist, cannot be reached, or is not what its name says.
+        InputError: a source does not exist, cannot be reached, or does not have the format that its
+            name says.
     """
     for one in _as_list(source):
         if one.startswith(HUB):
@@ -70,20 +72,25 @@ def read_rows(source: str | Sequence[str], part: HubPart = WHOLE) -> Iterator[tu
 
 
 def fingerprint(source: str | Sequence[str], part: HubPart = WHOLE) -> Fingerprint:
-    """The content of a source: of its files, whatever their names and order.
+    """The fingerprint of a source's content, independent of file names and order.
 
-    Of a Hub data set only its name, subset, split and revision are known without fetching it:
-    give a commit as revision if the key must follow the content. Of a generator, its version.
+    A Hub data set is identified by its name, subset, split and revision, because reading its
+    content would need a download: give a commit as the revision if the key has to follow the
+    content. A generator is identified by its version.
+
+    Args:
+        source: as in ``read_rows``, or ``generate:NAME``.
+        part: what to read of a Hub data set.
 
     Raises:
-        InputError: as ``read_rows``.
+        InputError: as in ``read_rows``.
     """
     digests: list[str] = []
     size: int | None = 0
     for one in _as_list(source):
         if one.startswith((HUB, GENERATED)):
-            named = [one, *part] if one.startswith(HUB) else [one, agreement.VERSION]
-            digests.append(hashlib.sha256(json.dumps(named).encode()).hexdigest())
+            identity = [one, *part] if one.startswith(HUB) else [one, agreement.VERSION]
+            digests.append(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
             size = None
             continue
         for file in _files(one):
@@ -95,14 +102,14 @@ def fingerprint(source: str | Sequence[str], part: HubPart = WHOLE) -> Fingerpri
 
 
 def data_identity(data: "DataSpec") -> dict[str, Any]:
-    """What the prepared rows depend on: the content of the sources and how it is read, no paths."""
+    """What the prepared rows depend on: the sources' content and how to read it, but no paths."""
     part = HubPart(data.subset, data.split, data.revision)
     content: dict[str, str]
     if data.splits is None:
         content = {"source": fingerprint(data.source or "", part)["digest"]}
     else:
         splits = data.splits.model_dump()
-        content = {name: fingerprint(of, part)["digest"] for name, of in splits.items()}
+        content = {name: fingerprint(files, part)["digest"] for name, files in splits.items()}
     return {
         "kind": data.kind,
         "content": content,
@@ -118,7 +125,7 @@ def _as_list(source: str | Sequence[str]) -> Sequence[str]:
 
 
 def _files(source: str) -> list[_File]:
-    """The data files of a path or URI; those of a folder at any depth, but for hidden ones."""
+    """The data files of a path or URI; for a folder all at any depth except hidden ones."""
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
@@ -127,7 +134,7 @@ def _files(source: str) -> list[_File]:
             filesystem, path, prefix = fs.LocalFileSystem(), source, ""
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.NotFound:
-            raise InputError(f"{source}: no such file or folder{_nearest(filesystem, path)}")
+            raise InputError(f"{source}: no such file or folder{_hint(filesystem, path)}")
         if info.type == fs.FileType.File:
             if format_of(path) is None:
                 raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
@@ -135,27 +142,28 @@ def _files(source: str) -> list[_File]:
         inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     except (OSError, ArrowException) as error:
         raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
-    below = len(path.removesuffix("/")) + 1
+    prefix_length = len(path.removesuffix("/")) + 1
     paths = sorted(
         entry.path
         for entry in inside
         if entry.type == fs.FileType.File
         and format_of(entry.path)
-        and not any(step.startswith((".", "_")) for step in entry.path[below:].split("/"))
+        and not any(name.startswith((".", "_")) for name in entry.path[prefix_length:].split("/"))
     )
     if not paths:
         raise InputError(f"{source}: no file of {', '.join(FORMATS)} in this folder")
     return [_File(f"{prefix}{path}", filesystem, path) for path in paths]
 
 
-def _nearest(filesystem: fs.FileSystem, path: str) -> str:
+def _hint(filesystem: fs.FileSystem, path: str) -> str:
     folder, _, name = path.rstrip("/").rpartition("/")
-    beside = filesystem.get_file_info(fs.FileSelector(folder or ".", allow_not_found=True))
-    near = get_close_matches(name, [entry.base_name for entry in beside], 1)
+    siblings = filesystem.get_file_info(fs.FileSelector(folder or ".", allow_not_found=True))
+    near = get_close_matches(name, [entry.base_name for entry in siblings], 1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _hash(file: _File) -> tuple[str, int]:
+    """SHA-256 and length in bytes of a file, as stored."""
     digest, length = hashlib.sha256(), 0
     try:
         with file.filesystem.open_input_stream(file.path, compression=None) as stream:
@@ -173,10 +181,10 @@ def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
     name = source.removeprefix(HUB)
     try:
         loaded = datasets.load_dataset(name, part.subset, split=part.split, revision=part.revision)
-    except Exception as error:  # the hub's client raises kinds of a dozen libraries
+    except Exception as error:  # the Hub's client raises errors of many libraries
         raise InputError(
             f"{source}: cannot be loaded (subset {part.subset}, split {part.split}, revision "
-            f"{part.revision}): {_first_line(error)}; is the Hub within reach?"
+            f"{part.revision}): {_first_line(error)}; is the Hub reachable?"
         ) from error
     for number, row in enumerate(loaded, start=1):
         yield f"{source}: row {number}", dict(row)

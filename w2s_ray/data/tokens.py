@@ -1,10 +1,10 @@
-"""Rows as tokens: ragged arrays, nothing padded, nothing dropped.
+"""Tokenised rows as ragged arrays, without padding and without dropping any row.
 
-Prompt and answers are tokenised apart, and a row is kept as ``prompt | answer 1 | … | answer m``:
-the texts of a row share the very tokens of their prompt, which therefore stand, and are computed,
-once. No special tokens are added. Over-long texts lose their beginning: the prompt is cut by what
-the longest answer leaves room for, the same for all answers of a row; an answer longer than the
-limit is cut on its own left. Rows that were cut are counted.
+Prompt and answers are tokenised separately, and a row is stored as ``prompt | answer 1 | … | answer
+m``. The texts of a row therefore share identical prompt tokens, which are stored and computed once.
+No special tokens are added. Texts over the limit are truncated on the left: the prompt is cut to
+fit with the longest answer, equally for all answers of a row, and an answer that alone exceeds the
+limit is cut itself. Truncated rows are counted.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """n rows of m texts each.
+    """The tokens of n rows with m texts each.
 
     Attributes:
         row_ids: n ids.
-        ids: (total,) int32, row after row: its prompt, then its answers.
-        segments: (n, 1 + m) int64, tokens of the prompt and of each answer.
-        truncated: rows that lost tokens.
+        ids: (total,) int32 token ids, row after row: the prompt, then the answers.
+        segments: (n, 1 + m) int64 lengths of the prompt and of each answer in tokens.
+        truncated: how many rows were truncated.
     """
 
     row_ids: list[str]
@@ -39,32 +39,32 @@ class Tokens:
 
     @property
     def per_row(self) -> int:
-        """m, texts of a row."""
+        """m, texts per row."""
         return int(self.segments.shape[1]) - 1
 
     @property
     def text_lengths(self) -> NDArray[np.int64]:
-        """(n, m) tokens of each text, its prompt included."""
+        """(n, m) length of each text in tokens, including its prompt."""
         lengths: NDArray[np.int64] = self.segments[:, :1] + self.segments[:, 1:]
         return lengths
 
     @cached_property
     def row_lengths(self) -> NDArray[np.int64]:
-        """(n,) tokens that each row costs, its prompt counted once."""
+        """(n,) tokens to compute for each row, counting its prompt once."""
         lengths: NDArray[np.int64] = self.segments.sum(axis=1)
         return lengths
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """(n,) where each row begins in ``ids``."""
+        """(n,) start of each row in ``ids``."""
         return np.cumsum(self.row_lengths) - self.row_lengths
 
 
 def encode(rows: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length_tokens: int) -> Tokens:
-    """Tokenises columns ``prompt`` and ``answers`` of ``rows``, in their order.
+    """Tokenise the columns ``prompt`` and ``answers`` of ``rows``, keeping their order.
 
     Raises:
-        ValueError: a text without a single token; the row is named.
+        ValueError: a text has no tokens; the message names the row.
     """
     row_ids = rows["row_id"].to_pylist()
     prompts, answers = rows["prompt"].to_pylist(), rows["answers"].to_pylist()

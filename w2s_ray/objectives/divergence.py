@@ -1,4 +1,4 @@
-"""Twelve losses for learning from a soft label, each in nats, at true scale (docs/losses.md §1).
+"""Twelve losses for learning from a soft label, each in nats at its true scale (docs/losses.md §1).
 
 For one example, w is the weak model's distribution over K classes and s = softmax(logits) the
 student's. A preference pair is K = 2 with logits (0, z). Everything is computed in float32 from

@@ -2,7 +2,7 @@
 
 The noisy rows are those with the lowest hashes (``w2s_ray.order.hashes(row_ids, seed, "noise")``).
 So the rows drawn at 10 % are among those drawn at 20 %, and file order changes nothing. Noise is
-never applied to test labels, and the stored labels are not modified (docs/losses.md §3).
+never applied to test labels, and the stored labels are not modified. All cases: docs/losses.md §3.
 """
 
 from decimal import ROUND_HALF_UP, Decimal

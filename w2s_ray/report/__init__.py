@@ -1,1 +1,1 @@
-"""What is read from the store's results: tables now, figures and pages later. No torch, no ray."""
+"""Summaries of the store's results: tables now, figures and pages later. No torch, no ray."""

@@ -1,7 +1,7 @@
 """The table at the end of a run: weak, student and ceiling accuracy by loss and noise.
 
-Reads the results table and nothing else. Means over seeds stand with the standard deviation
-between seeds, never without; a missing score is a dash, never a zero.
+It is made from the results table alone. A mean over seeds is always shown with the standard
+deviation between seeds; a missing score is a dash, never a zero.
 """
 
 from collections import defaultdict
@@ -13,8 +13,9 @@ import pyarrow as pa
 from rich import box
 from rich.table import Table
 
-SETTING = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
-LINE = (
+TABLE_COLUMNS = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
+"""Columns of the results whose values one table has in common."""
+LINE_COLUMNS = (
     "loss",
     "loss_parameters",
     "confidence_weight",
@@ -22,26 +23,30 @@ LINE = (
     "confidence_form",
     "noise_strength",
 )
+"""Columns of the results whose values one line of a table has in common."""
 
 
 def tables(results: pa.Table) -> Iterator[Table]:
-    """One table for each data set, pair and way of training: a line a loss, a column a noise."""
+    """One table per data set, pair and training settings, with a line per loss setting.
+
+    Lines differ in the loss and its confidence and noise settings; columns are noise ratios.
+    """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in results.to_pylist():
-        groups[tuple(row[name] for name in SETTING)].append(row)
+        groups[tuple(row[name] for name in TABLE_COLUMNS)].append(row)
     for setting, rows in groups.items():
-        yield _table(dict(zip(SETTING, setting, strict=True)), rows)
+        yield _table(dict(zip(TABLE_COLUMNS, setting, strict=True)), rows)
 
 
 def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     noises = sorted({row["noise_ratio"] for row in rows})
     lines: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        lines[tuple(row[name] for name in LINE)].append(row)
+        lines[tuple(row[name] for name in LINE_COLUMNS)].append(row)
     varying = [
-        place
-        for place, name in enumerate(LINE)
-        if name != "loss" and len({k[place] for k in lines}) > 1
+        index
+        for index, name in enumerate(LINE_COLUMNS)
+        if name != "loss" and len({values[index] for values in lines}) > 1
     ]
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
@@ -55,16 +60,16 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         min_width=88,
     )
     table.add_column("loss", no_wrap=True)
-    for place in varying:
-        table.add_column(LINE[place].replace("_", "\n", 1), justify="right")
+    for index in varying:
+        table.add_column(LINE_COLUMNS[index].replace("_", "\n", 1), justify="right")
     for noise in noises:
         table.add_column(f"noise {noise:g}", justify="right")
-    for line, of_line in lines.items():
+    for values, line_rows in lines.items():
         table.add_row(
-            str(line[0]),
-            *(str(line[place]) for place in varying),
+            str(values[0]),
+            *(str(values[index]) for index in varying),
             *(
-                percent([r["student_accuracy"] for r in of_line if r["noise_ratio"] == noise])
+                percent([r["student_accuracy"] for r in line_rows if r["noise_ratio"] == noise])
                 for noise in noises
             ),
         )
@@ -76,26 +81,30 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     ceiling = percent(_by_model(rows, "ceiling_key", "ceiling_accuracy"))
     seeds = len({row["seed"] for row in rows})
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
-    lost = sum(row["status"] != "done" for row in rows)
+    incomplete = sum(row["status"] != "done" for row in rows)
+    incomplete_line = f"\n{incomplete} of {len(rows)} cells are incomplete" if incomplete else ""
     shorter = percent([rows[0]["shorter_answer_accuracy"]])
     return (
         f"weak {weak}   ceiling {ceiling}   shorter answer {shorter}\n"
         f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
-        f"{', '.join(map(str, sorted(tested))) or 'no'} test rows"
-        + (f"\n{lost} cells without a score" if lost else "")
+        f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{incomplete_line}"
     )
 
 
 def _by_model(rows: list[dict[str, Any]], key: str, score: str) -> list[float | None]:
-    """One score a model: cells that share a model must not count it twice."""
+    """One score per model, so that a model shared by several cells counts once."""
     return list({row[key]: row[score] for row in rows}.values())
 
 
 def percent(scores: Sequence[float | None]) -> str:
-    """``71.3 ±0.4`` from scores in [0, 1]; ``71.3`` of a single one; ``–`` of none."""
-    known = [100.0 * score for score in scores if score is not None]
-    if not known:
+    """Mean and standard deviation in percent: ``71.3 ±0.4``; one score ``71.3``; none ``–``.
+
+    Args:
+        scores: fractions in [0, 1], or None where missing.
+    """
+    present = [100.0 * score for score in scores if score is not None]
+    if not present:
         return "–"
-    if len(known) == 1:
-        return f"{known[0]:.1f}"
-    return f"{np.mean(known):.1f} ±{np.std(known, ddof=1):.1f}"
+    if len(present) == 1:
+        return f"{present[0]:.1f}"
+    return f"{np.mean(present):.1f} ±{np.std(present, ddof=1):.1f}"

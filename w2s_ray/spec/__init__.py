@@ -1,5 +1,5 @@
-"""What a researcher writes: the spec's schema, its loading, and the expansion of its grid to cells.
+"""What a researcher writes: the schema of a spec, its loading, and the expansion of its grid.
 
-Everything is checked here, once, with the line of the file in every message; the rooms behind it
-trust the types. It imports the leaves and the list of loss names, nothing that computes.
+A spec is validated here, once, and every message names a line of the file; the rest of the code
+trusts the types. This package imports no code of ours but ``errors`` and the names of the losses.
 """

@@ -1,28 +1,28 @@
-"""The grid's cells: the product of the axes, and the sub-products of `include`, minus `exclude`.
+"""The grid's cells: the product of the axes, plus the products in ``include``, minus ``exclude``.
 
-Cells come in a stable order: the product first, axes nested in the order of `schema.AXES` (data
-outermost, seed fastest), then each `include` entry in the same nesting. `exclude` is applied to
-both, to values as they are written (a loss by name stands for all its parameters); an entry that
-matches nothing is a mistake, and so is a cell that comes twice, since one of the two would be
-a silent copy. `null` on an axis then becomes training's value, so a cell says all it needs.
+Cells come in a stable order: first the product, with axes nested in the order of ``schema.AXES``
+(data outermost, seed innermost), then each ``include`` entry in the same nesting. ``exclude``
+applies to both and compares values as written (a loss given by name alone matches all its
+parameters). An ``exclude`` entry that matches nothing is an error, and so is a duplicate cell.
+``null`` on an axis is then replaced by the value in ``training``, so a cell is self-contained.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from w2s_ray.errors import InputError
 from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import AXES, Cells, Form, Grid, Loss, Spec
 
-Values = tuple[Any, ...]  # one value an axis, as written
-Written = tuple[str, Values]  # and where: the product, or include[i]
+Values = tuple[Any, ...]
+"""One value per axis, as written."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellPoint:
-    """One point of the grid; a student, its noise and how student and ceiling are trained."""
+    """One point of the grid: a student, its label noise, and how it and its ceiling are trained."""
 
     data: str
     weak: str
@@ -42,34 +42,63 @@ class CellPoint:
 
 
 class GridError(InputError):
-    """A mistake in the grid as a whole; `place` is where in the spec, for its line."""
+    """A mistake in the grid as a whole, located at ``place`` of the spec."""
 
     def __init__(self, message: str, *place: int | str) -> None:
         super().__init__(message, place)
 
 
-def expand(spec: Spec) -> list[CellPoint]:
-    """All cells of a spec, in stable order, each once.
+class _Point(NamedTuple):
+    """A point of the grid and the ``include`` entry it comes from; None: the product."""
 
-    Raises `GridError` for a cell that comes twice (both places are named), an `exclude` entry
-    that removes nothing, and a grid without cells.
+    include: int | None
+    values: Values
+
+
+class _Exclusion(NamedTuple):
+    """An ``exclude`` entry as sets of values to look up.
+
+    Attributes:
+        allowed: position of an axis in ``AXES`` and the values that match, except for the loss.
+        losses: losses that match; none: every loss.
+    """
+
+    allowed: tuple[tuple[int, frozenset[Any]], ...]
+    losses: tuple[Loss, ...]
+
+    def matches(self, values: Values) -> bool:
+        """Whether ``values`` has, on every axis of the entry, one of its values."""
+        if not all(values[position] in allowed for position, allowed in self.allowed):
+            return False
+        loss: Loss = values[_LOSS]
+        return not self.losses or any(part.covers(loss) for part in self.losses)
+
+
+_LOSS = AXES.index("loss")
+
+
+def expand(spec: Spec) -> list[CellPoint]:
+    """All cells of a spec, in a stable order, each once.
+
+    Raises:
+        GridError: a duplicate cell (both origins are named), an ``exclude`` entry that removes
+            nothing, or a grid without cells.
     """
     grid = spec.grid
     axes = {axis: getattr(grid, axis) for axis in AXES}
     axes["data"] = grid.data or tuple(spec.data)
-    removes = [_matcher(entry) for entry in grid.exclude]
-    unused = set(range(len(removes)))
-    cells: dict[CellPoint, Written] = {}
-    for written in _points(axes, grid.include):
-        values = written[1]
-        matched = [position for position, matches in enumerate(removes) if matches(values)]
+    exclusions = [_exclusion(entry) for entry in grid.exclude]
+    unused = set(range(len(exclusions)))
+    cells: dict[CellPoint, _Point] = {}
+    for point in _points(axes, grid.include):
+        matched = [n for n, entry in enumerate(exclusions) if entry.matches(point.values)]
         unused.difference_update(matched)
         if matched:
             continue
-        cell = _cell(spec, values)
+        cell = _cell(spec, point.values)
         if cell in cells:
-            raise _twice(cells[cell], written)
-        cells[cell] = written
+            raise _duplicate(cells[cell], point)
+        cells[cell] = point
     if unused:
         first = min(unused)
         message = "given an entry that matches no cell, expected one that removes some"
@@ -79,31 +108,22 @@ def expand(spec: Spec) -> list[CellPoint]:
     return list(cells)
 
 
-def _points(axes: dict[str, Values], include: tuple[Cells, ...]) -> Iterator[Written]:
-    """Every point before `exclude`."""
+def _points(axes: dict[str, Values], include: tuple[Cells, ...]) -> Iterator[_Point]:
+    """Every point before ``exclude``."""
     for values in product(*axes.values()):
-        yield "the product", values
+        yield _Point(None, values)
     for position, entry in enumerate(include):
         for values in product(*(getattr(entry, axis) or axes[axis] for axis in AXES)):
-            yield f"include[{position}]", values
+            yield _Point(position, values)
 
 
-def _matcher(entry: Cells) -> Callable[[Values], bool]:
-    """Whether a point has, on every axis that the entry names, one of the values named there."""
-    named = [
+def _exclusion(entry: Cells) -> _Exclusion:
+    allowed = tuple(
         (position, frozenset(getattr(entry, axis)))
         for position, axis in enumerate(AXES)
         if axis != "loss" and getattr(entry, axis)
-    ]
-    at_loss, losses = AXES.index("loss"), entry.loss
-
-    def matches(values: Values) -> bool:
-        if not all(values[position] in allowed for position, allowed in named):
-            return False
-        loss: Loss = values[at_loss]
-        return not losses or any(part.covers(loss) for part in losses)
-
-    return matches
+    )
+    return _Exclusion(allowed, entry.loss)
 
 
 def _cell(spec: Spec, values: Values) -> CellPoint:
@@ -129,22 +149,28 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
     )
 
 
-def _twice(first: Written, second: Written) -> GridError:
-    """Names both, as they were written, by the axes that are not at their defaults in both."""
-    telling = [
+def _duplicate(first: _Point, second: _Point) -> GridError:
+    """The error for two points that are one cell, showing both as written.
+
+    Axes that are at their default in both points are left out.
+    """
+    axes = [
         axis
-        for axis, *values in zip(AXES, first[1], second[1], strict=True)
+        for axis, *values in zip(AXES, first.values, second.values, strict=True)
         if any((value,) != Grid.model_fields[axis].default for value in values)
     ]
-
-    def told(written: Written) -> str:
-        at = dict(zip(AXES, written[1], strict=True))
-        return f"in {written[0]} ({', '.join(f'{axis}: {_shown(at[axis])}' for axis in telling)})"
-
-    position = second[0].partition("[")[2].rstrip("]")
-    place: tuple[int | str, ...] = ("include", int(position)) if position else ()
-    message = f"given one cell twice, {told(first)} and {told(second)}, expected it once"
+    message = (
+        f"given the same cell twice, {_described(first, axes)} and {_described(second, axes)}, "
+        "expected it once"
+    )
+    place = () if second.include is None else ("include", second.include)
     return GridError(f"grid: {message}", "grid", *place)
+
+
+def _described(point: _Point, axes: list[str]) -> str:
+    origin = "the product" if point.include is None else f"include[{point.include}]"
+    values = dict(zip(AXES, point.values, strict=True))
+    return f"in {origin} ({', '.join(f'{axis}: {_shown(values[axis])}' for axis in axes)})"
 
 
 def _shown(value: Any) -> str:

@@ -1,16 +1,18 @@
-"""Types of single spec fields: how one value is read, bounded and, for places, found.
+"""Types of single spec fields: how a value is parsed, bounded and, for a source, resolved.
 
-Two decisions live here. Every axis is a tuple, and a value written alone is a list of one, so code
-behind the schema knows one shape. And a path is resolved while it is validated, against the folder
-in the validation context (`loading.load` gives it), so that a missing file is one more mistake with
-its own line; without a context (a Spec built in Python) places are kept as they are written.
+Two design decisions. Every axis is a tuple, and a single value is read as a list of one, so code
+behind the schema handles one shape only. And a path is resolved during validation, relative to the
+folder in the validation context (set by ``loading.load``), so that a missing file is reported with
+its line like any other mistake. Without a context (a ``Spec`` built in Python) paths are kept as
+written.
 """
 
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,13 +26,15 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 GENERATORS = ("agreement",)
-Place = tuple[int | str, ...]
-Mistake = tuple[Place, Any, PydanticCustomError]
+Location = tuple[int | str, ...]
+"""A field of the spec, as the path of names and indices that leads to it."""
+Mistake = tuple[Location, Any, PydanticCustomError]
+"""A location relative to the validated value, the value given there, and the error."""
 T = TypeVar("T")
 
 
 class Model(BaseModel):
-    """Base of all spec models: frozen, no unknown fields, no silent conversion of types."""
+    """Base of all spec models: frozen, no unknown fields, no silent type conversion."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -38,28 +42,32 @@ class Model(BaseModel):
 def mistake(
     expected: str, names: tuple[str, ...] = (), near: str = "", given: str = ""
 ) -> PydanticCustomError:
-    """An error that says what was expected; the nearest of `names` to `near` is suggested.
+    """An error that says what was expected.
 
-    `given` takes the place of the value in the message, where the value alone says too little.
+    Args:
+        expected: completes the sentence "expected …".
+        names: valid names, of which the message suggests the nearest to ``near``.
+        near: the name that was given.
+        given: shown in the message instead of the value, where the value alone says too little.
     """
     context = {"expected": expected, "names": names, "near": near, "given": given}
     return PydanticCustomError("mistake", "expected {expected}", context)
 
 
 def refuse(mistakes: list[Mistake]) -> None:
-    """Raise all of `(place below this value, given value, error)` at once, if there are any."""
+    """Raise one ``ValidationError`` with all ``mistakes``, if there are any."""
     if mistakes:
         details = [InitErrorDetails(type=e, loc=loc, input=given) for loc, given, e in mistakes]
         raise ValidationError.from_exception_data("spec", details)
 
 
 def as_list(value: Any) -> Any:
-    """A value alone as a list of one."""
+    """Read a single value as a list of one."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def as_pairs(value: Any) -> Any:
-    """`[[weak, strong], …]`; `[weak, strong]` alone is a list of one pair."""
+    """Read ``[[weak, strong], …]``; a single ``[weak, strong]`` is a list of one pair."""
     items = as_list(value)
     if items and all(isinstance(item, str) for item in items):
         items = (items,)
@@ -67,14 +75,17 @@ def as_pairs(value: Any) -> Any:
 
 
 def as_number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-5` (no point) as text; -0.0 becomes 0.0, so that equal is identical."""
+    """Read ``1e-5``, which YAML 1.1 takes for text, as a number, and -0.0 as 0.0.
+
+    Equal numbers are then identical.
+    """
     if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
         value = float(value)
     return value + 0.0 if isinstance(value, float) else value
 
 
 def as_numbers(value: Any) -> Any:
-    """`as_number` at every depth, for fields whose content is not ours."""
+    """Apply ``as_number`` at every depth, for fields whose content another library defines."""
     if isinstance(value, dict):
         return {name: as_numbers(inner) for name, inner in value.items()}
     return [as_numbers(inner) for inner in value] if isinstance(value, list) else as_number(value)
@@ -105,79 +116,109 @@ Pairs = Annotated[
 ]
 
 
-def _from_environment(value: str) -> str:
-    def variable(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in os.environ:
-            raise mistake(f"the environment variable {name} to be set")
-        return os.environ[name]
-
-    return re.sub(r"\$\{([^{}]*)\}", variable, value)
+def _environment_variable(match: re.Match[str]) -> str:
+    name = match[1]
+    if name not in os.environ:
+        raise mistake(f"the environment variable {name} to be set")
+    return os.environ[name]
 
 
-def _local(value: str, folder: Path, expected: str, allows: Callable[[str], bool]) -> str:
-    """The absolute path of `value`, seen from `folder`; a mistake where `allows` refuses it."""
-    path = os.path.normpath(folder.absolute() / os.path.expanduser(value))
-    if not allows(path):
-        parent = Path(path).parent
-        beside = sorted(parent.iterdir()) if os.access(parent, os.R_OK | os.X_OK) else []
-        names = tuple(other.name for other in beside if allows(str(other)))
-        raise mistake(f"{expected} (looked for {path})", names, os.path.basename(path))
-    return path
+def _expand_environment(value: str) -> str:
+    return re.sub(r"\$\{([^{}]*)\}", _environment_variable, value)
 
 
-def _place(
-    expected: str, allows: Callable[[str], bool], word: str = "", **schemes: tuple[str, str]
-) -> AfterValidator:
-    """A path, a URI, `word`, or `scheme:body` with a body of a pattern (and how it is written)."""
+class _Scheme(NamedTuple):
+    """A kind of source written ``name:body``.
 
-    def place(value: str, info: ValidationInfo) -> str:
+    Attributes:
+        name: before the colon.
+        pattern: regular expression of the body.
+        form: how the source is written, for messages.
+        examples: complete sources of this scheme, for suggestions.
+    """
+
+    name: str
+    pattern: str
+    form: str
+    examples: tuple[str, ...] = ()
+
+
+_HUB = _Scheme("hf", r"[\w.-]+(/[\w.-]+)?", "hf:ORG/NAME")
+_GENERATED = _Scheme(
+    "generate",
+    "|".join(GENERATORS),
+    "generate:" + " or generate:".join(GENERATORS),
+    tuple(f"generate:{name}" for name in GENERATORS),
+)
+_PACKAGE = _Scheme("pypi", r"[A-Za-z0-9][\w.-]*", "pypi:PACKAGE")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A validator of a path, a URI, a source of a scheme, or ``word``.
+
+    Attributes:
+        expected: what the path has to be, for messages.
+        allows: whether an absolute path is such.
+        schemes: accepted besides paths and URIs.
+        word: a value that is accepted as it is.
+    """
+
+    expected: str
+    allows: Callable[[str], bool]
+    schemes: tuple[_Scheme, ...] = ()
+    word: str = ""
+
+    def __call__(self, value: str, info: ValidationInfo) -> str:
         context = info.context or {}
-        if value == word:
+        if value == self.word:
             return value
         if context:
-            value = _from_environment(value)
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", value)
-        if scheme is None:
-            return _local(value, context["folder"], expected, allows) if context else value
-        name, body = scheme[1], value[scheme.end() :]
+            value = _expand_environment(value)
+        prefix = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", value)
+        if prefix is None:
+            return self._local(value, context["folder"]) if context else value
+        name, body = prefix[1], value[prefix.end() :]
         if body.startswith("//"):
             return value
-        if name not in schemes:
-            forms = tuple(form for _, form in schemes.values())
-            prefixes = tuple(f"{known}:" for known in schemes)
-            raise mistake(", ".join((*forms, "a URI")) + f" or {expected}", prefixes, f"{name}:")
-        pattern, form = schemes[name]
-        if not re.fullmatch(pattern, body):
-            known = GENERATORS if name == "generate" else ()
-            raise mistake(form, tuple(f"{name}:{body}" for body in known), value)
+        scheme = next((scheme for scheme in self.schemes if scheme.name == name), None)
+        if scheme is None:
+            forms = ", ".join((*(scheme.form for scheme in self.schemes), "a URI"))
+            prefixes = tuple(f"{scheme.name}:" for scheme in self.schemes)
+            raise mistake(f"{forms} or {self.expected}", prefixes, f"{name}:")
+        if not re.fullmatch(scheme.pattern, body):
+            raise mistake(scheme.form, scheme.examples, value)
         return value
 
-    return AfterValidator(place)
+    def _local(self, value: str, folder: Path) -> str:
+        """The absolute path of ``value``, relative to ``folder``."""
+        path = os.path.normpath(folder.absolute() / os.path.expanduser(value))
+        if not self.allows(path):
+            parent = Path(path).parent
+            siblings = sorted(parent.iterdir()) if os.access(parent, os.R_OK | os.X_OK) else []
+            names = tuple(other.name for other in siblings if self.allows(str(other)))
+            expected = f"{self.expected} (looked for {path})"
+            raise mistake(expected, names, os.path.basename(path))
+        return path
 
 
-_HUB = (r"[\w.-]+(/[\w.-]+)?", "hf:ORG/NAME")
-_GENERATED = ("|".join(GENERATORS), "generate:" + " or generate:".join(GENERATORS))
-_PACKAGE = (r"[A-Za-z0-9][\w.-]*", "pypi:PACKAGE")
-
-
-def _model_files(path: str) -> bool:
+def _holds_a_model(path: str) -> bool:
     return os.path.isdir(path) or (os.path.isfile(path) and path.endswith(".gguf"))
 
 
+def _can_be_a_folder(path: str) -> bool:
+    return not os.path.isfile(path)
+
+
+_ROWS = "an existing file or folder"
+_MODEL = "an existing model folder or .gguf file"
+_TOKENIZER = "bytes, an existing folder or .gguf file"
+
 Text = Annotated[str, Field(min_length=1)]
-DataFile = Annotated[Text, _place("an existing file or folder", os.path.exists, hf=_HUB)]
-DataSource = Annotated[
-    Text, _place("an existing file or folder", os.path.exists, hf=_HUB, generate=_GENERATED)
-]
-ModelSource = Annotated[
-    Text,
-    _place("an existing model folder or .gguf file", _model_files, hf=_HUB, pypi=_PACKAGE),
-]
+DataFile = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB,)))]
+DataSource = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _GENERATED)))]
+ModelSource = Annotated[Text, AfterValidator(_Source(_MODEL, _holds_a_model, (_HUB, _PACKAGE)))]
 Tokenizer = Annotated[
-    Text,
-    _place(
-        "bytes, an existing folder or .gguf file", _model_files, "bytes", hf=_HUB, pypi=_PACKAGE
-    ),
+    Text, AfterValidator(_Source(_TOKENIZER, _holds_a_model, (_HUB, _PACKAGE), "bytes"))
 ]
-StorePlace = Annotated[Text, _place("a folder", lambda path: not os.path.isfile(path))]
+StoreLocation = Annotated[Text, AfterValidator(_Source("a folder", _can_be_a_folder))]

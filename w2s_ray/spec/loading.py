@@ -1,10 +1,10 @@
-"""From a YAML file to a `Spec`: every mistake as one line with the line of the file.
+"""From a YAML file to a ``Spec``; every mistake is one line that names the line of the file.
 
     file:line: field.path: given value, expected …; did you mean 'x'?
 
-PyYAML's nodes keep the lines; the values built from them are validated, and an error's place in
-the values leads back to its node (`messages`). All mistakes that one pass can see are told
-together; a mistake in the YAML itself comes first, since nothing behind it can be trusted.
+PyYAML's nodes keep line numbers; the values built from them are validated, and the location of an
+error leads back to its node (``messages``). All mistakes of a valid YAML file are reported
+together; a mistake in the YAML itself is reported alone, since the values after it are unreliable.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,13 @@ _STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 def load(path: Path) -> Spec:
-    """Read and check a spec; paths in it are absolute afterwards, and `store` is always set.
+    """Read and validate a spec; afterwards its paths are absolute and ``store`` is set.
 
-    Relative paths are seen from the spec's folder, `${NAME}` in a path is the environment
-    variable. Raises `SpecError` (an `InputError`) with one line a mistake, and nothing else.
+    Relative paths are relative to the spec's folder; ``${NAME}`` in a path is replaced by the
+    environment variable.
+
+    Raises:
+        SpecError: with one line per mistake; no other exception is raised for bad input.
     """
     try:
         return _load(path)
@@ -36,10 +39,10 @@ def load(path: Path) -> Spec:
 
 @contextmanager
 def located(path: Path) -> Iterator[None]:
-    """An `InputError` that names its place in the spec at `path` is told with the line as well.
+    """Add file and line to an ``InputError`` from the block that names a field of the spec.
 
-    For what only shows after loading (unreadable models, cells that coincide): it becomes a
-    `SpecError`, `file:line: field.path: …`. One without a place goes through as it is.
+    For mistakes that show only after loading (unreadable models, identical cells): the error
+    becomes a ``SpecError``, ``file:line: field.path: …``. An error without a field is unchanged.
     """
     try:
         yield
@@ -49,19 +52,19 @@ def located(path: Path) -> Iterator[None]:
         field, line = locate(_tree(path), error.place)
         top = str(error.place[0])
         named = str(error).startswith((f"{top}.", f"{top}:", f"{top}["))
-        told = str(error) if named else f"{field}: {error}"
-        raise SpecError([f"{path}:{line}: {told}"]) from error
+        message = str(error) if named else f"{field}: {error}"
+        raise SpecError([f"{path}:{line}: {message}"]) from error
 
 
 def _load(path: Path) -> Spec:
     root = _tree(path)
-    faults = list(_faults(root, ()))
-    if faults:
-        raise SpecError(f"{path}:{line}: {fault}" for line, fault in faults)
+    problems = list(_problems(root, ()))
+    if problems:
+        raise SpecError(f"{path}:{line}: {problem}" for line, problem in problems)
     try:
         content = yaml.SafeLoader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
-        raise SpecError([f"{path}:{_told(error)}"]) from None
+        raise SpecError([f"{path}:{_syntax_error(error)}"]) from None
     if isinstance(content, dict) and content.get("store") is None:
         content["store"] = "../store"
     try:
@@ -74,7 +77,7 @@ def _load(path: Path) -> Spec:
 
 
 def _tree(path: Path) -> yaml.Node:
-    """The nodes of the file's only YAML document."""
+    """The nodes of the file, which has to be a single YAML document."""
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -86,7 +89,7 @@ def _tree(path: Path) -> yaml.Node:
     except UnicodeDecodeError as error:
         raise SpecError([f"{path}: byte {error.start} is not UTF-8, expected text"]) from None
     except yaml.MarkedYAMLError as error:
-        raise SpecError([f"{path}:{_told(error)}"]) from None
+        raise SpecError([f"{path}:{_syntax_error(error)}"]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError([f"{path}:{line}: not YAML: {error.reason}"]) from None
@@ -95,8 +98,8 @@ def _tree(path: Path) -> yaml.Node:
     return root
 
 
-def _told(error: yaml.MarkedYAMLError) -> str:
-    """`line: not YAML: …`, with the line where the broken value began if it is another."""
+def _syntax_error(error: yaml.MarkedYAMLError) -> str:
+    """The text ``line: not YAML: …``, with the line where the value began if it is another."""
     mark, start = error.problem_mark, error.context_mark
     line = mark.line + 1 if mark else 1
     began = f" (which began on line {start.line + 1})" if start and start.line + 1 < line else ""
@@ -104,8 +107,15 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     return f"{line}: not YAML: {context}{error.problem}"
 
 
-def _faults(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[int, str]]:
-    """(line, fault) of what YAML lets through: keys twice or not text, loops, impossible dates."""
+def _problems(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[int, str]]:
+    """Line and message of what YAML accepts but a spec must not have.
+
+    That is duplicate keys, keys that are not text, loops of aliases, and impossible dates.
+
+    Args:
+        node: where to look, at every depth.
+        above: the nodes that contain ``node``.
+    """
     line = node.start_mark.line + 1
     if node in above:
         yield line, "given an alias of a value that contains it, expected no loop"
@@ -118,17 +128,17 @@ def _faults(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[int
             yield line, f"given {shown(node.value)}, expected plain YAML ({error.problem})"
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _faults(item, (*above, node))
+            yield from _problems(item, (*above, node))
     elif isinstance(node, yaml.MappingNode):
         first: dict[str, int] = {}
         for key, value in node.value:
-            here = key.start_mark.line + 1
+            key_line = key.start_mark.line + 1
             if key.tag not in (_STRING, _MERGE):
                 given = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                yield here, f"given the name {given}, expected text (write it in quotes)"
+                yield key_line, f"given the name {given}, expected text (write it in quotes)"
             elif key.value in first:
-                there = first[key.value]
-                yield here, f"given '{key.value}' a second time (first on line {there})"
+                earlier = first[key.value]
+                yield key_line, f"given '{key.value}' a second time (first on line {earlier})"
             else:
-                first[key.value] = here
-            yield from _faults(value, (*above, node))
+                first[key.value] = key_line
+            yield from _problems(value, (*above, node))

@@ -1,8 +1,8 @@
-"""One line for each mistake: where, what was given, what was expected, the nearest right name.
+"""One line per mistake: where it is, what was given, what was expected, the nearest valid name.
 
-The place of an error in the values is walked down the YAML tree, so that the line is the one of
-the key or list item at fault. Steps of the place that are not in the text (a value alone that was
-read as a list of one) are passed over.
+An error's location in the parsed values is followed down the YAML tree, so that the line number is
+that of the key or list item at fault. Parts of the location that are not in the text (the index of
+a single value that was read as a list of one) are skipped.
 """
 
 import json
@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, get_args, get_origin
+from operator import itemgetter
+from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,9 +19,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from w2s_ray.errors import InputError
-from w2s_ray.spec.fields import Place
+from w2s_ray.spec.fields import Location
 from w2s_ray.spec.schema import Spec
 
+# What to say for each of pydantic's error types; other types keep pydantic's own message.
 _EXPECTED = {
     "dict_type": "a mapping (name: value)",
     "finite_number": "a finite number",
@@ -43,7 +45,11 @@ _EXPECTED = {
 
 
 class SpecError(InputError):
-    """All mistakes of one spec, one line each in `lines`; its text is those lines."""
+    """All mistakes of one spec.
+
+    Attributes:
+        lines: one line per mistake; the text of the error is these lines.
+    """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(" ".join(line.split()) for line in lines)
@@ -53,69 +59,78 @@ class SpecError(InputError):
         return "\n".join(self.lines)
 
 
+class Located(NamedTuple):
+    """A field of the spec as found in the text.
+
+    Attributes:
+        path: ``field.path[i]``.
+        line: counted from 1.
+    """
+
+    path: str
+    line: int
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the nearest of `names` by letters (case apart), or nothing."""
+    """The text ``; did you mean 'x'?`` with the name nearest to ``name`` ignoring case, or ''."""
     by_lower = {other.lower(): other for other in names}
     close = get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
 
 
-def locate(root: yaml.Node, place: Place) -> tuple[str, int]:
-    """`field.path[i]` and line (from 1) of the deepest key or item of `place` in the text."""
+def locate(root: yaml.Node, location: Location) -> Located:
+    """Find the deepest key or item of ``location`` that is in the text."""
     path, line, node = "", root.start_mark.line + 1, root
-    for step, after in pairwise((*place, None)):
+    for step, after in pairwise((*location, None)):
         if isinstance(node, yaml.MappingNode):
             pairs = [(key, value) for key, value in node.value if key.value == step]
-            if pairs:  # The last one: a key written here comes after those merged in by `<<`.
+            if pairs:  # The last one: a key written here comes after keys merged by `<<`.
                 key, node = pairs[-1]
                 path, line = f"{path}.{step}".lstrip("."), key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
             if isinstance(after, int) and isinstance(node.value[step], yaml.ScalarNode):
-                continue  # One pair written without the outer list.
+                continue  # A single pair, written without the outer list.
             node = node.value[step]
             path, line = f"{path}[{step}]", node.start_mark.line + 1
-    return path, line
+    return Located(path, line)
 
 
 def lines(file: str, root: yaml.Node, errors: ValidationError) -> list[str]:
-    """`file:line: field.path: …` for every mistake, in the order of the file, each place once.
+    """The lines ``file:line: field.path: …`` of all mistakes, in file order, one per location.
 
-    A required field that is written wrong is one mistake, not an unknown and a missing field.
+    A misspelled required field is reported once, not as an unknown and a missing field.
     """
-    told: dict[str, tuple[int, str]] = {}
+    by_path: dict[str, tuple[int, str]] = {}
     unknown = [error["loc"] for error in errors.errors() if error["type"] == "extra_forbidden"]
     for error in errors.errors():
-        if error["type"] == "missing" and any(_alike(error["loc"], place) for place in unknown):
+        if error["type"] == "missing" and any(_misspelled(error["loc"], loc) for loc in unknown):
             continue
-        place, text = _text(error)
-        path, line = locate(root, place)
-        if text.startswith("given nothing") and isinstance(place[-1], str):
-            path = f"{path}.{place[-1]}".lstrip(".")
-        told.setdefault(path, (line, f"{path}: {text}" if path else text))
-    return [f"{file}:{line}: {text}" for line, text in sorted(told.values(), key=lambda t: t[0])]
+        location, text = _explained(error)
+        path, line = locate(root, location)
+        if text.startswith("given nothing") and isinstance(location[-1], str):
+            path = f"{path}.{location[-1]}".lstrip(".")
+        by_path.setdefault(path, (line, f"{path}: {text}" if path else text))
+    return [f"{file}:{line}: {text}" for line, text in sorted(by_path.values(), key=itemgetter(0))]
 
 
-def _alike(one: Place, other: Place) -> bool:
-    """Two names in one mapping, one of which may be meant by the other."""
-    return one[:-1] == other[:-1] and bool(nearest(str(one[-1]), [str(other[-1])]))
+def _misspelled(missing: Location, unknown: Location) -> bool:
+    """Whether ``unknown`` is in the same mapping as ``missing`` and spelled like it."""
+    return missing[:-1] == unknown[:-1] and bool(nearest(str(missing[-1]), [str(unknown[-1])]))
 
 
-def _text(error: ErrorDetails) -> tuple[Place, str]:
-    """The place to point at, and `given …, expected …; did you mean …?`."""
-    place, kind, given = error["loc"], error["type"], error["input"]
+def _explained(error: ErrorDetails) -> tuple[Location, str]:
+    """The location to report, and ``given …, expected …; did you mean …?``."""
+    location, kind, given = error["loc"], error["type"], error["input"]
     context: dict[str, Any] = error.get("ctx", {})
     if kind == "extra_forbidden":
-        model, _ = _described(Spec, place[:-1])
-        names = list(model.model_fields) if model else []
-        expected = f"one of {', '.join(names)}"
-        return place, f"given an unknown field, expected {expected}{nearest(str(place[-1]), names)}"
-    if kind == "missing" and isinstance(place[-1], str):
-        _, field = _described(Spec, place)
-        return place, f"given nothing, expected {field.description if field else 'a value'}"
-    if kind in ("missing", "too_long", "tuple_type"):  # A list of another length than it must be.
-        place = place[:-1] if kind == "missing" else place
-        _, field = _described(Spec, place)
-        return place, f"given {shown(given)}, expected {field.description if field else 'a list'}"
+        return location, _unknown_field(location)
+    if kind == "missing" and isinstance(location[-1], str):
+        _, field = _at(Spec, location)
+        return location, f"given nothing, expected {_description(field, 'a value')}"
+    if kind in ("missing", "too_long", "tuple_type"):  # A list of the wrong length.
+        location = location[:-1] if kind == "missing" else location
+        _, field = _at(Spec, location)
+        return location, f"given {shown(given)}, expected {_description(field, 'a list')}"
     expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else error["msg"]
     if kind == "string_type" and not isinstance(given, dict | list | None):
         expected += " (write it in quotes)"
@@ -124,11 +139,22 @@ def _text(error: ErrorDetails) -> tuple[Place, str]:
     if kind == "literal_error":
         names, near = re.findall(r"'([^']*)'", expected), str(given)
     given_text = context.get("given") or shown(given)
-    return place, f"given {given_text}, expected {expected}{nearest(near, names)}"
+    return location, f"given {given_text}, expected {expected}{nearest(near, names)}"
+
+
+def _unknown_field(location: Location) -> str:
+    model, _ = _at(Spec, location[:-1])
+    names = list(model.model_fields) if model else []
+    hint = nearest(str(location[-1]), names)
+    return f"given an unknown field, expected one of {', '.join(names)}{hint}"
+
+
+def _description(field: FieldInfo | None, otherwise: str) -> str:
+    return (field.description if field else None) or otherwise
 
 
 def shown(value: Any) -> str:
-    """A value as a researcher would write it, at most 200 characters."""
+    """A value as a researcher would write it, cut to 200 characters."""
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_unset=True)
     if isinstance(value, str):
@@ -140,19 +166,26 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def _described(annotation: Any, place: Place) -> tuple[type[BaseModel] | None, FieldInfo | None]:
-    """The model at a place of the schema (if one is there), and the last field on the way."""
+class _Schema(NamedTuple):
+    """What the schema has at a location: a model, if there is one, and the innermost field."""
+
+    model: type[BaseModel] | None
+    field: FieldInfo | None
+
+
+def _at(annotation: Any, location: Location) -> _Schema:
+    """Follow ``location`` down the annotations of the schema."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if not place:
-            return annotation, None
-        field = annotation.model_fields.get(str(place[0]))
+        if not location:
+            return _Schema(annotation, None)
+        field = annotation.model_fields.get(str(location[0]))
         if field is None:
-            return None, None
-        model, deeper = _described(field.annotation, place[1:])
-        return model, deeper or field
-    below = place[1:] if get_origin(annotation) in (dict, tuple) else place
+            return _Schema(None, None)
+        model, deeper = _at(field.annotation, location[1:])
+        return _Schema(model, deeper or field)
+    below = location[1:] if get_origin(annotation) in (dict, tuple) else location
     for part in get_args(annotation):
-        model, field = _described(part, below)
-        if model or field:
-            return model, field
-    return None, None
+        result = _at(part, below)
+        if result.model or result.field:
+            return result
+    return _Schema(None, None)

@@ -1,0 +1,111 @@
+"""How and where steps are computed: the ``execution`` section of a spec."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from w2s_ray.spec.fields import Count, Model, Number, Positive, Text, as_list, mistake, refuse
+
+
+class Execution(Model):
+    """How and where steps are computed; never part of a key."""
+
+    gpu_type: Text | None = Field(
+        None, description="a type in gpu_types.json; the planner then chooses null fields for it"
+    )
+    workers: Count | None = Field(
+        None, description="processes that train one model together; null: the fewest that fit, or 1"
+    )
+    max_workers: Count = Field(64, description="the largest world size to choose, at least 1")
+    min_workers: Count | None = Field(
+        None, description="minimum world size to resume with after losing nodes; null: all workers"
+    )
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        None, description="DeepSpeed ZeRO stage, 0 to 3; null: the lowest that fits, or 2"
+    )
+    offload: Literal["none", "optimizer", "parameters"] | None = Field(
+        None,
+        description="none, optimizer or parameters (optimizer and parameters) in host memory; "
+        "null: chosen",
+    )
+    offload_path: Text | None = Field(
+        None, description="a folder on a local NVMe disk to offload to, or null"
+    )
+    activation_checkpointing: bool | None = Field(
+        None, description="true: recompute blocks in the backward pass; null: if needed to fit"
+    )
+    memory_margin: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.1, description="fraction of GPU memory to leave free, 0 to below 1"
+    )
+    micro_batch_tokens: Count | None = Field(
+        None,
+        description="tokens of one worker's micro-batch; null: 4,096 on a CPU, 16,384 on a GPU, "
+        "with a gpu_type what fits",
+    )
+    checkpoint_steps: Count | None = Field(
+        None, description="optimizer steps between checkpoints; null: no limit in steps"
+    )
+    checkpoint_minutes: Positive | None = Field(
+        10.0, description="minutes between checkpoints; null: no limit in minutes"
+    )
+    cpus_per_worker: Positive = Field(1.0, description="CPU cores per worker, above 0")
+    gpus_per_worker: Annotated[Number, Field(ge=0)] | None = Field(
+        None,
+        description="GPUs per worker: 0, 1, or with one worker a fraction (steps share a GPU); "
+        "null: 1 with a gpu_type, else 0",
+    )
+    max_concurrent_steps: Count | None = Field(
+        None, description="how many steps may run at once; null: as many as fit"
+    )
+    lora_together: Count = Field(
+        1, description="LoRA students trained on one shared backbone, at least 1"
+    )
+    keep_models: Annotated[
+        tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
+    ] = Field(("weak",), description="roles whose weights are kept (weak always)")
+    export_models: Annotated[
+        tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
+    ] = Field((), description="roles exported as AutoModelForSequenceClassification folders")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Check fields that depend on each other.
+
+        Only ZeRO 3 offloads parameters, or to a disk. A process drives one GPU, and NCCL cannot
+        connect two processes on the same GPU.
+        """
+        path, offload = self.offload_path, self.offload
+        if path is not None and offload in (None, "none"):
+            expected = "null without offload: optimizer or parameters"
+            refuse([(("offload_path",), path, mistake(expected))])
+        if self.zero_stage not in (None, 3) and (path is not None or offload == "parameters"):
+            reason = "offload: parameters" if path is None else "an offload_path"
+            refuse([(("zero_stage",), self.zero_stage, mistake(f"3 or null with {reason}"))])
+        gpus, one_worker = self.gpus_per_worker, self.workers in (None, 1)
+        if gpus is None:
+            return self
+        if self.gpu_type is not None and gpus != 1.0:
+            refuse([(("gpus_per_worker",), gpus, mistake("1 with a gpu_type", given=f"{gpus:g}"))])
+        if gpus not in (0.0, 1.0) and not (gpus < 1 and one_worker):
+            expected = f"0 or 1 with workers: {self.workers}"
+            if one_worker:
+                expected = "0, 1 or a fraction of 1"
+            refuse([(("gpus_per_worker",), gpus, mistake(expected, given=f"{gpus:g}"))])
+        return self
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        """Check ``min_workers`` ≤ ``workers`` ≤ ``max_workers``.
+
+        ``max_workers`` limits the planner; only where it is written does it limit ``workers``.
+        """
+        workers, least, most = self.workers, self.min_workers, self.max_workers
+        if workers is None:
+            return self
+        if least is not None and least > workers:
+            expected = mistake(f"at most {workers} with workers: {workers}")
+            refuse([(("min_workers",), least, expected)])
+        if "max_workers" in self.model_fields_set and workers > most:
+            expected = mistake(f"at most {most} with max_workers: {most}")
+            refuse([(("workers",), workers, expected)])
+        return self
