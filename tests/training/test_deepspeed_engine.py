@@ -1,70 +1,45 @@
 """DeepSpeedEngine is TorchEngine, at every ZeRO stage, in groups of one and of two processes.
 
-For each world size pytest starts this file as a program, once on every rank. The ranks run all
-``CASES`` in one process group and save what they saw; the tests compare it with TorchEngine, which
-trains in pytest's own process.
+The ranks run all ``CASES`` in one process group and return what they saw; the tests compare it with
+TorchEngine, which trains in pytest's own process.
 """
 
-import gc
 import itertools
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from transformers import LlamaConfig, LlamaModel
 
-from tests.training.ranks import run_groups
-from w2s_ray.data.batches import micro_batches, pack
-from w2s_ray.data.tokens import Tokens
-from w2s_ray.models.packed_attention import use_if_exact
-from w2s_ray.models.scorer import Scorer
-from w2s_ray.models.trainable import load_state, set_trainable
+from tests.testing.process_groups import ProcessGroups
+from tests.testing.zero_cases import (
+    CLIP,
+    RATE,
+    ROWS,
+    STAGES,
+    STEPS,
+    Case,
+    close,
+    engine_of,
+    line,
+    model,
+    rows,
+    state_of,
+    stream,
+)
+from w2s_ray.models.trainable import load_state
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.spec.schema import Lora
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.loop import train
 
 pytestmark = pytest.mark.groups
-
-STAGES = (0, 1, 2, 3)
-STEPS, ROWS, SHORT, WIDTH, RATE, CLIP = 8, 8, 3, 12, 1e-3, 0.1
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training run; ``pieces`` is the number of micro-batches a step on every rank.
-
-    With a ``budget`` of tokens the batches are cut as a job cuts them: into another number of
-    micro-batches at each step, of unequal numbers of rows, and the last batch is a short one.
-    """
-
-    stage: int
-    pieces: int = 1
-    clip: float | None = None
-    precision: str = "fp32"
-    trainable: str = "full"
-    real_rows: int = ROWS  # the others have weight 0
-    per_row: int = 2  # 1: classification, with the confidence threshold
-    budget: int | None = None
-    offload: str = "none"
-
-    def engine(self, scorer: nn.Module, parameters: list[nn.Parameter]) -> Any:
-        from w2s_ray.training.deepspeed_engine import DeepSpeedEngine, Zero
-
-        adam = Adam(clip_norm=self.clip)
-        return DeepSpeedEngine(scorer, parameters, adam, zero=Zero(self.stage, self.offload))
-
 
 SAME = [
     Case(stage, pieces, clip)
@@ -82,75 +57,6 @@ FROZEN = [
 LORA_BF16_3 = Case(3, precision="bf16", trainable="lora")
 THRESHOLD = [Case(2, pieces=2, per_row=1), Case(2, per_row=1, budget=15)]
 CASES = [*SAME, *UNEVEN, *FILLED, *BF16, *FROZEN, LORA_BF16_3, *THRESHOLD]
-
-
-def model(case: Case) -> tuple[Scorer, list[nn.Parameter]]:
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
-    )
-    torch.manual_seed(0)
-    backbone = LlamaModel(config)
-    if case.precision == "bf16":
-        for parameter in backbone.parameters():
-            parameter.data = parameter.data.bfloat16()
-    assert use_if_exact(backbone)
-    scorer = Scorer(backbone, 32, 2, case.per_row, seed=1)
-    return scorer, set_trainable(scorer, case.trainable, Lora(rank=4), 0)
-
-
-def rows(seed: int, count: int, per_row: int) -> tuple[Tokens, Tensor]:
-    """``count`` rows of texts of at most ``WIDTH`` tokens, and their soft labels (count, 2)."""
-    random = torch.Generator().manual_seed(seed)
-    prompts = torch.randint(0, WIDTH // 2, (count, 1), generator=random)
-    answers = torch.randint(1, WIDTH // 2 + 1, (count, per_row), generator=random)
-    segments = torch.cat([prompts, answers], dim=1).numpy()
-    ids = torch.randint(64, (int(segments.sum()),), generator=random).int().numpy()
-    labels = torch.rand(count, 2, generator=random).softmax(1)
-    return Tokens([str(row) for row in range(count)], ids, segments, 0), labels
-
-
-def line(tokens: Tokens, places: Tensor) -> dict[str, Tensor]:
-    """What the scorer is called with for some rows."""
-    input_ids, segments = pack(tokens, places.numpy())
-    return {"input_ids": torch.from_numpy(input_ids), "segments": torch.from_numpy(segments)}
-
-
-def stream(case: Case, rank: int, world: int, pieces: int) -> Iterator[list[Batch]]:
-    """This rank's micro-batches; rows of weight 0 stand at the end of every step's batch."""
-    for step in range(STEPS):
-        count = SHORT if case.budget and step == STEPS - 1 else ROWS
-        tokens, labels = rows(step, count, case.per_row)
-        parts: list[tuple[Tensor, Tensor]]
-        if case.budget:
-            lengths = tokens.row_lengths
-            cut = micro_batches(torch.arange(count).numpy(), lengths, case.budget, rank, world)
-            parts = [(torch.from_numpy(places), torch.from_numpy(w)) for places, w in cut]
-        else:
-            weights = torch.zeros(count)
-            weights[: case.real_rows] = 1 / case.real_rows
-            cuts = (t.chunk(world * pieces) for t in (torch.arange(count), weights))
-            parts = list(zip(*cuts, strict=True))[rank * pieces : (rank + 1) * pieces]
-        yield [
-            Batch(
-                inputs=line(tokens, places),
-                soft_labels=labels[places],
-                weights=weights,
-                tokens=int(tokens.row_lengths[places[weights > 0].numpy()].sum()),
-            )
-            for places, weights in parts
-        ]
-
-
-def state_of(engine: Engine, case: Case) -> dict[str, Tensor]:
-    """The trained parameters; empty tensors above rank 0."""
-    names = [n for n, p in model(case)[0].named_parameters() if p.requires_grad]
-    return dict(engine.whole(names))
 
 
 @torch.no_grad()
@@ -217,26 +123,18 @@ def expected(case: Case, pieces: int) -> dict[str, Any]:
 # What each rank does.
 
 
-def main(out: Path) -> None:
-    torch.set_num_threads(1)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if world == 2:
-        dist.init_process_group("gloo")  # as Ray Train would; a single rank leaves it to the engine
+def run_all(rank: int, world: int) -> dict[Any, Any]:
     seen: dict[Any, Any] = {}
     for case in CASES:
-        scorer, parameters = model(case)
-        engine = case.engine(scorer, parameters)
-        begin = state_of(engine, case)
-        seen[case] = run(case, engine, stream(case, rank, world, case.pieces))
-        seen[case]["begin"] = begin
-        engine.close()
-        gc.freeze()  # closing has just collected garbage: what is left need not be looked at again
+        with engine_of(case) as engine:
+            begin = state_of(engine, case)
+            seen[case] = run(case, engine, stream(case, rank, world, case.pieces))
+            seen[case]["begin"] = begin
     seen["gathered"] = gathered(rank)
     for stage in STAGES:
         seen["refused", stage] = refused(stage)
         seen["freed", stage] = freed(stage)
-    torch.save({repr(name): value for name, value in seen.items()}, out / f"{rank}.pt")
-    dist.destroy_process_group()
+    return seen
 
 
 def gathered(rank: int) -> list[Tensor]:
@@ -309,33 +207,28 @@ class Group:
     def __init__(self, world: int, ranks: list[dict[str, Any]], output: str, compiled: list[Path]):
         self.world, self.ranks, self.output, self.compiled = world, ranks, output, compiled
 
-    def __getitem__(self, name: object) -> list[Any]:
-        return [rank[repr(name)] for rank in self.ranks]
+    def __getitem__(self, name: Any) -> list[Any]:
+        return [rank[name] for rank in self.ranks]
 
 
 @pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Group]:
+def groups(process_groups: ProcessGroups) -> dict[int, Group]:
     """Groups of one and of two, at the same time."""
-    outs = {world: tmp_path_factory.mktemp(f"group{world}") for world in (1, 2)}
-    run_groups(__file__, outs)
+    seen = process_groups.run(run_all, {1: (), 2: ()})
     return {
         world: Group(
             world,
-            [torch.load(out / f"{rank}.pt") for rank in range(world)],
-            (out / "log").read_text(),
-            list((out / "compiled").rglob("*")),
+            ranks,
+            process_groups[world].output,
+            list(process_groups[world].compiled.rglob("*")),
         )
-        for world, out in outs.items()
+        for world, ranks in seen.items()
     }
 
 
 @pytest.fixture(params=[1, 2], ids=["one", "two"])
 def group(groups: dict[int, Group], request: pytest.FixtureRequest) -> Group:
     return groups[request.param]
-
-
-def close(actual: Tensor, wanted: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(actual, wanted, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -511,7 +404,3 @@ def test_closing_frees_memory_and_restores_torch(group: Group, stage: int) -> No
 def test_deepspeed_compiles_nothing_and_says_nothing(group: Group) -> None:
     assert group.compiled == []
     assert "deepspeed" not in group.output.lower()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

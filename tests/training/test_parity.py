@@ -1,32 +1,36 @@
 """Every objective, with confidence on, is trained alike at every stage and world size.
 
 One run of each on ranks of a group against plain torch with the whole batch in one process: the
-same losses, norms and weights to 1e-5, and no shift to one side.
+same losses, norms and weights to 1e-5, and no shift to one side. ``make test`` runs every objective
+at one stage and one objective at every stage; the whole product is among the slow tests.
 """
 
 import itertools
-import os
-import sys
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from tests.training.ranks import run_groups
-from tests.training.test_deepspeed_engine import CLIP, Case, close, model, state_of, stream
+from tests.testing.process_groups import ProcessGroups
+from tests.testing.zero_cases import (
+    CLIP,
+    RATE,
+    STAGES,
+    Case,
+    close,
+    engine_of,
+    model,
+    state_of,
+    stream,
+)
 from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam, Engine, TorchEngine
 from w2s_ray.training.loop import train
 
-pytestmark = pytest.mark.groups
-
-STEPS, RATE = 4, 1e-3
-STAGES = (0, 1, 2, 3)
+STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,13 @@ class Run:
         }
 
 
-FAMILY = [Run(loss, Case(stage, clip=CLIP)) for loss in DEFINITIONS for stage in STAGES]
+PRODUCT = [Run(loss, Case(stage, clip=CLIP)) for loss in DEFINITIONS for stage in STAGES]
+LOSSES = [run for run in PRODUCT if run.case.stage == 3]  # every loss at one stage
+STAGED = [run for run in PRODUCT if run.loss == "reverse_kl"]  # one loss at every stage
+CROSS = list(dict.fromkeys([*LOSSES, *STAGED]))
+REST = [run for run in PRODUCT if run not in CROSS]
 CUT = [Run("reverse_kl", Case(stage, pieces=4, clip=CLIP)) for stage in STAGES]
-WIDE = [Run("reverse_kl", Case(stage, clip=CLIP)) for stage in STAGES]
-RUNS = {1: CUT, 2: FAMILY, 4: WIDE}  # by world size
+RUNS = {1: CUT, 2: CROSS, 4: STAGED}  # by world size
 
 
 @cache
@@ -64,42 +71,62 @@ def reference(loss: str) -> dict[str, Any]:
     return Run(loss, case).train(engine, 0, 1)
 
 
-def main(out: Path) -> None:
-    torch.set_num_threads(1)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def train_all(rank: int, world: int, runs: list[Run]) -> dict[Run, dict[str, Any]]:
+    """What each rank does."""
     seen = {}
-    for run in RUNS[world]:
-        engine = run.case.engine(*model(run.case))
-        seen[repr(run)] = run.train(engine, rank, world)
-        engine.close()
-    torch.save(seen, out / f"{rank}.pt")
-    dist.destroy_process_group()
+    for run in runs:
+        with engine_of(run.case) as engine:
+            seen[run] = run.train(engine, rank, world)
+    return seen
+
+
+Seen = dict[int, list[dict[Run, dict[str, Any]]]]  # by world size and rank
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    outs = {world: tmp_path_factory.mktemp(f"parity{world}") for world in RUNS}
-    run_groups(__file__, outs)
-    return {w: [torch.load(out / f"{r}.pt") for r in range(w)] for w, out in outs.items()}
+def seen(process_groups: ProcessGroups) -> Seen:
+    return process_groups.run(train_all, {world: (runs,) for world, runs in RUNS.items()})
 
 
-def residual(run: Run, ranks: list[dict[str, Any]]) -> torch.Tensor:
+@pytest.fixture(scope="module")
+def rest(process_groups: ProcessGroups) -> Seen:
+    return process_groups.run(train_all, {2: (REST,)})
+
+
+def residual(run: Run, ranks: list[dict[Run, dict[str, Any]]]) -> torch.Tensor:
     wanted = reference(run.loss)
     for rank in ranks:
-        close(rank[repr(run)]["loss"], wanted["loss"], 1e-5)
-        close(rank[repr(run)]["norm"], wanted["norm"], 1e-5)
-    for name, value in ranks[0][repr(run)]["state"].items():
+        close(rank[run]["loss"], wanted["loss"], 1e-5)
+        close(rank[run]["norm"], wanted["norm"], 1e-5)
+    for name, value in ranks[0][run]["state"].items():
         close(value, wanted["state"][name], 1e-5)
-    return ranks[0][repr(run)]["loss"] - wanted["loss"]
+    return ranks[0][run]["loss"] - wanted["loss"]
 
 
+@pytest.mark.groups
+@pytest.mark.parametrize("run", CROSS, ids=lambda run: f"{run.loss}-zero{run.case.stage}")
+def test_every_objective_at_one_stage_and_one_at_every_stage(seen: Seen, run: Run) -> None:
+    residual(run, seen[2])
+
+
+@pytest.mark.groups
+def test_no_shift_to_one_side(seen: Seen) -> None:
+    for runs in (LOSSES, STAGED):
+        assert abs(torch.stack([residual(run, seen[2]) for run in runs]).mean()) < 1e-6
+
+
+@pytest.mark.groups
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", DEFINITIONS)
-def test_every_objective_is_the_same_at_every_stage(seen: Any, loss: str) -> None:
-    residuals = [residual(Run(loss, Case(stage, clip=CLIP)), seen[2]) for stage in STAGES]
+def test_every_objective_is_the_same_at_every_stage(seen: Seen, rest: Seen, loss: str) -> None:
+    residuals = [
+        residual(run, (seen if run in CROSS else rest)[2]) for run in PRODUCT if run.loss == loss
+    ]
     assert abs(torch.stack(residuals).mean()) < 1e-6
 
 
-def test_four_ranks_and_four_micro_batches_are_one(seen: Any) -> None:
+@pytest.mark.groups
+def test_four_ranks_and_four_micro_batches_are_one(seen: Seen) -> None:
     residuals = [residual(run, seen[world]) for world in (1, 4) for run in RUNS[world]]
     assert abs(torch.stack(residuals).mean()) < 1e-7
 
@@ -148,7 +175,3 @@ def test_bf16_is_what_a_bf16_reference_computes() -> None:
     names = [name for name, p in scorer.named_parameters() if p.requires_grad]
     for name, master in zip(names, masters, strict=True):
         close(ours["state"][name], master.detach(), 1e-6)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

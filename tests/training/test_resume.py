@@ -4,8 +4,6 @@ The ranks of each group train every case with checkpoints, then go on from the f
 same world and stage bit for bit; from the files of another world or stage to rounding.
 """
 
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +13,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.training.ranks import run_groups
-from tests.training.test_deepspeed_engine import (
+from tests.testing.process_groups import ProcessGroups
+from tests.testing.zero_cases import (
     CLIP,
     RATE,
     STEPS,
     Case,
     close,
+    engine_of,
     model,
     state_of,
     stream,
@@ -105,32 +104,30 @@ def only_the_first(store: Store, key: str) -> str:
 # What each rank does.
 
 
-def main(out: Path, phase: str) -> None:
-    torch.set_num_threads(1)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = Store.open(out.parent / "store")
-    seen = {}
-    if phase == "first":
-        for case in CASES:
-            key = key_of(case, world)
-            engine = case.engine(*model(case))
+def run_straight_and_resumed(rank: int, world: int, uri: str) -> dict[Any, Any]:
+    """Case -> the run without a break, and the one that goes on from its first checkpoint."""
+    store, seen = Store.open(uri), {}
+    for case in CASES:
+        key = key_of(case, world)
+        with engine_of(case) as engine:
             straight = run(case, engine, rank, world, store, key, resumes=False)
-            engine.close()
-            dist.barrier()
-            if rank == 0:
-                only_the_first(store, key)
-            dist.barrier()
-            engine = case.engine(*model(case))
+        dist.barrier()
+        if rank == 0:
+            only_the_first(store, key)
+        dist.barrier()
+        with engine_of(case) as engine:
             again = run(case, engine, rank, world, store, f"{key}first", resumes=True)
-            engine.close()
-            seen[case] = (straight, again)
-    else:  # from another world, another stage, or plain torch
-        for case, key in elsewhere(world):
-            engine = case.engine(*model(case))
+        seen[case] = (straight, again)
+    return seen
+
+
+def run_elsewhere(rank: int, world: int, uri: str) -> dict[Any, Any]:
+    """Runs that go on from another world, another stage, or plain torch."""
+    store, seen = Store.open(uri), {}
+    for case, key in elsewhere(world):
+        with engine_of(case) as engine:
             seen[case, key] = run(case, engine, rank, world, store, key, resumes=True)
-            engine.close()
-    torch.save({repr(name): value for name, value in seen.items()}, out / f"{phase}{rank}.pt")
-    dist.destroy_process_group()
+    return seen
 
 
 def elsewhere(world: int) -> list[tuple[Case, str]]:
@@ -150,20 +147,16 @@ def elsewhere(world: int) -> list[tuple[Case, str]]:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
+def seen(process_groups: ProcessGroups, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     """(phase, world) -> by rank what was seen; "plain": straight, resumed, from ZeRO."""
-    root = tmp_path_factory.mktemp("resume")
-    store = Store.open(root / "store")
+    store = Store.open(tmp_path_factory.mktemp("resume") / "store")
     straight = plain(PLAIN, store, key_of(PLAIN, 1), resumes=False)
     again = plain(PLAIN, store, only_the_first(store, key_of(PLAIN, 1)), resumes=True)
     found: dict[Any, Any] = {"plain": (straight, again)}
-    for phase, worlds in (("first", (1, 2)), ("elsewhere", (1, 2, 4))):
-        outs = {world: root / str(world) for world in worlds}
-        for out in outs.values():
-            out.mkdir(exist_ok=True)
-        run_groups(__file__, outs, phase)
-        for world, out in outs.items():
-            found[phase, world] = [torch.load(out / f"{phase}{rank}.pt") for rank in range(world)]
+    first = process_groups.run(run_straight_and_resumed, dict.fromkeys((1, 2), (store.uri,)))
+    then = process_groups.run(run_elsewhere, dict.fromkeys((1, 2, 4), (store.uri,)))
+    found |= {("first", world): ranks for world, ranks in first.items()}
+    found |= {("elsewhere", world): ranks for world, ranks in then.items()}
     for case in (ZERO[1], ZERO[2], ZERO[3]):
         key = f"{key_of(case, 2)}first"
         found["plain from", case.stage] = plain(PLAIN, store, key, resumes=True)
@@ -189,7 +182,7 @@ def test_plain_torch_goes_on_bit_for_bit(seen: dict[Any, Any]) -> None:
 @pytest.mark.parametrize("case", CASES, ids=repr)
 def test_a_group_goes_on_bit_for_bit(seen: dict[Any, Any], world: int, case: Case) -> None:
     for rank in seen["first", world]:
-        straight, again = rank[repr(case)]
+        straight, again = rank[case]
         assert (straight["start"], again["start"]) == (0, EVERY)
         same(straight, again)
 
@@ -199,16 +192,16 @@ def test_another_world_or_stage_goes_on(seen: dict[Any, Any], world: int) -> Non
     """To rounding: sums over other ranks are made in another order."""
     residuals = []
     for case, key in elsewhere(world):
-        wanted = seen["first", min(world, 2)][0][repr(case)][0]
+        wanted = seen["first", min(world, 2)][0][case][0]
         for rank in seen["elsewhere", world]:
-            found = rank[repr((case, key))]
+            found = rank[case, key]
             assert found["start"] == EVERY
             tolerance = 1e-5 if case.precision == "fp32" else 2**-8
             close(found["loss"], wanted["loss"], tolerance)
             if case.precision == "fp32":
                 residuals.append(found["loss"] - wanted["loss"])
         if case.precision == "fp32":
-            for name, value in seen["elsewhere", world][0][repr((case, key))]["state"].items():
+            for name, value in seen["elsewhere", world][0][case, key]["state"].items():
                 close(value, wanted["state"][name], 1e-5)
     assert abs(torch.stack(residuals).mean()) < 1e-6
 
@@ -227,9 +220,5 @@ def test_offloaded_state_gives_the_same_numbers(seen: dict[Any, Any]) -> None:
     for world in (1, 2):
         for rank in seen["first", world]:
             for case in OTHERS[3:]:
-                wanted = rank[repr(replace(case, offload="none"))][0]
-                close(rank[repr(case)][0]["loss"], wanted["loss"], 1e-6)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+                wanted = rank[replace(case, offload="none")][0]
+                close(rank[case][0]["loss"], wanted["loss"], 1e-6)
