@@ -1,0 +1,90 @@
+"""What stands around the package agrees with it: metadata, dependencies, hooks, the workflow."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import w2s_ray
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMPORTED_AS = {"pyyaml": "yaml"}
+WITH_ANOTHER = {"pydantic_core"}  # comes with pydantic
+OPTIONAL = {"boto3"}  # the extra [aws]
+
+
+def normalised(requirement: str) -> str:
+    """The name in a requirement or pin, in the form that registries compare."""
+    return re.split(r"[\[<>=;~! ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_the_citation_names_this_version_and_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    required = {"cff-version", "message", "title", "authors"}
+    assert required <= citation.keys()
+    assert citation["cff-version"] == "1.2.0"
+    assert str(citation["version"]) == PROJECT["version"] == w2s_ray.__version__
+    assert citation["license"] == PROJECT["license"]
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "w2s_ray" / "py.typed").read_bytes() == b""
+
+
+def imported() -> set[str]:
+    """Top-level modules that the package imports, at any depth of a function."""
+    names: set[str] = set()
+    for path in (ROOT / "w2s_ray").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_dependency_is_imported_and_every_import_is_a_dependency() -> None:
+    declared = {
+        IMPORTED_AS.get(name, name.replace("-", "_"))
+        for name in map(normalised, PROJECT["dependencies"])
+    }
+    assert declared == imported() - set(sys.stdlib_module_names) - {"w2s_ray"} - {
+        *WITH_ANOTHER,
+        *OPTIONAL,
+    }
+
+
+def test_constraints_pin_every_dependency_once() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    names = list(map(normalised, pins))
+    assert len(names) == len(set(names))
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["aws"]]
+    assert set(map(normalised, wanted)) <= set(names)
+
+
+def test_hooks_run_the_projects_own_environment() -> None:
+    """Never a version that a hook repository pins beside constraints.txt."""
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        program = hook["entry"].split()[0]
+        assert hook["language"] == "system"
+        assert program.startswith(".venv/bin/")
+        assert program.rpartition("/")[2] in PROJECT["optional-dependencies"]["test"]
+
+
+def test_the_workflow_runs_a_target_of_the_makefile_on_the_oldest_python() -> None:
+    path = ROOT / ".github" / "workflows" / "tests.yml"
+    steps = yaml.safe_load(path.read_text())["jobs"]["tests"]["steps"]
+    (python,) = (step["with"]["python-version"] for step in steps if "python-version" in str(step))
+    assert f">={python}" == PROJECT["requires-python"]
+    (command,) = (step["run"] for step in steps if "run" in step)
+    target = command.removeprefix("make ")
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
