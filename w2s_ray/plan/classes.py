@@ -1,4 +1,4 @@
-"""Settings that only some numbers of classes allow; K is known once the data are prepared."""
+"""Settings that depend on the number of classes K, which is known once the data are prepared."""
 
 from collections.abc import Iterable
 
@@ -10,12 +10,12 @@ def check_classes(cells: Iterable[Cell], num_classes: int) -> None:
     """Refuses cells that cannot be computed with K classes.
 
     Args:
-        cells: those of one data set.
-        num_classes: its K.
+        cells: of one data set.
+        num_classes: K of that data set.
 
     Raises:
-        InputError: with K > 2, a ``noise_strength`` between -1 and 0 (a label turned half-way has
-            no one other class to lean to); a ``label_clip`` of 1/K or more. ``place`` is the
+        InputError: with K > 2, a ``noise_strength`` between -1 and 0 (a partly flipped label has
+            no single other class to move to); a ``label_clip`` of 1/K or more. ``place`` is the
             setting's.
     """
     for cell in cells:

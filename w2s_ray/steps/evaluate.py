@@ -1,4 +1,4 @@
-"""``evaluate``: one model's scores on the test rows, and a student's distance to its teacher."""
+"""``evaluate``: a model's scores on the test rows, and a student's distance to its teacher."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,22 +19,28 @@ from w2s_ray.store.artifacts import Artifact, Draft
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's ``test.parquet``: n row ids and labels, (n, K) float64 probabilities."""
+    """A model's predictions of the test rows.
+
+    Attributes:
+        row_ids: n of them.
+        labels: (n,) true classes.
+        probs: (n, K) probabilities.
+    """
 
     row_ids: pa.ChunkedArray
     labels: NDArray[np.int64]
     probs: NDArray[np.float64]
 
     @classmethod
-    def of(cls, artifact: Artifact) -> "Predictions":
+    def read(cls, artifact: Artifact) -> "Predictions":
         table = read_parquet(artifact.folder / "test.parquet")
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = flat.astype(np.float64).reshape(table.num_rows, -1)
         return cls(table["row_id"], table["label"].to_numpy(), probs)
 
-    def in_the_order_of(self, row_ids: pa.ChunkedArray) -> NDArray[np.float64]:
-        """(n, K) probabilities of the rows ``row_ids``."""
-        if row_ids.equals(self.row_ids):  # both were written from one table, nearly always
+    def ordered_by(self, row_ids: pa.ChunkedArray) -> NDArray[np.float64]:
+        """(n, K) probabilities, in the order of ``row_ids``."""
+        if row_ids.equals(self.row_ids):  # nearly always: both were written from one table
             return self.probs
         return self.probs[positions(row_ids.to_pylist(), self.row_ids.to_pylist())]
 
@@ -42,14 +48,14 @@ class Predictions:
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes no file: the numbers are the record's metrics."""
     by_key = {key: inputs[role] for role, key in step.inputs.items()}
-    _write(step, by_key.__getitem__, lambda key: Predictions.of(by_key[key]), draft)
+    _write(step, by_key.__getitem__, lambda key: Predictions.read(by_key[key]), draft)
 
 
 def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
-    """A writer for each step; a weak model that many students are compared with is read once."""
-    weak = cache(lambda key: Predictions.of(artifacts(key)))
+    """A writer for each step; a weak model shared by many students is read once."""
+    weak = cache(lambda key: Predictions.read(artifacts(key)))
     return [partial(_write, step, artifacts, weak) for step in steps]
 
 
@@ -58,7 +64,7 @@ def _write(
 ) -> None:
     """Writes no file: the numbers are the record's metrics."""
     clip = EvaluateConfig.of(step).label_clip
-    model = Predictions.of(artifacts(step.inputs["model"]))
+    model = Predictions.read(artifacts(step.inputs["model"]))
     labels, probs = model.labels, model.probs
     draft.metrics.update(
         rows=len(labels),
@@ -68,7 +74,7 @@ def _write(
         calibration_error=metrics.calibration_error(probs, labels),
     )
     if "weak" in step.inputs:
-        teacher = weak(step.inputs["weak"]).in_the_order_of(model.row_ids)
+        teacher = weak(step.inputs["weak"]).ordered_by(model.row_ids)
         draft.metrics.update(
             agreement_with_weak=metrics.agreement(probs, teacher),
             misfit_forward=metrics.divergence(teacher, probs, clip),

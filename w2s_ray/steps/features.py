@@ -1,7 +1,7 @@
-"""``features``: the frozen backbone's last-token states of all rows, computed once.
+"""``features``: the last-token states of a frozen backbone, for all rows.
 
 All last-layer models of a backbone (weak, ceiling and every student) are trained on this one
-artifact: the backbone never runs again.
+artifact, so the backbone runs once per data set.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,21 +26,21 @@ from w2s_ray.store.artifacts import Artifact, Draft
 
 @dataclass(frozen=True)
 class Features:
-    """The artifact as its readers see it."""
+    """The features of a finished step."""
 
     artifact: Artifact
 
     def of(self, split: str, rows: pa.Table) -> NDArray[np.float32]:
-        """(n, m, H) float32 states of ``rows``, found by row id."""
+        """(n, m, H) float32 states of ``rows``, joined by row id; m texts a row."""
         states = np.load(self.artifact.folder / f"{split}.npy", mmap_mode="r")
         present = read_parquet(self.artifact.folder / f"{split}.parquet")["row_id"]
-        where = positions(rows["row_id"].to_pylist(), present.to_pylist())
-        return np.ascontiguousarray(states[where])
+        order = positions(rows["row_id"].to_pylist(), present.to_pylist())
+        return np.ascontiguousarray(states[order])
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``{split}.npy`` (n, m, H) float32 and ``{split}.parquet`` (row_id)."""
-    # Imported here: whoever only reads features needs none of it.
+    # Imported here: reading features needs none of it.
     from w2s_ray.models.compiled import compile_if_it_pays
     from w2s_ray.models.inference import last_states
     from w2s_ray.models.warm import own_backbone

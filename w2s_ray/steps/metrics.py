@@ -18,15 +18,17 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def clipped(probs: Probs, clip: float) -> NDArray[np.float64]:
-    """Probabilities held within [clip, 1 − clip] and normalised again."""
+    """Probabilities clipped to [clip, 1 − clip] and renormalised."""
     held = np.clip(probs.astype(np.float64), clip, 1.0 - clip)
     normalised: NDArray[np.float64] = held / held.sum(axis=1, keepdims=True)
     return normalised
 
 
 def accuracy(probs: Probs, labels: Labels) -> float:
-    """Share of rows whose most probable class is the true one; a tie at the top counts by its
-    share, so that a model that cannot tell two answers apart scores ½ and not 1 or 0."""
+    """Share of rows whose most probable class is the true one.
+
+    A tie at the top counts by its share: a model that cannot distinguish two answers scores ½.
+    """
     top = probs == probs.max(axis=1, keepdims=True)
     return float((top[np.arange(len(labels)), labels] / top.sum(axis=1)).mean())
 
@@ -49,10 +51,10 @@ def auroc(probs: Probs, labels: Labels) -> float | None:
 
 
 def _mean_ranks(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Ranks from 1; equal scores share the mean of theirs."""
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    """Ranks from 1; equal scores share their mean rank."""
+    _, position, count = np.unique(scores, return_inverse=True, return_counts=True)
     mean: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
-    return mean[place]
+    return mean[position]
 
 
 def cross_entropy(probs: Probs, labels: Labels, clip: float) -> float:
@@ -65,9 +67,9 @@ def calibration_error(probs: Probs, labels: Labels, bins: int = 15) -> float:
     """Expected calibration error of the top class: bins of equal width, weighted by rows."""
     confidence = probs.max(axis=1)
     correct = probs.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.zeros(bins)
-    np.add.at(gaps, place, confidence - correct)
+    np.add.at(gaps, bin_index, confidence - correct)
     return float(np.abs(gaps).sum() / len(labels))
 
 

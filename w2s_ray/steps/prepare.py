@@ -17,7 +17,7 @@ from w2s_ray.store.artifacts import Artifact, Draft
 
 @dataclass(frozen=True)
 class Rows:
-    """The artifact as its readers see it."""
+    """The rows of a finished ``prepare`` step."""
 
     artifact: Artifact
 
@@ -25,25 +25,27 @@ class Rows:
         return read_parquet(self.artifact.folder / f"{split}.parquet")
 
     def labels(self, split: str) -> pa.Table:
-        """A split without its texts."""
+        """Row ids and labels of a split, without its texts."""
         return read_parquet(self.artifact.folder / f"{split}.parquet", ["row_id", "label"])
 
     def count(self, split: str) -> int:
-        """Rows of a split."""
+        """Number of rows of a split."""
         return int(pq.read_metadata(self.artifact.folder / f"{split}.parquet").num_rows)
 
     def shards(self, split: str, rows: int) -> Iterator[pa.Table]:
-        """A split, so many rows at a time, without reading all of it."""
+        """A split in tables of ``rows`` rows, read one after the other."""
         file = pq.ParquetFile(self.artifact.folder / f"{split}.parquet")
         for batch in file.iter_batches(batch_size=rows):
             yield pa.Table.from_batches([batch])
 
     @property
     def num_classes(self) -> int:
+        """K."""
         return int(self.artifact.record["metrics"]["num_classes"])
 
     @property
     def per_row(self) -> int:
+        """Texts of a row, m: 2 for pairs, 1 for classes."""
         return int(self.artifact.record["metrics"]["per_row"])
 
 
@@ -51,7 +53,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     """Writes ``{ground_truth,weak,test}.parquet``: row_id, prompt, answers, label."""
     assert step.data is not None
     if data_identity(step.data) != PrepareConfig.of(step).data:
-        raise ValueError("the data has changed since the study was planned; run it again")
+        raise ValueError("the data have changed since the study was planned; run the study again")
     prepared = prepare(step.data)
     for split, table in prepared.tables.items():
         pq.write_table(table, draft.folder / f"{split}.parquet")

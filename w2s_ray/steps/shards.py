@@ -1,7 +1,7 @@
-"""The rows of a split through a model, a shard at a time.
+"""The rows of a split through a model, one shard after the other.
 
-Texts are read, tokenised and computed one shard after the other, so that a split need not fit in
-memory; what was computed of a shard is kept, so that a step that was killed goes on at the next.
+A split need not fit in memory, since each shard is read, tokenised and computed by itself; and a
+step that was killed resumes at its next shard, since each result is kept.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Compute = Callable[[Tokens, Callable[[int], None]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Sharded:
-    """Splits of one data set, on their way through one model.
+    """The splits of one data set, computed by one model shard by shard.
 
     Attributes:
         rows: the data set.
-        splits: those that will be asked for, in order; they make up the progress.
-        tokenizer, max_length_tokens: how texts are cut into tokens.
-        compute: (tokens of b rows, what takes the tokens done so far) → (b, …) float32.
-        context: keeps what is computed and takes the progress.
+        splits: all splits that will be computed, in order; progress counts them together.
+        tokenizer, max_length_tokens: make tokens of texts.
+        compute: (tokens of n rows, a callback for the tokens done so far) → (n, …) float32.
+        context: keeps results and takes the progress.
     """
 
     rows: Rows
@@ -46,14 +46,14 @@ class Sharded:
     context: Context
 
     def tokens_expected(self) -> int:
-        """Tokens of all splits, by those of the first shard: the same whatever was kept."""
+        """Estimate of the tokens of all splits, from the first shard whatever is kept."""
         first = next(self.rows.shards(self.splits[0], ROWS))
         tokens = encode(first, self.tokenizer, self.max_length_tokens)
         rows = sum(self.rows.count(split) for split in self.splits)
         return rows * len(tokens.ids) // len(tokens.row_ids)
 
     def of(self, split: str) -> Iterator[tuple[Tokens, NDArray[np.float32]]]:
-        """Tokens and values of each shard, in the order of the table."""
+        """Tokens and results of each shard, in the order of the table."""
         sizes = {name: self.rows.count(name) for name in self.splits}
         done = sum(sizes[name] for name in self.splits[: self.splits.index(split)])
         for number, table in enumerate(self.rows.shards(split, ROWS)):
