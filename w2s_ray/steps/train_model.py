@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from w2s_ray.data.labels import as_column
 from w2s_ray.plan.graph import TRAINED_ON, Step
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.steps.context import Artifacts, Context
 from w2s_ray.steps.exports import card_of, is_exported
+from w2s_ray.steps.model_export import ModelExport
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Lessons, descent
 from w2s_ray.store.artifacts import Artifact, Draft
@@ -42,7 +42,8 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, lessons: Lesson
     return TrainJob(
         name=f"{step.slug}-{step.key}",
         model=ModelSpec.model_validate(step.execution["model"]),
-        rows=rows.append_column("probs", as_column(soft_labels)),
+        rows=rows,
+        soft_labels=soft_labels,
         test=test,
         num_classes=data.num_classes,
         per_row=data.per_row,
@@ -51,7 +52,7 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, lessons: Lesson
         lora=Lora.model_validate(settings.get("lora", {})),
         max_length_tokens=settings["max_length_tokens"],
         precision=settings["precision"],
-        card=card_of(step, data) if is_exported(step) else None,
+        export=ModelExport(card_of(step, data)) if is_exported(step) else None,
         keep_weights=step.kind == "weak" or step.kind in step.execution["keep_models"],
         execution=step.execution,
         seed=step.config["seed"],
