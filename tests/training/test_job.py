@@ -1,5 +1,6 @@
 """A training job's numbers do not depend on how batches are cut, and are those of plain torch."""
 
+import pickle
 import weakref
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import TINY_MODEL, tiny_config
+from tests.models.test_export import card
 from w2s_ray.data.batches import epoch_order
 from w2s_ray.data.labels import one_hot
 from w2s_ray.data.tokens import encode
@@ -20,6 +22,9 @@ from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.steps.model_export import ModelExport
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.engine import Adam, TorchEngine
 from w2s_ray.training.fit import fit, trained_scorer
 from w2s_ray.training.job import TrainJob, memory_stream
@@ -166,6 +171,19 @@ def test_the_engine_is_plain_adam_with_a_cosine(tmp_path):
             rates.step()
             theirs.append(loss.item())
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_job_travels_by_pickle_with_its_storage_and_its_export(tmp_path):
+    store = Store.open(tmp_path / "store")
+    sent = job(
+        checkpoints=Checkpoints(store, "abc"),
+        execution={"checkpoint_steps": 3},
+        export=ModelExport(card(name="a cell")),
+    )
+    received = pickle.loads(pickle.dumps(sent))
+    np.testing.assert_array_equal(curve(received, tmp_path / "a"), curve(job(), tmp_path / "b"))
+    assert Checkpoints(store, "abc").latest().update == 8
+    assert "# a cell" in (tmp_path / "a/export/README.md").read_text()
 
 
 def test_cosine_falls_to_zero_and_constant_stays():

@@ -57,7 +57,7 @@ def positions(wanted: Sequence[str], present: Sequence[str]) -> NDArray[np.int64
     """
     index_of = {row_id: index for index, row_id in enumerate(present)}
     if len(index_of) < len(present):
-        raise ValueError(f"{len(present) - len(index_of)} row ids stand twice among {len(present)}")
+        raise ValueError(f"{len(present) - len(index_of)} row ids occur twice among {len(present)}")
     missing = [row_id for row_id in wanted if row_id not in index_of]
     if missing:
         raise ValueError(f"{len(missing)} of {len(wanted)} rows are missing, e.g. {missing[:3]}")

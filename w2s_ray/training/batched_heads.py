@@ -105,10 +105,7 @@ def _chunks(inputs: Inputs, jobs: Sequence[HeadJob], limit: int) -> Iterator[lis
 def _train(
     inputs: Inputs, jobs: Sequence[HeadJob], on_steps: OnSteps
 ) -> list[TrainedHead | FloatingPointError]:
-    """Trains one chunk. J heads, S slots, b rows of a batch, P padded columns.
-
-    Longer than other functions so that it reads beside ``loop.train``, step for step.
-    """
+    """Trains one chunk: ``loop.train`` for J heads in S slots, b rows a batch, P padded columns."""
     started = time.monotonic()
     pace, outputs = jobs[0], inputs.outputs
     total_steps = steps_of(pace, inputs)

@@ -46,9 +46,6 @@ def fit_batched_lora(
 ) -> list[dict[str, Any] | Exception]:
     """Trains every job as ``fit`` would alone, and writes the same files into its folder.
 
-    A micro-batch holds, over all cells, the tokens that one cell alone may hold (or one row for
-    each cell), so activations fit in the token budget, however many cells there are.
-
     Args:
         jobs: trainable "lora"; equal in ``SHARED``, in their test tables and in the ids and texts
             of their rows.
@@ -144,7 +141,11 @@ def _as_one(jobs: Sequence[TrainJob]) -> TrainJob:
 
 
 def _budget(jobs: Sequence[TrainJob]) -> int:
-    """Most tokens of a micro-batch, each of which every cell reads."""
+    """Most tokens of a micro-batch of the group.
+
+    Every cell reads each of them, so all cells together compute no more tokens at a time than one
+    cell alone may (or one row each), and activations fit whatever the number of cells.
+    """
     return max(1, jobs[0].token_budget // len(jobs))
 
 

@@ -3,9 +3,9 @@
 Letters: J heads, S slots, b rows of a batch, K classes.
 
 An objective is one vectorised function, so heads that share it are evaluated in one call. Each call
-gets a multiple of ``LANES`` heads (slots that are left over repeat one): vectorised code then never
-ends in a scalar remainder, which could round differently, and a head's numbers do not depend on
-how many others there are.
+gets a multiple of ``LANES`` heads (spare slots repeat one): vectorised code then never ends in a
+scalar remainder, which could round differently, and a head's numbers do not depend on how many
+others there are.
 """
 
 from collections.abc import Sequence

@@ -74,7 +74,7 @@ def cells_of(stack: StackedScorer, jobs: Sequence[TrainJob]) -> list[Cell]:
 def train_cells(
     stack: StackedScorer, cells: Sequence[Cell], stream: Iterable[list[Batch]], progress: Progress
 ) -> None:
-    """``loop.train`` for all cells; the results are left in the cells."""
+    """``loop.train`` for all cells; the results are stored in the cells."""
     groups = [
         {"params": [cell.weights], "betas": cell.job.adam.betas, "eps": cell.job.adam.epsilon}
         for cell in cells
