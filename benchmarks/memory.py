@@ -93,7 +93,7 @@ class Point:
             engine="torch" if self.stage is None else "deepspeed",
             offload=self.offload,  # type: ignore[arg-type]
             checkpointing=self.checkpointing,
-            micro_batches=PASSES,
+            passes=PASSES,
             row_tokens=self.row,
             bucket=BUCKET,
             device="cpu",
@@ -211,11 +211,11 @@ def _train(point: Point, config: dict[str, Any], note: Any) -> None:
     if point.stage is None:
         engine: Any = TorchEngine(scorer, parameters, Adam(clip_norm=1.0))
     else:
-        from w2s_ray.training import deepspeed_engine
-        from w2s_ray.training.deepspeed_engine import DeepSpeedEngine, Zero
+        from w2s_ray.training import zero_config
+        from w2s_ray.training.deepspeed_engine import DeepSpeedEngine
 
-        deepspeed_engine.BUCKET_ELEMENTS = BUCKET
-        zero = Zero(stage=point.stage, offload=point.offload)
+        zero_config.BUCKET_ELEMENTS = BUCKET
+        zero = zero_config.Zero(stage=point.stage, offload=point.offload)
         engine = DeepSpeedEngine(scorer, parameters, Adam(clip_norm=1.0), zero=zero)
     note("engine")
     count, part = point.tokens // point.row, point.row // 3

@@ -38,9 +38,8 @@ def data_spec(folder: Path = FOLDER) -> dict[str, Any]:
 
 @cache
 def real_pairs() -> pa.Table:
-    """The 4,000 pairs of the split ``weak``, with their true labels as ``probs``."""
-    prepared = prepare(DataSpec.model_validate(data_spec()))
-    return one_hot(prepared.tables["weak"], prepared.num_classes)
+    """The 4,000 pairs of the split ``weak``."""
+    return prepare(DataSpec.model_validate(data_spec())).tables["weak"]
 
 
 @cache
@@ -111,6 +110,7 @@ def train_job(pairs: pa.Table, execution: dict[str, Any] | None = None) -> Train
         name="benchmark",
         model=ModelSpec.model_validate(MODEL),
         rows=pairs,
+        soft_labels=one_hot(pairs["label"].to_numpy(), 2),
         test=test,
         num_classes=2,
         per_row=2,

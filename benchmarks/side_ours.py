@@ -1,4 +1,4 @@
-"""One side of the training rows: ``w2s_ray.training.job.fit``, stopped between rounds."""
+"""One side of the training rows: ``w2s_ray.training.fit.fit``, stopped between rounds."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from benchmarks.pairs import PAIRS, train_job
 from benchmarks.rounds import Rounds
 from benchmarks.sides import settings
-from w2s_ray.training.job import fit
+from w2s_ray.training.fit import fit
 
 
 def main() -> None:

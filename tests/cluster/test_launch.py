@@ -19,13 +19,13 @@ from ray import cloudpickle
 
 from tests.testing.steps import a_step
 from w2s_ray.cluster.tune_run import run
-from w2s_ray.data.labels import as_column
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.training.engine import Adam
-from w2s_ray.training.job import TrainJob, fit
+from w2s_ray.training.fit import fit
+from w2s_ray.training.job import TrainJob
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -49,14 +49,12 @@ def rows(count: int, seed: int) -> pa.Table:
     def text() -> str:
         return " ".join(random.choice(words, random.integers(1, 9)))
 
-    probs = random.random(count)
     return pa.table(
         {
             "row_id": [f"{seed}-{row}" for row in range(count)],
             "prompt": [text() + " " for _ in range(count)],
             "answers": [[text(), text()] for _ in range(count)],
             "label": random.integers(0, 2, count),
-            "probs": as_column(np.stack([1 - probs, probs], axis=1)),
         }
     )
 
@@ -67,6 +65,7 @@ def job(name: str, execution: Any) -> TrainJob:
         name=name,
         model=ModelSpec.model_validate(MODEL),
         rows=rows(27, seed=0),
+        soft_labels=np.random.default_rng(2).dirichlet([1, 1], 27).astype(np.float32),
         test=rows(9, seed=1),
         num_classes=2,
         per_row=2,

@@ -17,7 +17,7 @@ from tests.cluster.test_launch import job
 from tests.conftest import REPOSITORY
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.store.artifacts import Store
-from w2s_ray.training.job import fit
+from w2s_ray.training.fit import fit
 
 # Eight groups are started: minutes, more beside others.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]

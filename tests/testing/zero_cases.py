@@ -41,7 +41,8 @@ class Case:
     offload: str = "none"
 
     def engine(self, scorer: nn.Module, parameters: list[nn.Parameter]) -> Any:
-        from w2s_ray.training.deepspeed_engine import DeepSpeedEngine, Zero
+        from w2s_ray.training.deepspeed_engine import DeepSpeedEngine
+        from w2s_ray.training.zero_config import Zero
 
         adam = Adam(clip_norm=self.clip)
         return DeepSpeedEngine(scorer, parameters, adam, zero=Zero(self.stage, self.offload))

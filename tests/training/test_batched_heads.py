@@ -1,4 +1,4 @@
-"""Heads trained together are the heads trained alone, by the flat loop, one at a time."""
+"""Heads fused into one problem are the heads trained alone, by the flat loop, one at a time."""
 
 from itertools import cycle
 
@@ -14,9 +14,11 @@ from w2s_ray.data.batches import epoch_order, optimizer_batches
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.divergence import LOSSES
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.training.batched_heads import Inputs, Thresholds, train_together
+from w2s_ray.training.batched_heads import train_batched
+from w2s_ray.training.batched_objectives import Thresholds
 from w2s_ray.training.engine import Adam, Batch, TorchEngine
-from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads
+from w2s_ray.training.head_job import HeadJob, Inputs
+from w2s_ray.training.heads import FittedHead, HeadData, fit_heads
 from w2s_ray.training.loop import learning_rate_at, train
 
 SHAPES = [(2, 2), (1, 2), (1, 3)]  # texts a row, classes
@@ -146,7 +148,7 @@ def test_each_of_a_mixed_group_is_what_the_loop_makes_of_it_alone(per_row, class
 
 
 @shapes
-def test_company_changes_no_bit(per_row, classes):
+def test_fusing_changes_no_bit(per_row, classes):
     data = problem(per_row, classes)
     jobs = mixture(data, 50, seed=1)
     together = fit_heads(data, jobs)
@@ -174,10 +176,8 @@ def test_taking_turns_changes_no_bit(chunk_bytes):
     rows = torch.from_numpy(data.features[:, 0])
     inputs = Inputs(data.row_ids, rows / rows.std(dim=0), 3, 3)
     jobs = mixture(data, 30, seed=2)
-    whole = train_together(inputs, jobs)
-    for one, other in zip(
-        train_together(inputs, jobs, chunk_bytes=chunk_bytes), whole, strict=True
-    ):
+    whole = train_batched(inputs, jobs)
+    for one, other in zip(train_batched(inputs, jobs, chunk_bytes=chunk_bytes), whole, strict=True):
         assert torch.equal(one.weights, other.weights)
         assert one.curve.loss == other.curve.loss
 

@@ -1,4 +1,4 @@
-"""LoRA cells trained together are the cells trained alone by ``job.fit``, one at a time."""
+"""LoRA cells fused into one model are the cells trained alone by ``fit.fit``, one at a time."""
 
 from dataclasses import replace
 
@@ -12,25 +12,25 @@ from tests.models.test_export import card, probabilities, stock_outputs, texts_o
 from tests.models.tiny import ARCHITECTURES, tiny_spec
 from tests.training.test_job import job, rows
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.data.labels import as_column
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora
-from w2s_ray.training import batched_lora
-from w2s_ray.training import job as training_job
-from w2s_ray.training.batched_lora import fit_lora_together
+from w2s_ray.steps.model_export import ModelExport
+from w2s_ray.training.batched_lora import fit_batched_lora
 from w2s_ray.training.engine import Adam
-from w2s_ray.training.job import fit
+from w2s_ray.training.fit import fit
 
 SHORT = Lora(rank=4, alpha=6.0)
 
 
-def labelled(table, seed):
-    """The rows with soft labels of their own."""
-    probs = np.random.default_rng(seed).uniform(0.05, 0.95, table.num_rows)
-    place = table.column_names.index("probs")
-    return table.set_column(place, "probs", as_column(np.stack([1 - probs, probs], axis=1)))
+OWN_BACKBONE = "w2s_ray.training.fit.own_backbone"
+
+
+def labels(seed, count=27):
+    """Random soft labels (n, 2)."""
+    probs = np.random.default_rng(seed).uniform(0.05, 0.95, count)
+    return np.stack([1 - probs, probs], axis=1).astype(np.float32)
 
 
 def group(**shared):
@@ -42,7 +42,7 @@ def group(**shared):
             name=str(index),
             objective=objective,
             learning_rate=rate,
-            rows=labelled(base.rows, index % 2),
+            soft_labels=labels(index % 2),
         )
         for index, (objective, rate) in enumerate(
             [
@@ -59,7 +59,7 @@ def together(folder, jobs):
     outs = [folder / f"cell-{index}" for index in range(len(jobs))]
     for out in outs:
         out.mkdir(parents=True)
-    return outs, fit_lora_together(jobs, outs, progress=lambda numbers: None)
+    return outs, fit_batched_lora(jobs, outs, progress=lambda numbers: None)
 
 
 def alone(folder, one):
@@ -127,8 +127,8 @@ def test_texts_under_confidence_have_thresholds_of_their_own(tmp_path):
                learning_rate=3e-3)  # fmt: skip
     jobs = []
     for prior in (0.2, 0.8):
-        column = as_column(np.tile(np.float32([1 - prior, prior]), (base.rows.num_rows, 1)))
-        jobs.append(replace(base, rows=base.rows.set_column(4, "probs", column)))
+        soft_labels = np.tile(np.float32([1 - prior, prior]), (base.rows.num_rows, 1))
+        jobs.append(replace(base, soft_labels=soft_labels))
     outs, _ = together(tmp_path, jobs)
     for index, (one, out) in enumerate(zip(jobs, outs, strict=True)):
         assert_same(out, alone(tmp_path / f"alone-{index}", one)[0])
@@ -137,14 +137,14 @@ def test_texts_under_confidence_have_thresholds_of_their_own(tmp_path):
 def test_three_classes(tmp_path):
     base = job(per_row=1, trainable="lora", num_classes=3, objective=Objective("reverse_kl"))
     probs = np.random.default_rng(0).dirichlet(np.ones(3), base.rows.num_rows)
-    base = replace(base, rows=base.rows.set_column(4, "probs", as_column(probs)))
+    base = replace(base, soft_labels=probs.astype(np.float32))
     jobs = [base, replace(base, objective=Objective(confidence_weight=0.5))]
     outs, _ = together(tmp_path, jobs)
     for index, (one, out) in enumerate(zip(jobs, outs, strict=True)):
         assert_same(out, alone(tmp_path / f"alone-{index}", one)[0])
 
 
-def test_company_does_not_matter(tmp_path):
+def test_the_other_cells_do_not_matter(tmp_path):
     jobs = group()
     outs, _ = together(tmp_path / "all", jobs)
     turned, _ = together(tmp_path / "turned", jobs[::-1])
@@ -168,8 +168,7 @@ def test_a_cell_that_diverges_says_when_and_leaves_the_others_alone(tmp_path, ho
     if how != "rate":
         probs = np.full((27, 2), 0.5, dtype=np.float32)
         probs[20] = {"label": np.nan, "gradient": 1e30}[how]
-        place = bad.rows.column_names.index("probs")
-        bad = replace(good[0], rows=bad.rows.set_column(place, "probs", as_column(probs)))
+        bad = replace(good[0], soft_labels=probs)
     with pytest.raises(FloatingPointError) as raised:
         alone(tmp_path / "alone", bad)
     outs, results = together(tmp_path / "mixed", [good[0], bad, *good[1:]])
@@ -215,13 +214,12 @@ def test_recomputed_blocks_do_not_change_the_numbers(tmp_path, monkeypatch):
         block.mlp.register_forward_pre_hook(lambda *_: runs.update({step: runs.get(step, 0) + 1}))
         return backbone
 
-    monkeypatch.setattr(batched_lora, "own_backbone", counted)
+    monkeypatch.setattr(OWN_BACKBONE, counted)
     step = "once"
     once, _ = together(tmp_path / "once", group())
     step = "again"
-    again, _ = together(
-        tmp_path / "again", group(execution=Execution(activation_checkpointing=True))
-    )
+    recomputing = group(execution=Execution(activation_checkpointing=True))
+    again, _ = together(tmp_path / "again", recomputing)
     assert runs["again"] > 1.5 * runs["once"]
     for out, other in zip(again, once, strict=True):
         assert_same(out, other)
@@ -233,8 +231,7 @@ def test_backbones_that_do_not_share_prompts_are_trained_together_too(tmp_path, 
         backbone.module.config._attn_implementation = "sdpa"
         return replace(backbone, shares_prompts=False)
 
-    for module in (training_job, batched_lora):
-        monkeypatch.setattr(module, "own_backbone", separate)
+    monkeypatch.setattr(OWN_BACKBONE, separate)
     jobs = group()
     outs, results = together(tmp_path, jobs)
     assert not results[0]["shares_prompts"]
@@ -270,7 +267,7 @@ def test_progress_goes_over_the_steps_of_the_group(tmp_path):
     for out in outs:
         out.mkdir()
     seen = []
-    fit_lora_together(jobs, outs, progress=seen.append)
+    fit_batched_lora(jobs, outs, progress=seen.append)
     assert [numbers["step"] for numbers in seen] == list(range(1, 9))
     assert all(numbers["steps"] == 8 and np.isfinite(numbers["loss"]) for numbers in seen)
 
@@ -285,27 +282,27 @@ def test_progress_goes_over_the_steps_of_the_group(tmp_path):
         ({"rows": pa.concat_tables([rows(27).slice(1), rows(27).slice(0, 1)])}, "rows"),
     ],
 )
-def test_jobs_that_do_not_share_what_they_must_are_refused(tmp_path, change, named):
+def test_jobs_that_differ_in_what_they_must_share_are_refused(tmp_path, change, named):
     jobs = group()[:1]
     with pytest.raises(ValueError, match=f"differ in {named}$"):
-        fit_lora_together([jobs[0], replace(jobs[0], **change)], [tmp_path, tmp_path])
+        fit_batched_lora([jobs[0], replace(jobs[0], **change)], [tmp_path, tmp_path])
     with pytest.raises(ValueError, match="trainable is full, expected lora"):
-        fit_lora_together([job()], [tmp_path])
+        fit_batched_lora([job()], [tmp_path])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_cell_is_exported_with_its_own_adapters(tmp_path, architecture):
     jobs = group(model=tiny_spec(architecture))
-    jobs[1:] = [replace(one, card=card(name=f"cell {one.name}")) for one in jobs[1:]]
+    jobs[1:] = [replace(one, export=ModelExport(card(name=f"cell {one.name}"))) for one in jobs[1:]]
     outs, _ = together(tmp_path, jobs)
     assert not (outs[0] / "export").exists()
     first = jobs[0]
     tokenizer = own_backbone(first.model, first.precision).tokenizer
     texts = texts_of(encode(first.test, tokenizer, first.max_length_tokens))
     for one, out in zip(jobs[1:], outs[1:], strict=True):
-        found = probabilities(stock_outputs(out / "export", texts))
+        exported = probabilities(stock_outputs(out / "export", texts))
         stored = np.stack(pq.read_table(out / "test.parquet")["probs"].to_numpy())
-        np.testing.assert_allclose(found.numpy(), stored, atol=1e-5)
+        np.testing.assert_allclose(exported.numpy(), stored, atol=1e-5)
         text = (out / "export" / "README.md").read_text()
         assert f"# cell {one.name}" in text
         assert "test accuracy" in text

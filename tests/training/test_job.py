@@ -1,5 +1,6 @@
 """A training job's numbers do not depend on how batches are cut, and are those of plain torch."""
 
+import pickle
 import weakref
 from dataclasses import replace
 
@@ -11,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import TINY_MODEL, tiny_config
+from tests.models.test_export import card
 from tests.testing.steps import training
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order
-from w2s_ray.data.labels import as_column, one_hot
+from w2s_ray.data.labels import one_hot
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.inference import scorer_logits
@@ -22,14 +24,19 @@ from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.steps.model_export import ModelExport
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.engine import Adam, TorchEngine
-from w2s_ray.training.job import TrainJob, fit, memory_stream, trained_scorer
+from w2s_ray.training.fit import fit, trained_scorer
+from w2s_ray.training.job import TrainJob, memory_stream
 from w2s_ray.training.loop import learning_rate_at, train
 
 MODEL = ModelSpec.model_validate({**TINY_MODEL, "config": tiny_config(32)})
 
 
-def rows(n, per_row=2, seed=0):
+def labelled_rows(n, per_row=2, seed=0):
+    """Random rows and their soft labels, (n, 2) float32."""
     rng = np.random.default_rng(seed)
     words = ["the", "cat", "dogs", "run", "runs", "in", "a!", "very long garden"]
 
@@ -37,28 +44,34 @@ def rows(n, per_row=2, seed=0):
         return " ".join(rng.choice(words, rng.integers(1, 9)))
 
     def answers():
-        while len(set(found := [text() for _ in range(per_row)])) < per_row:
-            pass  # of two equal ones neither is the better: their margin is rounding alone
-        return found
+        while len(set(texts := [text() for _ in range(per_row)])) < per_row:
+            pass  # the margin of two equal texts would be rounding alone
+        return texts
 
     probs = rng.uniform(0.05, 0.95, n).astype(np.float32)
-    return pa.table(
+    table = pa.table(
         {
             "row_id": [f"{seed}-{i:03d}" for i in range(n)],
             "prompt": [text() + " " if per_row == 2 else "" for _ in range(n)],
             "answers": [answers() for _ in range(n)],
             "label": rng.integers(0, 2, n),
-            "probs": as_column(np.stack([1 - probs, probs], axis=1)),
         }
     )
+    return table, np.stack([1 - probs, probs], axis=1)
+
+
+def rows(n, per_row=2, seed=0):
+    return labelled_rows(n, per_row, seed)[0]
 
 
 def job(**changes):
     per_row = changes.pop("per_row", 2)
+    table, soft_labels = labelled_rows(27, per_row)
     base = TrainJob(
         name="test",
         model=MODEL,
-        rows=rows(27, per_row),
+        rows=table,
+        soft_labels=soft_labels,
         test=rows(10, per_row, seed=1),
         num_classes=2,
         per_row=per_row,
@@ -113,16 +126,19 @@ def test_micro_batches_do_not_change_the_numbers(tmp_path, per_row, most):
 
 def test_the_order_of_the_table_does_not_matter(tmp_path):
     straight = job()
-    shuffled = replace(straight, rows=straight.rows.take(np.random.default_rng(5).permutation(27)))
+    order = np.random.default_rng(5).permutation(27)
+    shuffled = replace(
+        straight, rows=straight.rows.take(order), soft_labels=straight.soft_labels[order]
+    )
     np.testing.assert_allclose(
         curve(straight, tmp_path / "a"), curve(shuffled, tmp_path / "b"), atol=1e-6
     )
 
 
 def test_the_engine_is_plain_adam_with_a_cosine(tmp_path):
-    """The same training written with torch alone: one text a pass, Adam, CosineAnnealing."""
+    """The same training written with torch alone: one text at a time, Adam, CosineAnnealing."""
     settings = job(objective=GROUND_TRUTH, adam=Adam())
-    settings = replace(settings, rows=one_hot(settings.rows.drop_columns("probs"), 2))
+    settings = replace(settings, soft_labels=one_hot(settings.rows["label"].to_numpy(), 2))
     ours = curve(settings, tmp_path / "ours")
 
     backbone = load_backbone(MODEL, "fp32")
@@ -159,6 +175,19 @@ def test_the_engine_is_plain_adam_with_a_cosine(tmp_path):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_a_job_travels_by_pickle_with_its_storage_and_its_export(tmp_path):
+    store = Store.open(tmp_path / "store")
+    sent = job(
+        checkpoints=Checkpoints(store, "abc"),
+        execution=Execution(checkpoint_steps=3),
+        export=ModelExport(card(name="a cell")),
+    )
+    received = pickle.loads(pickle.dumps(sent))
+    np.testing.assert_array_equal(curve(received, tmp_path / "a"), curve(job(), tmp_path / "b"))
+    assert Checkpoints(store, "abc").latest().update == 8
+    assert "# a cell" in (tmp_path / "a/export/README.md").read_text()
+
+
 def test_cosine_falls_to_zero_and_constant_stays():
     rates = [learning_rate_at(step, 10, 2.0, "cosine") for step in range(11)]
     assert rates[0] == 2.0 and rates[5] == pytest.approx(1.0) and rates[10] == pytest.approx(0.0)
@@ -179,7 +208,7 @@ def test_bf16_weights_remember_updates_below_their_resolution():
     assert weight.weight.float().max() < 0.9931
 
 
-def test_graphs_of_earlier_micro_batches_are_let_go():
+def test_graphs_of_earlier_micro_batches_are_freed():
     settings = job(execution=Execution(micro_batch_tokens=1))
     backbone = load_backbone(MODEL, "fp32")
     scorer = Scorer(backbone.module, backbone.hidden_size, 2, 2, seed=0)

@@ -31,7 +31,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.engine import Adam, Engine, TorchEngine
 from w2s_ray.training.loop import train
-from w2s_ray.training.resume import Keeper
+from w2s_ray.training.resume import Checkpointer
 
 pytestmark = pytest.mark.groups
 
@@ -54,8 +54,10 @@ def run(
 ) -> dict[str, Any]:
     """Trains with a checkpoint every 3 updates; ``resumes`` goes on from the newest in ``key``."""
     buffer = ThresholdBuffer(0.5, 16) if case.per_row == 1 else None
-    keeper = Keeper(Checkpoints(store, key), engine, {"model": "m"}, every_updates=EVERY)
-    curve = keeper.restore(buffer) if resumes else None
+    checkpointer = Checkpointer(
+        Checkpoints(store, key), engine, {"model": "m"}, every_updates=EVERY
+    )
+    curve = checkpointer.restore(buffer) if resumes else None
     start = len(curve.loss) if curve else 0
     batches: Iterator[Any] = stream(case, rank, world, case.pieces)
     for _ in range(start):
@@ -68,9 +70,9 @@ def run(
         learning_rate=RATE,
         buffer=buffer,
         curve=curve,
-        keeper=None if resumes else keeper,
+        checkpointer=None if resumes else checkpointer,
     )
-    assert not keeper.failures
+    assert not checkpointer.failures
     return {
         "start": start,
         "loss": torch.tensor(curve.loss),

@@ -1,20 +1,19 @@
 """A training job on several processes: a Ray Train worker group, DeepSpeed, and Ray Data.
 
 Called by a step that runs in a Tune trial. The trial tokenises once, puts the tokens into the
-object store and waits; every worker streams its own part of the batches, and rank 0 hands its files
-back as a checkpoint of Train's, which works on any storage. Only the storage and the model's source
-must be visible from all machines.
+object store and waits. Every worker streams its own part of the batches, and rank 0 returns its
+files as a checkpoint of Ray Train, which works on any storage. Only the storage and the model's
+source must be visible from all machines.
 
-A worker that dies ends its group, and the group is started again, where the spec allows it with
-fewer workers; memory that runs out starts it again with shorter passes. Train could repeat a group
-itself, but it would also repeat errors of the step. The job finds its own state in the store
-(``training.resume``), whatever the size of the group; Train's folder of the run has a stable
-name, so that what an earlier try left behind is found and removed.
+A worker that dies ends its group, and the group restarts, with fewer workers if the spec allows it;
+on OOM the group restarts with a smaller micro-batch. Train could retry a group itself, but it would
+also retry errors of the step. The job resumes from its checkpoints in the store
+(``training.resume``) at any size of the group. Train's folder of the run has a stable name, so that
+files of an earlier attempt are overwritten or removed.
 """
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -34,9 +33,9 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from w2s_ray.cluster.background import in_thread
 from w2s_ray.cluster.placement import cluster_nodes, need_of
 from w2s_ray.cluster.process import use_only
-from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.stream import (
     MicroBatch,
     Source,
@@ -49,23 +48,23 @@ from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
-from w2s_ray.training.job import TrainJob, fit
+from w2s_ray.training.fit import fit
+from w2s_ray.training.job import TrainJob
 from w2s_ray.training.loop import Progress
-from w2s_ray.training.oom_retry import halved
+from w2s_ray.training.oom_retry import with_smaller_micro_batch
 
-RETRIES = 2  # of a group of which a process died before it came to a new checkpoint
-# What gloo and NCCL say in a worker whose peer is gone.
+RETRIES = 2  # of a group that lost a process before it wrote a new checkpoint
+# Messages of gloo and NCCL in a worker whose peer is gone.
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
-DRAIN_SECONDS = 5.0  # between two looks whether this machine is about to be taken away
-POLL_SECONDS = 0.2
+DRAIN_SECONDS = 5.0  # between two checks whether this machine is being drained
 NOTES_SECONDS = 0.5
 
-# How long a group waits for its resources. A fixed one may need an autoscaler to start machines.
-# The size of an elastic one is chosen from what Ray knows of the cluster, which may be 20 s old: it
-# may wait for a machine that is gone, and then looks again.
+# How long a group waits for its resources, and how often before the step fails. A fixed group may
+# need an autoscaler to start machines. The size of an elastic group is chosen from Ray's view of
+# the cluster, which may be 20 s old: it may wait for a machine that is gone, and has to try again.
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 START_SECONDS = {"fixed": "600", "elastic": "30"}
-LOOKS = {"fixed": 3, "elastic": 120}  # before the step fails
+START_ATTEMPTS = {"fixed": 3, "elastic": 120}
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
@@ -77,43 +76,43 @@ Note = Callable[[dict[str, Any]], object]
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Trains jobs on several workers; ``fit`` is what a step's context wants.
+    """Trains jobs on several workers; its ``fit`` is that of a step's context.
 
     Attributes:
-        storage: URI under which Train keeps a run while it lasts.
-        note: takes the numbers that the first worker tells; called in that worker.
+        storage: URI under which Train stores a run while it lasts.
+        note: takes the progress of the first worker; called in that worker.
     """
 
     storage: str
     note: Note
 
     def fit(self, job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
-        """Trains ``job``, leaves its files in ``out`` and returns its metrics.
+        """Trains ``job``, writes its files into ``out`` and returns its metrics.
 
-        ``progress`` stays silent: the numbers come from another process, through ``note``.
+        ``progress`` is not called: progress comes from another process, through ``note``.
 
         Raises:
-            Exception: what a worker raised; where one was lost too often, what told of it.
+            Exception: the error of a worker; the loss of a worker, if that happened too often.
         """
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
-        source = put(tokens, as_matrix(job.rows["probs"]))
-        came_to, lost = 0, 0
+        source = put(tokens, job.soft_labels)
+        saved_update, losses = 0, 0
         while True:
             self._remove(job)
             try:
-                result: Result = _in_thread(self._trainer(job, source).fit)
+                result: Result = in_thread(self._trainer(job, source).fit, "worker-group")
                 break
             except WorkerGroupError as error:
                 cause = _cause(error)
-            if _lost(cause):
-                before, came_to = came_to, _checkpoint(job)
-                lost = 0 if came_to > before else lost + 1
-                if lost > RETRIES:
+            if _is_lost_worker(cause):
+                before, saved_update = saved_update, _saved_update(job)
+                losses = 0 if saved_update > before else losses + 1
+                if losses > RETRIES:
                     raise cause
             else:
-                job = halved(job, cause)
+                job = with_smaller_micro_batch(job, cause)
         assert result.checkpoint is not None
         assert result.return_value is not None
         result.checkpoint.to_directory(out)
@@ -123,15 +122,15 @@ class WorkerGroup:
     def _trainer(self, job: TrainJob, source: Source) -> TorchTrainer:
         need = need_of(job.execution, cluster_nodes())
         workers = need.workers
-        fewest = job.execution.min_workers or workers
-        size = "elastic" if fewest < workers else "fixed"
+        min_workers = job.execution.min_workers or workers
+        size = "elastic" if min_workers < workers else "fixed"
         os.environ[START_TIMEOUT] = START_SECONDS[size]
         return TorchTrainer(
             _work,
             # The rows go through the object store, as tokens.
             train_loop_config={"job": job, "source": source, "note": self.note},
             scaling_config=ScalingConfig(
-                num_workers=(fewest, workers) if size == "elastic" else workers,
+                num_workers=(min_workers, workers) if size == "elastic" else workers,
                 use_gpu=need.gpus > 0,
                 resources_per_worker=need.process,
             ),
@@ -142,7 +141,7 @@ class WorkerGroup:
                 failure_config=FailureConfig(
                     max_failures=0,
                     max_preemption_failures=0,
-                    controller_failure_limit=LOOKS[size] - 1,
+                    controller_failure_limit=START_ATTEMPTS[size] - 1,
                 ),
             ),
         )
@@ -151,14 +150,14 @@ class WorkerGroup:
         remove_scratch(child(self.storage, job.name))
 
 
-def _checkpoint(job: TrainJob) -> int:
-    """Updates that the newest checkpoint has behind it."""
-    found = job.checkpoints.latest() if job.checkpoints else None
-    return found.update if found else 0
+def _saved_update(job: TrainJob) -> int:
+    """Optimizer steps in the newest checkpoint; 0 if there is none."""
+    checkpoint = job.checkpoints.latest() if job.checkpoints else None
+    return checkpoint.update if checkpoint else 0
 
 
 class _GroupBackend(_TorchBackend):
-    """Joins workers by NCCL where they really see GPUs, else by gloo."""
+    """Connects workers by NCCL if they see GPUs, else by gloo."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         on_gpu = worker_group.execute_single(0, torch.cuda.is_available)
@@ -167,13 +166,15 @@ class _GroupBackend(_TorchBackend):
 
 
 class _Group(TorchConfig):
+    """Train's configuration with that backend."""
+
     @property
     def backend_cls(self) -> type[_GroupBackend]:
         return _GroupBackend
 
 
 def _work(config: dict[str, Any]) -> dict[str, Any]:
-    """What every worker runs."""
+    """Trains the job in one worker; every worker runs this."""
     from w2s_ray.training.deepspeed_engine import engine_options
 
     job: TrainJob = config["job"]
@@ -187,8 +188,8 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
             **engine_options(job.execution, job.name),
             rank=rank,
             stream=partial(_stream, job, config["source"], rank, world),
-            hurry=_taken_away(),
-            progress=_sparingly(config["note"]) if rank == 0 else lambda numbers: None,
+            preempted=_DrainWatch().node_is_draining,
+            progress=_Throttled(config["note"]) if rank == 0 else lambda numbers: None,
         )
         ray.train.report({}, checkpoint=Checkpoint(folder) if rank == 0 else None)
     return metrics
@@ -197,8 +198,11 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
 def _stream(
     job: TrainJob, source: Source, rank: int, world: int, start: int
 ) -> Iterator[list[Batch]]:
-    """This rank's batches from optimizer step ``start`` on. The data set is made here, not by the
-    trainer, since a group may come back with another number of workers."""
+    """This rank's batches from optimizer step ``start`` on.
+
+    The data set is made here, not by the trainer, since a group may restart with another number of
+    workers.
+    """
     if start == job.total_steps:
         return iter(())
     dataset = rank_dataset(
@@ -216,24 +220,26 @@ def _stream(
     return map(_batches, optimizer_steps(blocks))
 
 
-def _taken_away() -> Callable[[], bool]:
-    """A look at whether this worker's machine is being drained (a spot instance that is reclaimed,
-    or one that the autoscaler ends)."""
-    node = ray.get_runtime_context().get_node_id()
-    looked, found = 0.0, False
+class _DrainWatch:
+    """Checks now and then whether this worker's machine is being drained.
 
-    def look() -> bool:
-        nonlocal looked, found
-        if time.monotonic() - looked > DRAIN_SECONDS:
-            looked = time.monotonic()
-            found = node in cluster_state.get_draining_nodes()
-        return found
+    A spot instance that is reclaimed is drained, and so is a machine that the autoscaler removes.
+    """
 
-    return look
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._checked, self._draining = 0.0, False
+
+    def node_is_draining(self) -> bool:
+        """The answer of the last check, which is at most ``DRAIN_SECONDS`` old."""
+        if time.monotonic() - self._checked > DRAIN_SECONDS:
+            self._checked = time.monotonic()
+            self._draining = self._node in cluster_state.get_draining_nodes()
+        return self._draining
 
 
 def _batches(step: Iterable[MicroBatch]) -> list[Batch]:
-    """As tensors; rows of weight 0 only fill places and do not count as tokens."""
+    """The micro-batches of one optimizer step as tensors; filler rows do not count as tokens."""
     return [
         Batch(
             inputs={
@@ -249,54 +255,34 @@ def _batches(step: Iterable[MicroBatch]) -> list[Batch]:
     ]
 
 
-def _sparingly(note: Note) -> Progress:
-    """Passes on the first numbers and then some twice a second."""
-    last = 0.0
+class _Throttled:
+    """Passes progress on at most once in ``NOTES_SECONDS``, the first numbers at once."""
 
-    def progress(numbers: dict[str, Any]) -> None:
-        nonlocal last
-        if time.monotonic() - last > NOTES_SECONDS:
-            last = time.monotonic()
-            note(numbers)
+    def __init__(self, note: Note) -> None:
+        self._note, self._last = note, 0.0
 
-    return progress
-
-
-def _in_thread(work: Callable[[], Any]) -> Any:
-    """``work()`` in a thread of its own, so that the caller can be interrupted while it waits.
-
-    An interrupted caller leaves the thread behind; the worker group ends with this process.
-    """
-    outcome: list[Any] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="worker-group", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-    if errors:
-        raise errors[0]
-    return outcome[0]
+    def __call__(self, numbers: dict[str, Any]) -> None:
+        if time.monotonic() - self._last > NOTES_SECONDS:
+            self._last = time.monotonic()
+            self._note(numbers)
 
 
 def _cause(error: WorkerGroupError) -> Exception:
-    """The death of a process if there was one, else the error of the first rank that has one of its
-    own: where one rank fails, the others lose their connection to it."""
+    """The death of a process if there was one, else the first rank's own error.
+
+    When one rank fails, the others raise that they lost their connection to it.
+    """
     causes: list[Exception] = [
         getattr(failure, "health_check_failure", failure)
         for _, failure in sorted(error.worker_failures.items())
     ]
-    return min(causes, key=lambda cause: (not isinstance(cause, RayActorError), _lost(cause)))
+    return min(
+        causes, key=lambda cause: (not isinstance(cause, RayActorError), _is_lost_worker(cause))
+    )
 
 
-def _lost(cause: Exception) -> bool:
-    """Whether a worker, or its machine, was lost: it died, or a peer noticed before Ray did."""
+def _is_lost_worker(cause: Exception) -> bool:
+    """Whether a worker or its machine was lost: it died, or a peer noticed before Ray did."""
     if isinstance(cause, RayActorError | torch.distributed.DistError):
         return True
-    return isinstance(cause, RuntimeError) and any(words in str(cause) for words in LOST_PEER)
+    return isinstance(cause, RuntimeError) and any(text in str(cause) for text in LOST_PEER)

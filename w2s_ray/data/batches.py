@@ -1,8 +1,8 @@
-"""Which rows meet in which batch: pure functions, the same at any number of workers.
+"""Which rows form which batch: pure functions, the same at any world size.
 
 The optimizer's batch is fixed by (seed, epoch, row ids). How it is cut into micro-batches and
 spread over ranks is execution: the weights of a batch sum to 1 however it is cut. A micro-batch is
-one line of tokens, row after row, without any padding; what bounds it is a budget of tokens.
+one line of tokens, row after row, without padding; its size is bounded by a budget of tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,12 @@ MicroBatches = list[tuple[Indices, NDArray[np.float32]]]
 
 
 def epoch_order(row_ids: Sequence[str], seed: int, epoch: int) -> Indices:
-    """(n,) the rows in the order in which epoch ``epoch`` (from 0) visits them."""
+    """(n,) row indices in the order in which epoch ``epoch`` (from 0) visits them."""
     return order(row_ids, seed, "epoch", epoch)
 
 
 def optimizer_batches(visits: Indices, batch_size: int) -> Iterator[Indices]:
-    """The rows of each optimizer step; the last may hold fewer than ``batch_size``."""
+    """Yields the rows of each optimizer step; the last may have fewer than ``batch_size``."""
     for start in range(0, len(visits), batch_size):
         yield visits[start : start + batch_size]
 
@@ -34,54 +34,58 @@ def micro_batches(
 ) -> MicroBatches:
     """This rank's micro-batches of one optimizer batch, as (rows, weights).
 
-    There are as few as the budget allows, of nearly equal numbers of tokens, and equally many at
-    every rank, as ZeRO needs: where rows run out, the batch's shortest row stands in with weight
-    0. One rank alone needs none. Real rows weigh 1 / size of the whole batch.
+    There are as few as the budget allows, with nearly equal numbers of tokens, and equally many on
+    every rank, as ZeRO needs. A rank without a row for one of them gets a filler: the batch's
+    shortest row with weight 0. Real rows weigh 1 / size of the whole batch.
 
     Args:
         batch: row indices of the optimizer batch.
         lengths: (n,) tokens of every row of the data set.
-        token_budget: most tokens of a micro-batch; a longer row is one by itself.
+        token_budget: most tokens of a micro-batch; a longer row forms one by itself.
     """
     rows = batch[np.argsort(-lengths[batch], kind="stable")]
     weight = np.float32(1.0 / len(rows))
     bins = _bins([int(length) for length in lengths[rows]], token_budget, world)
-    found: MicroBatches = []
-    for places in bins[rank::world]:
-        weights = np.full(max(1, len(places)), weight if places else 0.0, dtype=np.float32)
-        found.append((rows[places] if places else rows[-1:], weights))
-    return found
+    own: MicroBatches = []
+    for members in bins[rank::world]:
+        weights = np.full(max(1, len(members)), weight if members else 0.0, dtype=np.float32)
+        own.append((rows[members] if members else rows[-1:], weights))
+    return own
 
 
 def _bins(lengths: Sequence[int], budget: int, multiple: int) -> list[list[int]]:
-    """Places of ``lengths`` (longest first) in bins, a multiple of ``multiple``: as few as hold no
-    more than the budget, the fullest first."""
+    """Indices of ``lengths`` in as few bins as the budget allows, the fullest bin first.
+
+    Args:
+        lengths: longest first.
+        multiple: the number of bins is a multiple of this.
+    """
     within = [length for length in lengths if length <= budget]
-    least = len(lengths) - len(within) + -(-sum(within) // budget)
-    count = multiple * -(-least // multiple)
+    fewest = len(lengths) - len(within) + -(-sum(within) // budget)
+    count = multiple * -(-fewest // multiple)
     while True:
         bins = _spread(lengths, count)
-        if all(len(places) <= 1 or sum(lengths[p] for p in places) <= budget for places in bins):
+        if all(len(members) <= 1 or sum(lengths[i] for i in members) <= budget for members in bins):
             return bins
         count += multiple
 
 
 def _spread(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Each length in turn goes to the bin that holds least (Graham's rule, within 4/3 of even)."""
-    filled: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
-    heapify(filled)
-    for place, length in enumerate(lengths):
-        load, number, places = filled[0]
-        heapreplace(filled, (load + length, number, [*places, place]))
-    return [places for _, _, places in sorted(filled, key=lambda entry: (-entry[0], entry[1]))]
+    """Puts each length in turn into the emptiest bin (Graham's rule, within 4/3 of even)."""
+    loads: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
+    heapify(loads)
+    for index, length in enumerate(lengths):
+        load, number, members = loads[0]
+        heapreplace(loads, (load + length, number, [*members, index]))
+    return [members for _, _, members in sorted(loads, key=lambda entry: (-entry[0], entry[1]))]
 
 
 def length_batches(lengths: Indices, token_budget: int) -> list[Indices]:
-    """All rows in batches for inference: longest first, each of at most ``token_budget`` tokens
-    (or of one row), so that memory is highest at the start.
+    """All rows in batches for inference, longest first, so that memory is highest at the start.
 
     Args:
         lengths: (n,) tokens of every row.
+        token_budget: most tokens of a batch; a longer row forms one by itself.
     """
     by_length = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[by_length])
@@ -95,7 +99,7 @@ def length_batches(lengths: Indices, token_budget: int) -> list[Indices]:
 
 
 def pack(tokens: Tokens, rows: Indices) -> tuple[NDArray[np.int64], Indices]:
-    """The rows as one line: input_ids (T,), segments (b, 1 + m), as in ``Tokens``."""
+    """Packs rows into one line: input_ids (T,), segments (b, 1 + m) as in ``Tokens``."""
     starts, lengths = tokens.starts[rows], tokens.row_lengths[rows]
     pieces = [tokens.ids[s : s + n] for s, n in zip(starts, lengths, strict=True)]
     return np.concatenate(pieces).astype(np.int64), tokens.segments[rows]

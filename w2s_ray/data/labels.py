@@ -1,48 +1,64 @@
-"""Soft labels meet their rows by row id, never by position."""
+"""Soft labels: (n, K) float32 arrays, and the parquet file that stores them.
+
+From the file to the loss they are one numpy array called ``soft_labels``. Arrow holds them only in
+the file, as the column ``probs``, and in the blocks of Ray Data (``data.stream``). They are matched
+to their rows by row id, never by position.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-
-def as_column(probs: NDArray[np.floating]) -> pa.ListArray:
-    """(n, K) probabilities as a list column of float32, in which soft labels are stored."""
-    offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pa.array(probs.astype(np.float32).ravel()))
+from w2s_ray.data.tables import read_parquet
 
 
-def as_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A list column of equal lengths as (n, K) float32."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(len(column), -1)
-    return matrix
+def write_soft_labels(
+    file: Path, row_ids: pa.ChunkedArray, soft_labels: NDArray[np.floating]
+) -> None:
+    """Writes columns row_id and probs (lists of K float32) for n rows.
+
+    Args:
+        soft_labels: (n, K), in the order of ``row_ids``.
+    """
+    offsets = pa.array(np.arange(0, soft_labels.size + 1, soft_labels.shape[1]), pa.int32())
+    flat = pa.array(soft_labels.astype(np.float32).ravel())
+    probs = pa.ListArray.from_arrays(offsets, flat)
+    pq.write_table(pa.table({"row_id": row_ids, "probs": probs}), file)
+
+
+def read_soft_labels(file: Path, row_ids: Sequence[str]) -> NDArray[np.float32]:
+    """(n, K) float32 soft labels of the rows ``row_ids``, in their order.
+
+    Raises:
+        ValueError: the file has no label for a row, or has a row id twice.
+    """
+    table = read_parquet(file)
+    where = positions(row_ids, table["row_id"].to_pylist())
+    flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    soft_labels: NDArray[np.float32] = flat.astype(np.float32).reshape(table.num_rows, -1)[where]
+    return soft_labels
+
+
+def one_hot(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
+    """(n, K) float32 soft labels that put all probability on the true class of each row."""
+    soft_labels: NDArray[np.float32] = np.eye(num_classes, dtype=np.float32)[labels]
+    return soft_labels
 
 
 def positions(wanted: Sequence[str], present: Sequence[str]) -> NDArray[np.int64]:
-    """Where each wanted row id stands among the present ones.
+    """The index of each wanted row id among the present ones.
 
     Raises:
-        ValueError: an id is wanted but absent, or present twice; the first few are named.
+        ValueError: a wanted id is absent (the first few are named), or an id is present twice.
     """
-    place = {row_id: position for position, row_id in enumerate(present)}
-    if len(place) < len(present):
-        raise ValueError(f"{len(present) - len(place)} row ids stand twice among {len(present)}")
-    missing = [row_id for row_id in wanted if row_id not in place]
+    index_of = {row_id: index for index, row_id in enumerate(present)}
+    if len(index_of) < len(present):
+        raise ValueError(f"{len(present) - len(index_of)} row ids occur twice among {len(present)}")
+    missing = [row_id for row_id in wanted if row_id not in index_of]
     if missing:
         raise ValueError(f"{len(missing)} of {len(wanted)} rows are missing, e.g. {missing[:3]}")
-    return np.fromiter((place[row_id] for row_id in wanted), np.int64, len(wanted))
-
-
-def join(rows: pa.Table, labels: pa.Table) -> pa.Table:
-    """``rows`` with the column ``probs`` of ``labels``, matched by ``row_id``."""
-    where = positions(rows["row_id"].to_pylist(), labels["row_id"].to_pylist())
-    return rows.append_column("probs", labels["probs"].take(pa.array(where)))
-
-
-def one_hot(rows: pa.Table, num_classes: int) -> pa.Table:
-    """``rows`` with ``probs`` made of their own true labels."""
-    return rows.append_column(
-        "probs", as_column(np.eye(num_classes, dtype=np.float32)[rows["label"].to_numpy()])
-    )
+    return np.fromiter((index_of[row_id] for row_id in wanted), np.int64, len(wanted))

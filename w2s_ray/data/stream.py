@@ -1,15 +1,15 @@
 """Training batches from Ray Data: what ``batches`` prescribes, packed ahead of a group of workers.
 
-Which rows meet in which micro-batch, at which rank and with which weight, is decided beforehand by
-the same pure functions as in one process. Only this small list of row numbers is a data set; the
-tasks of Ray Data turn its entries into packed arrays, some steps ahead of the worker, out of one
-copy of the tokens in the object store. Each rank reads a data set of its own: the splits of Ray
-Data are by blocks, and would not keep rows of one batch together.
+The same pure functions as in one process decide beforehand which rows form a micro-batch, at which
+rank and with which weights. Only this small list of row numbers is a Ray data set; tasks of Ray
+Data turn its entries into packed arrays, some steps ahead of the worker, out of one copy of tokens
+and soft labels in the object store. Each rank reads a data set of its own: Ray Data splits by
+blocks, which would not keep the rows of one batch together.
 
-Nothing here reserves a CPU: the workers of a group may have them all. (``from_arrow`` would look at
-its tables in a task of one CPU, and wait for ever.) A packing task with a reservation would keep it
-while it waits for its reader, so that the task of a rank whose turn it is might never start, and
-all ranks would wait for that rank for ever.
+No task here reserves a CPU, since the workers of a group may have reserved them all.
+(``from_arrow`` inspects its tables in a task of one CPU, which would deadlock.) A packing task with
+a reservation would hold it while it waits for its reader, so the task of the rank that all others
+wait for might never start.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,19 +29,18 @@ from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, 
 from w2s_ray.data.tokens import Tokens
 
 TASKS_AT_ONCE = 2  # of each rank
-MICRO_BATCHES_A_TASK = 32
-
+MICRO_BATCHES_PER_TASK = 32
 
 Source = ray.ObjectRef[tuple[Tokens, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """b rows of m texts each, in one line of T tokens.
+    """A micro-batch of b rows of m texts each, packed into one line of T tokens.
 
     Attributes:
         input_ids: (T,) int64.
-        segments: (b, 1 + m) int64, tokens of each prompt and answer.
+        segments: (b, 1 + m) int64, the number of tokens of each prompt and answer.
         soft_labels: (b, K) float32.
         weights: (b,) float32.
     """
@@ -63,11 +62,12 @@ def rank_dataset(
     world: int,
     start: int = 0,
 ) -> Dataset:
-    """The micro-batches of one rank, in the order of training; one row each. Nothing runs yet.
+    """A lazy data set of the micro-batches of one rank, one row each, in the order of training.
 
     Args:
-        source: what ``put`` gave for the n rows and their soft labels; shared by all ranks.
-        start: optimizer steps to leave out at the beginning.
+        source: what ``put`` returned for the n rows and their soft labels; shared by all ranks.
+        token_budget: most tokens of a micro-batch.
+        start: optimizer steps to skip at the beginning.
     """
     tokens, _ = ray.get(source)
     batches = [
@@ -77,22 +77,22 @@ def rank_dataset(
             optimizer_batches(epoch_order(tokens.row_ids, seed, epoch), batch_size)
         )
     ]
-    prescribed = [
+    planned = [
         (epoch, step, rows, weights)
         for epoch, step, batch in batches[start:]
         for rows, weights in micro_batches(batch, tokens.row_lengths, token_budget, rank, world)
     ]
     table = pa.table(
         {
-            "epoch": pa.array([epoch for epoch, _, _, _ in prescribed], pa.int64()),
-            "step": pa.array([step for _, step, _, _ in prescribed], pa.int64()),
-            "rows": pa.array([rows for _, _, rows, _ in prescribed], pa.list_(pa.int64())),
-            "weights": pa.array([w for _, _, _, w in prescribed], pa.list_(pa.float32())),
+            "epoch": pa.array([epoch for epoch, _, _, _ in planned], pa.int64()),
+            "step": pa.array([step for _, step, _, _ in planned], pa.int64()),
+            "rows": pa.array([rows for _, _, rows, _ in planned], pa.list_(pa.int64())),
+            "weights": pa.array([w for _, _, _, w in planned], pa.list_(pa.float32())),
         }
     )
     blocks = [
-        table.slice(start, MICRO_BATCHES_A_TASK).combine_chunks()
-        for start in range(0, table.num_rows, MICRO_BATCHES_A_TASK)
+        table.slice(first, MICRO_BATCHES_PER_TASK).combine_chunks()
+        for first in range(0, table.num_rows, MICRO_BATCHES_PER_TASK)
     ]
     DataContext.get_current().enable_progress_bars = False
     dataset: Dataset = from_blocks(blocks).map_batches(
@@ -116,16 +116,17 @@ def in_order() -> ExecutionOptions:
 
 
 def optimizer_steps(blocks: Iterable[pa.Table]) -> Iterator[list[MicroBatch]]:
-    """Blocks of a ``rank_dataset``, as one list of micro-batches an optimizer step."""
+    """Yields the micro-batches of each optimizer step, from the blocks of a ``rank_dataset``."""
     entries = (entry for block in blocks for entry in _entries(block))
     for _, group in groupby(entries, key=lambda entry: entry[0]):
         yield [micro_batch for _, micro_batch in group]
 
 
 def _entries(block: pa.Table) -> Iterator[tuple[tuple[int, int], MicroBatch]]:
+    """Yields (epoch, step) and the micro-batch of each row of a block."""
     columns: Mapping[str, Any] = {name: block[name].combine_chunks() for name in block.column_names}
-    for place in range(block.num_rows):
-        values = {name: column[place] for name, column in columns.items()}
+    for row in range(block.num_rows):
+        values = {name: column[row] for name, column in columns.items()}
         ids, segments, labels, weights = (
             values[name].values.to_numpy()
             for name in ("input_ids", "segments", "soft_labels", "weights")
@@ -142,7 +143,7 @@ def _entries(block: pa.Table) -> Iterator[tuple[tuple[int, int], MicroBatch]]:
 
 
 def _pack_block(block: pa.Table, source: Source) -> pa.Table:
-    """Rows of numbers turned into packed arrays, laid flat in list columns."""
+    """Replaces row numbers by packed tokens and soft labels, flat in list columns."""
     tokens, soft_labels = ray.get(source)
     arrays: dict[str, list[NDArray[Any]]] = {"input_ids": [], "segments": [], "soft_labels": []}
     for rows in block["rows"].combine_chunks():
@@ -157,6 +158,7 @@ def _pack_block(block: pa.Table, source: Source) -> pa.Table:
 
 
 def _lists(values: list[NDArray[Any]], kind: pa.DataType) -> pa.Array:
+    """Flat arrays as a list column."""
     offsets = np.cumsum([0, *map(len, values)])
     return pa.LargeListArray.from_arrays(
         pa.array(offsets, pa.int64()), pa.array(np.concatenate(values), kind)

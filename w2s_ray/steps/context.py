@@ -27,15 +27,15 @@ Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 
 def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
     """Trains in the calling process, whatever number of workers the spec asks for."""
-    from w2s_ray.training.job import fit
-    from w2s_ray.training.oom_retry import with_smaller_passes
+    from w2s_ray.training.fit import fit
+    from w2s_ray.training.oom_retry import retry_on_oom
 
     options: dict[str, Any] = {}
     if job.execution.offload != "none":
         from w2s_ray.training.deepspeed_engine import engine_options
 
         options = engine_options(job.execution, job.name)
-    return with_smaller_passes(job, lambda job: fit(job, out, progress=progress, **options))
+    return retry_on_oom(job, lambda job: fit(job, out, progress=progress, **options))
 
 
 @dataclass(frozen=True)

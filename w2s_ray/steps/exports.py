@@ -1,6 +1,6 @@
 """Which steps leave a model for transformers, and what its card says.
 
-A model that is trained whole is written by those who hold it (``training.job``); one of which only
+A model that is trained whole is written by those who hold it (``model_export``); one of which only
 the last layer was trained is put together here, of the frozen backbone and its head.
 """
 

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from w2s_ray.data.labels import as_column
+from w2s_ray.data.labels import write_soft_labels
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
@@ -30,10 +28,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     else:
         logits = _model_logits(step, data, weak, context)
     probs = softmax(logits)
-    pq.write_table(
-        pa.table({"row_id": rows["row_id"], "probs": as_column(probs)}),
-        draft.folder / "soft_labels.parquet",
-    )
+    write_soft_labels(draft.folder / "soft_labels.parquet", rows["row_id"], probs)
     draft.metrics.update(
         rows=rows.num_rows,
         accuracy=accuracy(probs, rows["label"].to_numpy()),
@@ -44,7 +39,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> NDArray[np.float32]:
     """(n, K) float32 logits of a trained model for the rows of the split ``weak``."""
     from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
-    from w2s_ray.training.job import trained_scorer
+    from w2s_ray.training.fit import trained_scorer
 
     training = Training.from_json(weak.record["config"]["training"])
     assert step.model is not None

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from w2s_ray.data.labels import as_matrix, join, one_hot
-from w2s_ray.data.tables import read_parquet
+from w2s_ray.data.labels import one_hot, read_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.order import hashes
@@ -66,12 +65,12 @@ class Targets:
 
     @cached_property
     def _true(self) -> NDArray[np.float32]:
-        return as_matrix(one_hot(self._rows, self._num_classes)["probs"])
+        return one_hot(self._rows["label"].to_numpy(), self._num_classes)
 
     def _weak_labels(self, key: str) -> NDArray[np.float32]:
         if key not in self._weak:
-            labels = read_parquet(self._artifacts(key).folder / "soft_labels.parquet")
-            self._weak[key] = as_matrix(join(self._rows, labels)["probs"])
+            file = self._artifacts(key).folder / "soft_labels.parquet"
+            self._weak[key] = read_soft_labels(file, self.row_ids)
         return self._weak[key]
 
     def _noise_hashes(self, seed: int) -> NDArray[np.uint64]:

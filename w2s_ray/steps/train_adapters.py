@@ -11,7 +11,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.train_model import jobs
 from w2s_ray.store.artifacts import Draft
-from w2s_ray.training.batched_lora import fit_lora_together
+from w2s_ray.training.batched_lora import fit_batched_lora
 
 
 def run_together(
@@ -22,7 +22,7 @@ def run_together(
     folders = [Path(scratch.name) / step.key for step in steps]
     for folder in folders:
         folder.mkdir()
-    outcomes = fit_lora_together(jobs(steps, artifacts), folders, progress=context.progress)
+    outcomes = fit_batched_lora(jobs(steps, artifacts), folders, progress=context.progress)
     return [
         outcome if isinstance(outcome, Exception) else partial(_write, scratch, folder, outcome)
         for folder, outcome in zip(folders, outcomes, strict=True)

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from w2s_ray.data.labels import as_column
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.schema import Lora
 from w2s_ray.steps.context import Artifacts, Context
 from w2s_ray.steps.exports import card_of, is_exported
+from w2s_ray.steps.model_export import ModelExport
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Targets, adam
 from w2s_ray.store.artifacts import Artifact, Draft
@@ -45,7 +45,8 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Target
     return TrainJob(
         name=f"{step.slug}-{step.key}",
         model=step.model,
-        rows=rows.append_column("probs", as_column(soft_labels)),
+        rows=rows,
+        soft_labels=soft_labels,
         test=test,
         num_classes=data.num_classes,
         per_row=data.per_row,
@@ -59,7 +60,7 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Target
         learning_rate=training.learning_rate,
         schedule=training.schedule,
         adam=adam(training),
-        card=card_of(step, data) if is_exported(step) else None,
+        export=ModelExport(card_of(step, data)) if is_exported(step) else None,
         keep_weights=kind.name == "weak" or kind.name in step.execution.keep_models,
         execution=step.execution,
         seed=config.seed,

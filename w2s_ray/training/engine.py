@@ -1,4 +1,4 @@
-"""What the loop asks of an engine, and the engine for one process.
+"""The engine protocol that the training loop runs on, and the engine for one process.
 
 bf16 models train with fp32 master weights: at a learning rate of 1e-5 a pure bf16 weight (8 bits
 of mantissa) would not move at all for most updates. Gradients of micro-batches are summed in fp32.
@@ -22,8 +22,8 @@ class Batch:
     Attributes:
         inputs: keyword arguments of the scorer: ``input_ids`` (T,) and ``segments`` (b, 1 + m).
         soft_labels: (b, K) float32, the target distribution.
-        weights: (b,) float32, 1 / size of the whole batch; 0 marks a row that only fills a place.
-        tokens: tokens in ``inputs`` that are not of rows of weight 0.
+        weights: (b,) float32, 1 / size of the whole batch; 0 marks a filler row.
+        tokens: tokens in ``inputs``, without those of filler rows.
     """
 
     inputs: Mapping[str, Tensor]
@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Adam:
-    """Settings of the optimizer; the rate comes with every step."""
+    """Settings of Adam; the learning rate comes with every step."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
@@ -43,13 +43,13 @@ class Adam:
 
 @dataclass(frozen=True)
 class Fragment:
-    """A stretch of one trained parameter, laid flat, with its optimizer state: what a rank holds.
+    """The stretch of one flat trained parameter that a rank holds, with its optimizer state.
 
     Attributes:
         name: of the parameter.
-        start: the stretch's place in the flat parameter, in elements.
+        start: offset of the stretch in the flat parameter, in elements.
         parts: ``master``, ``first`` and ``second`` (Adam's moments), each (n,) float32; views of
-            the live state, on whatever device it is.
+            the live state, on the state's own device.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Engine(Protocol):
 
     Attributes:
         rank, world: of this process.
-        sharded: whether ranks hold different fragments of the state; else each holds all of it.
+        sharded: whether ranks hold different fragments of the state; else each rank holds all.
     """
 
     rank: int
@@ -73,7 +73,7 @@ class Engine(Protocol):
         """(b, K) float32 logits, with a graph where gradients are enabled."""
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Adds the gradient of ``loss``, this rank's Σ weight · loss, to the batch's.
+        """Adds the gradient of ``loss``, this rank's Σ weight · loss, to the batch's gradient.
 
         Args:
             last: whether ``step`` comes next; every rank makes the same number of calls.
@@ -88,19 +88,22 @@ class Engine(Protocol):
     def whole(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Parameters by name, on the CPU: trained ones in float32, frozen ones as they are stored.
 
-        One at a time is made whole. Every rank must go through all of them; above rank 0 the
-        tensors are empty.
+        Sharded parameters are gathered one at a time. Every rank must exhaust the iterator; above
+        rank 0 the tensors are empty.
         """
 
     def fragments(self) -> Iterator[Fragment]:
-        """This rank's part of the state. Its tensors may be written to while it stands; after that
-        every rank calls ``restored``."""
+        """This rank's part of the state, one fragment at a time.
+
+        A fragment's tensors may be written to until the next is asked for; afterwards every rank
+        must call ``restored``.
+        """
 
     def close(self) -> None:
-        """Frees what the engine holds; engine and scorer are spent."""
+        """Frees what the engine holds; engine and scorer cannot be used again."""
 
     def restored(self, updates: int) -> None:
-        """The state has been set to that after ``updates`` steps: brings the weights into line."""
+        """Rebuilds the weights once the fragments hold the state after ``updates`` steps."""
 
 
 class TorchEngine:
@@ -123,16 +126,16 @@ class TorchEngine:
         self._low: list[Tensor] = [p for p in parameters if p.dtype != torch.float32]
         self._masters: list[Tensor] = [nn.Parameter(p.detach().float()) for p in self._low]
         for low, master in zip(self._low, self._masters, strict=True):
-            hand_over = partial(_hand_over, master)
-            low.register_post_accumulate_grad_hook(hand_over)  # type: ignore[no-untyped-call]
+            move_gradient = partial(_move_gradient, master)
+            low.register_post_accumulate_grad_hook(move_gradient)  # type: ignore[no-untyped-call]
         self._trained = [*self._masters, *(p for p in parameters if p.dtype == torch.float32)]
         self._optimizer = torch.optim.Adam(
             self._trained, lr=0.0, betas=adam.betas, eps=adam.epsilon, fused=True
         )
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        placed = {name: tensor.to(self._device) for name, tensor in inputs.items()}
-        logits: Tensor = self._scorer(**placed)
+        on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        logits: Tensor = self._scorer(**on_device)
         return logits
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -171,7 +174,7 @@ class TorchEngine:
                 yield Fragment(name, 0, {part: t.view(-1) for part, t in parts.items()})
 
     def close(self) -> None:
-        """Nothing is held that does not go with the engine."""
+        """Does nothing: all that the engine holds is freed with it."""
 
     @torch.no_grad()
     def restored(self, updates: int) -> None:
@@ -182,7 +185,7 @@ class TorchEngine:
 
 
 def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """The optimizer's state of a parameter; zeros, as Adam begins, where it has none yet."""
+    """The optimizer's state of a parameter; before the first step it is created as zeros."""
     state: dict[str, Tensor] = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), device=parameter.device)
@@ -191,9 +194,12 @@ def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str,
     return state
 
 
-def _hand_over(master: Tensor, low: Tensor) -> None:
-    """Adds the gradient of a bf16 weight to its master's and frees it, as soon as it is whole:
-    those of two weights never stand side by side, which for 7B parameters saves 14 GB."""
+def _move_gradient(master: Tensor, low: Tensor) -> None:
+    """Adds the gradient of a bf16 weight to that of its fp32 master and frees it.
+
+    It runs as soon as the gradient is complete, so bf16 gradients of two weights never exist at the
+    same time: for 7B parameters that saves 14 GB.
+    """
     assert low.grad is not None
     if master.grad is None:
         master.grad = low.grad.float()

@@ -1,12 +1,12 @@
 """Last-layer training: linear heads on stored, standardised features.
 
-A head at zero on raw features barely moves at the rates that suit it, because their scales differ
-by orders of magnitude. So the features are standardised by the training rows' statistics, and the
-scaling is folded back into the stored head, which then reads raw features. Of a pair only the
-difference A − B is read, in which the mean cancels.
+No learning rate suits a head at zero on raw features, whose scales differ by orders of magnitude.
+So the features are standardised by the training rows' statistics, and the scaling is folded back
+into the stored head, which then reads raw features. Of a pair only the difference A − B is read, in
+which the mean cancels.
 
-All heads on the same features are fitted by one call (``together``, ``solvers``); one head is a
-group of one.
+All heads on the same features are fitted by one call (``batched_heads``, ``solvers``); a single
+head is a group of one.
 """
 
 import time
@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.training.batched_heads import HeadJob, Inputs, Trained, steps_of, train_together
+from w2s_ray.training.batched_heads import train_batched
+from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve, Progress
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.solvers import solve
@@ -32,18 +33,18 @@ __all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "wri
 
 HEAD = "head.safetensors"
 SECONDS_BETWEEN_REPORTS = 0.25
-ROWS_A_PRODUCT = 4096
+ROWS_PER_PRODUCT = 4096
 
 
 @dataclass(frozen=True)
 class HeadData:
-    """What all heads of a group share.
+    """The rows and features that all heads of a group share.
 
     Attributes:
         row_ids: n training rows.
-        features: (n, m, H) float32, in their order.
+        features: (n, m, H) float32, in the order of ``row_ids``.
         test: t rows with columns row_id, label.
-        test_features: (t, m, H) float32, in their order.
+        test_features: (t, m, H) float32, in the order of ``test``.
         num_classes: K; 2 where m is 2.
     """
 
@@ -61,14 +62,14 @@ class HeadData:
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A trained head.
+    """A trained head that reads raw features.
 
     Attributes:
-        state: head.weight and, but for pairs, head.bias, float32; they read raw features.
+        state: head.weight and, except for pairs, head.bias, float32.
         test_logits: (t, K) float32.
-        curve: an entry an optimizer step, or an iteration of a solver. ``seconds`` is the head's
-            even share of the time that it and the heads trained with it took.
-        metrics: what the step's record says of the training.
+        curve: one entry per optimizer step, or per iteration of a solver. ``seconds`` is the
+            head's even share of the time of the heads trained with it.
+        metrics: of the training, for the step's record.
     """
 
     state: dict[str, Tensor]
@@ -80,11 +81,11 @@ class FittedHead:
 def fit_heads(
     data: HeadData, jobs: Sequence[HeadJob], *, progress: Progress = lambda numbers: None
 ) -> list[FittedHead | Exception]:
-    """Trains every job, each as if it were alone: one entry a job, in order.
+    """Trains every job as if it were alone; one entry per job, in order.
 
-    An entry is the exception where a head cannot be fitted, and the others are: FloatingPointError
-    where it diverges, naming the step; ValueError for an objective that these labels or this
-    solver do not allow.
+    A head that cannot be fitted does not affect the others: its entry is a FloatingPointError,
+    which names the step, if it diverges, and a ValueError if its objective does not allow these
+    labels or this solver.
     """
     features = torch.from_numpy(data.features)
     mean, scale = standardisation(features)
@@ -93,13 +94,12 @@ def fit_heads(
         objective: _refusal(objective, data.num_classes)
         for objective in {job.objective for job in jobs}
     }
-    entries: list[Trained | Exception | None] = [refusals[job.objective] for job in jobs]
+    entries: list[TrainedHead | Exception | None] = [refusals[job.objective] for job in jobs]
     batched = [i for i, job in enumerate(jobs) if entries[i] is None and job.solver == "sgd"]
     solved = [i for i, job in enumerate(jobs) if entries[i] is None and job.solver != "sgd"]
     report = _Report(sum(steps_of(jobs[i], inputs) for i in batched) + len(solved), progress)
-    for index, result in zip(
-        batched, train_together(inputs, [jobs[i] for i in batched], report), strict=True
-    ):
+    trained = train_batched(inputs, [jobs[i] for i in batched], report)
+    for index, result in zip(batched, trained, strict=True):
         entries[index] = result
     double = inputs.rows.double() if solved else inputs.rows
     for index in solved:
@@ -121,7 +121,7 @@ def _inputs(data: HeadData, standardised: Tensor) -> Inputs:
 
 
 def _refusal(objective: Objective, classes: int) -> ValueError | None:
-    """What the objective has against so many classes, e.g. a label clip of 1/K or more."""
+    """Why the objective does not allow so many classes, e.g. a label clip of 1/K or more."""
     try:
         objective(torch.zeros(1, classes), torch.full((1, classes), 1.0 / classes))
     except ValueError as error:
@@ -130,7 +130,7 @@ def _refusal(objective: Objective, classes: int) -> ValueError | None:
 
 
 class _Report:
-    """Numbers for ``progress`` a few times a second: steps of all heads, their mean loss."""
+    """Reports steps of all heads and their mean loss to ``progress``, a few times a second."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self._done, self._total, self._progress = 0, total, progress
@@ -154,12 +154,12 @@ class _Report:
 
 def _finish(
     data: HeadData,
-    entries: Sequence[Trained | Exception | None],
+    entries: Sequence[TrainedHead | Exception | None],
     mean: Tensor,
     scale: Tensor,
 ) -> list[FittedHead | Exception]:
     """Folds the scaling into the weights of all heads and scores the test rows by them."""
-    fitted = [entry for entry in entries if isinstance(entry, Trained)]
+    fitted = [entry for entry in entries if isinstance(entry, TrainedHead)]
     if not fitted:
         return [entry for entry in entries if isinstance(entry, Exception)]
     weights = torch.stack([entry.weights.double() for entry in fitted])  # (J, outputs, P)
@@ -173,15 +173,15 @@ def _finish(
     logits = _logits(states, data.test_features)
     heads = (
         FittedHead(
-            state, logits[place], entry.curve, {**training_metrics(entry.curve), **entry.facts}
+            state, logits[index], entry.curve, {**training_metrics(entry.curve), **entry.facts}
         )
-        for place, (state, entry) in enumerate(zip(states, fitted, strict=True))
+        for index, (state, entry) in enumerate(zip(states, fitted, strict=True))
     )
     return [entry if isinstance(entry, Exception) else next(heads) for entry in entries]
 
 
 def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (H,) over all texts of the training rows; 1 for a constant."""
+    """Mean and standard deviation (H,) over all texts of the rows; 1 for a constant feature."""
     flat = features.flatten(0, 1)
     scale = flat.std(dim=0, correction=0)
     return flat.mean(dim=0), torch.where(scale < 1e-6, 1.0, scale)
@@ -205,16 +205,16 @@ def _logits(
 ) -> NDArray[np.float32]:
     """(J, n, K) float32 logits of folded heads on raw features (n, m, H).
 
-    In float64: raw features may be far from zero, where a head's terms cancel; and float32 logits
-    then do not show whether a product was made alone or in company.
+    In float64: raw features may be far from zero, where a head's terms cancel; and the float32
+    logits then do not depend on how many heads a product was made for.
     """
     pairs = features.shape[1] == 2
     weight = torch.cat([state["head.weight"] for state in states]).double()
     outputs = len(weight) // len(states)
     logits = np.zeros((len(states), len(features), max(2, outputs)), dtype=np.float32)
     bias = 0.0 if pairs else torch.stack([state["head.bias"] for state in states])[:, None]
-    for start in range(0, len(features), ROWS_A_PRODUCT):
-        rows = slice(start, start + ROWS_A_PRODUCT)
+    for start in range(0, len(features), ROWS_PER_PRODUCT):
+        rows = slice(start, start + ROWS_PER_PRODUCT)
         x = torch.from_numpy(features[rows]).double()
         x = x[:, 0] - x[:, 1] if pairs else x[:, 0]
         scores = (weight @ x.T).view(len(states), outputs, -1).transpose(1, 2) + bias

@@ -1,7 +1,10 @@
 """The training loop: one flat function, the same for every engine, objective and model.
 
-It knows nothing of files, Ray or DeepSpeed. Batches come in as a stream of optimizer steps, each
-a list of micro-batches; numbers go out through ``progress`` and the returned curve.
+It has no access to files, Ray or DeepSpeed. Batches come in as a stream of optimizer steps, each a
+list of micro-batches; numbers go out through ``progress`` and the returned curve.
+
+Two fused versions train many models at once where they share most of the work: ``batched_heads``
+and ``batched_lora``. Their tests compare each model with what this loop gives for it alone.
 """
 
 import math
@@ -21,28 +24,28 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Curve:
-    """One entry an optimizer step."""
+    """The course of a training run: lists with one entry per optimizer step, and totals."""
 
     loss: list[float] = field(default_factory=list)  # nats, mean over the batch
     learning_rate: list[float] = field(default_factory=list)
     gradient_norm: list[float] = field(default_factory=list)
     alpha: list[float] = field(default_factory=list)  # weight of the student's own hard label
-    tokens: int = 0  # real tokens seen by all ranks
+    tokens: int = 0  # of all ranks, without those of rows of weight 0
     seconds: float = 0.0
 
 
-class Keeper(Protocol):
-    """Keeps the state of a run (``checkpoints.Keeper``)."""
+class SavesState(Protocol):
+    """Saves the state of a run while it trains (``resume.Checkpointer``)."""
 
     def due(self, update: int) -> bool:
-        """Whether this rank wants the state to be kept after update ``update``, from 1."""
+        """Whether this rank wants the state saved after update ``update`` (from 1)."""
 
     def save(self, curve: Curve, buffer: ThresholdBuffer | None) -> None:
-        """Keeps it; every rank calls this if one of them wants it."""
+        """Saves the state; every rank calls this when at least one of them wants it."""
 
 
 def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
-    """Rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` towards 0."""
+    """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0."""
     if schedule == "constant":
         return peak
     return peak * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
@@ -58,32 +61,39 @@ def train(
     schedule: str = "cosine",
     buffer: ThresholdBuffer | None = None,
     curve: Curve | None = None,
-    keeper: Keeper | None = None,
+    checkpointer: SavesState | None = None,
     progress: Progress = lambda numbers: None,
 ) -> Curve:
     """Trains until the stream ends.
 
+    Longer than other functions so that a step reads from top to bottom in one piece.
+
     Args:
         engine: holds model and optimizer.
-        stream: one list of micro-batches an optimizer step, ``total_steps`` of them; the weights
-            of a step sum to 1 over micro-batches and ranks.
+        stream: one list of micro-batches per optimizer step; the weights of a step sum to 1 over
+            micro-batches and ranks.
         objective: per-row loss of (logits, soft labels, α, threshold).
+        total_steps: optimizer steps of the whole run.
         learning_rate: the peak rate.
-        buffer: finds where the student's own prediction turns into a hard label; None for
-            preference pairs, where that is z = 0. It sees whole batches, after their update,
-            hence does not depend on how a batch is cut.
-        curve: of the steps that are done already, to go on with; the stream begins behind them.
-        keeper: keeps the state of the run where all ranks can find it again.
+        buffer: sets the threshold at which the student's own prediction becomes a hard label; None
+            for preference pairs, where it is z = 0. The buffer sees whole batches, after their
+            update, hence does not depend on how a batch is cut.
+        curve: of the steps already made by the run that is resumed; the stream starts after them.
+        checkpointer: saves the state of the run, for all ranks to restore.
+
+    Returns:
+        The curve of the whole run.
 
     Raises:
         FloatingPointError: at the first loss or gradient that is not finite, naming the step.
+        RuntimeError: the stream does not end at ``total_steps``.
     """
     curve = curve or Curve()
     started = time.monotonic() - curve.seconds
     for step, batches in enumerate(stream, start=len(curve.loss)):
         alpha = objective.alpha(step, total_steps)
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
-        due = keeper is not None and keeper.due(step + 1)
+        due = checkpointer is not None and checkpointer.due(step + 1)
         loss, tokens = torch.zeros((), dtype=torch.float64), 0  # of this rank
         predictions, weights = [], []
         for number, batch in enumerate(batches, start=1):
@@ -92,13 +102,13 @@ def train(
             losses = objective(logits, soft_labels, alpha=alpha, threshold=threshold)
             weighted = (losses * batch.weights.to(logits.device)).sum()
             engine.backward(weighted, last=number == len(batches))
-            loss = loss.to(logits.device) + weighted.detach()  # a GPU is not waited for
+            loss = loss.to(logits.device) + weighted.detach()  # no wait for a GPU
             tokens += batch.tokens
             if buffer:
                 predictions.append(log_odds(logits).cpu())
                 weights.append(batch.weights)
         sums = torch.tensor([[loss.item(), tokens, due]], dtype=torch.float64)
-        total, all_tokens, wishes = engine.gather(sums).sum(dim=0).tolist()
+        total, all_tokens, ranks_due = engine.gather(sums).sum(dim=0).tolist()
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step}")
         rate = learning_rate_at(step, total_steps, learning_rate, schedule)
@@ -121,16 +131,16 @@ def train(
                 "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
             }
         )
-        if keeper is not None and wishes:
-            keeper.save(curve, buffer)
+        if checkpointer is not None and ranks_due:
+            checkpointer.save(curve, buffer)
     if len(curve.loss) != total_steps:
         raise RuntimeError(f"the stream held {len(curve.loss)} steps, {total_steps} were planned")
     return curve
 
 
 def _of_all_ranks(engine: Engine, predictions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The predictions, (b,) at each rank, that have a weight; b may differ from rank to rank."""
+    """The predictions of all ranks whose weight is not 0; each rank gives (b,), b may differ."""
     both = torch.stack([predictions, weights], dim=1)
     most = int(engine.gather(torch.tensor([len(both)])).max())
-    filled = engine.gather(torch.nn.functional.pad(both, (0, 0, 0, most - len(both))))
-    return filled[filled[:, 1] > 0, 0]
+    padded = engine.gather(torch.nn.functional.pad(both, (0, 0, 0, most - len(both))))
+    return padded[padded[:, 1] > 0, 0]

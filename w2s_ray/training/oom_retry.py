@@ -1,7 +1,8 @@
-"""When memory runs out in a pass, passes are made half as long, and the run goes on.
+"""On OOM a job restarts with a micro-batch half the size, from its newest checkpoint.
 
-The optimizer's batch stays what it is, only cut finer: identity and results do not change beyond
-rounding. A run that still does not fit after a few halvings fails with the library's own words.
+The optimizer's batch stays the same and is only cut finer, so the job's identity does not change,
+nor do its results beyond rounding. A job that still does not fit after ``MAX_OOM_RETRIES`` fails
+with the library's own message.
 """
 
 import gc
@@ -13,37 +14,37 @@ import torch
 
 from w2s_ray.training.job import TrainJob
 
-HALVINGS = 3
-# What torch says where no GPU is, and what NCCL and cuBLAS say where one is full.
-WORDS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+MAX_OOM_RETRIES = 3
+# Messages of torch without a GPU, of NCCL, and of cuBLAS.
+OOM_MESSAGES = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
+    """Whether an error means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES)
 
 
-def halved(job: TrainJob, error: Exception) -> TrainJob:
-    """The job with passes half as long, to go on with after ``error``.
+def with_smaller_micro_batch(job: TrainJob, error: Exception) -> TrainJob:
+    """The job with a micro-batch half the size, to retry after ``error``.
 
     Raises:
-        Exception: ``error`` itself, if it does not say that memory ran out, or says so once more
-            after the last halving.
+        Exception: ``error`` itself, if it is no OOM, or if no retry is left.
     """
-    if not is_out_of_memory(error) or job.halvings == HALVINGS or job.token_budget == 1:
+    exhausted = job.oom_retries == MAX_OOM_RETRIES or job.token_budget == 1
+    if exhausted or not is_out_of_memory(error):
         raise error
-    return replace(job, halvings=job.halvings + 1)
+    return replace(job, oom_retries=job.oom_retries + 1)
 
 
-def with_smaller_passes(job: TrainJob, fit: Callable[[TrainJob], dict[str, Any]]) -> dict[str, Any]:
-    """``fit(job)``, again with passes half as long as often as memory runs out in this process."""
+def retry_on_oom(job: TrainJob, fit: Callable[[TrainJob], dict[str, Any]]) -> dict[str, Any]:
+    """``fit(job)``, retried with smaller micro-batches when this process runs out of memory."""
     while True:
         try:
             return fit(job)
         except Exception as error:
-            job = halved(job, error)
-        gc.collect()  # what the failed try held
+            job = with_smaller_micro_batch(job, error)
+        gc.collect()  # what the failed attempt held
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What a trained model leaves beside its weights: test predictions, its curve, its numbers."""
+"""Outputs of a training step other than weights: test predictions, the curve, the metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ from w2s_ray.training.loop import Curve
 
 
 def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
-    """Columns row_id, label, probs (K float64) of each test row."""
+    """Writes columns row_id, label, probs (K float64) of each test row, from (t, K) logits."""
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
     column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
     table = pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column})
-    pq.write_table(table, path, use_dictionary=False)  # hardly two values are alike
+    pq.write_table(table, path, use_dictionary=False)  # almost no value repeats
 
 
 def write_curve(path: Path, curve: Curve) -> None:
-    """One row an optimizer step."""
+    """Writes one row per optimizer step."""
     pq.write_table(
         pa.table(
             {
@@ -38,7 +38,7 @@ def write_curve(path: Path, curve: Curve) -> None:
 
 
 def training_metrics(curve: Curve) -> dict[str, Any]:
-    """What a training step's record says of its curve; no tokens where none were computed."""
+    """The metrics of a training step's record; no token counts where no tokens were computed."""
     tokens = {
         "tokens": curve.tokens,
         "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),

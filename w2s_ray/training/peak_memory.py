@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work: on the GPU if it used one, else of the process."""
+"""Peak memory of a block of code: on the GPU if the process used one, else of the process."""
 
 import contextlib
 import resource
@@ -12,10 +12,11 @@ _STATUS = Path("/proc/self/status")
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Yields a function that tells the peak in bytes since the entry.
+    """Yields a function that returns the peak in bytes since the block was entered.
 
-    On Linux the process's high-water mark is set back first; elsewhere, and in containers that
-    forbid it, the peak is that of the whole life of the process. No GPU is touched by asking.
+    On Linux the process's high-water mark is reset first; elsewhere, and in containers that forbid
+    the reset, the peak is that of the process since its start. A process that has not initialised
+    CUDA is measured without doing so.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()

@@ -1,8 +1,8 @@
-"""The random states of a process, as tensors that a checkpoint can hold.
+"""The random states of a process as tensors, for a checkpoint.
 
-Nothing in training draws (dropout is off, orders and noise are functions of seeds and row ids), so
-a resumed run would be the same without them. They are kept so that it stays so for an objective
-or a model that draws.
+Training draws no random numbers (dropout is off, orders and noise are functions of seeds and row
+ids), so a resumed run would be the same without them. They are saved so that this stays true for an
+objective or a model that does draw.
 """
 
 import random
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def random_states() -> dict[str, Tensor]:
-    """Those of torch, of the current GPU if one is in use, of numpy and of Python."""
+    """The random states of torch, of the current GPU if one is in use, of numpy and of Python."""
     _, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, second_gauss = random.getstate()
     states = {
@@ -31,7 +31,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def set_random_states(states: dict[str, Tensor]) -> None:
-    """Puts ``random_states`` back."""
+    """Restores what ``random_states`` returned."""
     torch.set_rng_state(states["torch"])
     position, has_gauss, gauss = states["numpy.rest"].tolist()
     words = states["numpy"].numpy().astype(np.uint32)

@@ -1,14 +1,14 @@
-"""A run that goes on where it was: its state written every so often, and found again.
+"""Resuming a run: its state is checkpointed while it trains and restored by the next attempt.
 
-One format for every engine: each rank writes the fragments that it holds (a stretch of a flat
-parameter, its fp32 master and both moments), named by parameter and place. Reading asks for
-stretches, whoever wrote them: the same world gets its own bytes back, hence goes on exactly;
-another world, another ZeRO stage, or one process alone reads across files. Nothing is converted,
-and no process ever holds more than one parameter beside its share.
+One format for every engine: each rank writes a file with the fragments that it holds (a stretch of
+a flat parameter: its fp32 master and both moments), named by parameter and offset. A reader asks
+for stretches, whichever rank wrote them. At the same world size and ZeRO stage each rank reads its
+own bytes back and resumes bit for bit; another world size, another stage or a single process reads
+across files. Nothing is converted, and no process holds more than one parameter beside its shard.
 
-Whether a checkpoint is due is agreed by all ranks (``loop.train`` adds it up): clocks may differ.
-A checkpoint that cannot be written costs nothing but itself: the run goes on, the last one is still
-good, and the step's record says what happened.
+All ranks agree whether a checkpoint is due (``loop.train`` sums their answers), since their clocks
+may differ. A checkpoint that cannot be written is skipped: training continues, the one before it
+stays valid, and the step's record names the failure.
 """
 
 import json
@@ -16,9 +16,9 @@ import struct
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,43 +28,82 @@ from torch import Tensor
 from w2s_ray.errors import InputError
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
-from w2s_ray.store.checkpoints import Checkpoint, Checkpoints
 from w2s_ray.training.engine import Engine
 from w2s_ray.training.loop import Curve
 from w2s_ray.training.random_states import random_states, set_random_states
 
-RANDOM = "random/"
+RANDOM = "random/"  # prefix of the names of random states in a file
 
 
-class Keeper:
-    """Writes and reads the checkpoints of one run; every rank has one and makes the same calls.
+class Checkpoint(Protocol):
+    """A complete checkpoint (``store.checkpoints.Checkpoint``)."""
+
+    @property
+    def update(self) -> int:
+        """Optimizer steps made before it was written."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The JSON values given to ``CheckpointStorage.complete``."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of its files."""
+
+    @property
+    def place(self) -> str:
+        """Its path or URI, for messages."""
+
+
+class CheckpointStorage(Protocol):
+    """Where the checkpoints of one run are stored (``store.checkpoints.Checkpoints``).
+
+    It travels with its job by pickle. Several processes may write files of one checkpoint.
+    """
+
+    def writing(self, update: int, name: str) -> AbstractContextManager[Path]:
+        """A local path to write to, which becomes a file of the checkpoint when the block ends."""
+
+    def complete(self, update: int, content: Mapping[str, Any], files: Mapping[str, int]) -> None:
+        """Makes a checkpoint of written files (name -> bytes), with JSON values beside them."""
+
+    def latest(self) -> Checkpoint | None:
+        """The newest complete checkpoint; None if there is none."""
+
+    def open_file(self, update: int, name: str) -> NativeFile:
+        """A file of a checkpoint, for random access."""
+
+
+class Checkpointer:
+    """Writes and restores the checkpoints of one run; every rank has one and makes the same calls.
 
     Args:
-        checkpoints: where they are.
+        checkpoints: where they are stored.
         engine: holds the state.
-        identity: what must be the same for a checkpoint to be of this run, in words -> a digest.
-        total_updates: of the run; the last is kept if any was, for scores and exports may fail.
-        every_updates, every_seconds: when one is due; None: never so.
-        hurry: whether this machine is about to be taken away: then one is due at once.
+        identity: what must be equal for a checkpoint to be of this run: name -> digest.
+        total_updates: of the run; the last is checkpointed if an earlier one was, since scoring or
+            the export may fail after it.
+        every_updates, every_seconds: when a checkpoint is due; None: never for that reason.
+        preempted: whether this machine is about to be reclaimed; a checkpoint is then due at once.
     """
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointStorage,
         engine: Engine,
         identity: Mapping[str, str],
         *,
         total_updates: int | None = None,
         every_updates: int | None = None,
         every_seconds: float | None = None,
-        hurry: Callable[[], bool] = lambda: False,
+        preempted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._checkpoints, self._engine, self._identity = checkpoints, engine, dict(identity)
         self._every_updates, self._every_seconds = every_updates, every_seconds
-        self._total = total_updates
-        self._hurry, self._hurried = hurry, False
-        self._last = time.monotonic()
-        self._seconds_before = 0.0  # in which earlier tries came to the checkpoint
+        self._total_updates = total_updates
+        self._preempted, self._saved_for_preemption = preempted, False
+        self._last_save = time.monotonic()
+        self._seconds_before = 0.0  # training time of earlier attempts, up to the checkpoint
         self.saved = 0
         self.failures: list[str] = []
 
@@ -72,24 +111,24 @@ class Keeper:
         """Whether this rank wants a checkpoint after update ``update`` (from 1)."""
         if self._every_updates is not None and update % self._every_updates == 0:
             return True
-        if not self._hurried and self._hurry():
+        if not self._saved_for_preemption and self._preempted():
             return True
-        if update == self._total and self.saved:
+        if update == self._total_updates and self.saved:
             return True
-        elapsed = time.monotonic() - self._last
+        elapsed = time.monotonic() - self._last_save
         return self._every_seconds is not None and elapsed >= self._every_seconds
 
     def save(self, curve: Curve, buffer: ThresholdBuffer | None) -> None:
         """Writes a checkpoint of the state after the last update of ``curve``."""
         update, engine = len(curve.loss), self._engine
-        self._hurried = self._hurry()
+        self._saved_for_preemption = self._preempted()
         size, error = 0, ""
         try:
             with self._checkpoints.writing(update, _file(engine.rank, engine.world)) as path:
                 self._write(path)
                 size = path.stat().st_size
         except OSError as problem:
-            error = " ".join(str(problem).split())
+            error = _one_line(problem)
         sizes = engine.gather(torch.tensor([-1 if error else size])).tolist()
         if min(sizes) >= 0 and engine.rank == 0:
             files = {_file(rank, engine.world): n for rank, n in enumerate(sizes)}
@@ -101,57 +140,39 @@ class Keeper:
             try:
                 self._checkpoints.complete(update, content, files)
             except OSError as problem:
-                error = " ".join(str(problem).split())
+                error = _one_line(problem)
         if error or min(sizes) < 0:
             line = f"update {update}: no checkpoint: {error or 'another worker could not write'}"
             self.failures.append(line)
             warnings.warn(line, stacklevel=2)
         else:
             self.saved += 1
-        self._last = time.monotonic()
+        self._last_save = time.monotonic()
 
     def restore(self, buffer: ThresholdBuffer | None) -> Curve:
-        """Brings the engine to the newest checkpoint; an empty curve where there is none.
+        """Restores the newest checkpoint into the engine; an empty curve if there is none.
 
         Raises:
             InputError: the checkpoint is of another model or other data. Nothing is changed.
         """
-        found = self._checkpoints.latest()
-        updates = self._engine.gather(torch.tensor([found.update if found else 0])).tolist()
+        checkpoint = self._checkpoints.latest()
+        update = checkpoint.update if checkpoint else 0
+        updates = self._engine.gather(torch.tensor([update])).tolist()
         if len(set(updates)) > 1:
             raise RuntimeError(f"workers see different checkpoints: updates {updates}")
-        if found is None:
+        if checkpoint is None:
             return Curve()
-        self._refuse_another(found)
+        self._check_identity(checkpoint)
         try:
-            return self._read(found, buffer)
+            return self._read(checkpoint, buffer)
         except (LookupError, TypeError, ValueError, struct.error) as error:
             raise InputError(
-                f"checkpoint {found.place}: it cannot be read ({type(error).__name__}: {error}); "
-                "move its files away and run again to go on from the one before"
+                f"checkpoint {checkpoint.place}: it cannot be read ({type(error).__name__}: "
+                f"{error}); move its files away and rerun to resume from the one before it"
             ) from error
 
-    def _read(self, found: Checkpoint, buffer: ThresholdBuffer | None) -> Curve:
-        with ExitStack() as stack:
-            files = [
-                _Tensors(stack.enter_context(self._checkpoints.open_file(found.update, name)))
-                for name in sorted(found.files)
-            ]
-            state = _Shards(files)
-            for fragment in self._engine.fragments():
-                for part, live in fragment.parts.items():
-                    live.copy_(state.read(f"{part}/{fragment.name}", fragment.start, live.numel()))
-            if self._engine.rank < len(files):
-                set_random_states(files[self._engine.rank].random_states())
-        self._engine.restored(found.update)
-        if buffer:
-            buffer.load_state_dict(found.content["buffer"])
-        curve = Curve(**found.content["curve"])
-        self._seconds_before = curve.seconds
-        return curve
-
-    def told(self, resumed_at: int) -> dict[str, Any]:
-        """What the step's record says."""
+    def metrics(self, resumed_at: int) -> dict[str, Any]:
+        """The entry ``checkpoints`` of the step's record."""
         return {
             "resumed_at": resumed_at,
             "seconds_before": self._seconds_before,
@@ -159,27 +180,48 @@ class Keeper:
             "failures": self.failures,
         }
 
-    def _write(self, path: Path) -> None:
-        """This rank's file: parts of fragments, one at a time, and its random states."""
-        states = random_states()
-        holds = self._engine.sharded or self._engine.rank == 0
-
-        def tensors() -> Iterator[tuple[str, Tensor]]:
-            for fragment in self._engine.fragments() if holds else ():
+    def _read(self, checkpoint: Checkpoint, buffer: ThresholdBuffer | None) -> Curve:
+        with ExitStack() as stack:
+            files = [
+                _ShardFile(
+                    stack.enter_context(self._checkpoints.open_file(checkpoint.update, name))
+                )
+                for name in sorted(checkpoint.files)
+            ]
+            state = _ShardedState(files)
+            for fragment in self._engine.fragments():
                 for part, live in fragment.parts.items():
-                    yield f"{part}/{fragment.name}@{fragment.start}", live
-            for name, tensor in states.items():
-                yield RANDOM + name, tensor
+                    live.copy_(state.read(f"{part}/{fragment.name}", fragment.start, live.numel()))
+            if self._engine.rank < len(files):
+                set_random_states(files[self._engine.rank].random_states())
+        self._engine.restored(checkpoint.update)
+        if buffer:
+            buffer.load_state_dict(checkpoint.content["buffer"])
+        curve = Curve(**checkpoint.content["curve"])
+        self._seconds_before = curve.seconds
+        return curve
 
-        kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors()}
-        write_file(path, kinds, tensors())
+    def _write(self, path: Path) -> None:
+        """Writes this rank's file: its fragments, one at a time, and its random states."""
+        random = random_states()
+        kinds = {name: (t.dtype, tuple(t.shape)) for name, t in self._tensors(random)}
+        write_file(path, kinds, self._tensors(random))
 
-    def _refuse_another(self, found: Checkpoint) -> None:
+    def _tensors(self, random: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors of this rank's file."""
+        holds = self._engine.sharded or self._engine.rank == 0
+        for fragment in self._engine.fragments() if holds else ():
+            for part, live in fragment.parts.items():
+                yield f"{part}/{fragment.name}@{fragment.start}", live
+        for name, tensor in random.items():
+            yield RANDOM + name, tensor
+
+    def _check_identity(self, checkpoint: Checkpoint) -> None:
         for what, digest in self._identity.items():
-            if found.content.get("identity", {}).get(what) != digest:
+            if checkpoint.content.get("identity", {}).get(what) != digest:
                 raise InputError(
-                    f"checkpoint {found.place}: it is of another {what}; move its folder away and "
-                    "run again to begin anew"
+                    f"checkpoint {checkpoint.place}: it was written for another {what}; "
+                    "move its folder away and rerun to train from the start"
                 )
 
 
@@ -187,8 +229,12 @@ def _file(rank: int, world: int) -> str:
     return f"rank-{rank:05}-of-{world:05}.safetensors"
 
 
-class _Tensors:
-    """A safetensors file of which stretches are read."""
+def _one_line(error: OSError) -> str:
+    return " ".join(str(error).split())
+
+
+class _ShardFile:
+    """The safetensors file of one rank, read in stretches."""
 
     def __init__(self, file: NativeFile) -> None:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -197,12 +243,12 @@ class _Tensors:
         self._file, self._begin = file, 8 + length
 
     def read(self, name: str, start: int, count: int) -> Tensor:
-        """``count`` numbers of a float32 tensor from place ``start``."""
+        """Reads ``count`` elements of a float32 tensor from element ``start`` on."""
         self._file.seek(self._begin + self.head[name]["data_offsets"][0] + 4 * start)
         return torch.from_numpy(np.frombuffer(self._file.read(4 * count), np.float32).copy())
 
     def random_states(self) -> dict[str, Tensor]:
-        """What ``random_states`` gave to the rank that wrote the file."""
+        """The random states of the rank that wrote the file."""
         types = {"U8": np.uint8, "I64": np.int64, "F64": np.float64}
         states = {}
         for name, entry in self.head.items():
@@ -214,11 +260,11 @@ class _Tensors:
         return states
 
 
-class _Shards:
-    """The whole state, in files of several ranks."""
+class _ShardedState:
+    """The whole state of a run, spread over the files of its ranks."""
 
-    def __init__(self, files: list[_Tensors]) -> None:
-        self._holders: dict[str, list[tuple[int, int, str, _Tensors]]] = {}
+    def __init__(self, files: list[_ShardFile]) -> None:
+        self._holders: dict[str, list[tuple[int, int, str, _ShardFile]]] = {}
         for file in files:
             for name, entry in file.head.items():
                 if not name.startswith(RANDOM):
@@ -228,7 +274,7 @@ class _Shards:
                     self._holders.setdefault(whole, []).append(holder)
 
     def read(self, name: str, start: int, count: int) -> Tensor:
-        """``count`` numbers of the flat ``part/parameter`` from place ``start``."""
+        """Reads ``count`` elements of the flat ``part/parameter`` from element ``start`` on."""
         out, filled = torch.empty(count), 0
         for begin, end, stretch, file in self._holders.get(name, ()):
             first, last = max(begin, start), min(end, start + count)
@@ -236,5 +282,5 @@ class _Shards:
                 out[first - start : last - start] = file.read(stretch, first - begin, last - first)
                 filled += last - first
         if filled != count:
-            raise ValueError(f"{filled} of {count} numbers of {name}")
+            raise ValueError(f"{filled} of {count} elements of {name}")
         return out

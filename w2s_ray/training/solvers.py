@@ -1,19 +1,20 @@
 """Heads trained to the minimum: the mean objective over all rows, in float64, without batches.
 
-Training by batches stops where its steps end; what theory says of a minimiser can only be seen at
-one. Both solvers go downhill at every step, also where the objective is not convex.
+Training by batches stops when its steps are used up; statements of theory about a minimiser need
+an actual one. Both solvers lower the objective at every step, even where it is not convex.
 
-* ``newton``: second derivatives of the objective with respect to the logits, hence its Hessian in
-  the weights, damped as Levenberg does: a step that does not go downhill is tried again with ten
-  times the damping, one that does lowers it.
+* ``newton``: the Hessian in the weights, from second derivatives of the objective by the logits,
+  with Levenberg's damping: a step that does not lower the objective is retried with ten times the
+  damping, and one that does lowers the damping.
 * ``lbfgs``: scipy's L-BFGS-B, for heads whose Hessian would be too large.
 
-Logits count only up to a constant, so class 0 is held at 0 and the K classes' weights are centred
-at the end: that is the smallest of all equal solutions, and the one that steps from zero stay at.
+Logits matter only up to a constant, so class 0 is fixed at 0 and the weights of the K classes are
+centred at the end: of all equal solutions that is the smallest, and the one that gradient steps
+from zero would reach.
 
-Hard labels that a linear rule separates have no minimiser: the loss goes on falling for ever. A
-small gradient does not tell that case, but the step that Newton's method would take does: there it
-never becomes small. So ``converged`` asks for both.
+Hard labels that a linear rule separates have no minimiser: the loss falls for ever. A small
+gradient does not detect that case, but the Newton step does: it never becomes small. So
+``converged`` requires both to be small.
 """
 
 import time
@@ -25,37 +26,37 @@ from torch import Tensor
 
 from w2s_ray.objectives.divergence import loss
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.training.batched_heads import HeadJob, Trained
+from w2s_ray.training.head_job import HeadJob, TrainedHead
 from w2s_ray.training.loop import Curve
 
 SOLVERS = ("newton", "lbfgs")
 MAX_ITERATIONS = {"newton": 100, "lbfgs": 2000}
 GRADIENT_TOLERANCE = 1e-7
-"""Norm of the gradient, nats a unit of a standardised weight."""
+"""Norm of the gradient, in nats per unit of a standardised weight."""
 STEP_TOLERANCE = 1e-3
-"""Norm of the Newton step that is left, as a share of 1 + the weights' norm."""
+"""Norm of the remaining Newton step, as a share of 1 + the weights' norm."""
 GRADIENT_FLOOR = 1e-11
-"""Where the gradient is below this and the step still long, there is no minimum to come to."""
+"""If the gradient is below this and the Newton step is still long, there is no minimum."""
 NEWTON_PARAMETERS = 6000
-"""Above this the Hessian alone takes 0.3 GB and its factorisation many seconds."""
+"""With more parameters the Hessian alone takes 0.3 GB and its factorisation many seconds."""
 LEAST_DAMPING, MOST_DAMPING = 1e-12, 1e12
-"""As a share of the mean curvature of the coordinates."""
+"""Bounds of the damping, as a share of the mean curvature of the coordinates."""
 
 
-def solve(rows: Tensor, job: HeadJob, outputs: int) -> Trained:
-    """The head that minimises the job's objective, from a head at zero.
+def solve(rows: Tensor, job: HeadJob, outputs: int) -> TrainedHead:
+    """Minimises the job's objective over all rows, starting from a head at zero.
 
     Args:
         rows: (n, P) float64, standardised; with a column of 1 where there is a bias.
         outputs: of the head: 1 for pairs, else K.
 
     Returns:
-        The weights, a curve and the facts solver, iterations, gradient_norm and converged. The
-        curve's entries are the loss and the gradient's norm before each iteration and after the
-        last; rates and α are 0.
+        The head with the facts solver, iterations, gradient_norm, converged and final_loss. Its
+        curve holds the loss and the gradient's norm before each iteration and after the last;
+        learning rates and α are 0.
 
     Raises:
-        ValueError: an unknown solver; confidence regularisation, whose target moves with the
+        ValueError: an unknown solver; confidence regularisation, whose target changes with the
             student; too many parameters for newton.
         FloatingPointError: the loss is not finite at the start.
     """
@@ -74,7 +75,8 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> Trained:
             " expected; use lbfgs"
         )
     curve = Curve()
-    theta, converged = (_newton if job.solver == "newton" else _lbfgs)(problem, curve)
+    minimise = _newton if job.solver == "newton" else _lbfgs
+    theta, converged = minimise(problem, curve)
     curve.learning_rate = curve.alpha = [0.0] * len(curve.loss)
     curve.seconds = time.monotonic() - started
     facts = {
@@ -88,18 +90,28 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> Trained:
     if outputs > 1:
         weights = torch.cat([torch.zeros_like(weights[:1]), weights])
         weights = weights - weights.mean(dim=0)
-    return Trained(weights.float(), curve, facts)
+    return TrainedHead(weights.float(), curve, facts)
 
 
 def _at_minimum(theta: Tensor, gradient: Tensor, step: Tensor | None) -> bool:
-    """By the gradient and by the Newton step from here; None: the Hessian has none."""
+    """Whether gradient and Newton step are small.
+
+    Args:
+        step: the Newton step from ``theta``; None: the Hessian there is not positive definite.
+    """
     if step is None or float(gradient.norm()) > GRADIENT_TOLERANCE:
         return False
     return float(step.norm()) <= STEP_TOLERANCE * (1.0 + float(theta.norm()))
 
 
 class _Problem:
-    """The mean objective of weights θ, (free · P,), where the logits of class 0 are held at 0."""
+    """The mean objective as a function of weights θ, (free · P,); logits of class 0 are fixed at 0.
+
+    Attributes:
+        rows: (n, P) float64.
+        free: K − 1, the classes that have weights.
+        size: free · P, the number of weights.
+    """
 
     def __init__(self, rows: Tensor, soft_labels: Tensor, objective: Objective) -> None:
         self.rows = rows
@@ -108,18 +120,23 @@ class _Problem:
         self._soft_labels, self._objective = soft_labels, objective
 
     def value(self, theta: Tensor) -> float:
+        """The mean objective, in nats."""
         with torch.no_grad():
             return float(self._mean(self._scores(theta)))
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """Value and gradient (size,)."""
         scores = self._scores(theta).requires_grad_()
         value = self._mean(scores)
         (slopes,) = torch.autograd.grad(value, scores)
         return float(value.detach()), (slopes.T @ self.rows).flatten()
 
     def curvature(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Value, gradient and Hessian (size, size). Rows do not mix, so the second derivatives
-        with respect to all rows' logits are one more backward pass a class."""
+        """Value, gradient (size,) and Hessian (size, size).
+
+        A row's loss depends on its own logits only, so the second derivatives by the logits of all
+        rows take one more backward pass per class.
+        """
         scores = self._scores(theta).requires_grad_()
         value = self._mean(scores)
         (slopes,) = torch.autograd.grad(value, scores, create_graph=True)
@@ -134,7 +151,7 @@ class _Problem:
         return float(value.detach()), gradient, (hessian + hessian.T) / 2
 
     def newton_step(self, theta: Tensor, gradient: Tensor) -> Tensor | None:
-        """-H⁻¹ g by conjugate gradients, without H; None where the curvature is not positive."""
+        """-H⁻¹ g by conjugate gradients, without H; None if a curvature is not positive."""
         scores = self._scores(theta).requires_grad_()
         (slopes,) = torch.autograd.grad(self._mean(scores), scores, create_graph=True)
         step = torch.zeros_like(theta)
@@ -170,17 +187,18 @@ class _Problem:
 
 
 def _newton(problem: _Problem, curve: Curve) -> tuple[Tensor, bool]:
-    """The weights, and whether they are at a minimum."""
+    """The weights, and whether they are a minimum."""
     theta = torch.zeros(problem.size, dtype=torch.float64)
     damping = 1e-3
     while True:
         value, gradient, hessian = problem.curvature(theta)
         _record(curve, value, float(gradient.norm()))
         scale = float(hessian.diagonal().abs().mean())
-        found = _at_minimum(theta, gradient, _damped_step(hessian, gradient, scale * LEAST_DAMPING))
-        ended = len(curve.loss) > MAX_ITERATIONS["newton"]
-        if found or ended or curve.gradient_norm[-1] < GRADIENT_FLOOR:
-            return theta, found
+        newton_step = _damped_step(hessian, gradient, scale * LEAST_DAMPING)
+        converged = _at_minimum(theta, gradient, newton_step)
+        exhausted = len(curve.loss) > MAX_ITERATIONS["newton"]
+        if converged or exhausted or curve.gradient_norm[-1] < GRADIENT_FLOOR:
+            return theta, converged
         while True:
             step = _damped_step(hessian, gradient, scale * damping)
             if step is not None and problem.value(theta + step) < value:
@@ -188,12 +206,12 @@ def _newton(problem: _Problem, curve: Curve) -> tuple[Tensor, bool]:
                 damping = max(damping / 10.0, LEAST_DAMPING)
                 break
             damping *= 10.0
-            if damping > MOST_DAMPING:  # no way down that float64 can tell
-                return theta, found
+            if damping > MOST_DAMPING:  # no step lowers the objective within float64
+                return theta, converged
 
 
 def _damped_step(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor | None:
-    """-(H + damping I)⁻¹ g, or None where that matrix is not positive definite."""
+    """-(H + damping I)⁻¹ g, or None if that matrix is not positive definite."""
     damped = hessian.clone()
     damped.diagonal().add_(damping)
     factor, failed = torch.linalg.cholesky_ex(damped)
@@ -202,32 +220,41 @@ def _damped_step(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor | 
     return -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
 
 
+class _Recorded:
+    """The problem as scipy calls it; adds the last evaluation of each iteration to the curve."""
+
+    def __init__(self, problem: _Problem, curve: Curve) -> None:
+        self._problem, self._curve = problem, curve
+        self._value = self._norm = 0.0
+
+    def evaluate(self, theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Value and gradient."""
+        self._value, gradient = self._problem.gradient(torch.from_numpy(theta))
+        self._norm = float(gradient.norm())
+        return self._value, gradient.numpy()
+
+    def record(self, xk: NDArray[np.float64]) -> None:
+        """Records the last evaluation; called with the weights at the end of an iteration."""
+        _record(self._curve, self._value, self._norm)
+
+
 def _lbfgs(problem: _Problem, curve: Curve) -> tuple[Tensor, bool]:
-    """The weights, and whether they are at a minimum."""
-    latest = [0.0, 0.0]
-
-    def value_and_gradient(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value, gradient = problem.gradient(torch.from_numpy(theta))
-        latest[:] = value, float(gradient.norm())
-        return value, gradient.numpy()
-
-    def after_iteration(xk: NDArray[np.float64]) -> None:
-        _record(curve, *latest)
-
+    """The weights, and whether they are a minimum."""
+    recorded = _Recorded(problem, curve)
     start = np.zeros(problem.size)
-    value_and_gradient(start)
-    _record(curve, *latest)
-    from scipy.optimize import minimize  # a quarter of a second, for few
+    recorded.evaluate(start)
+    recorded.record(start)
+    from scipy.optimize import minimize  # a quarter of a second to import, and rarely needed
 
     # gtol bounds the largest entry; the norm is at most the root of their number times that.
     tolerance = 0.1 * GRADIENT_TOLERANCE / np.sqrt(problem.size)
     most = MAX_ITERATIONS["lbfgs"]
     result = minimize(
-        value_and_gradient,
+        recorded.evaluate,
         start,
         jac=True,
         method="L-BFGS-B",
-        callback=after_iteration,
+        callback=recorded.record,
         options={"maxiter": most, "maxfun": 4 * most, "maxcor": 20, "ftol": 0.0, "gtol": tolerance},
     )
     theta, gradient = torch.from_numpy(result.x.copy()), torch.from_numpy(result.jac.copy())

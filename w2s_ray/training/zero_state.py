@@ -1,9 +1,9 @@
-"""The state of a ZeRO optimizer as fragments of named parameters, whatever the stage.
+"""The state of a ZeRO optimizer as fragments of named parameters, at any stage.
 
-DeepSpeed lays parameters end to end and gives each rank a stretch of the line (stages 1 and 2), or
-cuts every parameter into as many stretches as there are ranks (stage 3). Where a parameter's
-stretch lies is in its own books, which this file reads; nothing of them is changed. It holds for
-the DeepSpeed of constraints.txt, and the tests of resuming hold it.
+DeepSpeed concatenates flat parameters and gives each rank a stretch of the result (stages 1 and 2),
+or cuts every parameter into as many stretches as there are ranks (stage 3). This file reads the
+offsets from DeepSpeed's private attributes and changes none of them. They are those of the version
+pinned in constraints.txt; the tests of resuming fail if they change.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,10 @@ from w2s_ray.training.engine import MOMENTS, Fragment, adam_state
 
 
 def fragments(optimizer: Any, trained: Mapping[str, Tensor], stage: int) -> Iterator[Fragment]:
-    """This rank's fragments of the trained parameters; views of the live state.
+    """Yields this rank's fragments of the trained parameters: views of the live state.
 
     Args:
-        optimizer: DeepSpeed's; at stage 0 torch's own.
+        optimizer: DeepSpeed's optimizer; at stage 0 torch's own.
         trained: parameters by name.
     """
     for name, parameter in trained.items():
@@ -28,23 +28,23 @@ def fragments(optimizer: Any, trained: Mapping[str, Tensor], stage: int) -> Iter
             parts = {"master": parameter.detach(), **{m: state[k] for m, k in MOMENTS.items()}}
             yield Fragment(name, 0, {part: t.view(-1) for part, t in parts.items()})
         elif stage == 3:
-            yield from _of_stage_3(optimizer, name, parameter)
+            yield from _stage_3(optimizer, name, parameter)
         else:
-            yield from _of_a_line(optimizer, name, parameter)
+            yield from _stages_1_and_2(optimizer, name, parameter)
 
 
-def _of_a_line(optimizer: Any, name: str, parameter: Any) -> Iterator[Fragment]:
-    """Stages 1 and 2: at most one stretch of each parameter is on this rank."""
+def _stages_1_and_2(optimizer: Any, name: str, parameter: Any) -> Iterator[Fragment]:
+    """At most one stretch of each parameter is on this rank."""
     mapping = parameter._hp_mapping
     if mapping is not None:
         flat = optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
-        place = mapping.get_hp_fragment_address()
+        held = mapping.get_hp_fragment_address()
         start = mapping.lp_fragment_address.start
-        yield Fragment(name, start, _parts(optimizer.optimizer, flat, place.start, place.numel))
+        yield Fragment(name, start, _parts(optimizer.optimizer, flat, held.start, held.numel))
 
 
-def _of_stage_3(optimizer: Any, name: str, parameter: Any) -> Iterator[Fragment]:
-    """Stage 3: rank r holds the r-th of equal stretches; the last are filled up with zeros."""
+def _stage_3(optimizer: Any, name: str, parameter: Any) -> Iterator[Fragment]:
+    """Rank r holds the r-th of equal stretches; the last ones are padded with zeros."""
     group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
     start = size * torch.distributed.get_rank()
     count = min(size, parameter.ds_numel - start)
@@ -67,7 +67,7 @@ def _parts(adam: torch.optim.Optimizer, flat: Tensor, start: int, count: int) ->
 
 @torch.no_grad()
 def refresh(optimizer: Any, stage: int, updates: int) -> None:
-    """After the fragments have been set: Adam's count of updates, and weights made of masters."""
+    """Sets Adam's count of updates and copies masters to weights, after fragments were written."""
     adam = optimizer.optimizer if stage else optimizer
     for state in adam.state.values():
         state["step"].fill_(updates)

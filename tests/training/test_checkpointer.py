@@ -1,4 +1,4 @@
-"""A job that is interrupted, runs out of memory or out of disk loses nothing but time."""
+"""A job that is interrupted, runs out of memory or out of disk space loses nothing but time."""
 
 import json
 import os
@@ -25,8 +25,8 @@ from w2s_ray.objectives.objective import Objective
 from w2s_ray.steps.context import fit_in_process
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import KEPT, Checkpoints
-from w2s_ray.training.job import fit
-from w2s_ray.training.oom_retry import HALVINGS
+from w2s_ray.training.fit import fit
+from w2s_ray.training.oom_retry import MAX_OOM_RETRIES
 
 
 class Broken(Objective):
@@ -93,7 +93,7 @@ def test_an_interrupted_job_ends_bit_for_bit_as_if_it_had_not_been(
     assert straight[1:] == on[1:]
 
 
-def test_a_checkpoint_cut_off_is_passed_over_for_the_one_before(tmp_path, checkpoints):
+def test_a_truncated_checkpoint_is_skipped_for_the_one_before(tmp_path, checkpoints):
     fit(kept(checkpoints), out(tmp_path / "run"))
     assert checkpoints.latest().update == 8
     folder = Path(checkpoints.store.uri) / checkpoints.folder
@@ -104,7 +104,7 @@ def test_a_checkpoint_cut_off_is_passed_over_for_the_one_before(tmp_path, checkp
     assert checkpoints.latest() is None
 
 
-def test_a_head_that_is_not_what_was_written_counts_as_cut_off(tmp_path, checkpoints):
+def test_a_file_with_other_first_bytes_counts_as_truncated(tmp_path, checkpoints):
     """A file of the right size that never reached the disk."""
     fit(kept(checkpoints), out(tmp_path / "run"))
     (newest,) = (Path(checkpoints.store.uri) / checkpoints.folder).glob("000000008-rank*")
@@ -112,9 +112,8 @@ def test_a_head_that_is_not_what_was_written_counts_as_cut_off(tmp_path, checkpo
     assert checkpoints.latest().update == 6
 
 
-def test_what_was_passed_over_does_not_crowd_out_what_is_new(tmp_path, checkpoints):
-    """Damaged checkpoints of higher numbers than those that are written after them; other files
-    are left alone."""
+def test_skipped_checkpoints_do_not_crowd_out_new_ones(tmp_path, checkpoints):
+    """Damaged checkpoints have higher numbers than the new ones; other files stay untouched."""
     fit(kept(checkpoints), out(tmp_path / "run"))
     folder = Path(checkpoints.store.uri) / checkpoints.folder
     for file in folder.glob("*-rank*"):
@@ -144,7 +143,7 @@ def test_the_last_two_are_kept(tmp_path, checkpoints):
 def test_a_checkpoint_of_another_job_is_refused_in_one_line(tmp_path, checkpoints, changes, what):
     fit(kept(checkpoints), out(tmp_path / "run"))
     with pytest.raises(
-        InputError, match=f"^checkpoint .*000000008.json: it is of another {what}; "
+        InputError, match=f"^checkpoint .*000000008.json: it was written for another {what}; "
     ):
         fit(replace(kept(checkpoints), **changes), out(tmp_path / "other"))
     assert checkpoints.latest().update == 8
@@ -169,14 +168,14 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(tmp_path, checkpoints):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoints.latest().update == 4
     metrics = fit(kept(checkpoints), out(tmp_path / "on"))
-    told = metrics["checkpoints"]
-    assert (told["resumed_at"], told["saved"], told["failures"]) == (4, 2, [])
-    assert 0 < told["seconds_before"] < metrics["train_seconds"]
+    entry = metrics["checkpoints"]
+    assert (entry["resumed_at"], entry["saved"], entry["failures"]) == (4, 2, [])
+    assert 0 < entry["seconds_before"] < metrics["train_seconds"]
     assert files(tmp_path / "straight")[1:] == files(tmp_path / "on")[1:]
 
 
 class Hungry(Objective):
-    """A pass of more than ``most`` rows does not fit."""
+    """A micro-batch of more than ``most`` rows does not fit in memory."""
 
     most = 3
 
@@ -186,13 +185,13 @@ class Hungry(Objective):
         return super().__call__(logits, *arguments, **options)
 
 
-def test_out_of_memory_halves_the_pass_and_not_the_batch(tmp_path, checkpoints):
+def test_out_of_memory_halves_the_micro_batch_and_not_the_batch(tmp_path, checkpoints):
     straight = fit(job(), out(tmp_path / "straight"))
     hungry = Hungry(*astuple(job().objective))
     execution = Execution(checkpoint_steps=2, micro_batch_tokens=1200)
     given = job(checkpoints=checkpoints, objective=hungry, execution=execution)
     metrics = fit_in_process(given, out(tmp_path / "halved"), lambda numbers: None)
-    assert 1 <= metrics["out_of_memory"] <= HALVINGS
+    assert 1 <= metrics["out_of_memory"] <= MAX_OOM_RETRIES
     assert metrics["micro_batch_tokens"] == 1200 >> metrics["out_of_memory"]
     assert metrics["steps"] == straight["steps"]
     np.testing.assert_allclose(
@@ -200,7 +199,7 @@ def test_out_of_memory_halves_the_pass_and_not_the_batch(tmp_path, checkpoints):
     )
 
 
-def test_scoring_that_does_not_fit_takes_shorter_passes_and_no_second_training(
+def test_scoring_that_does_not_fit_is_retried_smaller_without_training_again(
     tmp_path, checkpoints, monkeypatch
 ):
     budgets = []
@@ -211,15 +210,15 @@ def test_scoring_that_does_not_fit_takes_shorter_passes_and_no_second_training(
             raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
         return sweep(forward, tokens, token_budget, **options)
 
-    monkeypatch.setattr("w2s_ray.training.job.sweep", hungry)
+    monkeypatch.setattr("w2s_ray.training.fit.sweep", hungry)
     updates = []
     metrics = fit_in_process(kept(checkpoints, every=3), out(tmp_path / "out"), updates.append)
     assert budgets == [2048, 1024, 512]
-    assert [told["step"] for told in updates] == [*range(1, 9)]
+    assert [numbers["step"] for numbers in updates] == [*range(1, 9)]
     assert metrics["out_of_memory"] == 2
 
 
-def test_what_does_not_fit_after_a_few_halvings_fails_in_its_own_words(tmp_path):
+def test_what_never_fits_fails_with_the_message_of_the_library(tmp_path):
     hungry = Hungry(*astuple(job().objective))
     object.__setattr__(hungry, "most", 0)
     with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 2\.00 GiB"):
@@ -264,7 +263,7 @@ def test_activation_checkpointing_changes_nothing_but_time(tmp_path):
     assert files(tmp_path / "plain")[1:] == files(tmp_path / "again")[1:]
 
 
-def test_a_killed_study_goes_on_inside_the_step(write_spec, tmp_path):
+def test_a_killed_study_resumes_inside_the_step(write_spec, tmp_path):
     """``kill -9`` while a student is trained; the same command ends with the same results."""
     spec = write_spec(
         models={

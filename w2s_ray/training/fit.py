@@ -1,0 +1,263 @@
+"""Training a ``TrainJob`` in one process of however many: load, train, score, write.
+
+The same function runs in the calling process with the torch engine and in each worker of a Ray
+Train group with the DeepSpeed engine; only ``make_engine`` and ``stream`` differ.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
+from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.models.backbone import Backbone
+from w2s_ray.models.compiled import compile_if_it_pays
+from w2s_ray.models.inference import sweep
+from w2s_ray.models.partitioned import Partition, load_partitioned
+from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.trainable import load_state, set_trainable
+from w2s_ray.models.warm import own_backbone
+from w2s_ray.models.weight_files import WEIGHTS, write_file
+from w2s_ray.plan.configs import Training
+from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
+from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, threshold_buffer
+from w2s_ray.training.loop import Curve, Progress, train
+from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
+from w2s_ray.training.peak_memory import peak_memory
+from w2s_ray.training.resume import Checkpointer
+
+MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
+Stream = Callable[[int], Iterable[list[Batch]]]
+
+
+class LoadedModel(NamedTuple):
+    """A job's model before its first update.
+
+    Attributes:
+        parameters: those to be trained.
+        shapes: whole shape of every parameter of the scorer by name, frozen ones too.
+        trained: names of ``parameters``.
+    """
+
+    backbone: Backbone
+    scorer: Scorer
+    parameters: list[nn.Parameter]
+    shapes: dict[str, tuple[int, ...]]
+    trained: list[str]
+
+
+def load_model(job: TrainJob, partition: Partition | None = None, rank: int = 0) -> LoadedModel:
+    """The job's backbone with a new head and, where it trains them, adapters.
+
+    Args:
+        partition: shards each module's parameters as soon as it is loaded (ZeRO 3); None: the
+            model is loaded whole.
+        rank: of this process; with ``partition`` only rank 0 reads the weights.
+    """
+    if partition is not None and job.model.source is not None:
+        backbone = load_partitioned(job.model, job.precision, partition, reads=rank == 0)
+    else:
+        backbone = own_backbone(job.model, job.precision)
+    scorer = Scorer(
+        backbone.module, backbone.hidden_size, job.num_classes, job.per_row, seed=job.seed
+    )
+    parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
+    if job.execution.activation_checkpointing:
+        backbone.module.activation_checkpointing_enable()
+    shapes = {name: _whole_shape(p) for name, p in scorer.named_parameters()}
+    trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
+    return LoadedModel(backbone, scorer, parameters, shapes, trained)
+
+
+def _whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The shape of a parameter, even if this process holds only a shard of it."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def fit(
+    job: TrainJob,
+    out: Path,
+    *,
+    make_engine: MakeEngine = TorchEngine,
+    partition: Partition | None = None,
+    rank: int = 0,
+    stream: Stream | None = None,
+    preempted: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda numbers: None,
+) -> dict[str, Any]:
+    """Trains the job; resumes from its newest checkpoint if there is one.
+
+    Rank 0 writes ``test.parquet``, ``curve.parquet`` and, where the job asks for them, the weights
+    and an export into ``out``.
+
+    Args:
+        partition: shards a module's parameters while the model is loaded (ZeRO 3).
+        rank: of this process.
+        stream: yields this rank's batches from an optimizer step on; None: they are made here, in
+            memory, for one process.
+        preempted: whether this process's machine is about to be reclaimed.
+
+    Returns:
+        The metrics of the step's record.
+    """
+    with peak_memory() as peak:
+        model = load_model(job, partition, rank)
+        engine = make_engine(model.scorer, model.parameters, job.adam)
+        device = next(model.scorer.parameters()).device.type
+        metrics: dict[str, Any] = {"compiled": False, "device": device}
+        # On an error only a single process frees its engine: a worker's peers may be gone.
+        closes = stream is None
+        try:
+            if stream is None:
+                tokens = encode(job.rows, model.backbone.tokenizer, job.max_length_tokens)
+                metrics["truncated_rows"] = tokens.truncated
+                stream = partial(memory_stream, job, tokens)
+                work = job.epochs * len(tokens.ids)
+                metrics["compiled"] = compile_if_it_pays(model.backbone, work, flops_a_parameter=6)
+            metrics |= _train_and_write(job, out, model, engine, stream, preempted, progress)
+            metrics["peak_memory_bytes"] = int(engine.gather(torch.tensor([peak()])).max())
+            closes = True
+        finally:
+            if closes:
+                engine.close()
+    shares_prompts = model.backbone.shares_prompts
+    return {**metrics, "shares_prompts": shares_prompts, "workers": engine.world}
+
+
+def _train_and_write(
+    job: TrainJob,
+    out: Path,
+    model: LoadedModel,
+    engine: Engine,
+    stream: Stream,
+    preempted: Callable[[], bool],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
+    test = encode(job.test, model.backbone.tokenizer, job.max_length_tokens)
+    buffer = threshold_buffer(job)
+    trained_shapes = {name: model.shapes[name] for name in model.trained}
+    checkpointer = _checkpointer(job, engine, trained_shapes, preempted)
+    curve = checkpointer.restore(buffer) if checkpointer else Curve()
+    resumed_at = len(curve.loss)
+    curve = train(
+        engine,
+        stream(resumed_at),
+        job.objective,
+        total_steps=job.total_steps,
+        learning_rate=job.learning_rate,
+        schedule=job.schedule,
+        buffer=buffer,
+        curve=curve,
+        checkpointer=checkpointer,
+        progress=progress,
+    )
+    logits = _score(engine, test, max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries))
+    if job.keep_weights:
+        _write_weights(out / WEIGHTS, engine, trained_shapes)
+    if job.export is not None:
+        trained = TrainedModel(model.backbone, model.shapes, engine.whole, test, logits)
+        job.export(out if engine.rank == 0 else None, job, trained)
+    if engine.rank == 0:
+        write_predictions(out / "test.parquet", job.test, logits)
+        write_curve(out / "curve.parquet", curve)
+    return {
+        **training_metrics(curve),
+        **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
+        "truncated_test_rows": test.truncated,
+        "micro_batch_tokens": job.token_budget,
+        "out_of_memory": job.oom_retries,
+    }
+
+
+def _checkpointer(
+    job: TrainJob,
+    engine: Engine,
+    shapes: Mapping[str, tuple[int, ...]],
+    preempted: Callable[[], bool],
+) -> Checkpointer | None:
+    """The job's checkpointer; None if the job has no storage for checkpoints.
+
+    Args:
+        shapes: of the trained parameters, by name.
+    """
+    if job.checkpoints is None:
+        return None
+    minutes = job.execution.checkpoint_minutes
+    batches = [job.seed, job.epochs, job.batch_size, job.max_length_tokens]
+    rows = job.rows["row_id"].to_pylist(), job.soft_labels.tobytes().hex()
+    return Checkpointer(
+        job.checkpoints,
+        engine,
+        {"model": _digest(sorted(shapes.items())), "data": _digest([*batches, *rows])},
+        total_updates=job.total_steps,
+        every_updates=job.execution.checkpoint_steps,
+        every_seconds=None if minutes is None else 60.0 * minutes,
+        preempted=preempted,
+    )
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _score(engine: Engine, tokens: Tokens, token_budget: int) -> NDArray[np.float32]:
+    """(n, K) float32 logits of all rows, in table order, on every rank.
+
+    Args:
+        token_budget: most tokens of one forward pass.
+    """
+    return sweep(
+        partial(_logits, engine),
+        tokens,
+        token_budget,
+        rank=engine.rank,
+        world=engine.world,
+        gather=engine.gather,
+    )
+
+
+def _logits(engine: Engine, input_ids: Tensor, segments: Tensor) -> Tensor:
+    return engine.logits({"input_ids": input_ids, "segments": segments})
+
+
+def _write_weights(file: Path, engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Rank 0 writes the trained parameters in float32; the other ranks take part in gathering them.
+
+    Args:
+        shapes: of the trained parameters, by name.
+    """
+    tensors = ((name, tensor.float()) for name, tensor in engine.whole(shapes))
+    if engine.rank == 0:
+        write_file(file, {name: (torch.float32, shape) for name, shape in shapes.items()}, tensors)
+    else:
+        deque(tensors, maxlen=0)
+
+
+def trained_scorer(
+    model: ModelSpec, training: Training, folder: Path, shape: tuple[int, int]
+) -> tuple[Scorer, PreTrainedTokenizerFast]:
+    """The model whose weights ``fit`` wrote into ``folder``, and its tokenizer.
+
+    Args:
+        model: the weights before training.
+        training: how it was trained.
+        shape: number of classes, texts a row.
+    """
+    backbone = own_backbone(model, training.precision)
+    scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
+    set_trainable(scorer, training.trainable, training.lora or Lora(), 0)
+    load_state(scorer, load_file(folder / WEIGHTS))
+    return scorer, backbone.tokenizer
