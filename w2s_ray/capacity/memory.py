@@ -296,10 +296,9 @@ def _saved_a_token(shape: "Shape", width: int, row_tokens: int, device: Device) 
         attention = width * (4 * queries + shape.heads * row_tokens)
         if family.fused_qkv:  # a part keeps the whole alive; a rotated k is another tensor
             attention += width * queries * (1 if family.learned_positions else 2)
-    if family.norm == "layer_norm":  # mean and deviation of two norms
-        norms = 4 * width
-    else:  # two norms, each with one state in fp32 and the deviation
-        norms = 2 * ((4 - width) * hidden + 4)
+    # Of two norms: mean and deviation; of an RMSNorm the deviation, and one of its states is fp32.
+    layer_norm = family.norm == "layer_norm"
+    norms = 4 * width if layer_norm else 2 * ((4 - width) * hidden + 4)
     states = family.saved_hidden * hidden + family.saved_inner * inner
     return width * states + norms + attention
 

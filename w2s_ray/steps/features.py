@@ -55,7 +55,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 
     max_length = step.config["max_length_tokens"]
     sharded = Sharded(rows, SPLITS, backbone.tokenizer, max_length, states, context)
-    compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_a_parameter=2)
+    compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_per_parameter=2)
     computed, truncated = 0, {}
     for split in SPLITS:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)

@@ -94,7 +94,7 @@ def fit_lora_together(
         test = encode(first.test, backbone.tokenizer, first.max_length_tokens)
         tokens = encode(first.rows, backbone.tokenizer, first.max_length_tokens)
         work = cells * first.epochs * len(tokens.ids)
-        compiled = compile_if_it_pays(backbone, work, flops_a_parameter=6)
+        compiled = compile_if_it_pays(backbone, work, flops_per_parameter=6)
         states = [_Cell(job, parameter) for job, parameter in zip(jobs, _rows(stack), strict=True)]
         _train(stack, states, memory_stream(_as_one(jobs), tokens), progress)
         logits = _score(stack, test, first.on_gpu)

@@ -192,7 +192,7 @@ def fit(
                 told["truncated_rows"] = tokens.truncated
                 stream = partial(memory_stream, job, tokens)
                 work = job.epochs * len(tokens.ids)
-                told["compiled"] = compile_if_it_pays(backbone, work, flops_a_parameter=6)
+                told["compiled"] = compile_if_it_pays(backbone, work, flops_per_parameter=6)
             told |= _run(job, out, backbone, engine, shapes, trained, stream, hurry, progress)
             told["peak_memory_bytes"] = int(engine.gather(torch.tensor([peak()])).max())
             over = True
