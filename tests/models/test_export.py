@@ -372,8 +372,8 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     parameters = dict(trained(backbone, 2, "full").named_parameters())
     spec = tiny_spec("gpt2").model_copy(update={"source": "hf:org/base", "num_layers": 3})
     logits = np.array([[0.0, 1.0], [0.0, -1.0], [0.0, 2.0], [0.0, 3.0]], np.float32)
-    told = card(2, "bf16", model=spec).scored(logits, np.array([1, 1, 1, 1]))
-    export(tmp_path, backbone, parameters, "bf16", card=told)
+    accurate = card(2, "bf16", model=spec).scored(logits, np.array([1, 1, 1, 1]))
+    export(tmp_path, backbone, parameters, "bf16", card=accurate)
     text = (tmp_path / "README.md").read_text()
     for said in (
         'base_model: "org/base"', "library_name: transformers", "- reward-model", "hh-key",
