@@ -11,7 +11,7 @@ from transformers import Qwen2Config
 
 from benchmarks.gpu_model import Variant
 from w2s_ray.capacity.memory import activation_bytes, training_bytes
-from w2s_ray.catalog.architecture import Shape, shape_of
+from w2s_ray.catalog.shapes import Shape, shape_of
 
 
 def predicted_bytes(config: dict[str, Any], chosen: Variant) -> int:

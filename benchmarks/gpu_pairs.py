@@ -3,12 +3,12 @@
     python benchmarks/gpu_pairs.py            # a model of Qwen2.5-0.5B's shape
     python benchmarks/gpu_pairs.py --tiny     # on a CPU, in seconds: what a test runs
 
-Needs torch, transformers and numpy, and of this project ``models/packed_attention.py`` alone. The
-weights are random, so nothing is downloaded. First, in fp32, margins and gradients of packed lines
-are compared with those of padded separate rows, which this file computes by itself with
-transformers' own SDPA. Then, in bf16, training steps (forward, backward, fused AdamW) are measured
-alternately: packed lines with FlexAttention against padded separate rows with SDPA. Exit code 1:
-the two do not agree.
+Needs torch, transformers and numpy, and of this project ``models/packed_attention.py`` and
+``models/packed_layout.py`` alone. The weights are random, so nothing is downloaded. First, in fp32,
+margins and gradients of packed lines are compared with those of padded separate rows, which this
+file computes by itself with transformers' own SDPA. Then, in bf16, training steps (forward,
+backward, fused AdamW) are measured alternately: packed lines with FlexAttention against padded
+separate rows with SDPA. Exit code 1: the two do not agree.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_ray.capacity.memory import Memory, training_bytes
-from w2s_ray.catalog.architecture import Shape, shape_of
+from w2s_ray.catalog.shapes import Shape, shape_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, PASSES = 2, 2

@@ -25,8 +25,8 @@ from benchmarks.gpu_model import (
 )
 from benchmarks.sides import REPOSITORY
 from w2s_ray.capacity.memory import activation_bytes
-from w2s_ray.catalog.architecture import shape_of
-from w2s_ray.models import packed_attention
+from w2s_ray.catalog.shapes import shape_of
+from w2s_ray.models import packed_attention, packed_layout
 
 REFUSED = ("pydantic", "pyarrow", "ray", "deepspeed", "peft", "datasets")
 
@@ -79,7 +79,7 @@ def test_flops_are_six_a_weight_and_what_the_mask_lets_see():
     batches = optimizer_batch(variant("eager:300x2"), 64, TINY["vocab_size"], 1)
     assert sum(float(batch.weights.sum()) for batch in batches) == pytest.approx(1.0)
     seen = sum(
-        int((packed_attention._mask(tuple(row)) == 0).sum())
+        int((packed_layout._mask(tuple(row)) == 0).sum())
         for batch in batches
         for row in batch.inputs["segments"].tolist()
     )

@@ -12,7 +12,7 @@ from w2s_ray.capacity.fit_gpus import Constraints, Layout, Workload, choose_layo
 from w2s_ray.capacity.gpu_types import Gpu, gpu_type, gpu_types
 from w2s_ray.capacity.memory import training_bytes
 from w2s_ray.capacity.speed import seconds_per_update
-from w2s_ray.catalog.architecture import Shape, shape_of
+from w2s_ray.catalog.shapes import Shape, shape_of
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.spec.schema import Spec

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from w2s_ray.capacity.memory import activation_bytes, adapter_parameters, training_bytes
-from w2s_ray.catalog.architecture import shape_of
+from w2s_ray.catalog.shapes import shape_of
 
 BASE = {
     "vocab_size": 512,

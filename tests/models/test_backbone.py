@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.models.tiny import ARCHITECTURES, line, texts, tiny, tiny_spec
-from w2s_ray.catalog.architecture import shape, untrained_config
+from tests.models.tiny import line, texts, tiny, tiny_spec
+from w2s_ray.catalog.architectures import ARCHITECTURES
+from w2s_ray.catalog.configs import untrained_config
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.scorer import Scorer, readout
@@ -44,9 +46,9 @@ def source(place: Path | str, **fields: Any) -> ModelSpec:
 
 
 def blocks(module: PreTrainedModel) -> torch.nn.ModuleList:
-    found = module.h if module.config.model_type == "gpt2" else module.layers
-    assert isinstance(found, torch.nn.ModuleList)
-    return found
+    module_list = module.get_submodule(ARCHITECTURES[module.config.model_type].blocks)
+    assert isinstance(module_list, torch.nn.ModuleList)
+    return module_list
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -69,8 +71,7 @@ def test_num_layers_keeps_the_first_blocks_and_the_final_norm(
         )
     )
     whole(input_ids=INPUT[0][None])
-    norm = next(n for n in ("ln_f", "final_layer_norm", "norm") if hasattr(whole, n))
-    expected = getattr(whole, norm)(kept["block"])
+    expected = getattr(whole, ARCHITECTURES[architecture].final_norm)(kept["block"])
     found = cut.module(input_ids=INPUT[0][None]).last_hidden_state
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     known = shape(spec.model_copy(update={"num_layers": count}))
@@ -135,7 +136,7 @@ def test_a_folder_that_lacks_a_weight_is_refused(tmp_path: Path) -> None:
     assert load_backbone(source(folder, num_layers=2), "fp32").layers == 2
 
 
-def test_a_hub_out_of_reach_is_told_in_one_line() -> None:
+def test_an_unreachable_hub_is_an_error_of_one_line() -> None:
     with pytest.raises(InputError, match="hf:nobody/no-such-model") as caught:
         load_backbone(source("hf:nobody/no-such-model"), "fp32")
     assert "\n" not in str(caught.value)

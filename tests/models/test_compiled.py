@@ -44,7 +44,7 @@ def test_the_work_decides_and_a_compiler_must_be_there(monkeypatch: pytest.Monke
     assert not compile_if_it_pays(backbone, enough, 6)
 
 
-def test_what_does_not_compile_stays_eager_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_compile_stays_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny("gpt2")
     expected = readout(backbone.module, IDS, SEGMENTS)
 

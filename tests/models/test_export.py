@@ -19,12 +19,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tests.models.tiny import ARCHITECTURES, tiny, tiny_spec
+from tests.models.tiny import tiny, tiny_spec
+from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.export import (
-    STOCK,
     check_exportable,
     ending_in_pad,
     export_layout,
@@ -168,7 +168,7 @@ def test_the_stock_class_gives_the_predictions(
         found = probabilities(stock_outputs(tmp_path, texts, batch=batch))
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path)).__name__ == (
-        STOCK[architecture].name
+        ARCHITECTURES[architecture].stock_class
     )
 
 
@@ -233,7 +233,7 @@ def test_a_last_layer_keeps_its_bias(
     torch.testing.assert_close(found, probabilities(outputs), atol=atol, rtol=0)
 
 
-def test_a_bias_without_a_place_is_refused() -> None:
+def test_a_bias_that_the_stock_class_cannot_hold_is_refused() -> None:
     for architecture in ("llama", "qwen2"):
         with pytest.raises(InputError, match=f"{architecture} cannot be exported") as caught:
             check_exportable(architecture, "last_layer", 1)
@@ -246,6 +246,7 @@ def test_a_bias_without_a_place_is_refused() -> None:
         check_exportable(architecture, "full", 1)
     for architecture in ("gpt2", "gpt_neox"):
         check_exportable(architecture, "last_layer", 1)
+        assert architecture in str(caught.value)
 
 
 def test_a_bias_outside_the_span_of_the_weights_is_refused() -> None:
@@ -272,7 +273,7 @@ def test_shards_hold_the_same_weights(tmp_path: Path, architecture: str) -> None
     assert all(torch.equal(one[name], many[name]) for name in one)
 
 
-def test_the_parameters_may_not_come_otherwise(tmp_path: Path) -> None:
+def test_other_parameters_than_the_layouts_are_refused(tmp_path: Path) -> None:
     backbone = tiny("llama")
     parameters = dict(trained(backbone, 2, "lora").named_parameters())
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
@@ -292,7 +293,7 @@ def test_the_parameters_may_not_come_otherwise(tmp_path: Path) -> None:
     assert next(iterator, None) is None
 
 
-def test_no_more_than_one_tensor_and_what_makes_it_is_held(tmp_path: Path) -> None:
+def test_only_one_tensor_and_its_sources_are_in_memory(tmp_path: Path) -> None:
     """A layer of GPT-2 has its weight and two factors; then all three must be gone."""
     backbone = tiny("gpt2")
     parameters = dict(trained(backbone, 2, "lora").named_parameters())
@@ -316,7 +317,9 @@ def test_no_more_than_one_tensor_and_what_makes_it_is_held(tmp_path: Path) -> No
 
 
 @ALL
-def test_nothing_of_ours_is_left_in_the_configuration(tmp_path: Path, architecture: str) -> None:
+def test_the_configuration_has_no_settings_of_this_project(
+    tmp_path: Path, architecture: str
+) -> None:
     backbone = tiny(architecture)
     before = backbone.module.config.to_dict()
     backbone.module.config._name_or_path = "/home/somebody/model"
@@ -324,7 +327,7 @@ def test_nothing_of_ours_is_left_in_the_configuration(tmp_path: Path, architectu
         folder = tmp_path / str(per_row)
         export(folder, backbone, dict(trained(backbone, per_row, "full").named_parameters()))
         config = json.loads((folder / "config.json").read_text())
-        assert config["architectures"] == [STOCK[architecture].name]
+        assert config["architectures"] == [ARCHITECTURES[architecture].stock_class]
         assert config["pad_token_id"] == backbone.tokenizer.pad_token_id == 256
         assert config["dtype"] == "float32"
         assert config["use_cache"]
@@ -369,13 +372,13 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     parameters = dict(trained(backbone, 2, "full").named_parameters())
     spec = tiny_spec("gpt2").model_copy(update={"source": "hf:org/base", "num_layers": 3})
     logits = np.array([[0.0, 1.0], [0.0, -1.0], [0.0, 2.0], [0.0, 3.0]], np.float32)
-    told = card(2, "bf16", model=spec).scored(logits, np.array([1, 1, 1, 1]))
-    export(tmp_path, backbone, parameters, "bf16", card=told)
+    accurate = card(2, "bf16", model=spec).scored(logits, np.array([1, 1, 1, 1]))
+    export(tmp_path, backbone, parameters, "bf16", card=accurate)
     text = (tmp_path / "README.md").read_text()
     for said in (
         'base_model: "org/base"', "library_name: transformers", "- reward-model", "hh-key",
         "a H(w, s) + b H(s, w), a = 1, b = 0.1", "0.25 of the labels", "| seed | 7 |",
-        "| test accuracy | 0.75 |", "bfloat16", f"At most {LENGTH} tokens", "σ(r(A) − r(B))",
+        "| test accuracy | 0.75 |", "bfloat16", f"at most {LENGTH} tokens", "σ(r(A) − r(B))",
         "`hf:org/base`, its first 3 blocks",
     ):  # fmt: skip
         assert said in text

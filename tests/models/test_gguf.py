@@ -1,4 +1,4 @@
-"""GGUF files: unpacked once, exactly, and named by what they hold."""
+"""GGUF files are unpacked once, exactly, into folders named by their content."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +13,8 @@ from gguf.quants import dequantize, quantize
 from torch.nn.functional import cross_entropy
 
 from tests.models.tiny import texts
-from w2s_ray.catalog.architecture import shape
 from w2s_ray.catalog.digests import cache_folder
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.gguf import unpacked
 from w2s_ray.models.scorer import readout
@@ -120,7 +120,7 @@ def test_a_file_is_unpacked_exactly_and_only_once(tmp_path: Path) -> None:
     assert cut.layers == 2
 
 
-def test_processes_that_come_at_once_share_one_folder(tmp_path: Path) -> None:
+def test_processes_that_unpack_at_once_share_one_folder(tmp_path: Path) -> None:
     file = tmp_path / "tiny.gguf"
     write(file)
     with ThreadPoolExecutor(2) as pool:

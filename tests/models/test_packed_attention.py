@@ -14,9 +14,10 @@ from torch.nn.attention.flex_attention import create_mask, flex_attention
 from transformers import LlamaModel, PreTrainedModel, Qwen2Config, Qwen2Model
 
 from tests.models.tiny import ARCHITECTURES, tiny, tiny_spec
-from w2s_ray.models import packed_attention
+from w2s_ray.models import packed_attention, packed_layout
 from w2s_ray.models.backbone import load_backbone
-from w2s_ray.models.packed_attention import attend, lay_out, packed, separate, use_if_exact
+from w2s_ray.models.packed_attention import attend, packed, separate, use_if_exact
+from w2s_ray.models.packed_layout import Layout, lay_out
 from w2s_ray.models.scorer import readout
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.spec.schema import ModelSpec
@@ -231,8 +232,8 @@ def test_a_layout_is_its_definition(segments: list[list[int]]) -> None:
 )
 def test_the_block_mask_of_a_gpu_is_the_masks_of_a_cpu(segments: list[list[int]]) -> None:
     sees = seen(segments)
-    total, block = len(sees), packed_attention.BLOCK
-    mask = packed_attention._block_mask(torch.tensor(segments), total)
+    total, block = len(sees), packed_layout.BLOCK
+    mask = packed_layout._block_mask(torch.tensor(segments), total)
     filled = -(-total // block) * block
     assert mask.shape[-2:] == (filled, filled)
     dense = create_mask(mask.mask_mod, 1, 1, filled, filled, device="cpu")[0, 0]
@@ -257,7 +258,7 @@ def test_flex_attention_gives_what_a_cpu_computes(
         torch.randn(1, count, total, 8, generator=draw) for count in (4, heads, heads)
     )
     layout, _, _ = lay_out(segments)
-    gpu = packed_attention.Layout([], packed_attention._block_mask(segments, total))
+    gpu = Layout([], packed_layout._block_mask(segments, total))
     module = torch.nn.Module()
     for scaling in (None, 0.7):
         with torch.no_grad():
@@ -334,8 +335,8 @@ def test_a_model_that_mixes_neighbours_outside_attention_keeps_separate_rows() -
     assert use_if_exact(module)
 
 
-def test_a_readout_of_separate_rows_is_not_told_of_packing() -> None:
-    """The two ways may be changed at any time; nothing of the other is left in the model."""
+def test_packing_can_be_turned_off_and_on_again() -> None:
+    """The way may change at any time, since the model keeps nothing of the other."""
     module = tiny("gpt_neox").module
     ids, parts = tokens_for(MIXED), torch.tensor(MIXED)
     results = []

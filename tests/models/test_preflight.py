@@ -1,4 +1,4 @@
-"""What loading or training would refuse is refused from heads of files, and good models pass."""
+"""What loading or training would refuse is refused from headers of files, and good models pass."""
 
 import json
 import shutil
@@ -128,16 +128,16 @@ def test_an_unknown_activation_or_rotary_embedding(
     config: dict[str, Any], place: str, tmp_path: Path
 ) -> None:
     if place == "random":
-        told = str(refused(tiny_spec("qwen2", config=config)))
+        message = str(refused(tiny_spec("qwen2", config=config)))
     else:
-        told = str(refused(change(save(tmp_path / "m"), config)))
-    assert "config is refused" in told and ("gelou" in told or "strange" in told)
+        message = str(refused(change(save(tmp_path / "m"), config)))
+    assert "config is refused" in message and ("gelou" in message or "strange" in message)
 
 
 @pytest.mark.parametrize("pattern", ["nothing", "(", r"layers\.0", ".*layernorm"])
 def test_adapters_for_modules_that_cannot_have_them(pattern: str) -> None:
-    told = str(refused(tiny_spec("qwen2"), Lora(target_modules=pattern)))
-    assert told.startswith("training.lora.target_modules: ") and "'large'" in told
+    message = str(refused(tiny_spec("qwen2"), Lora(target_modules=pattern)))
+    assert message.startswith("training.lora.target_modules: ") and "'large'" in message
 
 
 def test_a_hub_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A kept backbone is loaded once and stays as it was, whatever its borrowers do to their copies."""
+"""A cached backbone is loaded once and never changes, whatever steps do to their copies."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from w2s_ray.models.backbone import load_backbone
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "_kept", type(warm._kept)())
+def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "_cached", type(warm._cached)())
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_last_two_models_are_loaded_once(loads: list[str]) -> None:
     assert loads == ["llama", "gpt2", "qwen2", "llama"]
 
 
-def test_precision_and_every_field_of_a_model_tell_it_apart(loads: list[str]) -> None:
+def test_another_precision_or_field_is_another_backbone(loads: list[str]) -> None:
     for model, precision in (
         (tiny_spec("llama"), "fp32"),
         (tiny_spec("llama"), "bf16"),
@@ -46,23 +46,23 @@ def test_precision_and_every_field_of_a_model_tell_it_apart(loads: list[str]) ->
     assert len(loads) == 3
 
 
-def test_training_a_copy_leaves_the_kept_one_alone() -> None:
+def test_training_a_copy_does_not_change_the_cached_backbone() -> None:
     model = tiny_spec("qwen2")
     copy = warm.own_backbone(model, "fp32")
     with torch.no_grad():
         for parameter in copy.module.parameters():
             parameter.zero_()
     fresh = load_backbone(model, "fp32")
-    (kept,) = warm._kept.values()
+    (cached,) = warm._cached.values()
     again = warm.own_backbone(model, "fp32")
-    assert len({id(backbone.module) for backbone in (copy, kept, again)}) == 3
-    for backbone in (kept, again):
+    assert len({id(backbone.module) for backbone in (copy, cached, again)}) == 3
+    for backbone in (cached, again):
         expected = fresh.module.state_dict()
         assert all(torch.equal(t, expected[n]) for n, t in backbone.module.state_dict().items())
     assert all(p.requires_grad for p in again.module.parameters())
 
 
-def test_a_large_model_is_not_kept(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_model_is_not_cached(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm, "LARGEST_WARM_BYTES", 1000)
     first, second = (warm.own_backbone(tiny_spec("gpt2"), "fp32") for _ in range(2))
     assert loads == ["gpt2", "gpt2"]

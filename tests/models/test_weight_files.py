@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from w2s_ray.models.weight_files import INDEX, WEIGHTS, write_file, write_weights
+from w2s_ray.catalog.digests import WEIGHTS, WEIGHTS_INDEX
+from w2s_ray.models.weight_files import write_file, write_weights
 
 DTYPES = [
     torch.float64, torch.float32, torch.bfloat16, torch.float16,
@@ -63,14 +64,14 @@ def test_shards_hold_what_they_may_and_the_index_finds_all(tmp_path, shard_bytes
     files = write_weights(tmp_path, kinds(tensors), tensors.items(), shard_bytes=shard_bytes)
     assert len(files) == shards
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        files if shards == 1 else [*files, INDEX]
+        files if shards == 1 else [*files, WEIGHTS_INDEX]
     )
     if shards == 1:
         assert files == [WEIGHTS]
         found = load_file(tmp_path / WEIGHTS)
     else:
         assert files[0] == f"model-00001-of-{shards:05d}.safetensors"
-        index = json.loads((tmp_path / INDEX).read_text())
+        index = json.loads((tmp_path / WEIGHTS_INDEX).read_text())
         assert index["metadata"]["total_size"] == 24_000
         found = {}
         for name, file in index["weight_map"].items():
@@ -81,8 +82,8 @@ def test_shards_hold_what_they_may_and_the_index_finds_all(tmp_path, shard_bytes
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-def test_one_tensor_at_a_time_is_held(tmp_path) -> None:
-    """The one before is gone when the next is asked for."""
+def test_one_tensor_at_a_time_is_in_memory(tmp_path) -> None:
+    """Each tensor is released before the next is requested."""
     shapes = {f"{i}": (torch.float32, (64,)) for i in range(5)}
 
     def coming() -> Iterator[tuple[str, Tensor]]:
@@ -100,20 +101,20 @@ def test_one_tensor_at_a_time_is_held(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda given: given[:-1], "the weights end where b was to come"),
-        (lambda given: [*given, ("c", torch.zeros(1))], "c was not to come"),
+        (lambda given: given[:-1], "the weights end, expected b"),
+        (lambda given: [*given, ("c", torch.zeros(1))], "c, expected no more"),
         (lambda given: given[::-1], r"b torch.float32 \(2,\), expected a"),
         (lambda given: [("a", torch.zeros(3, 1)), given[1]], r"a torch.float32 \(3, 1\), expected"),
         (lambda given: [("a", torch.zeros(3).half()), given[1]], "a torch.float16"),
     ],
 )
-def test_what_was_not_said_is_refused(tmp_path, change, said) -> None:
+def test_tensors_other_than_declared_are_refused(tmp_path, change, said) -> None:
     given = [("a", torch.zeros(3)), ("b", torch.zeros(2))]
     with pytest.raises(ValueError, match=said):
         write_weights(tmp_path, kinds(dict(given)), change(given))
 
 
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_an_error() -> None:
     from pathlib import Path
 
     full = Path("/dev/full")

@@ -25,7 +25,7 @@ from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS, MICRO_BATCH_CANDIDA
 from w2s_ray.errors import InputError
 
 if TYPE_CHECKING:
-    from w2s_ray.catalog.architecture import Shape
+    from w2s_ray.catalog.shapes import Shape
 
 OFFLOADS: tuple[Offload, ...] = ("none", "optimizer", "parameters")
 LARGEST_WORLD = 1024  # GPUs of the largest layout that a refusal proposes

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from w2s_ray.catalog.architecture import Shape
+    from w2s_ray.catalog.shapes import Shape
 
 GIB = 1 << 30
 BYTES_PER_WEIGHT = {"bf16": 2, "fp32": 4}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from w2s_ray.capacity.gpu_types import Gpu
 from w2s_ray.capacity.memory import BYTES_PER_WEIGHT
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
-from w2s_ray.catalog.architecture import Shape
+from w2s_ray.catalog.shapes import Shape
 
 HOST_LINK = 20e9  # bytes per second from a GPU to host memory and back (PCIe 4 x16, in practice)
 HOST_MEMORY = 50e9  # bytes per second that one process's update moves in host memory

@@ -122,6 +122,14 @@ def indexed_weights(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def safetensors_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers would read; [] if there are none."""
+    whole = folder / WEIGHTS
+    if whole.exists():
+        return [whole]
+    return indexed_weights(folder) if (folder / WEIGHTS_INDEX).is_file() else []
+
+
 def tokenizer_folder_identity(folder: Path) -> dict[str, Any]:
     """What identifies the tokenizer in a folder: its files.
 

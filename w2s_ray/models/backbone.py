@@ -1,10 +1,10 @@
-"""A model spec turned into a backbone: the transformer blocks without a head, ready to train.
+"""Loads a model spec as a backbone: the transformer blocks without a head, ready to train.
 
-Whatever the source (Hub, folder, GGUF file, package, random weights), the result is alike: the
+The result does not depend on the source (Hub, folder, GGUF file, package, random weights): the
 first ``num_layers`` blocks and the final norm, dropout off in every mode, no cache, and attention
 that shares prompts if the model passes its test.
-No code of a model repository is ever run. The global random state is left alone, so that what is
-loaded cannot change what is drawn afterwards.
+No code of a model repository is ever run. The global random state is restored, so that loading a
+model cannot change what is drawn afterwards.
 """
 
 from collections.abc import Iterator
@@ -24,16 +24,17 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from w2s_ray.catalog.architecture import shape, untrained_config
-from w2s_ray.catalog.architectures import ARCHITECTURES
+from w2s_ray.catalog.architectures import ARCHITECTURES, supported_architecture
+from w2s_ray.catalog.configs import untrained_config
 from w2s_ray.catalog.digests import hub_id, local_path
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
 from w2s_ray.models.gguf import unpacked
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}  # by their names in a spec
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Backbone:
     """A loaded model.
 
     Attributes:
-        module: gives ``last_hidden_state`` (rows, T, H), after the final norm.
-        tokenizer: with a pad token.
+        module: returns ``last_hidden_state`` (rows, T, H), after the final norm.
+        tokenizer: has a pad token.
         hidden_size: H.
-        layers: blocks in ``module``.
-        shares_prompts: the texts of a row are computed with one copy of their prompt; else each in
-            a padded row of its own.
+        layers: number of blocks in ``module``.
+        shares_prompts: whether the texts of a row are computed with one copy of their prompt;
+            otherwise each is computed in a padded row of its own.
     """
 
     module: PreTrainedModel
@@ -64,7 +65,7 @@ def load_backbone(
     Args:
         model: what to load.
         precision: "bf16" or "fp32", of the weights; random weights are drawn in fp32 first.
-        device: where to; None: the GPU if this process sees one, else the CPU.
+        device: of the weights; None: the GPU if this process sees one, else the CPU.
 
     Raises:
         InputError: unreadable or unsupported model, or a Hub that cannot be reached.
@@ -83,21 +84,21 @@ def load_backbone(
 
 
 def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
-    """All blocks are drawn, then cut, so that the first k are those of the whole model."""
+    """Draws all blocks, then drops some, so that the first k are those of the whole model."""
     assert model.architecture is not None
     try:
         config = AutoConfig.for_model(model.architecture, **untrained_config(model))
-        settle(config)
+        prepare_config(config)
         config._attn_implementation = "sdpa"
         torch.default_generator.manual_seed(model.init_seed)
         module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(
-            f"model init: random, {model.architecture}: config refused: {first_line(error)}"
+            f"model init: random, {model.architecture}: config is refused: {first_line(error)}"
         ) from error
     if model.num_layers is not None:
-        first_blocks(config, model.num_layers)
-        blocks = module.h if model.architecture == "gpt2" else module.layers
+        keep_first_blocks(config, model.num_layers)
+        blocks = module.get_submodule(ARCHITECTURES[model.architecture].blocks)
         assert isinstance(blocks, nn.ModuleList)
         del blocks[model.num_layers :]
     for parameter in module.parameters():  # not .to(dtype): rotary frequencies stay in fp32
@@ -105,34 +106,30 @@ def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     return module
 
 
-def own_config(model: ModelSpec) -> PreTrainedConfig:
-    """The configuration of a pretrained model as we train it: cut to its blocks, dropout off.
+def training_config(model: ModelSpec) -> PreTrainedConfig:
+    """The configuration of a pretrained model for training: only the kept blocks, dropout off.
 
     Raises:
         InputError: unreadable or unsupported, or a Hub that cannot be reached.
     """
-    with readable(model):
+    with reading(model):
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            place(model), revision=model.revision or "main", trust_remote_code=False
+            hub_name_or_folder(model), revision=model.revision or "main", trust_remote_code=False
         )
-    if config.model_type not in ARCHITECTURES:
-        raise InputError(
-            f"model {model.source}: architecture {config.model_type} is not supported, "
-            f"expected one of {', '.join(ARCHITECTURES)}"
-        )
-    settle(config)
+    supported_architecture(config.model_type, model.source)
+    prepare_config(config)
     if model.num_layers is not None:
         if model.num_layers > config.num_hidden_layers:
             raise InputError(
                 f"model {model.source}: num_layers: {model.num_layers}, "
                 f"it has {config.num_hidden_layers}"
             )
-        first_blocks(config, model.num_layers)
+        keep_first_blocks(config, model.num_layers)
     return config
 
 
-def place(model: ModelSpec) -> str | Path:
-    """The Hub's name of a pretrained model, or its folder (a GGUF file is unpacked first)."""
+def hub_name_or_folder(model: ModelSpec) -> str | Path:
+    """What transformers loads a pretrained model from; a GGUF file is unpacked into a folder."""
     assert model.source is not None
     name = hub_id(model.source)
     if name is not None:
@@ -142,10 +139,10 @@ def place(model: ModelSpec) -> str | Path:
 
 
 def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
-    config = own_config(model)
-    with readable(model):
+    config = training_config(model)
+    with reading(model):
         module, report = AutoModel.from_pretrained(
-            place(model),
+            hub_name_or_folder(model),
             revision=model.revision or "main",
             config=config,
             dtype=dtype,
@@ -163,20 +160,20 @@ def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @contextmanager
-def readable(model: ModelSpec) -> Iterator[None]:
-    """What the libraries raise of a model that cannot be read becomes the user's error."""
+def reading(model: ModelSpec) -> Iterator[None]:
+    """Turns what libraries raise for a model that cannot be read into an ``InputError``."""
     try:
         yield
     except InputError:
         raise
     except (OSError, ValueError) as error:
         on_hub = hub_id(model.source or "") is not None
-        where = "not in the local cache, or the Hub did not answer" if on_hub else "not readable"
-        raise InputError(f"model {model.source}: {where}: {first_line(error)}") from error
+        what = "not in the local cache, or the Hub did not answer" if on_hub else "not readable"
+        raise InputError(f"model {model.source}: {what}: {first_line(error)}") from error
 
 
-def settle(config: PreTrainedConfig) -> None:
-    """Dropout off, no cache, no token that is special (a padding embedding would not train)."""
+def prepare_config(config: PreTrainedConfig) -> None:
+    """Dropout off, no cache, and no pad token, whose embedding would not be trained."""
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, int | float):
             setattr(config, name, 0.0)
@@ -184,7 +181,8 @@ def settle(config: PreTrainedConfig) -> None:
     config.pad_token_id = None
 
 
-def first_blocks(config: PreTrainedConfig, count: int) -> None:
+def keep_first_blocks(config: PreTrainedConfig, count: int) -> None:
+    """Reduces a configuration to its first ``count`` blocks."""
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:count]
@@ -192,7 +190,7 @@ def first_blocks(config: PreTrainedConfig, count: int) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no load reports: blocks and heads are left out on purpose."""
+    """No progress bars and no load reports, which would warn of blocks and heads we drop."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

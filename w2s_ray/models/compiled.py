@@ -1,11 +1,11 @@
-"""torch.compile of a backbone's blocks, where it pays.
+"""torch.compile of a backbone's blocks, where the work is long enough to repay it.
 
 Inductor fuses the norms, rotary embeddings, gates and residuals between the matrix products:
-measured on a CPU with AMX, +17 % in training and +25 % in inference of SmolLM2-135M. The first
-compilation costs 30 to 40 s of a core, later ones of the same machine 6 s (inductor keeps its work
-on disk). So short steps run eagerly. Whether to compile follows from the work to be done alone,
-never from a clock: the same step takes the same path each time, and a resumed run the path of an
-uninterrupted one. Attention itself stays eager: its groups are of different sizes at each batch.
++17 % throughput in training and +25 % in inference of SmolLM2-135M, measured on a CPU with AMX. The
+first compilation takes 30 to 40 s of a core, later ones on the same machine 6 s, from inductor's
+cache on disk. So short steps run eagerly. The decision depends on the amount of work alone, never
+on a clock: the same step always takes the same path, and a resumed run that of an uninterrupted
+one. Attention itself stays eager, because its groups have other sizes in each batch.
 """
 
 import shutil
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.models import packed_attention
 
 if TYPE_CHECKING:
@@ -25,29 +26,33 @@ if TYPE_CHECKING:
 PAYS_FROM_FLOPS = 1e14  # five minutes of eager training on one core
 
 
-def compile_if_it_pays(backbone: "Backbone", tokens: int, flops_a_parameter: int) -> bool:
-    """Compiles the blocks of ``backbone`` in place, if so much work makes up for it.
+def compile_if_it_pays(backbone: "Backbone", tokens: int, flops_per_parameter: int) -> bool:
+    """Compiles the blocks of ``backbone`` in place, if there is enough work to repay it.
 
     Not yet on a GPU: there training gains (docs/gpu.md), but scoring, adapters and DeepSpeed have
     not run compiled, and the planner counts eager activations. Not without a C++ compiler either.
-    Blocks that turn out not to compile stay eager, with a warning; the step's record tells
-    (``compiled``).
+    Blocks that fail to compile stay eager, with a warning.
 
     Args:
-        tokens: that will pass the model in all.
-        flops_a_parameter: operations a token and parameter: 2 forward, 6 with backward.
+        tokens: number of tokens that the model will process in all.
+        flops_per_parameter: operations per token and parameter: 2 forward, 6 with backward.
+
+    Returns:
+        Whether the blocks are compiled, which the step's record states.
     """
     blocks = blocks_of(backbone.module)
     parameters = [p for block in blocks for p in block.parameters()]
-    work = float(flops_a_parameter) * tokens * sum(p.numel() for p in parameters)
+    work = float(flops_per_parameter) * tokens * sum(p.numel() for p in parameters)
     on_cpu = parameters[0].device.type == "cpu"
-    if work < PAYS_FROM_FLOPS or not on_cpu or not backbone.shares_prompts or not _compiler():
+    if work < PAYS_FROM_FLOPS or not on_cpu or not backbone.shares_prompts:
+        return False
+    if not _has_cpp_compiler():
         return False
     compile_blocks(backbone.module)
     try:
         with torch.no_grad():
-            few = torch.zeros(4, dtype=torch.int64), torch.tensor([[2, 1, 1]])
-            packed_attention.packed(backbone.module, *few)
+            ids, segments = torch.zeros(4, dtype=torch.int64), torch.tensor([[2, 1, 1]])
+            packed_attention.packed(backbone.module, ids, segments)
     except Exception as error:  # no headers, a cache that cannot be written, …
         leave_eager(backbone.module)
         warnings.warn(f"not compiled: {type(error).__name__}: {error}", stacklevel=2)
@@ -56,24 +61,24 @@ def compile_if_it_pays(backbone: "Backbone", tokens: int, flops_a_parameter: int
 
 
 def compile_blocks(module: nn.Module, keep: float = 1.0) -> None:
-    """Has each block compiled when it is first called; blocks of one kind share the work.
+    """Has each block compiled when it is first called; blocks of one kind share the compilation.
 
-    Blocks that are checkpointed stay so, from outside: torch compiles nothing within a checkpoint,
-    which is where transformers puts a block's ``forward``.
+    A checkpointed block keeps its checkpoint, but around the compiled call: transformers wraps a
+    block's ``forward`` in it, and torch compiles nothing within a checkpoint.
 
     Args:
-        keep: share of what the backward pass needs that may be kept for it; the rest is computed
-            again, cheapest first. 1: what is fastest by inductor's own account. 0.9 leaves out a
-            gated MLP's product and the normed states, which cost next to nothing: a token of a
-            Qwen2.5-7B keeps 3.4 MB instead of 4.7 (eager: 6.5). 0.5 leaves out matrix products too.
+        keep: fraction of the activations that may be kept for the backward pass; the others are
+            recomputed, cheapest first. 1: inductor's own choice, the fastest. 0.9 recomputes a
+            gated MLP's product and the normed states, which is almost free: a token of Qwen2.5-7B
+            keeps 3.4 MB instead of 4.7 (eager: 6.5). 0.5 recomputes matrix products too.
     """
-    # else a norm's epsilon is an input on the CPU, and a GPU's graphs need g++ (20 s and more)
+    # otherwise a norm's epsilon is an input on the CPU, and a GPU's graphs need g++ (20 s or more)
     torch._dynamo.config.specialize_float = True
     for block in blocks_of(module):
         if keep == 1.0:
             block.compile(dynamic=True)
         else:
-            block.compile(dynamic=True, backend=_thrifty(keep))
+            block.compile(dynamic=True, backend=_backend_within(keep))
         if getattr(block, "gradient_checkpointing", False):
             block.gradient_checkpointing = False  # type: ignore[assignment]
             compiled = block._compiled_call_impl
@@ -88,26 +93,29 @@ def leave_eager(module: nn.Module) -> None:
         block._compiled_call_impl = None
 
 
-@cache  # one object for all blocks, or each would be compiled by itself
-def _thrifty(keep: float) -> Any:
-    """Inductor under a memory budget: of the blocks alone, not of FlexAttention, which is compiled
-    apart and would be run twice."""
+@cache  # one object for all blocks, or each would be compiled separately
+def _backend_within(keep: float) -> Any:
+    """Inductor under a memory budget.
 
-    def backend(graph: Any, inputs: Any) -> Any:
-        from torch._functorch import config
-        from torch._inductor.compile_fx import compile_fx
+    The budget holds for the blocks alone: FlexAttention is compiled separately, and would run twice
+    under it.
+    """
+    return partial(_compile_within, keep)
 
-        with config.patch(activation_memory_budget=keep):
-            return compile_fx(graph, inputs)
 
-    return backend
+def _compile_within(keep: float, graph: Any, inputs: Any) -> Any:
+    from torch._functorch import config
+    from torch._inductor.compile_fx import compile_fx
+
+    with config.patch(activation_memory_budget=keep):
+        return compile_fx(graph, inputs)
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The transformer blocks: the one list of modules that a backbone holds."""
-    (blocks,) = (child for child in module.children() if isinstance(child, nn.ModuleList))
-    return list(blocks)
+    """The transformer blocks of a backbone."""
+    config: Any = module.config
+    return list(module.get_submodule(ARCHITECTURES[config.model_type].blocks).children())
 
 
-def _compiler() -> bool:
+def _has_cpp_compiler() -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++"))

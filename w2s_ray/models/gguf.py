@@ -1,8 +1,8 @@
-"""A GGUF file unpacked once into a plain folder.
+"""Unpacks a GGUF file once into a folder that transformers loads.
 
-Transformers keeps a GGUF file's weights packed, which can be neither trained nor run fast, and
-unpacking takes 10 to 45 s. So each file is unpacked once, in fp32 (exact), into a folder of the
-cache that is named by the file's digest; loading that takes under a second. Tokenizer included.
+Transformers keeps a GGUF file's weights quantized, which can be neither trained nor run fast, and
+unpacking takes 10 to 45 s. So each file is unpacked once, in fp32 (exact), with its tokenizer, into
+a folder of the cache that is named by the file's digest; loading that takes under a second.
 """
 
 import os
@@ -22,8 +22,8 @@ from w2s_ray.catalog.gguf_header import read_gguf_header
 def unpacked(file: Path) -> Path:
     """The folder (safetensors, config, tokenizer) with the content of ``file``.
 
-    Complete or absent: written beside and renamed. Processes that want one at the same time wait
-    for the first.
+    It is complete or absent: written under another name and renamed. Processes that need the same
+    file at the same time wait for the first to unpack it.
     """
     name = digest(file)
     folder = cache_folder() / "unpacked" / name
@@ -45,7 +45,7 @@ def unpacked(file: Path) -> Path:
 def _unpack(file: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if read_gguf_header(file).metadata.get("tokenizer.ggml.pre") == "smollm":
-        # Transformers does not know this one and would join blanks to a following digit.
+        # Transformers does not support this pre-tokenizer: it would join blanks to a digit.
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])

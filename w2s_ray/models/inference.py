@@ -1,10 +1,12 @@
 """Forward passes without gradients: frozen features of all texts, and a scorer's logits.
 
-One path for features, labels and test scores. Batches are packed lines, longest rows of the table
-(or shard) first, so that memory is highest at the start; results come back in the table's order.
+Features, labels and test scores are computed by the same code. Batches are packed lines, longest
+rows of the table (or shard) first, so that memory peaks at the start; results are in the table's
+order.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.scorer import Scorer, readout
 
-Done = Callable[[int], None]
+Progress = Callable[[int], None]
 Forward = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -26,23 +28,18 @@ def last_states(
     tokens: Tokens,
     token_budget: int | None = None,
     *,
-    progress: Done = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
     """Hidden states (n, m, H) of the last real token of every text.
 
     Args:
         tokens: n rows of m texts.
-        token_budget: tokens of a forward pass; None: what suits the device.
-        progress: takes the tokens done so far, after every pass.
+        token_budget: tokens of a forward pass; None: that of the device.
+        progress: called after every forward pass, with the number of tokens done so far.
     """
-    module = backbone.module
-
-    def forward(input_ids: Tensor, segments: Tensor) -> Tensor:
-        device = next(module.parameters()).device
-        states = readout(module, input_ids.to(device), segments.to(device))
-        return states.view(len(segments), -1)
-
-    flat = sweep(forward, tokens, token_budget or _budget(module), progress=progress)
+    budget = token_budget or _budget(backbone.module)
+    forward = partial(_row_states, backbone.module)
+    flat = sweep(forward, tokens, budget, progress=progress)
     return flat.reshape(len(flat), tokens.per_row, -1)
 
 
@@ -51,16 +48,25 @@ def scorer_logits(
     tokens: Tokens,
     token_budget: int | None = None,
     *,
-    progress: Done = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
     """Logits (n, K) of every row; arguments as for ``last_states``."""
+    budget = token_budget or _budget(scorer)
+    return sweep(partial(_row_logits, scorer), tokens, budget, progress=progress)
+
+
+def _row_states(module: torch.nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:
+    """(b, m·H) last states of the texts of b packed rows."""
+    device = next(module.parameters()).device
+    states = readout(module, input_ids.to(device), segments.to(device))
+    return states.view(len(segments), -1)
+
+
+def _row_logits(scorer: Scorer, input_ids: Tensor, segments: Tensor) -> Tensor:
+    """(b, K) logits of b packed rows."""
     device = scorer.head.weight.device
-
-    def forward(input_ids: Tensor, segments: Tensor) -> Tensor:
-        logits: Tensor = scorer(input_ids.to(device), segments.to(device))
-        return logits
-
-    return sweep(forward, tokens, token_budget or _budget(scorer), progress=progress)
+    logits: Tensor = scorer(input_ids.to(device), segments.to(device))
+    return logits
 
 
 @torch.no_grad()
@@ -72,28 +78,35 @@ def sweep(
     rank: int = 0,
     world: int = 1,
     gather: Callable[[Tensor], Tensor] = lambda values: values,
-    progress: Done = lambda done: None,
+    progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
-    """``forward`` (b rows → (b, D)) over all rows: (n, D) float32 in table order, on every rank.
+    """Applies ``forward`` to all rows, on one rank or several.
 
-    Batches go round the ranks; every rank makes the same number of forward passes (ZeRO-3 would
-    wait for ever otherwise), repeating the last batch where there is none for it.
+    Batches are dealt to the ranks in turn. Every rank makes the same number of forward passes,
+    repeating the last batch where it has none, because ZeRO-3 would otherwise wait forever.
+
+    Args:
+        forward: b packed rows → (b, D).
+        gather: (b, D) of this rank → (world·b, D) of all ranks, in their order.
+
+    Returns:
+        (n, D) in table order, on every rank.
     """
     batches = length_batches(tokens.row_lengths, token_budget)
-    widest = max(map(len, batches))
+    largest = max(map(len, batches))
     results: NDArray[np.float32] | None = None
     done = 0
-    for turn in range(0, len(batches), world):
-        turns = [batches[min(turn + r, len(batches) - 1)] for r in range(world)]
-        input_ids, segments = (torch.from_numpy(a) for a in pack(tokens, turns[rank]))
-        found = forward(input_ids, segments).float().cpu()
-        if world > 1:  # gathered at one size
-            found = gather(torch.nn.functional.pad(found, (0, 0, 0, widest - len(found))))
+    for first in range(0, len(batches), world):
+        dealt = [batches[min(first + r, len(batches) - 1)] for r in range(world)]
+        input_ids, segments = (torch.from_numpy(a) for a in pack(tokens, dealt[rank]))
+        outputs = forward(input_ids, segments).float().cpu()
+        if world > 1:  # ranks gather tensors of one size
+            outputs = gather(torch.nn.functional.pad(outputs, (0, 0, 0, largest - len(outputs))))
         if results is None:
-            results = np.empty((len(tokens.segments), found.shape[1]), dtype=np.float32)
-        for rows, values in zip(turns, found.chunk(world), strict=True):
+            results = np.empty((len(tokens.segments), outputs.shape[1]), dtype=np.float32)
+        for rows, values in zip(dealt, outputs.chunk(world), strict=True):
             results[rows] = values[: len(rows)].numpy()
-        done += sum(int(tokens.row_lengths[rows].sum()) for rows in batches[turn : turn + world])
+        done += sum(int(tokens.row_lengths[rows].sum()) for rows in batches[first : first + world])
         progress(done)
     assert results is not None, "no rows"
     return results

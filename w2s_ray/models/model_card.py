@@ -1,7 +1,7 @@
-"""The README of an exported model: what it is, what it was trained on, how to use it.
+"""The README of an exported model: what it is, how it was trained, how to use it.
 
-It is read by people who know nothing of this project, so it explains the few things that a score
-depends on: how texts are joined and cut, which token is read, and in which dtype.
+Its readers need not know this project, so it explains the few things that a score depends on: how
+texts are joined and truncated, which token is read, and in which dtype.
 """
 
 import json
@@ -17,29 +17,29 @@ from w2s_ray.catalog.digests import hub_id
 from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.schema import ModelSpec
 
-EXPORT = "export"  # the folder, below that of the artifact
+EXPORT = "export"  # folder of an exported model, in the folder of its artifact
 ROLES = {
     "weak": "weak supervisor: trained on ground truth",
     "student": "student: trained on the labels of a weaker model",
-    "ceiling": "ceiling: trained on ground truth, the most that the student could reach",
+    "ceiling": "ceiling: trained on ground truth, an upper bound for the student",
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is told of a model beside its weights. Plain values: it travels by pickle.
+    """What the README states about a model. It holds plain values, so that it can be pickled.
 
     Attributes:
         role: weak, student or ceiling.
         name: slug and key of the step that trained it.
-        model: its weights before training.
+        model: the model before training.
         config: the step's configuration: training, and for a student objective and noise.
         data: name of the data set.
         per_row: texts of a row: 2 for pairs, 1 for classes.
         num_classes: K; 2 for pairs.
         metrics: numbers by name, e.g. ``test_accuracy``.
-        ending_in_pad: texts of the test rows whose last token is the pad token: the stock class
-            takes it for padding and reads the token before it.
+        ending_in_pad: number of test texts whose last token is the pad token, which the stock
+            class takes for padding: it reads the token before it.
     """
 
     role: str
@@ -57,7 +57,7 @@ class Card:
         return self.per_row == 2
 
     def scored(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Self:
-        """The card with the results on the test rows: logits (n, K), true classes (n,)."""
+        """The card with the accuracy on the test rows: logits (n, K), true classes (n,)."""
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         return replace(self, metrics={**self.metrics, "test_accuracy": accuracy})
 
@@ -67,25 +67,25 @@ def write_card(file: Path, card: Card, precision: str, *, loader: str = "AutoTok
 
     Args:
         precision: "bf16" or "fp32", of the weights.
-        loader: class of transformers that reads the tokenizer.
+        loader: class of transformers that loads the tokenizer.
     """
     parts = [
-        _front(card),
+        _front_matter(card),
         f"# {card.name}",
-        _what(card),
+        _description(card),
         "## Training",
         _training(card),
         *(["## Numbers", _numbers(card)] if card.metrics else []),
         "## Use",
         _use(card, precision, loader),
         "## Licence",
-        f"That of the weights it began with: {_base(card.model)}.",
+        f"The licence of the base model: {_base(card.model)}.",
     ]
     file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _front(card: Card) -> str:
-    """YAML; JSON texts are YAML texts."""
+def _front_matter(card: Card) -> str:
+    """YAML for the Hub; every JSON string is a YAML string."""
     hub = hub_id(card.model.source or "")
     tags = ["weak-to-strong", card.role, "reward-model" if card.pairs else "text-classification"]
     lines = [
@@ -98,14 +98,14 @@ def _front(card: Card) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _what(card: Card) -> str:
-    reads = (
-        "It gives a text its reward r; of two answers A and B to a prompt, A is preferred with "
-        "probability σ(r(A) − r(B))."
-        if card.pairs
-        else f"It gives a text {card.num_classes} logits, one a class."
-    )
-    return f"The {ROLES[card.role]}, in a study of weak-to-strong generalization. {reads}"
+def _description(card: Card) -> str:
+    output = f"It returns {card.num_classes} logits for a text, one per class."
+    if card.pairs:
+        output = (
+            "It returns a reward r for a text; of two answers A and B to a prompt, A is preferred "
+            "with probability σ(r(A) − r(B))."
+        )
+    return f"The {ROLES[card.role]}, in a study of weak-to-strong generalization. {output}"
 
 
 def _training(card: Card) -> str:
@@ -113,7 +113,7 @@ def _training(card: Card) -> str:
     objective = card.config.get("objective", {"loss": "forward_ce", "confidence_weight": 0.0})
     loss = objective["loss"]
     parameters = objective.get("loss_parameters") or {}
-    given = "".join(f", {name} = {value:g}" for name, value in parameters.items())
+    values = "".join(f", {name} = {value:g}" for name, value in parameters.items())
     confidence = f"{objective['confidence_weight']:g}"
     if objective["confidence_weight"]:
         confidence += (
@@ -121,19 +121,19 @@ def _training(card: Card) -> str:
             f"{objective['confidence_warmup']:g} of the steps)"
         )
     noise = card.config.get("noise", {"ratio": 0.0})
-    noisy = f"{noise['ratio']:g}"
+    noise_text = f"{noise['ratio']:g}"
     if noise["ratio"]:
-        noisy += f" of the labels, strength {noise['strength']:g}"
+        noise_text += f" of the labels, strength {noise['strength']:g}"
     rows = {
         "step": f"`{card.name}`",
         "base": _base(card.model),
         "data": f"`{card.data}`",
-        "learnt from": "soft labels of the weak model" if card.role == "student" else "true labels",
-        "loss": f"`{loss}`: {DEFINITIONS[loss].formula}{given} (w label, s prediction)",
-        "weight of confidence": confidence,
-        "noise": noisy,
-        "trained": f"{training['trainable']}, {training['epochs']} epochs, batches of "
-        f"{training['batch_size']}, rate {training['learning_rate']:g}",
+        "trained on": "soft labels of the weak model" if card.role == "student" else "true labels",
+        "loss": f"`{loss}`: {DEFINITIONS[loss].formula}{values} (w label, s prediction)",
+        "confidence weight": confidence,
+        "noise": noise_text,
+        "training": f"{training['trainable']}, {training['epochs']} epochs, batch size "
+        f"{training['batch_size']}, learning rate {training['learning_rate']:g}",
         "precision": training["precision"],
         "seed": str(card.config["seed"]),
     }
@@ -150,7 +150,7 @@ def _table(rows: Mapping[str, str]) -> str:
 
 
 def _base(model: ModelSpec) -> str:
-    """Its name to others: no folder of the machine it was trained on."""
+    """The base model's public name, without folders of the machine it was trained on."""
     if model.source is None:
         base = f"random weights, {model.architecture}"
     elif hub_id(model.source) or model.source.startswith("pypi:"):
@@ -163,26 +163,36 @@ def _base(model: ModelSpec) -> str:
 def _use(card: Card, precision: str, loader: str) -> str:
     length = int(card.config["training"]["max_length_tokens"])
     notes = [
-        "Prompt and answer are tokenised apart, without special tokens, and joined. At most "
-        f"{length} tokens were seen in training: longer texts lost the beginning of their prompt, "
-        "the same for both answers of a pair." if card.pairs else
-        "Texts are tokenised without special tokens. At most "
-        f"{length} tokens were seen in training: longer texts lost their beginning.",
+        _truncation(card.pairs, length),
         "The score is read at the last token that is not the pad token: pad on the right, and "
         "beware of texts that end in the pad token itself, whose score is that of the text "
         f"without it ({card.ending_in_pad} of the test texts do).",
-    ]  # fmt: skip
+    ]
     if precision == "bf16":
         notes.append(
-            "The backbone is stored in bfloat16, in which it was computed with; the head in "
-            "float32. Loaded as above the head is rounded to bfloat16 too, with "
-            "`dtype=torch.float32` nothing is, at twice the memory. Either way probabilities "
-            "differ by some thousandths from those of training, whose sums were rounded in "
-            "another order; with float32, which rounds none, by somewhat more."
+            "The backbone is stored in bfloat16, the dtype it was trained in; the head in float32. "
+            "Loaded as above, the head is rounded to bfloat16 too; with `dtype=torch.float32` "
+            "nothing is rounded, at twice the memory. Either way probabilities differ by some "
+            "thousandths from those of training, whose sums were rounded in another order; with "
+            "float32, which does not round them, by somewhat more."
         )
     dtype = "" if precision == "bf16" else ", dtype=torch.float32"
     code = _SNIPPET[card.pairs].format(length=length, loader=loader, dtype=dtype)
     return "\n\n".join([code, *notes])
+
+
+def _truncation(pairs: bool, length: int) -> str:
+    """How texts were tokenised and truncated in training."""
+    if not pairs:
+        return (
+            "Texts are tokenised without special tokens. In training they had at most "
+            f"{length} tokens: longer texts lost their beginning."
+        )
+    return (
+        "Prompt and answer are tokenised separately, without special tokens, and joined. In "
+        f"training they had at most {length} tokens: longer texts lost the beginning of their "
+        "prompt, the same for both answers of a pair."
+    )
 
 
 _BEGIN = """```python

@@ -1,13 +1,12 @@
-"""Models opened before any work is spent, so that a bad one costs a second and not a night.
+"""Checks models before any work is done, so that a bad one costs a second and not a night.
 
-What would stop a step in its first minute is found from heads of files and from the model built on
-torch's meta device, where tensors have shapes but no numbers: an unknown activation or rotary
-embedding, weights that are missing or of another shape, a tokenizer with more ids than the
-embedding has rows, adapters for modules that are not there. A GGUF file is known by its header
-alone, since unpacking it takes longer; weights of the Hub that are not here yet, by nothing.
+What would stop a step in its first minute is detected from headers of files and from the model
+built on torch's meta device, where tensors have shapes but no values: an unknown activation or
+rotary embedding, weights that are missing or of another shape, a tokenizer with more ids than the
+embedding has rows, adapters for modules that do not exist. Of a GGUF file only the header is
+checked, since unpacking takes longer; Hub weights that are not cached yet are not checked.
 """
 
-import json
 import re
 import textwrap
 from collections.abc import Container, Iterator, Mapping
@@ -21,10 +20,11 @@ from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from w2s_ray.catalog.architecture import config_fields, shape, untrained_config
-from w2s_ray.catalog.digests import hub_id, local_path
+from w2s_ray.catalog.configs import config_fields, untrained_config
+from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path, safetensors_files
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError, at
-from w2s_ray.models.backbone import first_blocks, quiet, settle
+from w2s_ray.models.backbone import keep_first_blocks, prepare_config, quiet
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
@@ -36,16 +36,16 @@ TARGETS = ("training", "lora", "target_modules")
 def check_models(
     models: Mapping[str, ModelSpec], lora: Lora | None, sharded: Container[str] = ()
 ) -> None:
-    """Opens configuration, tokenizer and heads of the weights of every model.
+    """Checks configuration, tokenizer and weights of every model, without loading the weights.
 
     Args:
-        models: by name; those that steps still to be run will load.
+        models: by name; those that the steps still to be run will load.
         lora: the adapters that the models will get; None: none of them is trained with adapters.
-        sharded: names of those whose parameters will lie on several workers (ZeRO-3).
+        sharded: names of the models whose parameters will be sharded (ZeRO-3).
 
     Raises:
-        InputError: a model cannot be used; ``place`` is the model's, or that of the adapters'
-            modules.
+        InputError: a model cannot be used; ``place`` is the model's in the spec, or that of
+            ``target_modules``.
     """
     with quiet(), torch.random.fork_rng(devices=[]):
         for name, model in models.items():
@@ -60,37 +60,38 @@ def check_models(
 
 
 def _on_meta(model: ModelSpec) -> PreTrainedModel:
-    """The backbone without numbers; its parameters are those that loading will ask for."""
-    told = f"model {model.source or model.architecture}"
+    """The backbone without values; its parameters are those that loading will need."""
+    name = f"model {model.source or model.architecture}"
     try:
         config = _config(model)
         shape(model)
-        settle(config)
+        prepare_config(config)
         if model.num_layers is not None:
-            first_blocks(config, model.num_layers)
+            keep_first_blocks(config, model.num_layers)
         with torch.device("meta"):
             module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
     except InputError:
         raise
     except OSError as error:
-        where = "not in the local cache, or the Hub did not answer" if _hub(model) else "unreadable"
-        raise InputError(f"{told}: {where}: {first_line(error)}") from error
-    except Exception as error:  # transformers raises what it happens upon
-        name = type(error).__name__
-        raise InputError(f"{told}: its config is refused: {name}: {first_line(error)}") from error
+        what = "not in the local cache, or the Hub did not answer" if _hub(model) else "unreadable"
+        raise InputError(f"{name}: {what}: {first_line(error)}") from error
+    except Exception as error:  # transformers raises all kinds
+        kind = type(error).__name__
+        raise InputError(f"{name}: its config is refused: {kind}: {first_line(error)}") from error
     return module
 
 
 def _config(model: ModelSpec) -> PreTrainedConfig:
+    """The configuration as transformers would read it; of a GGUF file, from its header."""
     if model.source is None:
         assert model.architecture is not None
         return AutoConfig.for_model(model.architecture, **untrained_config(model))
-    place = _hub(model) or local_path(model.source)
-    if isinstance(place, Path) and place.is_file():
+    source = _hub(model) or local_path(model.source)
+    if isinstance(source, Path) and source.is_file():
         fields = dict(config_fields(model) or {})
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     config: PreTrainedConfig = AutoConfig.from_pretrained(
-        place, revision=model.revision or "main", trust_remote_code=False
+        source, revision=model.revision or "main", trust_remote_code=False
     )
     return config
 
@@ -100,14 +101,14 @@ def _hub(model: ModelSpec) -> str | None:
 
 
 def _check_tokenizer(model: ModelSpec, rows: int) -> None:
-    """It has words, and each of them a row of the embedding; so has the token that pads.
+    """Refuses a tokenizer without words, or with a word or a pad token beyond the embedding.
 
-    Other special tokens may lack one, since they are not in texts: transformers adds those that it
-    thinks an architecture should have.
+    Other special tokens may lack a row, since they are not in texts: transformers adds those that
+    it expects an architecture to have.
     """
     source = model.source or model.tokenizer
     if source != "bytes" and hub_id(source) is None and local_path(source).is_file():
-        return  # in a GGUF file: read when it is unpacked
+        return  # in a GGUF file: checked when it is unpacked
     try:
         tokenizer = load_tokenizer(model)
     except InputError:
@@ -126,40 +127,40 @@ def _check_tokenizer(model: ModelSpec, rows: int) -> None:
 
 
 def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
-    """Every parameter stands in the heads of the safetensors files, with its shape."""
+    """Refuses safetensors files whose headers lack a parameter or give it another shape."""
     folder = _folder(model)
     if folder is None or list(folder.glob("pytorch_model*.bin")):
         return
-    files = weight_files(folder)
+    files = safetensors_files(folder)
     if not files or not all(file.is_file() for file in files):
         if _hub(model) is None:
-            raise InputError(f"model {model.source}: expected model.safetensors, there is none")
+            raise InputError(f"model {model.source}: expected {WEIGHTS}, there is none")
         if is_offline_mode():
             raise InputError(
                 f"model {model.source}: its weights are not in the local cache, and HF_HUB_OFFLINE "
                 "is set"
             )
-        return  # fetched when they are needed
+        return  # downloaded when they are needed
     prefix = f"{module.base_model_prefix}."
-    found = {name.removeprefix(prefix): size for file in files for name, size in _head(file)}
-    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    missing = [name for name in wanted if name not in found]
+    stored = {name.removeprefix(prefix): size for file in files for name, size in _shapes(file)}
+    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    missing = [name for name in expected if name not in stored]
     if missing:
         raise InputError(
             f"model {model.source}: {len(missing)} weights are missing, the first is {missing[0]}"
         )
-    for name, size in wanted.items():
-        if found[name] != size:
+    for name, size in expected.items():
+        if stored[name] != size:
             raise InputError(
-                f"model {model.source}: weight {name} is {found[name]}, expected {size} by its "
+                f"model {model.source}: weight {name} is {stored[name]}, expected {size} by its "
                 "config.json"
             )
 
 
 def _check_shardable(model: ModelSpec) -> None:
-    """Shards are read from safetensors files, a parameter at a time."""
+    """Refuses a model without safetensors files, from which shards are read."""
     folder = _folder(model)
-    if folder is not None and _hub(model) is None and not weight_files(folder):
+    if folder is not None and _hub(model) is None and not safetensors_files(folder):
         raise InputError(
             f"model {model.source}: expected safetensors files under ZeRO stage 3, there are only "
             "pytorch_model*.bin"
@@ -167,7 +168,11 @@ def _check_shardable(model: ModelSpec) -> None:
 
 
 def _folder(model: ModelSpec) -> Path | None:
-    """Where weights can be looked at; None for random ones and those of a GGUF file."""
+    """The folder with the model's files.
+
+    Returns:
+        None for random weights, a GGUF file, and a Hub model that is not cached.
+    """
     if model.source is None:
         return None
     name = _hub(model)
@@ -178,36 +183,30 @@ def _folder(model: ModelSpec) -> Path | None:
     return path if path.is_dir() else None
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would read; [] if it would find none."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.exists() or not index.is_file():
-        return [whole] if whole.exists() else []
-    return [
-        folder / name for name in sorted({*json.loads(index.read_text())["weight_map"].values()})
-    ]
-
-
-def _head(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors in a safetensors file."""
     try:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+            for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 yield name, tuple(opened.get_slice(name).get_shape())
     except (OSError, SafetensorError) as error:
         raise InputError(f"model {file}: cannot be read: {first_line(error)}") from error
 
 
 def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool) -> None:
-    """Adapters for one matched module of each kind stand for all, which take seconds."""
+    """Refuses modules that cannot have adapters.
+
+    One matched module of each class is tested: adapters for all of them would take seconds.
+    """
     pattern = lora.target_modules
     with suppress(re.error):
         named = module.named_modules()
-        kinds = {type(part): name for name, part in named if re.fullmatch(pattern, name)}
-        for kind, part in kinds.items():
-            # peft keeps an embedding's adapter in a dictionary, where ZeRO-3 does not look.
+        kinds = {type(part): path for path, part in named if re.fullmatch(pattern, path)}
+        for kind, match in kinds.items():
+            # peft keeps an embedding's adapter in a dictionary, which ZeRO-3 ignores.
             if sharded and not issubclass(kind, nn.Linear | Conv1D):
                 raise InputError(
-                    f"training.lora.target_modules: given {pattern!r}, which matches {part} "
+                    f"training.lora.target_modules: given {pattern!r}, which matches {match} "
                     f"({kind.__name__}) of model {name!r}, expected linear layers alone under "
                     "ZeRO stage 3",
                     TARGETS,
@@ -218,5 +217,5 @@ def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool
     try:
         set_trainable(scorer, "lora", lora, seed=0)
     except InputError as error:
-        told = textwrap.shorten(str(error), 300)
-        raise InputError(f"{told} (model {name!r})", TARGETS) from error
+        message = textwrap.shorten(str(error), 300)
+        raise InputError(f"{message} (model {name!r})", TARGETS) from error

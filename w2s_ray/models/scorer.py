@@ -1,8 +1,8 @@
-"""From a backbone and texts to logits.
+"""A backbone and a head that turn texts into logits.
 
-The readout is the hidden state of the last real token, found by lengths: token 0 is "!" in the
-GPT-2 and Qwen vocabularies, so no token id may mean "padding". Only the states that are read out
-are turned to fp32.
+The head reads the hidden state of a text's last real token. Its position follows from lengths:
+token 0 is "!" in the GPT-2 and Qwen vocabularies, so no token id may mean "padding". Only the
+states that are read are converted to fp32.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ INIT_STD = 0.02
 
 
 def readout(backbone: nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:
-    """Last hidden states (b·m, H) float32 of every text; those of a row follow one another.
+    """Last hidden states (b·m, H) float32 of every text; texts of a row are adjacent.
 
     Args:
-        backbone: causal model with ``last_hidden_state`` in its output. Prompts are shared where
+        backbone: causal model with ``last_hidden_state`` in its output. Prompts are shared if
             packed attention is on (``packed_attention.use_if_exact``).
         input_ids: (T,) int64, row after row: prompt, answer 1, …, answer m.
-        segments: (b, 1 + m) int64, tokens of each; T in all.
+        segments: (b, 1 + m) int64, number of tokens of each; T in all.
     """
     config: Any = backbone.config
     shared = config._attn_implementation == packed_attention.NAME
@@ -31,9 +31,9 @@ def readout(backbone: nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:
 
 
 class Head(nn.Module):
-    """One reward for pairs, K logits for classes; float32, at zero.
+    """Linear head in float32: one reward for pairs, K logits for classes; weights start at zero.
 
-    Without bias: the classes of transformers that a model is exported to have none.
+    It has no bias, because the classes of transformers that a model is exported to have none.
 
     Args:
         hidden_size: H.
@@ -49,7 +49,7 @@ class Head(nn.Module):
         self.weight = nn.Parameter(torch.zeros(outputs, hidden_size))
 
     def forward(self, states: Tensor) -> Tensor:
-        """(b·m, H) float32 → (b, K) float32; of a pair (A, B): (0, r(A) − r(B))."""
+        """(b·m, H) float32 → (b, K) float32; for a pair (A, B): (0, r(A) − r(B))."""
         outputs = nn.functional.linear(states, self.weight.float())
         if self.per_row == 1:
             return outputs
@@ -59,7 +59,7 @@ class Head(nn.Module):
 
 
 class Scorer(nn.Module):
-    """Backbone and head.
+    """A backbone with a head whose weights are drawn at random.
 
     Args:
         backbone: causal model, bf16 or fp32.

@@ -1,7 +1,7 @@
-"""Tokenizers by source, and one of bytes that needs no download.
+"""Tokenizers of models, and one of bytes that needs no download.
 
-Every tokenizer has a pad token, because batches are rectangles; no code may look for it, since
-its id may be that of a real token (lengths find the readout).
+Every tokenizer has a pad token, because padded batches are rectangles. No code may search texts for
+it, since its id may be that of a real token: the last token of a text follows from lengths.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from w2s_ray.catalog.configs import BYTES_VOCABULARY
 from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.errors import InputError
 from w2s_ray.models.gguf import unpacked
@@ -21,7 +22,7 @@ def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerFast:
     """The model's tokenizer; ``pad_token_id`` is set.
 
     Raises:
-        InputError: it cannot be read, or the Hub cannot be reached.
+        InputError: the tokenizer cannot be read, or the Hub cannot be reached.
     """
     if model.source is not None:
         return _from_source(model.source, model.revision)
@@ -29,10 +30,9 @@ def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerFast:
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """The UTF-8 bytes of a text: ids 0–255; 256 pads and is never made from a text."""
-    alphabet = _spelling()
-    vocabulary = {character: byte for byte, character in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, PAD: 256}, merges=[]))
+    """The UTF-8 bytes of a text, ids 0–255; the last id pads and never comes from a text."""
+    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, PAD: BYTES_VOCABULARY - 1}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -41,19 +41,16 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
-    name = hub_id(source)
-    place: str | Path
-    if name is not None:
-        place = name
-    else:
-        place = local_path(source)
-        place = unpacked(place) if place.is_file() else place
+    name_or_folder: str | Path | None = hub_id(source)
+    if name_or_folder is None:
+        path = local_path(source)
+        name_or_folder = unpacked(path) if path.is_file() else path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision or "main")
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {source}: cannot be loaded: {first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"tokenizer {source}: expected one with a tokenizer.json")
+        raise InputError(f"tokenizer {source}: expected a tokenizer with a tokenizer.json")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = (
             tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
@@ -62,12 +59,12 @@ def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
 
 
 def first_line(error: Exception) -> str:
-    """What a library says of an error, without its advice."""
+    """The first line of a library's error message; its advice follows in others."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _spelling() -> list[str]:
-    """The character by which byte-level models write each byte, by byte (GPT-2's table)."""
+def _byte_characters() -> list[str]:
+    """The character that byte-level models write for each byte, by byte (GPT-2's table)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     characters = {byte: chr(byte) for byte in printable}

@@ -1,4 +1,4 @@
-"""Which parameters of a scorer are trained, and their state, which is all that must be stored."""
+"""Which parameters of a scorer are trained, and their state, which is all a run must store."""
 
 import re
 import warnings
@@ -13,13 +13,13 @@ from w2s_ray.spec.schema import Lora
 
 
 def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list[nn.Parameter]:
-    """Freezes what is not trained; puts adapters into the backbone for "lora".
+    """Freezes what is not trained; adds adapters to the backbone for "lora".
 
     Args:
         scorer: changed in place.
         trainable: "full", "last_layer" (the head) or "lora" (adapters and head).
         lora: rank, alpha and the modules that get adapters.
-        seed: of the adapters' first factor; the second starts at 0, so nothing changes at first.
+        seed: of the adapters' first factor; the second starts at 0, so outputs are unchanged.
 
     Returns:
         The parameters to train, in the order of ``scorer.named_parameters()``.
@@ -46,15 +46,18 @@ def trainable_state(scorer: Scorer) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
-    """Puts a ``trainable_state`` back, cast to the scorer's dtypes.
+    """Loads a ``trainable_state``, cast to the scorer's dtypes.
 
     Raises:
-        ValueError: the names are not those of the trained parameters (``set_trainable`` first).
+        ValueError: names or shapes are not those of the trained parameters; call
+            ``set_trainable`` first.
     """
     own = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
     if own.keys() != state.keys():
-        odd = sorted(own.keys() ^ state.keys())
-        raise ValueError(f"state of another model: {len(odd)} names differ, the first is {odd[0]}")
+        differ = sorted(own.keys() ^ state.keys())
+        raise ValueError(
+            f"state of another model: {len(differ)} names differ, the first is {differ[0]}"
+        )
     for name, parameter in own.items():
         if parameter.shape != state[name].shape:
             raise ValueError(
@@ -65,18 +68,18 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
 
 
 def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
-    """Adapters in fp32, whatever the backbone's dtype: their updates are small."""
-    from peft import LoraConfig, inject_adapter_in_model  # nearly a second, for few
+    """Adds adapters in fp32, whatever the backbone's dtype: their updates are small."""
+    from peft import LoraConfig, inject_adapter_in_model  # takes nearly a second; few steps need it
 
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        target_modules=lora.target_modules,  # a text is a regular expression, but for all-linear
+        target_modules=lora.target_modules,  # a regular expression, or "all-linear"
         lora_dropout=0.0,
         bias="none",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # GPT-2's Conv1D keeps its weight transposed; peft sees this and warns that it has seen it.
+        # peft handles the transposed weight of GPT-2's Conv1D, and warns that it does.
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
         torch.default_generator.manual_seed(seed)
         try:

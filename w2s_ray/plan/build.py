@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.architecture import shape, weights_identity
+from w2s_ray.catalog.identity import weights_identity
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
 from w2s_ray.plan.configs import (

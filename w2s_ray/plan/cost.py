@@ -8,7 +8,7 @@ model has no known shape are counted apart.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from w2s_ray.catalog.architecture import Shape, shape
+from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.data.prepare import SPLITS
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.step import Step

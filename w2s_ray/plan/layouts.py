@@ -12,7 +12,7 @@ from w2s_ray.capacity.execution import Execution
 from w2s_ray.capacity.fit_gpus import Constraints, Workload, check_inference, choose_layout
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.memory import adapter_parameters
-from w2s_ray.catalog.architecture import Shape, shape
+from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.errors import InputError
 from w2s_ray.plan.configs import Training
 

@@ -6,7 +6,7 @@ from typing import Any
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.speed import Time, flops_per_token, seconds_per_update
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
-from w2s_ray.catalog.architecture import Shape, shape
+from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.plan.configs import Precision, TrainConfig, Training
 from w2s_ray.plan.cost import rows, tokens_per_row
 from w2s_ray.plan.step import Step

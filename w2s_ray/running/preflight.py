@@ -4,7 +4,7 @@ be read, settings that do not suit the data. The data are prepared here too."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from w2s_ray.catalog.architecture import shape
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.plan.classes import check_classes
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan

@@ -53,7 +53,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         return last_states(backbone, tokens, progress=progress)
 
     sharded = Sharded(rows, SPLITS, backbone.tokenizer, config.max_length_tokens, states, context)
-    compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_a_parameter=2)
+    compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_per_parameter=2)
     computed, truncated = 0, {}
     for split in SPLITS:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)

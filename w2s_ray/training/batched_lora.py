@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
+from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
-from w2s_ray.models.weight_files import WEIGHTS
 from w2s_ray.training.fit import load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream
 from w2s_ray.training.loop import Progress
@@ -76,7 +76,7 @@ def fit_batched_lora(
         test = encode(first.test, tokenizer, first.max_length_tokens)
         tokens = encode(first.rows, tokenizer, first.max_length_tokens)
         work = len(jobs) * first.epochs * len(tokens.ids)
-        compiled = compile_if_it_pays(model.backbone, work, flops_a_parameter=6)
+        compiled = compile_if_it_pays(model.backbone, work, flops_per_parameter=6)
         cells = cells_of(stack, jobs)
         train_cells(stack, cells, memory_stream(_as_one(jobs), tokens), progress)
         logits = _score(stack, test, first.device)

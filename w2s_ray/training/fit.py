@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
+from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
@@ -28,7 +29,7 @@ from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
-from w2s_ray.models.weight_files import WEIGHTS, write_file
+from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
@@ -125,7 +126,9 @@ def fit(
                 metrics["truncated_rows"] = tokens.truncated
                 stream = partial(memory_stream, job, tokens)
                 work = job.epochs * len(tokens.ids)
-                metrics["compiled"] = compile_if_it_pays(model.backbone, work, flops_a_parameter=6)
+                metrics["compiled"] = compile_if_it_pays(
+                    model.backbone, work, flops_per_parameter=6
+                )
             metrics |= _train_and_write(job, out, model, engine, stream, preempted, progress)
             metrics["peak_memory_bytes"] = int(engine.gather(torch.tensor([peak()])).max())
             closes = True
