@@ -80,6 +80,7 @@ class Point:
 
     @property
     def name(self) -> str:
+        """A unique name, such as ``llama-bf16-zero2-world1``."""
         engine = "torch" if self.stage is None else f"zero{self.stage}"
         extra = "" if self.offload == "none" else f"-offload_{self.offload}"
         extra += "-recomputed" if self.checkpointing else ""
@@ -87,9 +88,11 @@ class Point:
 
     @property
     def shape(self) -> Shape:
+        """The shape of the model."""
         return shape_of(MODELS[self.model])
 
     def predicted(self) -> Memory:
+        """The planner's prediction."""
         return training_bytes(
             self.shape,
             precision=self.precision,
