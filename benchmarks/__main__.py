@@ -1,7 +1,7 @@
-"""``python -m benchmarks``: measures what docs/benchmarks.md tells, row by row.
+"""``python -m benchmarks``: measures the rows of docs/benchmarks.md one after another.
 
-Needs nothing but the rows' own sides; the two TRL rows need ``make bench`` to have made TRL's
-environment. Run it on a machine that does nothing else.
+The rows against TRL need the environment that ``make bench`` creates. Run it on a machine without
+other work.
 """
 
 import argparse
@@ -30,31 +30,33 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "quickstart": whole_studies.quickstart_cold,
     "second_run": whole_studies.second_run,
 }
-ASKED_FOR = {"trl_tuning": training.tuning}  # long, and told in words on the page
+ON_REQUEST = {"trl_tuning": training.tuning}  # takes long; the page has it as prose
 NEED_TRL = {"trl", "long_prompts", "trl_tuning"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0, or 2 for bad input."""
+    """Run the command and return its exit code: 0, or 2 for bad input."""
     given = _parser().parse_args(arguments)
-    known = {**ROWS, **ASKED_FOR}
+    available = {**ROWS, **ON_REQUEST}
     wanted = [name for name in given.rows.split(",") if name] or list(ROWS)
-    if odd := [name for name in wanted if name not in known]:
-        print(f"--rows: given {odd[0]!r}, expected some of {', '.join(known)}", file=sys.stderr)
+    if unknown := [name for name in wanted if name not in available]:
+        expected = f"expected some of {', '.join(available)}"
+        print(f"--rows: given {unknown[0]!r}, {expected}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary:
+        execution = {}
+        if given.micro_batch_tokens:
+            execution["micro_batch_tokens"] = given.micro_batch_tokens
         options = Options(
             scratch=(given.scratch or Path(temporary)).resolve(),
             quick=given.quick,
             rounds=1 if given.quick else given.rounds,
             threads=given.threads or Options.threads_here(),
-            trl_python=given.trl_python.absolute(),  # resolved, it would leave its environment
-            execution={"micro_batch_tokens": given.micro_batch_tokens}
-            if given.micro_batch_tokens
-            else {},
+            trl_python=given.trl_python.absolute(),  # resolving would leave the environment
+            execution=execution,
         )
         if NEED_TRL & set(wanted) and not options.trl_python.exists():
-            print(f"{options.trl_python} is missing; `make bench` makes it", file=sys.stderr)
+            print(f"{options.trl_python} is missing; `make bench` creates it", file=sys.stderr)
             return 2
         options.scratch.mkdir(parents=True, exist_ok=True)
         run = {
@@ -68,11 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.width = max(console.width, 160)
         table = terminal_table()
         for name in wanted:
-            for row in known[name](options):
+            for row in available[name](options):
                 table.add_row(*line(row))
                 console.print(" · ".join(part for part in line(row) if part), markup=False)
                 console.print(f"    {row.note}", markup=False, highlight=False)
-                if not given.quick:  # kept as they come: a later row may fail
+                if not given.quick:  # saved at once: a later row may fail
                     save(given.results, {row.name: row}, run)
                     write_page(given.page, given.results)
         console.print(table)
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(given: argparse.Namespace) -> str:
-    """The command as another would give it: without this machine's paths."""
+    """The command to repeat this run elsewhere, without this machine's paths."""
     chosen = {
         "--rows": given.rows,
         "--rounds": given.rounds,
@@ -97,15 +99,21 @@ def _parser() -> argparse.ArgumentParser:
         "--rows",
         default="",
         metavar="A,B",
-        help=f"of {', '.join(ROWS)} (all), {', '.join(ASKED_FOR)}",
+        help=f"rows to measure, of {', '.join(ROWS)} (default: these), {', '.join(ON_REQUEST)}",
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="times each pair of sides is measured"
+        "--rounds", type=int, default=5, help="how often each pair of sides is measured"
     )
-    parser.add_argument("--threads", type=int, help="of torch, on both sides (all cores)")
-    parser.add_argument("--micro-batch-tokens", type=int, help="of our training")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, nothing is written")
-    parser.add_argument("--scratch", type=Path, help="kept and used again; else a temporary folder")
+    parser.add_argument(
+        "--threads", type=int, help="threads of torch on both sides (default: all cores)"
+    )
+    parser.add_argument(
+        "--micro-batch-tokens", type=int, help="micro-batch of our training, in tokens"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; nothing is written")
+    parser.add_argument(
+        "--scratch", type=Path, help="a folder to keep and reuse (default: a temporary one)"
+    )
     docs = REPOSITORY / "docs"
     parser.add_argument("--page", type=Path, default=docs / "benchmarks.md")
     parser.add_argument("--results", type=Path, default=docs / "benchmarks.json")

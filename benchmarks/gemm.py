@@ -1,4 +1,4 @@
-"""The matrix products of a model's blocks alone: what its training could reach at most."""
+"""The matrix products of a model's blocks alone: the upper bound for its training speed."""
 
 import time
 from typing import Any
@@ -13,17 +13,17 @@ from w2s_ray.spec.schema import ModelSpec
 class Gemms:
     """Forward, input gradient and weight gradient of q, k, v, o, gate, up and down.
 
-    Each block has its own weights, as in training, so that they come from memory and not from a
-    cache that they fit in.
+    Each block has its own weights, as in training, so that they are read from memory and not from a
+    cache.
 
     Args:
-        model: whose blocks.
+        model: a model of a spec.
         tokens: T, rows of each product.
         threads: of torch.
-        layers: blocks to go through in one measurement.
+        layers: number of blocks in one measurement.
 
     Attributes:
-        parameters: N, weights of all blocks that are multiplied with every token.
+        parameters: N, the weights of all blocks that are multiplied with every token.
     """
 
     def __init__(self, model: dict[str, Any], tokens: int, threads: int, layers: int) -> None:
@@ -41,7 +41,7 @@ class Gemms:
 
     @torch.inference_mode()
     def rate(self) -> float:
-        """FLOP/s of one pass over the blocks, 6 for each weight and token."""
+        """FLOP/s of one sweep over the blocks, counting 6 FLOP per weight and token."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         started = time.perf_counter()

@@ -1,12 +1,12 @@
-"""Before anything is timed: do all ways of running a step give the same numbers?
+"""Checks before timing: do all variants of a step compute the same numbers?
 
-* fp32: packed lines against padded separate rows (as ``gpu_pairs.py`` checks them);
-* fp32: checkpointed blocks against others, every gradient;
-* bf16: compiled blocks against eager ones, loss and norm of the gradient, as the variants ask for.
+* fp32: packed lines against padded separate rows (as in ``gpu_pairs.py``);
+* fp32: checkpointed against ordinary blocks, every gradient;
+* bf16: compiled against eager blocks, loss and gradient norm, for the variants to be timed.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from benchmarks.gpu_model import (
     set_up,
     variant,
 )
+from benchmarks.gpu_pairs import relative
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.objectives.objective import Objective
 
@@ -28,32 +29,53 @@ BF16_TOLERANCE = 0.03  # relative
 CHECKED = variant("eager:768x1")
 
 
-def checks(device: str, variants: Sequence[Variant]) -> Iterator[tuple[str, float, float]]:
-    """One after another: name, how far apart, how far at most. ``variants``: to be timed."""
+class Check(NamedTuple):
+    """A comparison of two computations.
+
+    Attributes:
+        name: what was compared.
+        difference: largest relative difference.
+        tolerance: of ``difference``.
+    """
+
+    name: str
+    difference: float
+    tolerance: float
+
+
+class LossAndNorm(NamedTuple):
+    """The loss of a step and the norm of its gradient."""
+
+    loss: float
+    norm: float
+
+
+def checks(device: str, variants: Sequence[Variant]) -> Iterator[Check]:
+    """Run the checks one after another; ``variants`` are those to be timed."""
     pairs = gpu_pairs.draw(12, (64, 48), SMALL["vocab_size"], 0, device)
-    for what, apart in gpu_pairs.differences(SMALL, pairs, device).items():
-        yield f"packed {what}", apart, TOLERANCE
+    for name, difference in gpu_pairs.differences(SMALL, pairs, device).items():
+        yield Check(f"packed {name}", difference, TOLERANCE)
     plain, plain_gradients = _numbers(torch.float32, device)
     again, again_gradients = _numbers(torch.float32, device, every=1)
-    apart = max(_apart(again_gradients[n], g) for n, g in plain_gradients.items())
-    apart = max(apart, abs(again / plain - 1))
-    yield "checkpointed gradients", apart, TOLERANCE
-    eager, norm = _loss_and_norm(*_numbers(torch.bfloat16, device))
+    difference = max(relative(again_gradients[n], g) for n, g in plain_gradients.items())
+    difference = max(difference, abs(again / plain - 1))
+    yield Check("checkpointed gradients", difference, TOLERANCE)
+    eager = _loss_and_norm(*_numbers(torch.bfloat16, device))
     for keep, every in sorted({(v.keep, v.checkpoint_every) for v in variants if v.keep}):
-        fast, its_norm = _loss_and_norm(*_numbers(torch.bfloat16, device, every=every, keep=keep))
-        apart = max(abs(fast / eager - 1), abs(its_norm / norm - 1))
+        compiled = _loss_and_norm(*_numbers(torch.bfloat16, device, every=every, keep=keep))
+        difference = max(abs(one / other - 1) for one, other in zip(compiled, eager, strict=True))
         name = f"compiled ({keep:g})" + (f", checkpointed/{every}" if every else "")
-        yield name, apart, BF16_TOLERANCE
+        yield Check(name, difference, BF16_TOLERANCE)
 
 
-def _loss_and_norm(loss: float, gradients: dict[str, Tensor]) -> tuple[float, float]:
-    return loss, float(nn.utils.get_total_norm(gradients.values()))
+def _loss_and_norm(loss: float, gradients: dict[str, Tensor]) -> LossAndNorm:
+    return LossAndNorm(loss, float(nn.utils.get_total_norm(gradients.values())))
 
 
 def _numbers(
     dtype: torch.dtype, device: str, every: int = 0, keep: float | None = None
 ) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradients of one line of pairs; ``keep`` None: eager."""
+    """Loss and gradients of one line of pairs; eager blocks if ``keep`` is None."""
     model = build(SMALL, dtype, device)
     set_up(model, keep, every)
     scorer = Scorer(model, SMALL["hidden_size"], 2, 2, seed=0)
@@ -64,8 +86,3 @@ def _numbers(
     gradients = {n: p.grad for n, p in scorer.named_parameters() if p.grad is not None}
     assert len(gradients) == sum(1 for _ in scorer.parameters())
     return float(losses.detach().mean()), gradients
-
-
-def _apart(one: Tensor, other: Tensor) -> float:
-    """Largest difference, relative to the largest value."""
-    return float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))

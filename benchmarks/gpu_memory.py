@@ -1,8 +1,7 @@
-"""What the planner says that a variant of ``gpu_train.py`` needs.
+"""The memory that the planner predicts for a variant of ``gpu_train.py``.
 
-``capacity/memory.py`` counts eager blocks, all of them checkpointed or none. For what it does not
-know, compiled blocks and every n-th of them checkpointed, the activations are put in its place
-here.
+``capacity/memory.py`` models eager blocks, all or none of them checkpointed. For compiled blocks
+and for every n-th block checkpointed, this module computes the activations instead.
 """
 
 from typing import Any
@@ -15,7 +14,7 @@ from w2s_ray.catalog.shapes import Shape, shape_of
 
 
 def predicted_bytes(config: dict[str, Any], chosen: Variant) -> int:
-    """The peak of one optimizer step after another, in bytes of the device."""
+    """The peak over repeated optimizer steps, in bytes of device memory."""
     shape = shape_of(Qwen2Config(**config).to_dict())
     every = chosen.checkpoint_every
     memory = training_bytes(
@@ -25,7 +24,7 @@ def predicted_bytes(config: dict[str, Any], chosen: Variant) -> int:
         world=1,
         tokens=chosen.tokens,
         checkpointing=every == 1,
-        micro_batches=chosen.passes,
+        micro_batches=chosen.micro_batches,
     )
     if chosen.keep is None and every <= 1:
         return memory.total
@@ -35,20 +34,20 @@ def predicted_bytes(config: dict[str, Any], chosen: Variant) -> int:
     block = (kept - 4 * stream) // shape.layers
     if chosen.keep is not None:
         block = tokens * compiled_bytes(shape, chosen.keep)
-    again = shape.layers // every if every else 0  # blocks computed again, one at a time
-    activations = (shape.layers - again) * block + (again + 4) * stream + beside
-    activations += block if again == shape.layers else 0
-    before = memory.gradients if chosen.passes > 1 else 0
-    lasting = memory.weights + memory.optimizer + memory.buffers
-    return lasting + max(before + activations, memory.gradients)
+    recomputed = shape.layers // every if every else 0  # blocks, one at a time
+    activations = (shape.layers - recomputed) * block + (recomputed + 4) * stream + beside
+    activations += block if recomputed == shape.layers else 0
+    accumulated = memory.gradients if chosen.micro_batches > 1 else 0
+    permanent = memory.weights + memory.optimizer + memory.buffers
+    return permanent + max(accumulated + activations, memory.gradients)
 
 
 def compiled_bytes(shape: Shape, keep: float) -> int:
-    """Bytes that a compiled block of Qwen2 keeps of one token for its backward pass, in bf16.
+    """Bytes per token that a compiled Qwen2 block saves for its backward pass, in bf16.
 
-    Of width H: its input, the normed input, q, attention's output as computed and in order, the
-    sum after attention; at ``keep`` 1 the normed sum too. Of the gated MLP: gate, up and (at 1)
-    their product; at 0.5 one of them alone.
+    Of width H it saves its input, the normed input, q, attention's output before and after
+    reordering, and the sum after attention; with ``keep`` 1 also the normed sum. Of the gated MLP
+    it saves gate and up, with ``keep`` 1 also their product, and with 0.5 only one of them.
     """
     wide, normed = {1.0: (3, 7), 0.9: (2, 6), 0.5: (1, 6)}[keep]
     keys = shape.kv_heads * shape.head_width

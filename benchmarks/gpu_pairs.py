@@ -1,4 +1,4 @@
-"""Packed pairs with shared prompts on a GPU: the same numbers, and how many more pairs a second.
+"""Packed pairs with shared prompts on a GPU: equal numbers, and the gain in pairs per second.
 
     python benchmarks/gpu_pairs.py            # a model of Qwen2.5-0.5B's shape
     python benchmarks/gpu_pairs.py --tiny     # on a CPU, in seconds: what a test runs
@@ -42,7 +42,7 @@ QWEN = {
     "tie_word_embeddings": True,
 }
 TINY = {
-    "hidden_size": 64,  # heads of 16, the least that FlexAttention takes
+    "hidden_size": 64,  # heads of 16, the minimum of FlexAttention
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -50,30 +50,35 @@ TINY = {
     "vocab_size": 500,
 }
 SHAPES = {"hh-harmless": (24, 38), "long prompts": (256, 128), "long answers": (64, 384)}
-"""Mean tokens of a prompt and of an answer; drawn log-normally, as lengths of texts are."""
-CHECKED = 6  # pairs that are compared; padded rows of long ones in fp32 fill a GPU
-PADDED = 16_000  # tokens of a batch of pairs by their means; padded rows are several times longer
-TOLERANCE = 2e-4  # fp32, relative to the largest value; sums of thousands in another order
+"""Mean tokens of a prompt and of an answer; lengths are drawn log-normally, as for real texts."""
+CHECKED = 6  # pairs to compare; more long ones would fill a GPU as padded fp32 rows
+BATCH_TOKENS = 16_000  # of a batch, by the mean lengths; padded rows have several times more
+TOLERANCE = 2e-4  # fp32, relative to the largest value; long sums in another order
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Random pairs: ``ids`` (T,) prompt, A, B of each in turn, and ``segments`` (b, 3)."""
+    """Random pairs.
+
+    Attributes:
+        ids: (T,) token ids, prompt, A and B of one pair after another.
+        segments: (B, 3) lengths of prompt, A and B.
+    """
 
     ids: Tensor
     segments: Tensor
 
     def texts(self) -> list[Tensor]:
-        """Prompt + A, prompt + B, of each pair in turn."""
-        found = []
+        """Prompt + A and prompt + B of one pair after another."""
+        texts = []
         parts = iter(self.ids.split(self.segments.flatten().tolist()))
         for prompt, first, second in zip(parts, parts, parts, strict=True):
-            found += [torch.cat([prompt, first]), torch.cat([prompt, second])]
-        return found
+            texts += [torch.cat([prompt, first]), torch.cat([prompt, second])]
+        return texts
 
 
 def draw(count: int, shape: tuple[int, int], vocabulary: int, seed: int, device: str) -> Pairs:
-    """``count`` pairs with lengths around ``shape``."""
+    """``count`` pairs with mean lengths ``shape``, of a prompt and an answer."""
     random = np.random.default_rng(seed)
     means = np.array([shape[0], shape[1], shape[1]])
     lengths = random.lognormal(np.log(means) - 0.18, 0.6, size=(count, 3)).astype(np.int64) + 1
@@ -82,14 +87,17 @@ def draw(count: int, shape: tuple[int, int], vocabulary: int, seed: int, device:
 
 
 def packed_states(model: Qwen2Model, pairs: Pairs) -> Tensor:
-    """(2b, H) last states; the one place that calls what is measured."""
+    """(2B, H) last states, computed with the code under test."""
     model.config._attn_implementation = packed_attention.NAME
     return packed_attention.packed(model, pairs.ids, pairs.segments)
 
 
 def separate_states(model: Qwen2Model, pairs: Pairs) -> Tensor:
-    """(2b, H) last states of padded rows, one a text. Padding stands on the right, where a causal
-    model cannot see it, so SDPA needs no mask and keeps its fastest kernel."""
+    """(2B, H) last states of padded rows, one per text.
+
+    Padding is on the right, where a causal model cannot see it, so SDPA needs no mask and uses its
+    fastest kernel.
+    """
     model.config._attn_implementation = "sdpa"
     texts = pairs.texts()
     rows = nn.utils.rnn.pad_sequence(texts, batch_first=True)
@@ -102,7 +110,7 @@ States = Callable[[Qwen2Model, Pairs], Tensor]
 
 
 def margins(states: States, model: Qwen2Model, head: Tensor, pairs: Pairs) -> Tensor:
-    """(b,) float32 r(A) − r(B)."""
+    """(B,) float32 r(A) − r(B)."""
     rewards = (states(model, pairs).float() @ head).view(-1, 2)
     return rewards[:, 0] - rewards[:, 1]
 
@@ -118,50 +126,60 @@ def build(config: dict[str, int], dtype: torch.dtype, device: str) -> tuple[Qwen
 def differences(config: dict[str, int], pairs: Pairs, device: str) -> dict[str, float]:
     """Largest differences of margins and of any gradient, relative to the largest value."""
     model, head = build(config, torch.float32, device)
-    found = []
+    results = []
     for states in (packed_states, separate_states):
         model.zero_grad()
         margin = margins(states, model, head, pairs)
         nn.functional.softplus(-margin).mean().backward()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        found.append((margin.detach(), gradients))
-    (one, one_gradients), (other, other_gradients) = found
+        results.append((margin.detach(), gradients))
+    (one, one_gradients), (other, other_gradients) = results
     assert one_gradients.keys() == other_gradients.keys()
     return {
-        "margins": _apart(one, other),
+        "margins": relative(one, other),
         "gradients": max(
-            _apart(one_gradients[name], other_gradients[name]) for name in one_gradients
+            relative(one_gradients[name], other_gradients[name]) for name in one_gradients
         ),
     }
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
+def relative(one: Tensor, other: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
     return float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
 
 
 def pairs_per_second(
     config: dict[str, int], batches: list[Pairs], device: str, rounds: int
 ) -> list[dict[str, float]]:
-    """Training steps in bf16: packed ("ours") and padded ("other"), one model each."""
+    """Training steps in bf16: packed ("ours") and padded ("other"), with one model each."""
+    ours = _Side(packed_states, config, batches, device)
+    other = _Side(separate_states, config, batches, device)
+    return alternate(rounds, ours.rate, other.rate)
 
-    def side(states: States) -> Callable[[], float]:
-        model, head = build(config, torch.bfloat16, device)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
-        def run() -> float:
-            _wait(device)
-            started = time.perf_counter()
-            for pairs in batches:
-                nn.functional.softplus(-margins(states, model, head, pairs)).mean().backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            _wait(device)
-            return sum(len(pairs.segments) for pairs in batches) / (time.perf_counter() - started)
+class _Side:
+    """One of the two sides: a model that is trained on the same batches again and again."""
 
-        run()  # warm: kernels are compiled and chosen
-        return run
+    def __init__(
+        self, states: States, config: dict[str, int], batches: list[Pairs], device: str
+    ) -> None:
+        self._states, self._batches, self._device = states, batches, device
+        self._model, self._head = build(config, torch.bfloat16, device)
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-6, fused=True)
+        self.rate()  # warm-up: kernels are compiled and chosen
 
-    return alternate(rounds, side(packed_states), side(separate_states))
+    def rate(self) -> float:
+        """Pairs per second of training on all batches once."""
+        _wait(self._device)
+        started = time.perf_counter()
+        for pairs in self._batches:
+            margin = margins(self._states, self._model, self._head, pairs)
+            nn.functional.softplus(-margin).mean().backward()
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        _wait(self._device)
+        count = sum(len(pairs.segments) for pairs in self._batches)
+        return count / (time.perf_counter() - started)
 
 
 def _wait(device: str) -> None:
@@ -170,11 +188,11 @@ def _wait(device: str) -> None:
 
 
 def main() -> int:
-    """Prints one line a check and one JSON object at the end."""
+    """Print one line per check and one JSON object at the end."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tiny", action="store_true", help="a tiny model, on any device")
-    parser.add_argument("--pairs", type=int, default=64, help="of a batch, at most")
-    parser.add_argument("--batches", type=int, default=8, help="of a round")
+    parser.add_argument("--pairs", type=int, default=64, help="maximum pairs per batch")
+    parser.add_argument("--batches", type=int, default=8, help="batches per round")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -184,7 +202,7 @@ def main() -> int:
         config, shapes = TINY, {"hh-harmless": (6, 9), "long prompts": (24, 12)}
         given.pairs, given.batches, given.rounds = 8, 1, 1
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
-    told: dict[str, object] = {
+    report: dict[str, object] = {
         "device": name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -194,7 +212,7 @@ def main() -> int:
         vocabulary = config["vocab_size"]
         apart = differences(config, draw(CHECKED, shape, vocabulary, 0, device), device)
         agree &= max(apart.values()) <= TOLERANCE
-        count = min(given.pairs, PADDED // (shape[0] + 2 * shape[1]))
+        count = min(given.pairs, BATCH_TOKENS // (shape[0] + 2 * shape[1]))
         batches = [
             draw(count, shape, vocabulary, seed, device) for seed in range(1, given.batches + 1)
         ]
@@ -206,13 +224,13 @@ def main() -> int:
             f"padded pairs/s ({min(ratios):.2f} – {max(ratios):.2f})",
             flush=True,
         )
-        told[title] = {
+        report[title] = {
             "pairs_a_batch": count,
             "apart": apart,
             "ratios": ratios,
             "pairs_per_second": measured,
         }
-    print(json.dumps(told))
+    print(json.dumps(report))
     return 0 if agree else 1
 
 

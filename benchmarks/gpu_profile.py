@@ -1,12 +1,13 @@
-"""Where the time of one call goes on a GPU, by kind of kernel."""
+"""GPU time of one call by kind of kernel."""
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-KINDS = {  # the first whose word is in a kernel's name
+KINDS = {  # the first kind with a word that is in the kernel's name
     "attention": ("flex",),
     "products": ("gemm", "nvjet", "cutlass", "xmma", "cublas", "splitk"),
     "fused by inductor": ("triton_",),
@@ -14,13 +15,25 @@ KINDS = {  # the first whose word is in a kernel's name
     "embedding": ("embedding", "index", "sort"),
     "copies": ("memcpy", "memset", "copy"),
 }
-LONGEST = 8  # kernels that are named
+LONGEST = 8  # kernels to list by name
 
 
-def kernel_milliseconds(run: Callable[[], object]) -> tuple[dict[str, float], list[str]]:
-    """Milliseconds on the device by kind, and the longest kernels in words.
+class Profile(NamedTuple):
+    """Kernels of one call.
 
-    What ``run`` waits for is left out: the sum beside the time of a step is what the device idles.
+    Attributes:
+        milliseconds: device time by kind of kernel.
+        longest: one line of text per kernel for the longest ones.
+    """
+
+    milliseconds: dict[str, float]
+    longest: list[str]
+
+
+def profile_kernels(run: Callable[[], object]) -> Profile:
+    """Profile the kernels that ``run`` launches.
+
+    Idle time is not included: it is the difference between the time of a step and the sum.
     """
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiled:
@@ -33,8 +46,8 @@ def kernel_milliseconds(run: Callable[[], object]) -> tuple[dict[str, float], li
             kernels.append((event.self_device_time_total / 1000, event.count, event.key))
             kinds[_kind(event.key)] += kernels[-1][0]
     longest = sorted(kernels, reverse=True)[:LONGEST]
-    words = [f"{spent:8.2f} ms {count:6d} × {name[:90]}" for spent, count, name in longest]
-    return dict(kinds), words
+    lines = [f"{spent:8.2f} ms {count:6d} × {name[:90]}" for spent, count, name in longest]
+    return Profile(dict(kinds), lines)
 
 
 def _kind(name: str) -> str:

@@ -1,8 +1,9 @@
-"""Rows on many last-layer cells: trained together, and what each costs beside its training."""
+"""Rows on many last-layer cells: fused training, and the cost per cell of everything else."""
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from benchmarks.measure import Row, alternate, stopwatch
 from benchmarks.options import Options
 from benchmarks.studies import emptied, heads, planned, run_here
 from w2s_ray.plan.build import build
-from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.graph import Plan, Step
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
@@ -19,34 +20,24 @@ from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import save_cells, write_results
 
 SIZES = (10, 100, 1000)
-ALONE = 3  # cells, one after the other, for the time of one
+ALONE = 3  # cells run one after another, to time one
 
 
 def heads_together(options: Options) -> Iterator[Row]:
-    """1,000 cells at once against 1,000 × one cell alone, both as whole steps in this process."""
+    """1,000 cells fused against 1,000 × one cell alone, both as whole steps in this process."""
     torch.set_num_threads(options.threads)
     cells = options.size(1000, 10)
     plan, base = _features(options, cells)
-    each = [[cell.keys["student"], cell.keys["student_evaluate"]] for cell in plan.cells]
-    own = {key: plan.steps[key] for keys in each for key in keys}
+    each = [
+        {key: plan.steps[key] for key in (cell.keys["student"], cell.keys["student_evaluate"])}
+        for cell in plan.cells
+    ]
     folder = options.scratch / "heads-round"
-    turn = itertools.cycle(each)
-
-    def together() -> float:
-        store = _copy(base, folder)
-        with stopwatch() as watch:
-            run_here(own, store)
-        return watch.seconds / len(each)
-
-    def alone() -> float:
-        store = _copy(base, folder)
-        with stopwatch() as watch:
-            for keys in itertools.islice(turn, ALONE):
-                run_here({key: own[key] for key in keys}, store)
-        return watch.seconds / ALONE
-
-    alone()  # warm
-    measured = alternate(options.rounds, together, alone)
+    everything = {key: step for steps in each for key, step in steps.items()}
+    fused = partial(_seconds_per_cell, [everything], len(each), base, folder)
+    alone = partial(_next_alone, itertools.cycle(each), base, folder)
+    alone()  # warm-up
+    measured = alternate(options.rounds, fused, alone)
     shutil.rmtree(folder)
     best = {side: min(entry[side] for entry in measured) for side in ("ours", "other")}
     yield Row(
@@ -56,16 +47,32 @@ def heads_together(options: Options) -> Iterator[Row]:
         values=[entry["other"] / entry["ours"] for entry in measured],
         target=100.0,
         note=(
-            f"{1e3 * best['ours']:.1f} against {1e3 * best['other']:.0f} ms a cell at best; a cell "
-            "is its student and its evaluation, committed to the store; 100 settings × 10 seeds, "
-            "4,000 real pairs, features (H = 576) of the first 2 blocks of SmolLM2-135M"
+            f"{1e3 * best['ours']:.1f} against {1e3 * best['other']:.0f} ms per cell at best; a "
+            "cell is its student and its evaluation, committed to the store; 100 settings × 10 "
+            "seeds, 4,000 real pairs, features (H = 576) of the first 2 blocks of SmolLM2-135M"
         ),
         rounds=measured,
     )
 
 
+def _seconds_per_cell(
+    runs: Sequence[Mapping[str, Step]], cells: int, base: Path, folder: Path
+) -> float:
+    """Seconds for ``runs`` one after another in a copy of the store ``base``, per cell."""
+    store = _copy(base, folder)
+    with stopwatch() as watch:
+        for steps in runs:
+            run_here(steps, store)
+    return watch.seconds / cells
+
+
+def _next_alone(cells: Iterator[Mapping[str, Step]], base: Path, folder: Path) -> float:
+    """Seconds per cell of the next ``ALONE`` cells, each run by itself."""
+    return _seconds_per_cell(list(itertools.islice(cells, ALONE)), ALONE, base, folder)
+
+
 def scaling(options: Options) -> Iterator[Row]:
-    """Cost of planning, scheduling and writing results, in ms a cell, at three sizes."""
+    """Cost of planning, scheduling and writing results, in ms per cell, at three sizes."""
     sizes = SIZES[:1] if options.quick else SIZES
     plan, base = _features(options, sizes[-1])
     store = Store.open(str(base.with_name("heads-done")))
@@ -83,19 +90,19 @@ def scaling(options: Options) -> Iterator[Row]:
             for size in sizes:
                 by_size[size].append(1e3 * seconds(heads(options, size)) / size)
         largest = by_size[sizes[-1]]
-        told = ", ".join(
+        medians = ", ".join(
             f"{size:,} cells {sorted(values)[len(values) // 2]:.2f}"
             for size, values in by_size.items()
         )
         yield Row(
             name=f"scaling: {name}",
-            measure=f"{name}, a cell of {sizes[-1]:,}",
+            measure=f"{name}, per cell of {sizes[-1]:,}",
             against="a fixed limit; linear in the cells",
             values=largest,
             target=5.0,
             at_least=False,
             unit="ms",
-            note=f"ms a cell: {told}",
+            note=f"ms per cell: {medians}",
             rounds=[
                 {f"{size} cells": by_size[size][turn] for size in sizes}
                 for turn in range(options.rounds)
@@ -110,7 +117,7 @@ def _plan_seconds(spec: Path) -> float:
 
 
 def _schedule_seconds(spec: Path) -> float:
-    """All steps handed out and taken back, each at once."""
+    """Seconds to start and complete all steps of a plan, each at once."""
     _, plan = planned(spec)
     with stopwatch() as watch:
         schedule = Schedule(plan.todo(frozenset()))
@@ -122,9 +129,9 @@ def _schedule_seconds(spec: Path) -> float:
 
 
 def _results_seconds(spec: Path, store: Store) -> float:
-    """``results/`` and ``predictions/`` as at the end of a study, from the artifacts."""
+    """Seconds to write ``results/`` and ``predictions/`` from the artifacts of a study."""
     _, plan = planned(spec)
-    for folder in ("results", "predictions"):  # a table that is up to date would be left alone
+    for folder in ("results", "predictions"):  # an up-to-date table would not be written
         shutil.rmtree(Path(store.uri) / folder, ignore_errors=True)
     with stopwatch() as watch:
         cells = [cell.as_json() for cell in plan.cells]
@@ -136,7 +143,7 @@ def _results_seconds(spec: Path, store: Store) -> float:
 
 
 def _features(options: Options, cells: int) -> tuple[Plan, Path]:
-    """The plan, and a store that holds all it needs but the cells' own steps."""
+    """The plan, and a store with everything it needs except the cells' own steps."""
     _, plan = planned(heads(options, cells))
     base = options.scratch / f"heads-base-{cells}-{options.quick}"
     shared = {

@@ -1,4 +1,4 @@
-"""Where and when something was measured: hardware, versions, commit."""
+"""The conditions of a measurement: date, hardware, versions, commit."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "transformers", "ray", "pyarrow")
 
 
 def facts(trl_python: Path) -> dict[str, Any]:
-    """JSON values; what cannot be found out is told as such, never guessed."""
+    """The conditions as JSON values; what cannot be determined is reported as unknown."""
     versions = {name: version(name) for name in PACKAGES}
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -25,13 +25,13 @@ def facts(trl_python: Path) -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """Processor, cores this process may use, memory, and whether there is AMX."""
+    """Processor, cores available to this process, memory, and whether there is AMX."""
     flags, model = "", platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
-        known = {name.strip(): value.strip() for name, _, value in reversed(lines)}
-        flags, model = known.get("flags", ""), known.get("model name", model)
+        entries = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+        flags, model = entries.get("flags", ""), entries.get("model name", model)
     cores = len(os.sched_getaffinity(0))
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     amx = "with AMX (bf16)" if "amx_bf16" in flags.split() else "without AMX"
@@ -39,12 +39,13 @@ def hardware() -> str:
 
 
 def _commit() -> str:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    changed = _git("status", "--porcelain", "--", "w2s_ray", "benchmarks")
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + (" + changes" if changed else "")
 
-    changed = git("status", "--porcelain", "--", "w2s_ray", "tests/benchmarks")
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + (" + changes" if changed else "")
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _trl(python: Path) -> str:

@@ -1,8 +1,7 @@
-"""Two things measured alternately, and what is said of them: the ratio of each round, their median
-and spread.
+"""Alternating measurements of two sides, and their summary: a ratio per round, median and spread.
 
-A ratio of two times taken seconds apart in one run says something on any machine, however busy;
-a time alone does not. Counts need no rounds: they are the same every time.
+A ratio of two times taken seconds apart in one run is meaningful on any machine, however busy; a
+single time is not. Counts need no rounds: they are the same every time.
 """
 
 import time
@@ -18,15 +17,16 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: short and stable: it replaces the line of an earlier run.
-        measure, against: what is compared with what, in words.
+        name: short and stable; the row replaces an earlier one of the same name.
+        measure: what is compared, for display.
+        against: what it is compared with, for display.
         values: the figure of each round; one value for a count.
-        target: what issue 4 asks for; None: told, not asked for.
+        target: the required figure; None if there is no requirement.
         at_least: whether larger is better.
         unit: "×" for a ratio.
         counted: the figure is a count, the same in every run.
-        note: what a reader must know to judge the figure.
-        rounds: what was measured in each round (seconds, or rates), by side.
+        note: what a reader has to know to judge the figure.
+        rounds: the measurements of each round (seconds or rates), by side.
     """
 
     name: str
@@ -53,37 +53,37 @@ class Row:
         return self.figure >= self.target if self.at_least else self.figure <= self.target
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, from which ``Row(**…)`` makes the row again."""
+        """Plain values from which ``Row(**…)`` restores the row."""
         return asdict(self)
 
 
 def alternate(
     rounds: int, ours: Callable[[], float], other: Callable[[], float]
 ) -> list[dict[str, float]]:
-    """Ours, the other, ours, the other, …: what each call returned, one entry a round."""
+    """Call ours, the other, ours, the other, …; one entry with both results per round."""
     return [{"ours": ours(), "other": other()} for _ in range(rounds)]
 
 
 def times_faster(rounds: Sequence[dict[str, float]]) -> list[float]:
-    """Seconds of the other / seconds of ours, in each round."""
+    """Seconds of the other divided by seconds of ours, for each round."""
     return [entry["other"] / entry["ours"] for entry in rounds]
 
 
 def share(rounds: Sequence[dict[str, float]]) -> list[float]:
-    """Ours / the other, in each round: of rates, or of seconds where ours may take longer."""
+    """Ours divided by the other, for each round: of rates, or of seconds that have a limit."""
     return [entry["ours"] / entry["other"] for entry in rounds]
 
 
 @dataclass
 class Stopwatch:
-    """Seconds that the block of ``stopwatch()`` took, once it is left."""
+    """The seconds that the block of ``stopwatch()`` took, set when the block ends."""
 
     seconds: float = 0.0
 
 
 @contextmanager
 def stopwatch() -> Iterator[Stopwatch]:
-    """Measures a block."""
+    """Measure the time of a block."""
     watch = Stopwatch()
     started = time.perf_counter()
     yield watch

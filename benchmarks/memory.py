@@ -1,13 +1,13 @@
 """Predicted against measured peak memory of training processes on a CPU.
 
     python -m benchmarks.memory             # all points, some minutes
-    python -m benchmarks.memory llama-bf16  # those whose name begins so
-    python -m benchmarks.memory --json      # one object a point
+    python -m benchmarks.memory llama-bf16  # points whose name starts with this
+    python -m benchmarks.memory --json      # one JSON object per point
 
-Every point is a (model, precision, engine, stage, world), with random weights, so nothing is
-downloaded. A process first trains a very small model (which loads all code), then looks at its
-resident memory, builds the model and trains two steps of two passes. The figure is the high-water
-mark over that, less what was resident before; of two ranks the larger.
+Every point is a (model, precision, engine, stage, world size) with random weights, so nothing is
+downloaded. A process first trains a very small model (which loads all code), then notes its
+resident memory, builds the model and trains two steps of two micro-batches. The figure is the peak
+of resident memory above that; of two ranks, the larger.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from w2s_ray.capacity.memory import Memory, training_bytes
 from w2s_ray.catalog.shapes import Shape, shape_of
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, PASSES = 2, 2
-BUCKET = 4_000_000  # elements of a communication buffer: for models this small, as 50 M for 500 M
+STEPS, MICRO_BATCHES = 2, 2
+BUCKET = 4_000_000  # elements of a communication buffer, in proportion to these small models
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 16_000,
@@ -50,17 +50,23 @@ GPT2 = {
 }
 SMALL = {**LLAMA, "vocab_size": 8_000, "hidden_size": 384, "num_hidden_layers": 6}
 SMALL |= {"intermediate_size": 1_024, "num_attention_heads": 6}
-MODELS = {"llama": LLAMA, "gpt2": GPT2, "small": SMALL}  # the last is a test's
+MODELS = {"llama": LLAMA, "gpt2": GPT2, "small": SMALL}  # "small" is for a test
 TINY = {"vocab_size": 64, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is trained, and how.
+    """A configuration to measure.
 
     Attributes:
-        stage: of DeepSpeed; None: the torch engine.
-        tokens: of a pass: rows of ``row`` tokens, a third of them the prompt's.
+        model: a name in ``MODELS``.
+        precision: ``bf16`` or ``fp32``.
+        stage: of DeepSpeed; None for the torch engine.
+        world: number of processes.
+        tokens: per micro-batch.
+        row: tokens per row, a third of them in the prompt.
+        offload: as in a spec.
+        checkpointing: whether blocks are recomputed in the backward pass.
     """
 
     model: str
@@ -74,6 +80,7 @@ class Point:
 
     @property
     def name(self) -> str:
+        """A unique name, such as ``llama-bf16-zero2-world1``."""
         engine = "torch" if self.stage is None else f"zero{self.stage}"
         extra = "" if self.offload == "none" else f"-offload_{self.offload}"
         extra += "-recomputed" if self.checkpointing else ""
@@ -81,9 +88,11 @@ class Point:
 
     @property
     def shape(self) -> Shape:
+        """The shape of the model."""
         return shape_of(MODELS[self.model])
 
     def predicted(self) -> Memory:
+        """The planner's prediction."""
         return training_bytes(
             self.shape,
             precision=self.precision,
@@ -93,7 +102,7 @@ class Point:
             engine="torch" if self.stage is None else "deepspeed",
             offload=self.offload,  # type: ignore[arg-type]
             checkpointing=self.checkpointing,
-            passes=PASSES,
+            passes=MICRO_BATCHES,
             row_tokens=self.row,
             bucket=BUCKET,
             device="cpu",
@@ -110,16 +119,14 @@ POINTS = [
 
 
 def measured(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
-    """Runs points of one world, one after the other in the same processes.
+    """Run points with the same world size one after another in the same processes.
 
     Yields:
-        Of each point, from the rank with the larger peak: ``peak`` and, after each part of the
-        work, ``moments``, in bytes above those before it.
+        For each point, from the rank with the larger peak: ``peak``, and ``moments`` with the level
+        after each part of the work, in bytes above the level before it.
     """
     world = points[0].world
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         names = [point.name for point in points]
         ranks = [
@@ -135,7 +142,7 @@ def measured(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
                     "MASTER_PORT": str(port),
                     "OMP_NUM_THREADS": "1",
                     "DS_ACCELERATOR": "cpu",
-                    # What is freed goes back at once: memory in use, not malloc's store of it.
+                    # Freed memory is returned at once, so that only memory in use is measured.
                     "MALLOC_MMAP_THRESHOLD_": "65536",
                 },
             )
@@ -147,42 +154,61 @@ def measured(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
                 if any(process.poll() not in (None, 0) for process in ranks):
                     raise RuntimeError(f"{point.name}: a process died")
                 time.sleep(0.2)
-            yield max(map(_read, files), key=lambda seen: int(seen["peak"]))
+            yield max(map(_read, files), key=lambda result: int(result["peak"]))
         for process in ranks:
             process.wait()
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def _read(file: Path) -> dict[str, Any]:
-    seen: dict[str, Any] = json.loads(file.read_text())
-    return seen
+    result: dict[str, Any] = json.loads(file.read_text())
+    return result
 
 
 def work(points: Sequence[Point], folder: Path) -> None:
-    """What each rank does."""
+    """Train ``points`` as one rank and write a file for each to ``folder``."""
     import torch
 
     torch.set_num_threads(1)
     for point in points:
-        _train(point, MODELS[point.model] | TINY, lambda name: None)
+        _train(point, MODELS[point.model] | TINY, Moments())
         gc.collect()
-        before = _status("VmRSS")
-        moments: dict[str, int] = {}
+        moments = Moments()
         Path("/proc/self/clear_refs").write_text("5")
-
-        def note(name: str, moments: dict[str, int] = moments, before: int = before) -> None:
-            moments[name] = _status("VmRSS") - before
-
-        _train(point, MODELS[point.model], note)
-        seen = {"peak": _status("VmHWM") - before, "moments": moments}
+        _train(point, MODELS[point.model], moments)
+        result = {"peak": _status("VmHWM") - moments.before, "moments": moments.levels}
         gc.collect()
-        note("closed")
+        moments.note("closed")
         file = folder / f"{point.name}.{os.environ['RANK']}.json"
-        file.with_suffix(".part").write_text(json.dumps(seen))
+        file.with_suffix(".part").write_text(json.dumps(result))
         file.with_suffix(".part").replace(file)
 
 
-def _train(point: Point, config: dict[str, Any], note: Any) -> None:
-    """Two steps of a model with random weights on random rows."""
+class Moments:
+    """Levels of resident memory during the work.
+
+    Attributes:
+        before: bytes at the start.
+        levels: bytes above ``before`` by name of the moment.
+    """
+
+    def __init__(self) -> None:
+        self.before = _status("VmRSS")
+        self.levels: dict[str, int] = {}
+
+    def note(self, name: str) -> None:
+        """Record the present level."""
+        self.levels[name] = _status("VmRSS") - self.before
+
+
+def _train(point: Point, config: dict[str, Any], moments: Moments) -> None:
+    """Train a model with random weights on random rows for ``STEPS`` steps."""
     import torch
     from transformers import MODEL_MAPPING, AutoConfig
 
@@ -206,7 +232,7 @@ def _train(point: Point, config: dict[str, Any], note: Any) -> None:
     if point.checkpointing:
         backbone.activation_checkpointing_enable()
     scorer = Scorer(backbone.train(), settings.hidden_size, 2, 2)
-    note("model")
+    moments.note("model")
     parameters = set_trainable(scorer, "full", Lora(), 0)
     if point.stage is None:
         engine: Any = TorchEngine(scorer, parameters, Adam(clip_norm=1.0))
@@ -217,25 +243,25 @@ def _train(point: Point, config: dict[str, Any], note: Any) -> None:
         zero_config.BUCKET_ELEMENTS = BUCKET
         zero = zero_config.Zero(stage=point.stage, offload=point.offload)
         engine = DeepSpeedEngine(scorer, parameters, Adam(clip_norm=1.0), zero=zero)
-    note("engine")
+    moments.note("engine")
     count, part = point.tokens // point.row, point.row // 3
     segments = torch.full((count, 3), part)
     random = torch.Generator().manual_seed(int(os.environ["RANK"]))
     for step in range(STEPS):
-        for number in range(PASSES):
+        for number in range(MICRO_BATCHES):
             ids = torch.randint(config["vocab_size"], (count * point.row,), generator=random)
             logits = engine.logits({"input_ids": ids, "segments": segments})
-            note(f"forward {step} {number}")
-            engine.backward(logits.sum() / count, last=number == PASSES - 1)
-            note(f"backward {step} {number}")
+            moments.note(f"forward {step} {number}")
+            engine.backward(logits.sum() / count, last=number == MICRO_BATCHES - 1)
+            moments.note(f"backward {step} {number}")
         engine.step(1e-4)
-        note(f"step {step}")
+        moments.note(f"step {step}")
     if point.stage is not None:
         engine.close()
 
 
 def _status(field: str) -> int:
-    """A line of the process's status, in bytes."""
+    """A field of this process's status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -243,9 +269,9 @@ def _status(field: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints one line a point; 1 where a prediction is more than 10 % off."""
+    """Print one line per point; returns 1 if a prediction is off by more than 10 %."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", help="beginnings of names of points")
+    parser.add_argument("names", nargs="*", help="prefixes of the names of points")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -258,17 +284,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worst = 0.0
     groups = [[p for p in points if p.world == world] for world in (1, 2)]
     pairs = (pair for group in groups if group for pair in zip(group, measured(group), strict=True))
-    for point, found in pairs:
+    for point, result in pairs:
         predicted = point.predicted()
-        error = predicted.total / found["peak"] - 1
+        error = predicted.total / result["peak"] - 1
         worst = max(worst, abs(error))
         if options.json:
-            entry = {"name": point.name, "predicted": asdict(predicted), "measured": found}
+            entry = {"name": point.name, "predicted": asdict(predicted), "measured": result}
             print(json.dumps({**entry, "error": error}), flush=True)
         else:
             print(
                 f"{point.name:34} predicted {predicted.total / 2**20:6.0f} MiB, "
-                f"measured {found['peak'] / 2**20:6.0f} MiB, {error:+6.1%}",
+                f"measured {result['peak'] / 2**20:6.0f} MiB, {error:+6.1%}",
                 flush=True,
             )
     return int(worst > 0.1)

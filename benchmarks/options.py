@@ -1,4 +1,4 @@
-"""What the person who runs the suite may choose; handed to every row."""
+"""The options of the suite, which every row receives."""
 
 import os
 from dataclasses import dataclass, field
@@ -12,13 +12,15 @@ from benchmarks.sides import REPOSITORY
 
 @dataclass(frozen=True)
 class Options:
-    """Attributes:
-    scratch: a folder for stores and files; what is found there from before is used again.
-    rounds: times that a pair of sides is measured.
-    threads: of torch, the same on both sides.
-    quick: as small as can be, to see that all runs; the figures then mean nothing.
-    trl_python: the interpreter of TRL's environment.
-    execution: of our training jobs, as in a spec (``micro_batch_tokens`` and the like).
+    """The options of a run.
+
+    Attributes:
+        scratch: a folder for stores and files; what it has from an earlier run is reused.
+        rounds: how often each pair of sides is measured.
+        threads: of torch, the same on both sides.
+        quick: use tiny sizes to check that everything runs; the figures are then meaningless.
+        trl_python: the interpreter of TRL's environment.
+        execution: of our training jobs, as in a spec (``micro_batch_tokens``, …).
     """
 
     scratch: Path
@@ -30,18 +32,18 @@ class Options:
 
     @staticmethod
     def threads_here() -> int:
-        """All cores that this process may use."""
+        """The number of cores available to this process."""
         return len(os.sched_getaffinity(0))
 
     def size(self, full: int, quick: int) -> int:
-        """How much of something."""
+        """``full``, or ``quick`` in a quick run."""
         return quick if self.quick else full
 
     @property
     def rows_of_data(self) -> int | None:
-        """How many pairs of the data are used; None: all."""
+        """How many pairs of the data to use; None for all."""
         return 160 if self.quick else None
 
     def limited(self, table: pa.Table) -> pa.Table:
-        """``table``, or the beginning of it."""
+        """The first ``rows_of_data`` rows of ``table``."""
         return table.slice(0, self.rows_of_data)

@@ -1,12 +1,13 @@
-"""The table: on the terminal while the rows come in, and kept in ``docs/benchmarks.md``.
+"""The table of figures: printed as rows are measured, and written to ``docs/benchmarks.md``.
 
-The page is written from a JSON file that lies beside it and holds every round. A run of some rows
-replaces these and leaves the others as they were, each under the run that measured it.
+The page is generated from a JSON file next to it, which has every round. A run of some rows
+replaces those and keeps the others, each listed under the run that measured it.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from rich.table import Table
@@ -14,11 +15,12 @@ from rich.table import Table
 from benchmarks.measure import Row
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+WRAPPING: dict[str, Any] = {"width": 100, "break_on_hyphens": False, "break_long_words": False}
 HEADINGS = ("measure", "against", "figure", "spread", "target", "")
 
 
 def line(row: Row) -> tuple[str, ...]:
-    """The cells of a row: measure, against, median, range, target, verdict."""
+    """The cells of a row: measure, against, median, range, target, whether it is reached."""
     sign = "≥" if row.at_least else "≤"
     spread = f"{_number(min(row.values))} – {_number(max(row.values))}"
     return (
@@ -32,7 +34,7 @@ def line(row: Row) -> tuple[str, ...]:
 
 
 def terminal_table() -> Table:
-    """An empty table with the headings."""
+    """An empty table with headings."""
     table = Table(title="benchmarks", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in ("measure", "against") else "right")
@@ -40,14 +42,14 @@ def terminal_table() -> Table:
 
 
 def save(path: Path, rows: Mapping[str, Row], run: Mapping[str, Any]) -> None:
-    """Puts ``rows``, measured in ``run``, into the JSON file at ``path``; others stay."""
+    """Add ``rows``, measured in ``run``, to the JSON file at ``path``, keeping other rows."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     kept |= {name: {"row": row.as_json(), "run": dict(run)} for name, row in rows.items()}
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_page(page: Path, results: Path) -> None:
-    """Puts the tables of ``results`` between the two markers of ``page``.
+    """Write the tables of ``results`` between the two markers of ``page``.
 
     Raises:
         ValueError: the page lacks a marker.
@@ -62,7 +64,7 @@ def write_page(page: Path, results: Path) -> None:
 
 
 def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
-    """One table a run, newest first, and the rows' notes below it."""
+    """One table per run, newest first, with the notes of its rows; prose wraps at 100 columns."""
     runs: dict[str, list[Row]] = {}
     for entry in kept.values():
         runs.setdefault(json.dumps(entry["run"], sort_keys=True), []).append(Row(**entry["row"]))
@@ -71,20 +73,24 @@ def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
         parts += [_heading(json.loads(run)), ""]
         parts += [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
         parts += [f"| {' | '.join(line(row))} |" for row in rows] + [""]
-        parts += [f"* *{row.measure}*: {row.note}." for row in rows if row.note] + [""]
+        notes = (f"* *{row.measure}*: {row.note}." for row in rows if row.note)
+        parts += [fill(note, subsequent_indent="  ", **WRAPPING) for note in notes] + [""]
     return "\n".join(parts)
 
 
 def _heading(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-    return (
+    conditions = (
         f"{run['date']}, commit {run['commit']}. {run['hardware']}; {versions}; "
-        f"{run['threads']} threads, {run['rounds']} rounds.\n\n    {run['command']}"
+        f"{run['threads']} threads, {run['rounds']} rounds."
     )
+    return f"{fill(conditions, **WRAPPING)}\n\n    {run['command']}"
 
 
 def _number(value: float) -> str:
-    """Three digits that matter."""
+    """``value`` with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}" if value < 1 else f"{value:.2f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"

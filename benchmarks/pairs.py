@@ -1,4 +1,4 @@
-"""The real pairs that several rows are measured on, and what they are in tokens."""
+"""The real pairs that several rows use, and their tokens."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -44,11 +44,11 @@ def real_pairs() -> pa.Table:
 
 @cache
 def long_prompt_pairs() -> pa.Table:
-    """The same pairs, with prompts that are about twice as long as an answer.
+    """The same pairs with prompts about twice as long as an answer.
 
-    Few real rows are so (380 of 4,000, with answers of 11 tokens). So each shorter prompt gets the
-    end of other conversations before it, cut at a blank, until it has twice the characters of its
-    row's mean answer.
+    Few real rows have such prompts (380 of 4,000, with answers of 11 tokens). Each shorter prompt
+    is therefore prefixed with the end of other conversations, cut at a space, until it has twice
+    the characters of its row's mean answer.
     """
     pairs = real_pairs()
     prompts, answers = pairs["prompt"].to_pylist(), pairs["answers"].to_pylist()
@@ -63,20 +63,20 @@ def long_prompt_pairs() -> pa.Table:
             prompt = before[before.find(" ") :] + prompt
             end -= missing
         longer.append(prompt)
-    place = pairs.column_names.index("prompt")
-    return pairs.set_column(place, "prompt", pa.array(longer, pa.string()))
+    position = pairs.column_names.index("prompt")
+    return pairs.set_column(position, "prompt", pa.array(longer, pa.string()))
 
 
 PAIRS = {"real": real_pairs, "long_prompts": long_prompt_pairs}
 
 
 def tokenised(pairs: pa.Table) -> Tokens:
-    """The pairs in SmolLM2's tokens, at most 512 a text."""
+    """The pairs in SmolLM2's tokens, at most 512 per text."""
     return encode(pairs, load_tokenizer(ModelSpec.model_validate(MODEL)), MAX_LENGTH_TOKENS)
 
 
 def batches(tokens: Tokens, count: int) -> list[NDArray[np.int64]]:
-    """The first optimizer batches that training with seed 0 visits."""
+    """The first ``count`` optimizer batches of training with seed 0."""
     order = epoch_order(tokens.row_ids, SEED, 0)
     return [
         rows for rows, _ in zip(optimizer_batches(order, BATCH_SIZE), range(count), strict=False)
@@ -85,19 +85,24 @@ def batches(tokens: Tokens, count: int) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of some pairs: ``texts``, each with its own prompt; ``distinct``, a prompt once."""
+    """Numbers of tokens of some pairs.
+
+    Attributes:
+        texts: of all texts, each with its own prompt.
+        distinct: with each prompt counted once.
+    """
 
     texts: int
     distinct: int
 
 
 def count(tokens: Tokens, rows: NDArray[np.int64]) -> Lengths:
-    """Real tokens of the pairs ``rows``, no padding."""
+    """The tokens of the pairs ``rows``, without padding."""
     return Lengths(int(tokens.text_lengths[rows].sum()), int(tokens.segments[rows].sum()))
 
 
 def text_ids(tokens: Tokens, row: int) -> list[NDArray[np.int32]]:
-    """The ids of each text of a row, its prompt included."""
+    """The token ids of each text of a row, including its prompt."""
     begin, sizes = int(tokens.starts[row]), tokens.segments[row]
     prompt, *answers = np.split(tokens.ids[begin : begin + int(sizes.sum())], np.cumsum(sizes)[:-1])
     return [np.concatenate([prompt, answer]) for answer in answers]

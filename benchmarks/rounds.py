@@ -1,8 +1,8 @@
-"""Training that stops between rounds: called after every optimizer step, on both sides.
+"""Training that pauses between rounds; called after every optimizer step, on both sides.
 
-A request ``{"steps": n}`` lets n steps pass and is answered with their seconds, by the clock and of
-the processor. The clock runs from the request to the end of the last step, so that collating,
-packing and the update are all in it. The first steps, which warm up, make the process ready.
+A request ``{"steps": n}`` lets n steps run and is answered with their wall-clock and CPU seconds.
+Time is measured from the request to the end of the last step, so it includes collating, packing and
+the update. The process is ready after the first steps, which are the warm-up.
 """
 
 import time
@@ -13,21 +13,23 @@ from benchmarks.sides import answer, requests
 
 
 class Rounds:
-    """Args:
-    warmup: steps before the first request.
-    facts: what else an answer tells.
+    """Pauses a training run between rounds.
+
+    Args:
+        warmup: steps before the first request.
+        facts: returns what else to include in an answer.
     """
 
     def __init__(self, warmup: int, facts: Callable[[], dict[str, Any]] = dict) -> None:
         self.facts = facts
         self._requests = requests()
-        self._left = warmup
+        self._remaining = warmup
         self._start()
 
     def step_done(self) -> None:
-        """Goes on at once, or answers and waits for the next request."""
-        self._left -= 1
-        if self._left:
+        """Continue at once, or at the end of a round answer and wait for the next request."""
+        self._remaining -= 1
+        if self._remaining:
             return
         answer(
             seconds=time.perf_counter() - self._started,
@@ -37,7 +39,7 @@ class Rounds:
         request = next(self._requests, None)
         if request is None:
             raise SystemExit
-        self._left = int(request["steps"])
+        self._remaining = int(request["steps"])
         self._start()
 
     def _start(self) -> None:

@@ -1,8 +1,8 @@
-"""One side of the quickstart row: its cells one by one, each in an empty store of its own.
+"""One side of the quickstart row: its cells one by one, each in its own empty store.
 
 Every cell prepares its data, extracts its features, trains its weak model, labels, trains ceiling
-and student and evaluates them: the project's own steps, nothing shared between cells. The process
-stays, so its start is paid once.
+and student and evaluates them, with the project's own steps and nothing shared between cells. The
+process stays alive, so its start counts once.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from w2s_ray.store.artifacts import Store
 
 
 def main() -> None:
-    """Runs the cell of every request."""
+    """Run the cell of every request."""
     given = settings()
     torch.set_num_threads(given["threads"])
     whole = yaml.safe_load(Path(given["spec"]).read_text())

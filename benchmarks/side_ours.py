@@ -12,7 +12,7 @@ from w2s_ray.training.fit import fit
 
 
 def main() -> None:
-    """Trains for as long as it is asked to."""
+    """Train for as long as there are requests."""
     given = settings()
     torch.set_num_threads(given["threads"])
     pairs = PAIRS[given["pairs"]]().slice(0, given["rows"])

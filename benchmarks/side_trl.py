@@ -1,14 +1,14 @@
 """The other side of the training rows: TRL's ``RewardTrainer``, stopped between rounds.
 
-Runs in an environment of its own, which has TRL and not this project. It is given the pairs as
-tokens, in the order in which our side visits them: TRL takes data sets that are tokenised already,
-and would drop a pair with a text over ``max_length`` where we cut it.
+It runs in its own environment, which has TRL and not this project. It receives the pairs as tokens
+in the order of our side: TRL accepts tokenised data sets, and would drop a pair with a text over
+``max_length`` where we truncate.
 
-What is chosen in its favour, after trying it (docs/benchmarks.md): the whole model in bf16 without
-autocast and without fp32 masters, no gradient checkpointing (TRL's default is on), no clipping, no
-logging, the fused AdamW, eager attention (on a CPU its backward beats SDPA's at these lengths), the
-micro-batch that was fastest, and pairs of like length together within each batch of 16, which
-leaves the batch itself as it is.
+Options chosen in its favour after trying them (docs/benchmarks.md): the whole model in bf16 without
+autocast and fp32 master weights, no gradient checkpointing (TRL's default is on), no clipping, no
+logging, the fused AdamW, eager attention (on a CPU its backward pass beats SDPA's at these
+lengths), the fastest micro-batch, and within each batch of 16 pairs of similar length together,
+which does not change the batch itself.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ from benchmarks.sides import settings
 
 
 class Pause(TrainerCallback):
-    """Ends every optimizer step with ``Rounds``."""
+    """Calls ``Rounds`` after every optimizer step."""
 
     def __init__(self, rounds: Rounds) -> None:
         self.rounds = rounds
@@ -40,7 +40,7 @@ class Pause(TrainerCallback):
 
 
 def main() -> None:
-    """Trains for as long as it is asked to."""
+    """Train for as long as there are requests."""
     given = settings()
     torch.set_num_threads(given["threads"])
     logging.set_verbosity_error()

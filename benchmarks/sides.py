@@ -1,9 +1,9 @@
-"""A side of a comparison in a process of its own, which lives as long as the comparison.
+"""A side of a comparison in its own process, which lives as long as the comparison.
 
-It prepares once, says that it is ready, and then does what it is asked, one request after the
-other, so that rounds alternate and nothing of the start is counted. Requests and answers are lines
-of JSON. Both halves stand here; the child's half needs the standard library alone, because a side
-may run in another environment.
+The process prepares once, reports that it is ready, and then serves one request after another, so
+that rounds can alternate and no start-up is counted. Requests and answers are lines of JSON. This
+module has the parent's and the child's half; the child's half needs only the standard library,
+because a side may run in another environment.
 """
 
 import json
@@ -24,12 +24,12 @@ class Side:
 
     Args:
         module: of ``benchmarks``, run with ``-m``.
-        settings: JSON values, its one argument.
+        settings: JSON values, its only argument.
         threads: of torch, in the child.
         python: the interpreter of its environment.
 
     Attributes:
-        told: its last answer; at first, what it said when it was ready.
+        last: its last answer; before the first request, what it reported when it was ready.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.told = self._read()
+        self.last = self._read()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """What the child answers to ``request``."""
+        """Send ``request`` and return the child's answer."""
         assert self._process.stdin is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        self.told = self._read()
-        return self.told
+        self.last = self._read()
+        return self.last
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -85,17 +85,17 @@ class Side:
 
 
 def settings() -> dict[str, Any]:
-    """The child's half: what the parent handed over."""
+    """The child's half: the settings from the parent."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     return given
 
 
 def answer(**values: Any) -> None:
-    """The child's half: says that it is ready, or what a request gave."""
+    """The child's half: report that it is ready, or the result of a request."""
     print(MARK + json.dumps(values), flush=True)
 
 
 def requests() -> Iterator[dict[str, Any]]:
-    """The child's half: what it is asked, until the parent goes away."""
+    """The child's half: the requests, until the parent closes the pipe."""
     for line in sys.stdin:
         yield json.loads(line)

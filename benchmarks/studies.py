@@ -1,4 +1,4 @@
-"""Specs that the study rows run, and their steps run in this process."""
+"""Specs for the rows on whole studies, and running their steps in this process."""
 
 import shutil
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ SETTINGS = {
     "loss": ["forward_ce", "forward_kl", "reverse_kl", "reverse_ce"],
     "confidence_weight": [0.0, 0.25, 0.5, 0.75, 1.0],
     "noise_ratio": [0.0, 0.1, 0.2, 0.3, 0.4],
-}  # 100 of them
+}  # 100 combinations
 
 
 def write(path: Path, spec: Mapping[str, Any]) -> Path:
-    """The spec as a file."""
+    """Write the spec to a file and return its path."""
     path.write_text(yaml.safe_dump(dict(spec), sort_keys=False))
     return path
 
 
 def quickstart(options: Options) -> Path:
-    """The quickstart as it is; in a quick run with 64 pairs a part and 2 blocks as its strong."""
+    """The quickstart; in a quick run with 64 pairs per split and 3 blocks in the strong model."""
     if not options.quick:
         return QUICKSTART
     spec = yaml.safe_load(QUICKSTART.read_text())
@@ -46,9 +46,9 @@ def quickstart(options: Options) -> Path:
 def heads(options: Options, cells: int) -> Path:
     """``cells`` last-layer cells (10, 100 or 1,000) on one model's features of the real pairs.
 
-    Whole axes: 10 seeds × 1, 10 or 100 settings. One weak model labels for all of them, and the
-    strong model is the first 2 blocks of SmolLM2 (H = 576), whose features are cheap: the heads'
-    cost does not depend on how many blocks were below.
+    The axes are 10 seeds × 1, 10 or 100 settings. One weak model labels for all cells, and the
+    strong model is the first 2 blocks of SmolLM2 (H = 576), whose features are cheap: the cost of
+    the heads does not depend on the number of blocks below.
     """
     settings = {
         10: {"loss": ["forward_kl"], "confidence_weight": [0.0], "noise_ratio": [0.0]},
@@ -83,10 +83,10 @@ def planned(path: Path) -> tuple[Spec, Plan]:
 
 
 def run_here(steps: Mapping[str, Step], store: Store) -> None:
-    """All of ``steps`` that are missing, in this process.
+    """Run those of ``steps`` that are missing, in this process.
 
     Raises:
-        RuntimeError: a step failed; the figures would say nothing.
+        RuntimeError: a step failed, so that the figures would be meaningless.
     """
     todo = {key: step for key, step in steps.items() if not store.has(key)}
     schedule = run(todo, store)
@@ -96,7 +96,7 @@ def run_here(steps: Mapping[str, Step], store: Store) -> None:
 
 
 def emptied(folder: Path) -> Path:
-    """``folder``, empty."""
+    """Create ``folder`` empty, deleting what was in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

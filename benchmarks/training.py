@@ -1,7 +1,8 @@
-"""Rows on full fine-tuning: pairs/s against TRL, tokens computed, and the GEMM rate reached."""
+"""Rows on full fine-tuning: pairs/s against TRL, tokens computed, and the GEMM rate."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ TRL: dict[str, Any] = {
     "autocast": False,
     "compile": False,
 }
-"""The fastest, as far as ``TUNING`` tells."""
+"""TRL's fastest options, according to ``TUNING``."""
 TUNING: dict[str, dict[str, Any]] = {
     "micro-batch 1": {"micro_batch": 1},
     "micro-batch 2": {"micro_batch": 2},
@@ -50,25 +51,24 @@ TUNING: dict[str, dict[str, Any]] = {
     "fp32 weights, bf16 autocast": {"dtype": "float32", "autocast": True},
     "torch.compile": {"compile": True},
 }
-"""What else was tried, each beside the choice."""
-
+"""Alternatives, each a change to ``TRL``."""
 
 AGAINST: dict[str, tuple[str, dict[str, Any]]] = {
-    # Ours computes in bf16 and keeps fp32 weights; this is TRL's way to do so, and its default.
+    # Ours computes in bf16 and keeps fp32 weights; TRL does so with autocast, its default.
     "trl": ("fp32 weights, bf16 autocast", {"dtype": "float32", "autocast": True}),
     "trl_bf16": ("bf16 weights", {}),
-    "trl_helped": ("bf16 weights, each batch sorted for it by length", {"by_length": True}),
+    "trl_helped": ("bf16 weights, each batch presorted by length", {"by_length": True}),
 }
 
 
 def trl(options: Options) -> Iterator[Row]:
-    """Against TRL at the precision of ours, at its fastest, and helped."""
-    for name, way in AGAINST.items():
-        yield _against_trl(options, "real", name, "real pairs", 3.0, way)
+    """Against TRL at our precision, at its fastest, and with presorted batches."""
+    for name, variant in AGAINST.items():
+        yield _against_trl(options, "real", name, "real pairs", 3.0, variant)
 
 
 def long_prompts(options: Options) -> Iterator[Row]:
-    """The same on prompts twice as long as an answer."""
+    """Against TRL on prompts twice as long as an answer."""
     name = "long_prompts"
     yield _against_trl(options, name, name, "long-prompt pairs", 3.5, AGAINST["trl"])
 
@@ -79,39 +79,39 @@ def _against_trl(
     name: str,
     title: str,
     target: float,
-    way: tuple[str, dict[str, Any]],
+    variant: tuple[str, dict[str, Any]],
 ) -> Row:
     steps, rounds = options.size(5, 1), options.rounds
-    words, changes = way
+    description, changes = variant
     table = options.limited(PAIRS[pairs]())
     tokens = tokenised(table)
     visits = batches(tokens, WARMUP + steps * rounds)
     with ExitStack() as stack:
         ours = stack.enter_context(_our_side(options, pairs))
         other = stack.enter_context(_trl_side(options, table, tokens, visits, changes))
-        measured = alternate(rounds, _asking(ours, steps), _asking(other, steps))
-        seen, given = other.told["tokens"], count(tokens, np.concatenate(visits)).texts
-        if seen != given:
-            raise RuntimeError(f"TRL saw {seen:,} tokens of the {given:,} it was given")
+        measured = alternate(rounds, _timing(ours, steps), _timing(other, steps))
+        processed, given = other.last["tokens"], count(tokens, np.concatenate(visits)).texts
+        if processed != given:
+            raise RuntimeError(f"TRL processed {processed:,} tokens of {given:,}")
     trained = BATCH_SIZE * steps
     prompt, answer = tokens.segments[:, 0].mean(), tokens.segments[:, 1:].mean()
     best = {side: max(trained / entry[side] for entry in measured) for side in ("ours", "other")}
     return Row(
         name=name,
         measure=f"training, pairs/s, {title}",
-        against=f"TRL RewardTrainer, {words}",
+        against=f"TRL RewardTrainer, {description}",
         values=times_faster(measured),
         target=target,
         note=(
             f"{best['ours']:.2f} against {best['other']:.2f} pairs/s at best; {steps} steps of "
-            f"{BATCH_SIZE} pairs a round; mean prompt {prompt:.0f}, answer {answer:.0f} tokens"
+            f"{BATCH_SIZE} pairs per round; mean prompt {prompt:.0f}, answer {answer:.0f} tokens"
         ),
         rounds=measured,
     )
 
 
 def tuning(options: Options) -> Iterator[Row]:
-    """What each choice made for TRL costs or gives, against the choice: two processes a row."""
+    """The effect of each option of TRL, against its chosen value, with two processes per row."""
     steps = options.size(4, 1)
     table = options.limited(PAIRS["real"]())
     tokens = tokenised(table)
@@ -120,7 +120,7 @@ def tuning(options: Options) -> Iterator[Row]:
         with ExitStack() as stack:
             changed = stack.enter_context(_trl_side(options, table, tokens, visits, changes))
             chosen = stack.enter_context(_trl_side(options, table, tokens, visits, {}))
-            measured = alternate(options.rounds, _asking(changed, steps), _asking(chosen, steps))
+            measured = alternate(options.rounds, _timing(changed, steps), _timing(chosen, steps))
         yield Row(
             name=f"tuning: {name}",
             measure=f"TRL's pairs/s: {name}",
@@ -130,9 +130,13 @@ def tuning(options: Options) -> Iterator[Row]:
         )
 
 
-def _asking(side: Side, steps: int) -> Callable[[], float]:
-    """Seconds that ``side`` needs for its next ``steps``."""
-    return lambda: float(side.ask(steps=steps)["seconds"])
+def _timing(side: Side, steps: int) -> Callable[[], float]:
+    """A function that measures the seconds of ``side`` for its next ``steps``."""
+    return partial(_seconds, side, steps)
+
+
+def _seconds(side: Side, steps: int) -> float:
+    return float(side.ask(steps=steps)["seconds"])
 
 
 def _our_side(options: Options, pairs: str) -> Side:
@@ -176,10 +180,14 @@ def write_pairs(
     *,
     by_length: bool,
 ) -> None:
-    """``chosen_ids`` and ``rejected_ids`` in the order of ``visits``.
+    """Write ``chosen_ids`` and ``rejected_ids`` in the order of ``visits``.
 
     Args:
-        by_length: within each batch longest pair first, which spares padding in micro-batches.
+        file: where to write.
+        table: the pairs.
+        tokens: their tokens.
+        visits: rows of each optimizer batch.
+        by_length: put the longest pairs of each batch first, for less padding in micro-batches.
     """
     labels = table["label"].to_numpy()
     longest = tokens.text_lengths.max(axis=1)
@@ -194,7 +202,7 @@ def write_pairs(
 
 
 def tokens_computed(options: Options) -> Iterator[Row]:
-    """Tokens that pass the blocks in one epoch, padding included."""
+    """Tokens that the blocks process in one epoch, including padding."""
     table = options.limited(PAIRS["real"]())
     job, tokens = train_job(table, options.execution), tokenised(table)
     computed = sum(
@@ -221,15 +229,15 @@ def tokens_computed(options: Options) -> Iterator[Row]:
 
 
 def gemm(options: Options) -> Iterator[Row]:
-    """6 N tokens/s of training as a share of what the matrix products alone reach."""
+    """6 N tokens/s of training relative to the rate of the matrix products alone."""
     steps, rounds = options.size(8, 1), options.rounds
     table = options.limited(PAIRS["real"]())
     job = train_job(table, options.execution)
     stream = list(islice(memory_stream(job, tokenised(table)), WARMUP + steps * rounds))
     sizes = [batch.inputs["input_ids"].numel() for step in stream for batch in step]
     tokens = iter(
-        sum(batch.tokens for step in stream[at : at + steps] for batch in step)
-        for at in range(WARMUP, len(stream), steps)
+        sum(batch.tokens for step in stream[first : first + steps] for batch in step)
+        for first in range(WARMUP, len(stream), steps)
     )
     gemms = Gemms(MODEL, round(float(np.mean(sizes))), options.threads, options.size(30, 2))
     with _our_side(options, "real") as side:
@@ -248,7 +256,7 @@ def gemm(options: Options) -> Iterator[Row]:
         note=(
             f"{best['ours']:.0f} against {best['other']:.0f} GFLOP/s at best; N = "
             f"{gemms.parameters / 1e6:.1f} M, the blocks' matrices without embeddings; real tokens "
-            f"as passed to the blocks, without padding; T = {gemms.tokens} tokens a micro-batch"
+            f"as passed to the blocks, without padding; T = {gemms.tokens} tokens per micro-batch"
         ),
         rounds=measured,
     )

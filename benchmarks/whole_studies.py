@@ -1,9 +1,10 @@
-"""Rows on whole studies, as commands: the quickstart from nothing, and its second run."""
+"""Rows on whole studies as commands: the quickstart in an empty store, and its second run."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Row, alternate, share, stopwatch, times_faster
@@ -29,23 +30,14 @@ def _against_cells(
     rounds = options.size(min(options.rounds, 3), 1)
     with stopwatch() as start:
         side = Side("side_cells", given, threads=options.threads)
-    with side as cells:
-        number = int(cells.told["cells"])
+    with side:
+        number = int(side.last["cells"])
         turn = iter(range(0, number, max(1, number // rounds)))
         store = options.scratch / f"{name}-store"
-        steps = 0
-
-        def whole() -> float:
-            emptied(store)
-            return _command(options, _study(spec, store, arguments))
-
-        def one_by_one() -> float:
-            nonlocal steps
-            answer = cells.ask(cell=next(turn))
-            steps = answer["steps"]
-            return start.seconds + number * float(answer["seconds"])
-
+        whole = partial(_cold, options, store, _study(spec, store, arguments))
+        one_by_one = partial(_all_cells, side, turn, number, start.seconds)
         measured = alternate(rounds, whole, one_by_one)
+        steps = side.last["steps"]
     best = {side: min(entry[side] for entry in measured) for side in ("ours", "other")}
     return Row(
         name=name,
@@ -62,17 +54,29 @@ def _against_cells(
     )
 
 
+def _cold(options: Options, store: Path, command: Sequence[str]) -> float:
+    """Seconds of a command in an empty store."""
+    emptied(store)
+    return _command(options, command)
+
+
+def _all_cells(side: Side, turn: Iterator[int], number: int, start: float) -> float:
+    """Seconds for ``number`` cells one by one and the start, extrapolated from the next cell."""
+    return start + number * float(side.ask(cell=next(turn))["seconds"])
+
+
 def second_run(options: Options) -> Iterator[Row]:
     """The command on a finished study against the interpreter and the command's imports."""
     spec, store = quickstart(options), options.scratch / "quickstart-store"
-    _command(options, _study(spec, store, ["--local"]))  # finishes what is missing
+    _command(options, _study(spec, store, ["--local"]))  # completes the study
     again = _study(spec, store, ["--local"])
     imports = [sys.executable, "-c", "import w2s_ray.study"]
-    _command(options, again), _command(options, imports)
+    _command(options, again)
+    _command(options, imports)
     measured = alternate(
         options.size(2 * options.rounds, 1),
-        lambda: _command(options, again),
-        lambda: _command(options, imports),
+        partial(_command, options, again),
+        partial(_command, options, imports),
     )
     best = {side: min(entry[side] for entry in measured) for side in ("ours", "other")}
     yield Row(

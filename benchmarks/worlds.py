@@ -1,10 +1,10 @@
-"""On how many GPUs the models of the Qwen2.5 family are trained, as the plan has it: Markdown.
+"""The planner's layouts for training the Qwen2.5 family, as Markdown tables.
 
     python -m benchmarks.worlds               # for H100 and H200
     python -m benchmarks.worlds L40S B200     # for other types of capacity/gpu_types.json
 
 Full training in bf16, batches of 16 pairs of at most 512 tokens, 10 % of a GPU's memory free.
-Nothing is measured: the page in docs/cluster.md is this program's output.
+Nothing is measured. The tables in docs/cluster.md are this program's output.
 """
 
 import sys
@@ -66,7 +66,7 @@ def lines(gpu: Gpu) -> Iterator[str]:
 
 
 def main(names: Sequence[str]) -> None:
-    """Prints one table for each type."""
+    """Print one table for each GPU type."""
     for name in names or ("H100", "H200"):
         print("\n".join(lines(gpu_type(name))), end="\n\n")
 

@@ -152,7 +152,7 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
 def _duplicate(first: _Point, second: _Point) -> GridError:
     """The error for two points that are one cell, showing both as written.
 
-    Axes that are at their default in both points are left out.
+    Axes that are at their default in both points are omitted.
     """
     axes = [
         axis

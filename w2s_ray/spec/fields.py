@@ -46,7 +46,7 @@ def mistake(
 
     Args:
         expected: completes the sentence "expected …".
-        names: valid names, of which the message suggests the nearest to ``near``.
+        names: valid names; the message suggests the one nearest to ``near``.
         near: the name that was given.
         given: shown in the message instead of the value, where the value alone says too little.
     """

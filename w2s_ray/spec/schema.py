@@ -98,7 +98,7 @@ Strength = Annotated[Number, Field(ge=-1, le=1)]
 
 
 class Cells(Model):
-    """Values on some of the axes, for ``include`` and ``exclude``; an axis left out is ()."""
+    """Values on some of the axes, for ``include`` and ``exclude``; an omitted axis is ()."""
 
     data: Axis[str] = Field((), description="names of data sets")
     pair: Pairs = Field((), description="[weak, strong] pairs of model names")
@@ -127,7 +127,7 @@ AXES: tuple[str, ...] = tuple(Cells.model_fields)
 class Grid(Model):
     """The axes of the study, in nesting order (seed innermost); ``expansion`` makes the cells."""
 
-    data: Axis[str] = Field((), description="names of data sets; left out: the only one")
+    data: Axis[str] = Field((), description="names of data sets; omitted: the only one")
     pair: Pairs = Field(description="a list of [weak, strong] pairs of model names")
     loss: Axis[LossValue] = Field(
         (Loss(name="forward_ce"),), description="losses of the student on the weak labels"
@@ -162,7 +162,7 @@ class Grid(Model):
         (0,), description="seeds of new heads and adapters, row order and noise"
     )
     include: Annotated[tuple[Cells, ...], BeforeValidator(as_list)] = Field(
-        (), description="a list of products to add; an axis left out takes the grid's values"
+        (), description="a list of products to add; an omitted axis takes the grid's values"
     )
     exclude: Annotated[tuple[Cells, ...], BeforeValidator(as_list)] = Field(
         (), description="a list of entries; cells that match every axis of an entry are removed"
