@@ -33,25 +33,49 @@ def scores(store):
     return [{name: row[name] for name in kept} for row in results(store)]
 
 
+def killed_in_the_midst(kind, command, root):
+    """Runs the command and kills it while it computes a step of this kind; the step's key."""
+    run = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        while run.poll() is None and time.monotonic() < deadline:
+            if drafts := list(root.glob(f"{kind}/.tmp-*")):
+                run.send_signal(signal.SIGSTOP)  # so that the step cannot end before the kill
+                os.waitid(os.P_PID, run.pid, os.WSTOPPED)
+                key = drafts[0].name.split("-")[1]
+                if drafts[0].is_dir() and key not in Store.open(root).finished():
+                    run.kill()
+                    assert run.wait() == -signal.SIGKILL
+                    return key
+                run.send_signal(signal.SIGCONT)
+            time.sleep(0.005)
+        raise AssertionError(f"no step of kind {kind} was seen; exit code {run.poll()}")
+    finally:
+        run.kill()
+
+
 def test_2_a_killed_run_counts_for_nothing_and_the_same_command_carries_on(write_spec, tmp_path):
     spec = write_spec(grid__trainable=["full"], grid__seed=[0, 1, 2])
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
+    root = tmp_path / "store"
+    kept, unfinished = {}, []
     for kind in ("weak", "student"):
-        run = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 90
-        while run.poll() is None and time.monotonic() < deadline:
-            if list(tmp_path.glob(f"store/{kind}/.tmp*")):  # in the middle of such a step
-                break
-            time.sleep(0.005)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        store = Store.open(tmp_path / "store")
-        for key in store.finished():
+        unfinished.append(killed_in_the_midst(kind, command, root))
+        store = Store.open(root)
+        kept |= store.records(store.finished())
+        assert unfinished[-1] not in kept and list(root.glob(f"{kind}/.tmp-{unfinished[-1]}-*"))
+        for key in kept:
             artifact = store.artifact(key)
             assert all((artifact.folder / name).exists() for name in artifact.record["files"])
+    assert {record["kind"] for record in kept.values()} >= {"prepare", "weak", "label"}
+
     assert main([str(spec), "--local"]) == 0
+    records = Store.open(root).records([*kept, *unfinished])
+    assert records.keys() == {*kept, *unfinished}
+    assert {key: records[key] for key in kept} == kept  # none of them was computed again
+    assert not list(root.glob("weak/.tmp*")) and not list(root.glob("student/.tmp*"))
     assert main([str(spec), "--local", "--store", str(tmp_path / "straight")]) == 0
-    assert scores(tmp_path / "store") == scores(tmp_path / "straight")
+    assert scores(root) == scores(tmp_path / "straight")
 
 
 def test_5_weak_and_ceiling_never_see_the_students_loss(write_spec, tmp_path):

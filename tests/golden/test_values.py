@@ -1,0 +1,180 @@
+"""What a small study computes, one committed file for each kind of step.
+
+When numbers move on purpose, raise the version of the kind that moved first and write the files
+again: ``python -m tests.golden.test_values``. It refuses while no version is raised.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.golden.goldens import Golden, check, write
+from w2s_ray.data.batches import epoch_order
+from w2s_ray.objectives.noise import noisy_count
+from w2s_ray.order import order
+from w2s_ray.plan.build import build
+from w2s_ray.plan.configs import StudentConfig, TrainConfig
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.loading import load
+from w2s_ray.store.artifacts import Artifact, Store
+from w2s_ray.study import main
+
+SPEC = Path(__file__).with_name("values.yaml")
+FILES = Path(__file__).with_name("values")
+SPLITS = ("ground_truth", "weak", "test")
+TIMES = ("seconds", "peak_memory_bytes")
+
+
+def goldens(store: Path) -> dict[str, Golden]:
+    """Runs the study in ``store`` and collects the numbers of every kind."""
+    assert main([str(SPEC), "--local", "--store", str(store)]) == 0
+    plan, artifacts = build(load(SPEC)), Store.open(store)
+    artifacts.finished()
+    numbers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    versions: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for name, step in named(plan).items():
+        inputs = {role: artifacts.artifact(key) for role, key in step.inputs.items()}
+        found = OF_KIND[step.kind.name](artifacts.artifact(step.key), step, inputs)
+        numbers[step.kind.name][name] = {"key": step.key, **found}
+        versions[step.kind.name] |= lineage(plan, step)
+    return {
+        kind: Golden(kind, {k: versions[kind][k] for k in KINDS if k in versions[kind]}, of_kind)
+        for kind, of_kind in numbers.items()
+    }
+
+
+def named(plan: Plan) -> dict[str, Step]:
+    """The steps by what is trained in their cell and their role there, each once."""
+    names: dict[str, str] = {}
+    for cell in plan.cells:
+        for role, key in cell.keys.items():
+            names.setdefault(key, f"{cell.values['trainable']} {role}")
+    assert names.keys() == plan.steps.keys()
+    return {name: plan.steps[key] for key, name in names.items()}
+
+
+def lineage(plan: Plan, step: Step) -> dict[str, int]:
+    """Versions of the step's kind and of all kinds that it is computed from.
+
+    Raising any of them moves the step's key, so its numbers may move then.
+    """
+    found = {step.kind.name: step.kind.version}
+    for key in step.inputs.values():
+        found |= lineage(plan, plan.steps[key])
+    return found
+
+
+def digest(texts: list[str]) -> str:
+    return sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def prepared(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Which rows are in which split, in which order, and which answer comes first."""
+    found: dict[str, Any] = {}
+    for split in SPLITS:
+        table = pq.read_table(artifact.folder / f"{split}.parquet")
+        row_ids = table["row_id"].to_pylist()
+        texts = [
+            f"{prompt}\x1f{a}\x1f{b}"
+            for prompt, (a, b) in zip(
+                table["prompt"].to_pylist(), table["answers"].to_pylist(), strict=True
+            )
+        ]
+        found[split] = {
+            "first rows": row_ids[:3],
+            "order of rows": digest(row_ids),
+            "texts": digest(texts),
+            "labels": "".join(map(str, table["label"].to_pylist())),
+        }
+    return {**found, "report": artifact.record["metrics"]["report"]}
+
+
+def features(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for split in SPLITS:
+        states = np.load(artifact.folder / f"{split}.npy")
+        row_ids = pq.read_table(artifact.folder / f"{split}.parquet")["row_id"].to_pylist()
+        found[split] = {
+            "shape": list(states.shape),
+            "order of rows": digest(row_ids),
+            "first states": states[0, :, :4].tolist(),
+            "last states": states[-1, :, :4].tolist(),
+        }
+    return found
+
+
+def trained(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    """The whole curve, and what the model makes of the first test rows."""
+    test = pq.read_table(artifact.folder / "test.parquet")
+    curve = pq.read_table(artifact.folder / "curve.parquet").to_pydict()
+    split = "weak" if step.kind.name == "student" else "ground_truth"
+    rows = pq.read_table(inputs["prepare"].folder / f"{split}.parquet")["row_id"].to_pylist()
+    orders = [epoch_order(rows, TrainConfig.of(step).seed, epoch).tolist() for epoch in (0, 1)]
+    return {
+        "epoch orders": orders,
+        "loss": curve["loss"],
+        "learning rate": curve["learning_rate"],
+        "gradient norm": curve["gradient_norm"],
+        "first test rows": test["row_id"].to_pylist()[:4],
+        "first probabilities": test["probs"].to_pylist()[:4],
+        "tokens": artifact.record["metrics"].get("tokens"),
+    }
+
+
+def student(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    labels = pq.read_table(inputs["label"].folder / "soft_labels.parquet")
+    drawn = order(labels["row_id"].to_pylist(), StudentConfig.of(step).seed, "noise")
+    count = noisy_count(labels.num_rows, StudentConfig.of(step).noise.ratio)
+    alpha = pq.read_table(artifact.folder / "curve.parquet")["alpha"].to_pylist()
+    noisy = sorted(drawn[:count].tolist())
+    return {"noisy rows": noisy, "alpha": alpha, **trained(artifact, step, inputs)}
+
+
+def label(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    labels = pq.read_table(artifact.folder / "soft_labels.parquet")
+    return {
+        "order of rows": digest(labels["row_id"].to_pylist()),
+        "first labels": labels["probs"].to_pylist()[:6],
+        "accuracy": artifact.record["metrics"]["accuracy"],
+        "mean confidence": artifact.record["metrics"]["mean_confidence"],
+    }
+
+
+def evaluated(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    return {name: v for name, v in artifact.record["metrics"].items() if name not in TIMES}
+
+
+OF_KIND = {
+    "prepare": prepared,
+    "features": features,
+    "weak": trained,
+    "label": label,
+    "ceiling": trained,
+    "student": student,
+    "evaluate": evaluated,
+}
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Golden]:
+    return goldens(tmp_path_factory.mktemp("values"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_a_kind_move_only_with_a_version(kind: str, computed: dict[str, Golden]) -> None:
+    check(computed[kind], FILES)
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as folder:
+        for golden in goldens(Path(folder)).values():
+            print(golden.name, "written" if write(golden, FILES) else "has not moved")
