@@ -24,18 +24,22 @@ from typing import Any
 
 import ray.train
 import torch
-from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
-from ray.train import Checkpoint
+from ray.train import Checkpoint, WorkerGroupError
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
-from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
-from ray.train.v2.api.result import Result
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from w2s_ray.cluster.environment import TRAIN, set_defaults
 from w2s_ray.cluster.placement import cluster_nodes, need_of
 from w2s_ray.cluster.process import use_only
+from w2s_ray.cluster.ray_internals import (
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TorchBackend,
+    TorchTrainer,
+    draining_nodes,
+)
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.stream import (
     MicroBatch,
@@ -67,11 +71,6 @@ START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 START_SECONDS = {"fixed": "600", "elastic": "30"}
 LOOKS = {"fixed": 3, "elastic": 120}  # before the step fails
 
-ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker is noticed without it
-}
-
 Note = Callable[[dict[str, Any]], object]
 
 
@@ -95,8 +94,7 @@ class WorkerGroup:
         Raises:
             Exception: what a worker raised; where one was lost too often, what told of it.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_defaults(TRAIN)
         tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
         source = put(tokens, as_matrix(job.rows["probs"]))
         came_to, lost = 0, 0
@@ -157,7 +155,7 @@ def _checkpoint(job: TrainJob) -> int:
     return found.update if found else 0
 
 
-class _GroupBackend(_TorchBackend):
+class _GroupBackend(TorchBackend):
     """Joins workers by NCCL where they really see GPUs, else by gloo."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
@@ -226,7 +224,7 @@ def _taken_away() -> Callable[[], bool]:
         nonlocal looked, found
         if time.monotonic() - looked > DRAIN_SECONDS:
             looked = time.monotonic()
-            found = node in cluster_state.get_draining_nodes()
+            found = node in draining_nodes()
         return found
 
     return look
