@@ -12,8 +12,9 @@ from benchmarks.measure import Row, alternate, stopwatch
 from benchmarks.options import Options
 from benchmarks.studies import emptied, heads, planned, run_here
 from w2s_ray.plan.build import build
-from w2s_ray.plan.graph import Plan, Step
+from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.schedule import Schedule
+from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.predictions import write_predictions

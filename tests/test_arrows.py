@@ -1,8 +1,8 @@
 """The arrows of the house point one way (ARCHITECTURE.md), and heavy libraries stay in their rooms.
 
-`violations` reads the source of a package with `ast` and returns one line for each broken rule. It
-is asked about `w2s_ray`, and about small trees written here that break each rule once: a guard
-that has never caught anything is not known to be awake.
+`violations` reads the source of a package with `ast` and returns one line for each broken rule,
+`circles` the modules of a room that import each other. Both are run on `w2s_ray`, and on small
+trees written here that break each rule once, which shows that the checks can fail.
 """
 
 import ast
@@ -40,6 +40,8 @@ ONLY_IN = {
     "ray": ("cluster/", "data/stream.py"),
     "deepspeed": ("training/deepspeed_engine.py",),
 }
+# Names of Ray that are not public: those with a leading underscore, and Train V2's own modules.
+RAY_INTERNALS = "cluster/ray_internals.py"
 # Places whose files must not import torch, at any depth of a function.
 NO_TORCH = (
     "errors.py",
@@ -118,7 +120,67 @@ def violations(root: Path) -> list[str]:
                 found.append(f"{place}:{line}: {library} outside of {ONLY_IN[library]}")
             if library == "torch" and place.startswith(NO_TORCH):
                 found.append(f"{place}:{line}: torch in a room without it")
+        for line, parts in (*imports(tree, package), *attributes(tree)):
+            if place != RAY_INTERNALS and parts[0] == "ray" and _is_private(parts):
+                found.append(f"{place}:{line}: a private name of Ray outside {RAY_INTERNALS}")
     return found
+
+
+def _is_private(parts: tuple[str, ...]) -> bool:
+    if parts[:3] == ("ray", "train", "v2"):
+        return True
+    return any(part.startswith("_") and not part.endswith("__") for part in parts)
+
+
+def attributes(tree: ast.Module) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Line and parts of every dotted name, `ray.train.v2.api` and the shorter ones in it."""
+    for node in ast.walk(tree):
+        parts: list[str] = []
+        inner: ast.expr | None = node if isinstance(node, ast.Attribute) else None
+        while isinstance(inner, ast.Attribute):
+            parts.insert(0, inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            yield inner.lineno, (inner.id, *parts)
+
+
+def circles(root: Path) -> list[tuple[str, ...]]:
+    """Modules of one room that import each other, directly or not, as sorted paths.
+
+    Imports inside functions do not count; those for type checkers do.
+    """
+    places = {path.relative_to(root).as_posix() for path in root.rglob("*.py")}
+    edges: dict[str, set[str]] = {}
+    for place in places:
+        tree = ast.parse((root / place).read_text(encoding="utf-8"), place)
+        package = (root.name, *Path(place).parts[:-1])
+        tree.body = [_without_functions(node) for node in tree.body]
+        named = {parts[1:] for _, parts in imports(tree, package) if parts[0] == root.name}
+        modules = {"/".join(parts[:end]) + ".py" for parts in named for end in (2, len(parts))}
+        room = place.split("/")[0]
+        edges[place] = {other for other in modules & places if other.split("/")[0] == room}
+    reached = {place: _reachable(place, edges) for place in places}
+    return sorted(
+        {
+            tuple(sorted({other for other in reached[place] if place in reached[other]}))
+            for place in places
+            if place in reached[place]
+        }
+    )
+
+
+def _without_functions(node: ast.stmt) -> ast.stmt:
+    return ast.Pass() if isinstance(node, ast.FunctionDef | ast.ClassDef) else node
+
+
+def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
+    reached: set[str] = set()
+    queue = [start]
+    while queue:
+        for other in edges[queue.pop()] - reached:
+            reached.add(other)
+            queue.append(other)
+    return reached
 
 
 def loaded_after(code: str) -> set[str]:
@@ -152,6 +214,10 @@ def test_the_package_keeps_every_rule() -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_room_has_a_circle_of_imports() -> None:
+    assert list(circles(PACKAGE)) == []
+
+
 def test_a_good_tree_has_no_violations(tmp_path: Path) -> None:
     root = write(
         tmp_path,
@@ -161,8 +227,10 @@ def test_a_good_tree_has_no_violations(tmp_path: Path) -> None:
         objectives__divergence="import torch",
         data__stream="import ray.data\nfrom pkg.store import Store",
         cluster__searcher="from ray import tune\nfrom pkg.steps import run",
+        cluster__ray_internals="from ray._private import worker\nimport ray.train.v2.api",
         training__deepspeed_engine="def f():\n    import deepspeed",
         training__fit="from pkg.models import exporter\nfrom pkg.models.backbone import Backbone",
+        cluster__session="import ray\nx = ray.__version__, self._ray",
         study="from pkg import spec, cluster, __version__",
     )
     assert violations(root) == []
@@ -188,6 +256,10 @@ def test_a_good_tree_has_no_violations(tmp_path: Path) -> None:
         ("training__job", "def f():\n    from .. import store", "training imports store"),
         ("training__job", "from pkg.models import model_card", "imports models.model_card"),
         ("training__job", "import pkg.models.export", "training imports models.export"),
+        ("cluster__session", "from ray._private import worker", "a private name of Ray"),
+        ("cluster__session", "def f():\n    import ray.train.v2.api", "a private name of Ray"),
+        ("cluster__session", "from ray.train.torch.config import _Torch", "a private name of Ray"),
+        ("cluster__session", "x = ray._raylet", "a private name of Ray"),
         ("store__utils", "", "a name that says nothing"),
         ("store__claim_manager", "", "a name that says nothing"),
         ("helpers__rows", "", "room 'helpers' has no place"),
@@ -200,6 +272,23 @@ def test_each_rule_catches_its_breach(
     (found,) = violations(write(tmp_path, **{place: source}))
     assert complaint in found
     assert found.startswith(place.replace("__", "/") + ".py:")
+
+
+@pytest.mark.parametrize(
+    ("sources", "circle"),
+    [
+        (("from pkg.plan.b import x", "from .c import x", "from . import a"), "abc"),
+        (("import pkg.plan.b", "if TYPE_CHECKING:\n    from .a import x", ""), "ab"),
+        (("from .b import x", "def f():\n    from .a import x", ""), ""),
+        (("from .b import x", "from .c import x", "from pkg.spec.a import x"), ""),
+    ],
+)
+def test_circles_inside_a_room_are_caught(
+    tmp_path: Path, sources: tuple[str, ...], circle: str
+) -> None:
+    a, b, c = sources
+    root = write(tmp_path, plan__a=a, plan__b=b, plan__c=c, spec__a="")
+    assert circles(root) == ([tuple(f"plan/{name}.py" for name in circle)] if circle else [])
 
 
 def test_a_module_without_a_docstring_is_caught(tmp_path: Path) -> None:

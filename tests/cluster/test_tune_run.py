@@ -91,7 +91,7 @@ def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
 
 def note(step: Step, event: str) -> None:
     line = {"key": step.key, "event": event, "pid": os.getpid()}
-    with open(LogConfig.of(step).log, "a") as log:
+    with open(step.config_as(LogConfig).log, "a") as log:
         log.write(json.dumps(line) + "\n")
 
 
@@ -100,7 +100,7 @@ def read(log: str | Path) -> list[dict[str, Any]]:
 
 
 def starts(step: Step) -> int:
-    lines = read(LogConfig.of(step).log)
+    lines = read(step.config_as(LogConfig).log)
     return sum(line["key"] == step.key and line["event"] == "start" for line in lines)
 
 

@@ -118,7 +118,9 @@ def trained(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
     curve = pq.read_table(artifact.folder / "curve.parquet").to_pydict()
     split = "weak" if step.kind.name == "student" else "ground_truth"
     rows = pq.read_table(inputs["prepare"].folder / f"{split}.parquet")["row_id"].to_pylist()
-    orders = [epoch_order(rows, TrainConfig.of(step).seed, epoch).tolist() for epoch in (0, 1)]
+    orders = [
+        epoch_order(rows, step.config_as(TrainConfig).seed, epoch).tolist() for epoch in (0, 1)
+    ]
     return {
         "epoch orders": orders,
         "loss": curve["loss"],
@@ -132,8 +134,8 @@ def trained(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
 
 def student(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     labels = pq.read_table(inputs["label"].folder / "soft_labels.parquet")
-    drawn = order(labels["row_id"].to_pylist(), StudentConfig.of(step).seed, "noise")
-    count = noisy_count(labels.num_rows, StudentConfig.of(step).noise.ratio)
+    drawn = order(labels["row_id"].to_pylist(), step.config_as(StudentConfig).seed, "noise")
+    count = noisy_count(labels.num_rows, step.config_as(StudentConfig).noise.ratio)
     alpha = pq.read_table(artifact.folder / "curve.parquet")["alpha"].to_pylist()
     noisy = sorted(drawn[:count].tolist())
     return {"noisy rows": noisy, "alpha": alpha, **trained(artifact, step, inputs)}

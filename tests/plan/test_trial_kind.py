@@ -43,7 +43,7 @@ def test_a_new_kind_is_planned_priced_scheduled_and_run(tmp_path, kind, fused):
     for step in norms:
         artifact = store.artifact(step.key)
         states = np.load(store.artifact(step.inputs["features"]).folder / "test.npy")
-        order = NormsConfig.of(step).order
+        order = step.config_as(NormsConfig).order
         expected = (np.abs(states) ** order).sum(axis=-1) ** (1 / order)
         np.testing.assert_allclose(np.load(artifact.folder / "norms.npy"), expected, rtol=1e-5)
         assert artifact.record["config"] == {"split": "test", "order": order}
@@ -53,4 +53,4 @@ def test_a_new_kind_is_planned_priced_scheduled_and_run(tmp_path, kind, fused):
 def test_a_module_that_reads_the_configuration_of_another_kind_is_stopped():
     (step, *_) = (step for step in planned(NORMS) if step.kind is NORMS)
     with pytest.raises(TypeError, match=r"the norms step .* has no EvaluateConfig"):
-        EvaluateConfig.of(step)
+        step.config_as(EvaluateConfig)

@@ -47,7 +47,7 @@ class TrialBuilder(Builder):
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``norms.npy``, (n, m) float32."""
-    config = NormsConfig.of(step)
+    config = step.config_as(NormsConfig)
     states = np.load(inputs["features"].folder / f"{config.split}.npy")
     norms = np.linalg.norm(states, ord=config.order, axis=-1)
     np.save(draft.folder / "norms.npy", norms)

@@ -1,4 +1,4 @@
-"""Numbers of running steps for the Ray dashboard (and any Prometheus that scrapes it)."""
+"""Metrics of running steps for the Ray dashboard (and any Prometheus that scrapes it)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from ray.util.metrics import Gauge
 
 from w2s_ray.plan.step import Step
 
-NAMES = {
+DESCRIPTIONS = {
     "loss": "loss of the step in nats",
     "tokens_per_second": "real tokens trained on in a second",
     "progress": "part of the step that is done, 0 to 1",
 }
-AFTER_SECONDS = 5.0  # a shorter step would never be scraped, only fill the page
+MIN_STEP_SECONDS = 5.0  # a shorter step would end before the next scrape
 
 
 class Gauges:
@@ -22,12 +22,12 @@ class Gauges:
         self._study = study
         self._gauges = {
             name: Gauge(f"w2s_ray_{name}", text, tag_keys=("study", "kind", "step"))
-            for name, text in NAMES.items()
+            for name, text in DESCRIPTIONS.items()
         }
 
     def show(self, step: Step, numbers: Mapping[str, Any], seconds: float) -> None:
-        """Shows the newest numbers of a step that has run for ``seconds``."""
-        if seconds < AFTER_SECONDS:
+        """Exports the newest numbers of a step that has run for ``seconds``."""
+        if seconds < MIN_STEP_SECONDS:
             return
         values = dict(numbers)
         if values.get("steps"):

@@ -23,19 +23,23 @@ from typing import Any
 
 import ray.train
 import torch
-from ray._private.state import state as cluster_state
 from ray.exceptions import RayActorError
-from ray.train import Checkpoint
+from ray.train import Checkpoint, WorkerGroupError
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
-from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
-from ray.train.v2.api.result import Result
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from w2s_ray.cluster.background import in_thread
+from w2s_ray.cluster.environment import TRAIN, set_defaults
 from w2s_ray.cluster.placement import cluster_nodes, need_of
 from w2s_ray.cluster.process import use_only
+from w2s_ray.cluster.ray_internals import (
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TorchBackend,
+    TorchTrainer,
+    draining_nodes,
+)
 from w2s_ray.data.stream import (
     MicroBatch,
     Source,
@@ -66,11 +70,6 @@ START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 START_SECONDS = {"fixed": "600", "elastic": "30"}
 START_ATTEMPTS = {"fixed": 3, "elastic": 120}
 
-ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker is noticed without it
-}
-
 Note = Callable[[dict[str, Any]], object]
 
 
@@ -94,8 +93,7 @@ class WorkerGroup:
         Raises:
             Exception: the error of a worker; the loss of a worker, if that happened too often.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_defaults(TRAIN)
         tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
         source = put(tokens, job.soft_labels)
         saved_update, losses = 0, 0
@@ -156,7 +154,7 @@ def _saved_update(job: TrainJob) -> int:
     return checkpoint.update if checkpoint else 0
 
 
-class _GroupBackend(_TorchBackend):
+class _GroupBackend(TorchBackend):
     """Connects workers by NCCL if they see GPUs, else by gloo."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
@@ -234,7 +232,7 @@ class _DrainWatch:
         """The answer of the last check, which is at most ``DRAIN_SECONDS`` old."""
         if time.monotonic() - self._checked > DRAIN_SECONDS:
             self._checked = time.monotonic()
-            self._draining = self._node in cluster_state.get_draining_nodes()
+            self._draining = self._node in draining_nodes()
         return self._draining
 
 

@@ -1,16 +1,17 @@
-"""What steps need of a cluster, and whether they fit.
+"""Resources that steps need of a cluster, and whether they fit.
 
-Tune, Train and Data each wait in silence for resources that will never come. So the sums are done
-here: a plan that cannot be placed is refused before anything starts, and a step is handed out only
-when its processes fit beside those that run.
+Tune, Train and Data each wait without a message for resources that will never become available. So
+the check is made here: a plan that cannot be placed is refused before anything starts, and a step
+is started only when its processes fit beside those that run.
 
-All one-process steps of a run get one shape, the largest any of them asks for. Warm actors can
-then serve every such step; with two shapes Tune would end an actor of one to start the other, and
-its loaded models with it. Only the workers' own processes are counted: the trial that starts a
-worker group and the tasks that feed it reserve no CPU (see ``launch``), hence cannot deadlock.
+All one-process steps of a run get the same resources, the largest that any of them asks for. Every
+warm actor can then run every such step; with two sizes Tune would end an actor of one size, and
+discard its loaded models, to start an actor of the other. Only the workers' own processes are
+counted: the trial that starts a worker group and the tasks that feed it reserve no CPU (see
+``launch``), hence cannot deadlock.
 
-Where machines say of which type their GPUs are (``accelerator_type:H100`` among their resources),
-a step that was planned for a type asks for it; Ray alone would look at the number of GPUs only.
+Where machines declare the type of their GPUs (``accelerator_type:H100`` among their resources),
+a step that was planned for a type asks for it; Ray by itself compares only the number of GPUs.
 """
 
 import os
@@ -22,35 +23,43 @@ from typing import Any
 
 import ray
 import yaml
-from ray._private.state import state as cluster_state
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.cluster.environment import ADDRESS
+from w2s_ray.cluster.ray_internals import autoscaler_config
 from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Step
 
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on the head node
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` writes it to the head node
 TOLERANCE = 1e-6
-TYPE = "accelerator_type:"  # prefix of Ray's resources
+TYPE_PREFIX = "accelerator_type:"  # of the resource by which Ray marks a type
+NO_LIMIT = 1000  # machines to assume where an autoscaler's group has no upper limit
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """``workers`` processes, each with its CPUs and GPUs; fractions share a device."""
+    """Resources of one step.
+
+    Attributes:
+        workers: number of processes.
+        cpus, gpus: of each process; fractions share a device.
+        gpu_type: name by which the cluster's machines declare the type; "": any.
+    """
 
     workers: int
     cpus: float
     gpus: float
-    gpu_type: str = ""  # "": any
+    gpu_type: str = ""
 
     @property
     def process(self) -> dict[str, float]:
         """Ray resources of one process."""
-        found = {"CPU": self.cpus}
+        resources = {"CPU": self.cpus}
         if self.gpus:
-            found["GPU"] = self.gpus
+            resources["GPU"] = self.gpus
         if self.gpu_type:
-            found[TYPE + self.gpu_type] = 0.001
-        return found
+            resources[TYPE_PREFIX + self.gpu_type] = 0.001
+        return resources
 
     def __str__(self) -> str:
         gpu = f"{self.gpus:g} {self.gpu_type} GPU".replace("  ", " ")
@@ -60,44 +69,50 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine, there or to be started by an autoscaler."""
+    """A machine that runs, or that an autoscaler can start.
+
+    Attributes:
+        gpu_types: names of its GPU type; empty where it declares none.
+    """
 
     cpus: float
     gpus: float
-    gpu_types: frozenset[str] = frozenset()  # names that it goes by; none: it does not tell
+    gpu_types: frozenset[str] = frozenset()
 
 
 def needs(steps: Mapping[str, Step], nodes: Sequence[Node]) -> dict[str, Need]:
-    """What each step is given, by key: one shape for all that run in one process."""
+    """Resources to reserve for each step, by key: the same for all that run in one process."""
     own = {key: need_of(step.execution, nodes) for key, step in steps.items()}
     alone = [need for need in own.values() if need.workers == 1]
     if not alone:
         return own
-    shape = Need(
+    shared = Need(
         1,
         max(need.cpus for need in alone),
         max(need.gpus for need in alone),
         max(need.gpu_type for need in alone),
     )
-    return {key: shape if need.workers == 1 else need for key, need in own.items()}
+    return {key: shared if need.workers == 1 else need for key, need in own.items()}
 
 
 def need_of(execution: Execution, nodes: Sequence[Node]) -> Need:
-    """What a step's execution says; steps that say nothing need one CPU."""
+    """Resources that a step's execution asks for; by default one CPU."""
     gpus = execution.gpus_per_worker
-    gpu_type = _type_among(execution.gpu_type or "", nodes) if gpus else ""
+    gpu_type = _declared_type(execution.gpu_type or "", nodes) if gpus else ""
     return Need(execution.workers, execution.cpus_per_worker, gpus, gpu_type)
 
 
-def _type_among(gpu_type: str, nodes: Sequence[Node]) -> str:
-    """The name by which these machines call a type; "" where none of them tells its type."""
-    told = frozenset[str]().union(*(node.gpu_types for node in nodes))
-    family = gpu_type.partition("-")[0]  # some call an A100-80G an A100
-    return "" if not told else family if gpu_type not in told and family in told else gpu_type
+def _declared_type(gpu_type: str, nodes: Sequence[Node]) -> str:
+    """The name by which these machines declare a type; "" where none declares any."""
+    declared = frozenset[str]().union(*(node.gpu_types for node in nodes))
+    if not declared:
+        return ""
+    family = gpu_type.partition("-")[0]  # some declare an A100-80G as A100
+    return family if gpu_type not in declared and family in declared else gpu_type
 
 
 def fits(wanted: Iterable[Need], nodes: Sequence[Node]) -> bool:
-    """Whether all these can be placed at once: the largest first, each where least is left."""
+    """Whether all these can be placed at once: best fit, the largest first."""
     free = _free(nodes)
     largest_first = sorted(wanted, key=lambda need: (need.gpus, need.cpus), reverse=True)
     return all(_place(need, free) for need in largest_first)
@@ -111,8 +126,8 @@ def most_at_once(wanted: Iterable[Need], nodes: Sequence[Node]) -> int:
 
 
 @dataclass(slots=True)
-class _Room:
-    """What is free on a machine."""
+class _FreeNode:
+    """Free resources of a machine."""
 
     gpus: float
     cpus: float
@@ -123,27 +138,27 @@ class _Room:
         return enough and (not need.gpu_type or need.gpu_type in self.gpu_types)
 
 
-def _free(nodes: Sequence[Node]) -> list[_Room]:
-    return [_Room(node.gpus, node.cpus, node.gpu_types) for node in nodes]
+def _free(nodes: Sequence[Node]) -> list[_FreeNode]:
+    return [_FreeNode(node.gpus, node.cpus, node.gpu_types) for node in nodes]
 
 
-def _place(need: Need, free: list[_Room]) -> bool:
-    """Takes the need out of ``free``, each process where least is left; False without room."""
+def _place(need: Need, free: list[_FreeNode]) -> bool:
+    """Subtracts the need from ``free``, best fit for each process; False if one does not fit."""
     for _ in range(need.workers):
-        rooms = [room for room in free if room.holds(need)]
-        if not rooms:
+        candidates = [node for node in free if node.holds(need)]
+        if not candidates:
             return False
-        room = min(rooms, key=lambda room: (room.gpus, room.cpus))
-        room.gpus -= need.gpus
-        room.cpus -= need.cpus
+        tightest = min(candidates, key=lambda node: (node.gpus, node.cpus))
+        tightest.gpus -= need.gpus
+        tightest.cpus -= need.cpus
     return True
 
 
 def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None:
-    """Looks at what each step asks for, then at what it is given.
+    """Checks what each step asks for, then what is to be reserved for it.
 
     Raises:
-        InputError: a step fits the cluster at no time, not even alone.
+        InputError: a step does not fit the cluster even when nothing else runs.
     """
     examples: dict[Need, Step] = {}
     for step in steps.values():
@@ -159,29 +174,30 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
 
 
 def _remedy(step: Step, nodes: Sequence[Node]) -> str:
-    """What can be done about it; a world that was planned for a GPU type has another knob."""
+    """What the user can change; a layout planned for a GPU type is limited by max_workers."""
     if step.execution.gpu_type is None or step.execution.workers == 1:
         return "lower workers, cpus_per_worker or gpus_per_worker, or add machines"
-    own = step.execution
     gpus = int(sum(node.gpus for node in nodes))
     return (
-        f"fewer GPUs hold the model only with max_workers: {max(1, gpus)}, if it fits so (--plan "
-        f"tells), or with a larger gpu_type than {own.gpu_type}; or add machines"
+        f"lower max_workers to {max(1, gpus)} if the model then still fits (see --plan), choose a "
+        f"larger gpu_type than {step.execution.gpu_type}, or add machines"
     )
 
 
 def cluster_nodes() -> list[Node]:
-    """The machines of the connected cluster, and those that its autoscaler may still start.
+    """The machines of the connected cluster, and those that its autoscaler can start.
 
-    Machines that it has started already may be counted twice; a trial then waits a little for
-    resources that are in use, which does no harm.
+    Machines that the autoscaler has already started may be counted twice; a trial then waits a
+    little for resources that are in use, which does no harm.
     """
     alive = [node["Resources"] for node in _nodes() if node["Alive"]]
     return [
         Node(
             float(resources.get("CPU", 0)),
             float(resources.get("GPU", 0)),
-            frozenset(name.removeprefix(TYPE) for name in resources if name.startswith(TYPE)),
+            frozenset(
+                name.removeprefix(TYPE_PREFIX) for name in resources if name.startswith(TYPE_PREFIX)
+            ),
         )
         for resources in [*alive, *_startable(_node_types())]
     ]
@@ -194,14 +210,14 @@ def _nodes() -> list[dict[str, Any]]:
 
 def _node_types() -> list[tuple[Mapping[str, Any], int]]:
     """(resources of one machine, largest number of them) of each type that can be started."""
-    config = cluster_state.get_cluster_config()  # reported by KubeRay and hosted autoscalers
+    config = autoscaler_config()
     if config is not None and config.node_group_configs:
         return [
-            (group.resources, group.max_count if group.max_count >= 0 else 1000)
+            (group.resources, group.max_count if group.max_count >= 0 else NO_LIMIT)
             for group in config.node_group_configs
         ]
     path = BOOTSTRAP.expanduser()
-    if not os.environ.get("RAY_ADDRESS") or not path.exists():  # a Ray of our own does not grow
+    if not os.environ.get(ADDRESS) or not path.exists():  # a Ray of our own does not grow
         return []
     types = yaml.safe_load(path.read_text()).get("available_node_types", {})
     return [(kind.get("resources", {}), kind.get("max_workers", 0)) for kind in types.values()]

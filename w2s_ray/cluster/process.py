@@ -1,20 +1,23 @@
-"""How a process of the cluster behaves: it uses the CPUs and GPUs it was given, and no others."""
+"""Limits a process of the cluster to the CPUs and GPUs that Ray has assigned to it."""
 
 import logging
 import os
 
+from w2s_ray.cluster.environment import LIBRARIES, THREAD_LIMITS, set_defaults
+
 
 def use_only(cpus: float, gpus: float) -> None:
-    """Keeps this process to the whole CPUs it has, at least one, whatever library makes threads.
+    """Limits the threads of every library to the whole CPUs of this process, at least one.
 
-    Ray hides the GPUs that are others', but all of them stay visible to a process without any.
+    Ray hides the GPUs of other processes, except from a process that has none: there all GPUs of
+    the machine would stay visible.
     """
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     threads = max(1, int(cpus))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+    for name in THREAD_LIMITS:
         os.environ[name] = str(threads)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    set_defaults(LIBRARIES)
     import torch
 
     torch.set_num_threads(threads)

@@ -1,17 +1,18 @@
-"""The search algorithm of the one Tune run: it "searches" by handing out what is ready.
+"""The search algorithm of the one Tune run: its trials are the steps that are ready.
 
 It is a ``SearchAlgorithm``, not a ``Searcher``: Tune asks it for whole trials, so that every trial
-has its first step's key as id, its own resources, and no number of samples has to be guessed. A
-trial is made only when its processes fit beside those that run. Hence no trial blocks the queue
-before one that could start, and Tune's reuse of warm actors always finds one that is free.
+has its first step's key as id and its own resources, and no number of samples has to be guessed. A
+trial is created only when its processes fit beside those that run. Hence no trial in the queue
+blocks another that could start, and a warm actor is always free for Tune to reuse.
 
-A trial is a group of steps (``plan.fusion``), mostly of one. Each step of it is done or has failed
-on its own; a process that dies takes only those with it that are not in the store.
+A trial is a group of fused steps (``plan.fusion``), mostly a single one. Each step of a group
+succeeds or fails on its own; when a process dies, only those steps fail that are not in the store.
 """
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -23,12 +24,13 @@ from ray.tune.search import SearchAlgorithm
 from w2s_ray.cluster.placement import Need, Node, fits, most_at_once
 from w2s_ray.cluster.trial import NUMBERS, StepError
 from w2s_ray.plan.schedule import Group, Schedule
+from w2s_ray.plan.step import Step
 from w2s_ray.store.artifacts import Store
 
-RETRIES = 2  # of a step whose process died; an error of the step itself is final
+CRASH_RETRIES = 2  # of a step whose process died; an error of the step itself is final
 NODES_REFRESH_SECONDS = 5.0
-# The trial that starts a worker group only waits for it. It takes no CPU away from its workers
-# and lives on the head node, a resource that every cluster has.
+# The trial that starts a worker group only waits for it. It reserves no CPU, which its workers
+# need, and runs on the head node, which every cluster has.
 LAUNCHER = {"CPU": 0, "node:__internal_head__": 0.001}
 
 
@@ -36,10 +38,10 @@ class StepTrial(Trial):
     """A group of steps as a Tune trial: retried when its process died, never when a step failed.
 
     Attributes:
-        group: its steps.
-        reason: why it failed, one line.
-        crashed: it failed because its process, or machine, died.
-        outcome: by key, once it is over: metrics, or ``{"error": one line}``.
+        group: the steps.
+        reason: why the trial failed, one line.
+        crashed: the trial failed because its process, or machine, died.
+        outcome: once the trial has ended, by key: metrics, or ``{"error": one line}``.
     """
 
     group: Group
@@ -51,7 +53,7 @@ class StepTrial(Trial):
         self.crashed = isinstance(exc, RayActorError)
         cause = exc.cause if isinstance(exc, RayTaskError) else exc
         reason = " ".join(str(cause).split())
-        if self.crashed:  # out of Ray's paragraph, what it knows of this death
+        if self.crashed:  # the part of Ray's message that is about this process
             detail = re.search(r"Worker exit detail: (.*?)( Some common causes|$)", reason)
             reason = f"the process that ran the step died: {detail[1] if detail else reason}"
         self.reason = reason
@@ -62,7 +64,7 @@ class StepTrial(Trial):
         super().handle_error(exc)
 
     def conclude(self, store: Store) -> None:
-        """Finds ``outcome``; of what went wrong only the store knows how much was finished."""
+        """Sets ``outcome``; only the store knows which steps of a failed trial were finished."""
         if self.last_result.get("done"):
             self.outcome = self.last_result[NUMBERS][0]
         elif not self.outcome:
@@ -76,12 +78,12 @@ class StepTrial(Trial):
         return self.crashed and bool(super().should_recover())  # type: ignore[no-untyped-call]
 
     def get_json_state(self) -> tuple[str, str]:
-        """Nothing: Tune would write 10 kB a trial to a state that is never restored."""
+        """Empty: Tune would write 10 kB per trial to a state that is never restored."""
         return "{}", "{}"
 
 
 class FirstPending(FIFOScheduler):
-    """Tune's own order, without a look at every finished trial at every turn of its loop."""
+    """Tune's own order, without iterating over all finished trials in every turn of its loop."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         pending = (t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING)
@@ -92,11 +94,11 @@ class StepSearch(SearchAlgorithm):
     """Drives a ``Schedule`` by the trials of one Tune run.
 
     Args:
-        schedule: it is changed here and nowhere else.
-        needs: what each step needs, by key.
-        nodes: looks at the cluster; asked again every few seconds, since clusters change.
+        schedule: the unfinished steps; only this object changes it.
+        needs: resources of each step, by key.
+        nodes: returns the cluster's machines; called every few seconds, since clusters change.
         limit: largest number of trials at a time.
-        store: the store.
+        store: the store of the study.
     """
 
     def __init__(
@@ -111,12 +113,12 @@ class StepSearch(SearchAlgorithm):
         self._needs = needs
         self._store = store
         self._running: dict[str, StepTrial] = {}
-        self._kinds = set(needs.values())
-        self._look = nodes
+        self._distinct_needs = set(needs.values())
+        self._read_nodes = nodes
         self._nodes = list(nodes())
-        self._looked = time.monotonic()
+        self._nodes_read_at = time.monotonic()
         self._limit = limit
-        self._unchanged = False  # since the last time nothing could be started
+        self._nothing_fits = False  # and nothing has changed since that was found
         self._spec: dict[str, Any] = {}
 
     @property
@@ -124,7 +126,7 @@ class StepSearch(SearchAlgorithm):
         return len(self._schedule)
 
     def add_configurations(self, experiments: Any) -> None:
-        """Takes Tune's description of the run, from which trials are made."""
+        """Keeps Tune's description of the run, from which trials are created."""
         (experiment,) = experiments
         assert isinstance(experiment, Experiment)
         self._spec = experiment.spec
@@ -132,42 +134,47 @@ class StepSearch(SearchAlgorithm):
     def next_trial(self) -> StepTrial | None:
         """The most urgent step that is ready and fits, as a trial; None if there is none now."""
         self._refresh_nodes()
-        if self._unchanged or len(self._running) >= self._limit:
+        if self._nothing_fits or len(self._running) >= self._limit:
             return None
         running = [self._needs[key] for key in self._running]
-        fitting = {need for need in self._kinds if fits([*running, need], self._nodes)}
-        if not running:  # what cannot be placed even now waits in Tune for machines that were lost
-            fitting = self._kinds
+        fitting = {need for need in self._distinct_needs if fits([*running, need], self._nodes)}
+        if not running:  # a step that does not fit even now waits in Tune for lost machines
+            fitting = self._distinct_needs
         group: Group = ()
         if fitting:
-            accept = lambda step: self._needs[step.key] in fitting  # noqa: E731
-            group = self._schedule.start(accept, processes=self._free())
-        self._unchanged = not group
+            group = self._schedule.start(partial(self._is_among, fitting), processes=self._free())
+        self._nothing_fits = not group
         return self._trial(group) if group else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The group is over; Tune calls this after the last retry only, before its callbacks."""
-        self._unchanged = False
+        """Ends the group; Tune calls this after the last retry only, before its callbacks."""
+        self._nothing_fits = False
         trial = self._running.pop(trial_id)
         trial.conclude(self._store)
         for key, numbers in trial.outcome.items():
-            (self._schedule.fail if "error" in numbers else self._schedule.succeed)(key)
+            if "error" in numbers:
+                self._schedule.fail(key)
+            else:
+                self._schedule.succeed(key)
 
     def is_finished(self) -> bool:
-        """No step will be handed out any more, though some may still run."""
+        """No step will be started any more, though some may still run."""
         return self._finished or not (self._schedule.ready or self._schedule.waiting)
 
     def _refresh_nodes(self) -> None:
-        if time.monotonic() - self._looked > NODES_REFRESH_SECONDS:
-            nodes = list(self._look())
-            self._unchanged = self._unchanged and nodes == self._nodes
-            self._nodes, self._looked = nodes, time.monotonic()
+        if time.monotonic() - self._nodes_read_at > NODES_REFRESH_SECONDS:
+            nodes = list(self._read_nodes())
+            self._nothing_fits = self._nothing_fits and nodes == self._nodes
+            self._nodes, self._nodes_read_at = nodes, time.monotonic()
+
+    def _is_among(self, needs: Container[Need], step: Step) -> bool:
+        return self._needs[step.key] in needs
 
     def _free(self) -> int:
-        """How many one-process trials could start now."""
-        alone = [need for need in self._kinds if need.workers == 1]
+        """Number of one-process trials that could start now."""
+        alone = [need for need in self._distinct_needs if need.workers == 1]
         most = most_at_once(alone[:1] * min(self._limit, len(self._schedule)), self._nodes)
         return max(1, min(most, self._limit) - len(self._running))
 
@@ -185,13 +192,13 @@ class StepSearch(SearchAlgorithm):
                 [need.process if need.workers == 1 else LAUNCHER]
             ),
             checkpoint_config=self._spec["checkpoint_config"],
-            max_failures=RETRIES,
+            max_failures=CRASH_RETRIES,
             trial_name_creator=lambda trial: name,
         )
         trial.group, trial.reason, trial.crashed, trial.outcome = group, "", False, {}
         self._running[trial.trial_id] = trial
         assert trial.storage is not None
-        # One folder for the scraps of all trials, in place of one each.
+        # One folder for the temporary files of all trials, in place of one per trial.
         trial.storage.trial_dir_name = "trials"
         trial.relative_logdir = "trials"  # type: ignore[assignment]
         return trial

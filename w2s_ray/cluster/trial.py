@@ -1,12 +1,11 @@
 """The Tune trainable: a warm actor that runs one step, or group of steps, after the other.
 
 A group runs in a thread, as Tune's own function trainables and Train's workers do. The actor's main
-thread stays free: it reports the newest numbers every half second, takes those of a worker group,
-and can stop the step, which then gives up its claim and its unfinished folder.
+thread stays free: it reports the newest numbers every half second, receives those of a worker
+group, and can interrupt the step, which then releases its claim and removes its unfinished folder.
 
-After an error of all its steps the actor is not used again (Tune ends it): a broken CUDA context or
-a half-loaded model must not reach the next step. Where some steps of a group went well the process
-is well too.
+When all steps of a group fail, Tune ends the actor and does not reuse it: a broken CUDA context or
+a half-loaded model must not reach the next step. When some of them succeed, the process is sound.
 """
 
 import ctypes
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.tune import Trainable
@@ -29,22 +28,28 @@ from w2s_ray.store.artifacts import Store
 Numbers = dict[str, Any]
 Execute = Callable[[Step, Store, Any], Mapping[str, Any]]
 Outcomes = Mapping[str, Mapping[str, Any] | Exception]  # by key: metrics, or what was raised
-NUMBERS = "numbers"  # in a Tune result: a list of one, which Tune does not take apart
-STOP_SECONDS = 8.0  # Tune kills an actor that takes longer than ten to stop
+NUMBERS = "numbers"  # in a Tune result: a list of one, since Tune would flatten a dictionary
+STOP_SECONDS = 8.0  # Tune kills an actor that takes more than ten seconds to stop
+
+
+class ActorSize(NamedTuple):
+    """What Ray reserves for one actor, which runs the one-process steps."""
+
+    cpus: float
+    gpus: float
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every actor of a run knows.
+    """Settings of a run that all its actors share.
 
     Attributes:
         study: tag of the metrics.
         steps: all steps of the run, by key.
-        store_uri: the store.
-        storage: URI where worker groups may keep what they pass on.
+        store_uri: URI of the store.
+        storage: URI under which worker groups may keep temporary files.
         execute: runs a single step; None: the steps' own runner.
-        cpus: of one actor.
-        gpus: of one actor.
+        actor: CPUs and GPUs of one actor.
         period: seconds between two reports of an actor.
     """
 
@@ -53,8 +58,7 @@ class Settings:
     store_uri: str
     storage: str
     execute: Execute | None
-    cpus: float
-    gpus: float
+    actor: ActorSize
     period: float
 
 
@@ -62,11 +66,11 @@ class StepError(RuntimeError):
     """All steps of a group failed; the tracebacks are in the store.
 
     Attributes:
-        errors: one line each, by key.
+        errors: one line per step, by key.
     """
 
     def __init__(self, errors: Mapping[str, str]) -> None:
-        super().__init__(errors)  # what pickle hands to the copy of it in another process
+        super().__init__(errors)  # the argument with which pickle creates the copy
         self.errors = dict(errors)
 
     def __str__(self) -> str:
@@ -74,35 +78,41 @@ class StepError(RuntimeError):
 
 
 class RunningGroup(threading.Thread):
-    """A group of steps in a thread of its own, with the newest numbers it has told."""
+    """Runs a group of steps in its own thread, and holds the newest numbers of its progress.
+
+    Attributes:
+        ended: set when the thread has ended.
+        outcomes: of the steps; empty if ``error`` is set.
+        error: raised outside of single steps.
+    """
 
     def __init__(self, work: Callable[[Callable[[Numbers], None]], Outcomes]) -> None:
         super().__init__(name="step", daemon=True)
         self._work = work
-        self.over = threading.Event()
+        self.ended = threading.Event()
         self._numbers: Numbers = {}
         self.outcomes: Outcomes = {}
         self.error: BaseException | None = None
 
     def note(self, numbers: Numbers) -> None:
-        """Takes the newest numbers; from any thread."""
+        """Replaces the newest numbers; may be called from any thread."""
         self._numbers = dict(numbers)
 
     def newest(self) -> Numbers:
-        """The newest numbers; none if they have been told already."""
+        """The newest numbers; empty if they have been returned before."""
         newest, self._numbers = self._numbers, {}
         return newest
 
     def run(self) -> None:
         try:
             self.outcomes = self._work(self.note)
-        except BaseException as error:  # handed to the main thread, which tells Tune
+        except BaseException as error:  # the main thread reports it to Tune
             self.error = error
         finally:
-            self.over.set()
+            self.ended.set()
 
     def interrupt(self) -> None:
-        """Raises KeyboardInterrupt in it, as Ctrl-C does in a local run, and waits for its end."""
+        """Raises KeyboardInterrupt in the thread, as Ctrl-C does in a local run, and joins it."""
         if self.ident is not None and self.is_alive():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt)
@@ -116,7 +126,7 @@ class StepActor(Trainable):
     def setup(self, config: dict[str, Any], settings: Settings | None = None) -> None:
         """Tune calls this once for each new process."""
         assert settings is not None
-        use_only(settings.cpus, settings.gpus)
+        use_only(*settings.actor)
         self._settings = settings
         self._store = Store.open(settings.store_uri)
         self._gauges = Gauges(settings.study)
@@ -126,34 +136,34 @@ class StepActor(Trainable):
         self._running: RunningGroup | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes over the next group; everything loaded stays."""
+        """Prepares for the next group; loaded models stay."""
         self._keys, self._attempt = new_config["keys"], new_config["attempt"]
         self._running = None
         return True
 
     def step(self) -> dict[str, Any]:
-        """Waits for the end of the group, but not longer than one period."""
+        """Waits until the group ends, but no longer than one period."""
         group = tuple(self._settings.steps[key] for key in self._keys)
         if self._running is None:
             self._started = time.monotonic()
             self._running = RunningGroup(partial(self._run, group))
             self._running.start()
         running = self._running
-        if running.over.wait(self._settings.period):
+        if running.ended.wait(self._settings.period):
             if running.error is not None:
                 raise StepError(dict.fromkeys(self._keys, _line(running.error)))
-            return {"done": True, NUMBERS: [_told(running.outcomes)]}
+            return {"done": True, NUMBERS: [_for_tune(running.outcomes)]}
         newest = running.newest()
         self._gauges.show(group[0], newest, time.monotonic() - self._started)
         return {NUMBERS: [newest]}
 
     def note(self, key: str, numbers: Numbers) -> None:
-        """Takes numbers of a step from another process, the first worker of its group."""
+        """Receives numbers of a step from another process, rank 0 of its worker group."""
         if self._running is not None and key in self._keys:
             self._running.note(numbers)
 
     def cleanup(self) -> None:
-        """Ends a step that still runs."""
+        """Interrupts a step that still runs."""
         if self._running is not None:
             self._running.interrupt()
 
@@ -161,12 +171,14 @@ class StepActor(Trainable):
         from w2s_ray.steps.context import Context
 
         context = Context(progress=note, runner="ray")
-        if group[0].execution.workers > 1:  # then it is a group of one
+        if group[0].execution.workers > 1:  # never fused with others
             from w2s_ray.cluster.launch import WorkerGroup
 
-            workers = WorkerGroup(self._settings.storage, partial(_note, self._self, group[0].key))
+            note_remotely = partial(_note_remotely, self._self, group[0].key)
+            workers = WorkerGroup(self._settings.storage, note_remotely)
             context = Context(note, workers.fit, "ray train")
-        # If one step of a group kills its process, the others are finished before it, or after it.
+        # Retries run steps one by one, the first in order and the second in reverse: if one step
+        # kills the process, each of the others comes before it in one of the two.
         group = group if self._attempt < 2 else group[::-1]
         if self._settings.execute is not None:
             return _one_by_one(self._settings.execute, group, self._store, context)
@@ -177,7 +189,7 @@ class StepActor(Trainable):
         return execute_group(group, self._store, context)
 
 
-def _note(actor: Any, key: str, numbers: Numbers) -> None:
+def _note_remotely(actor: Any, key: str, numbers: Numbers) -> None:
     actor.note.remote(key, numbers)
 
 
@@ -191,11 +203,11 @@ def _one_by_one(execute: Execute, group: Group, store: Store, context: Any) -> O
     return outcomes
 
 
-def _told(outcomes: Outcomes) -> dict[str, Numbers]:
-    """By key: metrics, or ``{"error": one line}``.
+def _for_tune(outcomes: Outcomes) -> dict[str, Numbers]:
+    """Metrics by key, or ``{"error": one line}``.
 
     Raises:
-        StepError: no step went well.
+        StepError: all steps failed.
     """
     errors = {key: _line(error) for key, error in outcomes.items() if isinstance(error, Exception)}
     if len(errors) == len(outcomes):

@@ -1,39 +1,38 @@
-"""One Tune run over all missing steps of a study.
+"""One Tune run over all unfinished steps of a study.
 
-Tune brings placement, warm actors, retries after crashes and a clean end; it is not asked to log,
-to checkpoint or to resume, because the store already does. Whatever state it writes lies in
-``<store>/.ray/<study>`` and is removed at the end.
+Tune provides placement, warm actors, retries after crashes and a clean shutdown. Its logging,
+checkpoints and resumption are not used, since the store has them. The state that it writes to
+``<store>/.ray/<study>`` is removed at the end.
 """
 
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
-from w2s_ray.cluster.placement import cluster_nodes, most_at_once, needs, refuse_unplaceable
+from w2s_ray.cluster.environment import TUNE, TUNE_MAX_PENDING, temporarily
+from w2s_ray.cluster.placement import (
+    Need,
+    Node,
+    cluster_nodes,
+    most_at_once,
+    needs,
+    refuse_unplaceable,
+)
 from w2s_ray.cluster.searcher import FirstPending, StepSearch, StepTrial
-from w2s_ray.cluster.trial import NUMBERS, Execute, Settings, StepActor
+from w2s_ray.cluster.trial import NUMBERS, ActorSize, Execute, Settings, StepActor
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.store.addresses import SCRATCH, child, remove_scratch
 from w2s_ray.store.artifacts import Store
 
 OnEvent = Callable[[str, Step, dict[str, Any]], None]
-REPORTS_PER_SECOND = 100  # of all actors together: what Tune's loop takes without effort
-
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine is silent at verbose=0, the new is not
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files a trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # no periodic snapshots of a state never restored
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "60",
-}
+MIN_REPORT_SECONDS = 0.5  # between two reports of one actor
+REPORTS_PER_SECOND = 100  # of all actors together, which Tune's loop handles easily
 
 
 def run(
@@ -46,30 +45,30 @@ def run(
     execute: Execute | None = None,
     cost: Mapping[str, float] | None = None,
 ) -> Schedule:
-    """Runs what is to do on the connected Ray. A failed step stops its descendants only.
+    """Runs the unfinished steps on the connected Ray. A failed step blocks its descendants only.
 
     Args:
-        todo: the missing steps, every step after its inputs.
-        max_concurrent_steps: largest number of steps at a time, fused ones counted as one; None:
-            what fits.
-        on_event: takes ``started``, ``progress``, ``done`` or ``failed``, the step, and numbers
-            (of the progress, the metrics, or ``{"error": one line}``). Called in this thread;
-            ``started`` comes again when a step is retried after its process died.
+        todo: the unfinished steps by key, every step after its inputs.
+        store_uri: URI of the store.
+        study: tag of the metrics, and name of Tune's temporary folder.
+        max_concurrent_steps: at a time, a fused group counted as one; None: as many as fit.
+        on_event: called with ``started``, ``progress``, ``done`` or ``failed``, the step, and
+            numbers (of the progress, the metrics, or ``{"error": one line}``). Called in this
+            thread; ``started`` comes again when a step is retried after its process died.
         execute: runs one step in an actor; None: the steps' own runner.
-        cost: of steps, by key, in any one unit: what leads to the most costly goes first.
+        cost: of steps, by key, in any one unit: steps on the most expensive path go first.
 
     Raises:
         InputError: a step cannot be placed on this cluster. Nothing has been started.
-        KeyboardInterrupt: after Ctrl-C; the running steps have been ended, their claims given up.
+        KeyboardInterrupt: after Ctrl-C; running steps have been interrupted, claims released.
     """
     schedule = Schedule(todo, cost)
     if not todo:
         return schedule
     nodes = cluster_nodes()
     refuse_unplaceable(todo, nodes)
-    wanted = needs(todo, nodes)
+    reserved = needs(todo, nodes)
     limit = max_concurrent_steps or len(todo)
-    at_once = min(limit, most_at_once(wanted.values(), nodes))
     storage, store = child(store_uri, SCRATCH), Store.open(store_uri)
     settings = Settings(
         study=study,
@@ -77,15 +76,14 @@ def run(
         store_uri=store_uri,
         storage=child(storage, "workers"),
         execute=execute,
-        cpus=max((need.cpus for need in wanted.values() if need.workers == 1), default=1.0),
-        gpus=max((need.gpus for need in wanted.values() if need.workers == 1), default=0.0),
-        period=max(0.5, at_once / REPORTS_PER_SECOND),
+        actor=_actor_size(reserved.values()),
+        period=_report_seconds(reserved.values(), nodes, limit),
     )
     with _quiet_tune(limit):
         tune.run(
             tune.with_parameters(StepActor, settings=settings),
             name=study,
-            search_alg=StepSearch(schedule, wanted, cluster_nodes, limit, store),
+            search_alg=StepSearch(schedule, reserved, cluster_nodes, limit, store),
             scheduler=FirstPending(),  # type: ignore[no-untyped-call]
             reuse_actors=True,
             callbacks=[_Events(store, on_event)],
@@ -99,20 +97,34 @@ def run(
     return schedule
 
 
+def _actor_size(reserved: Iterable[Need]) -> ActorSize:
+    single = [need for need in reserved if need.workers == 1]
+    return ActorSize(
+        max((need.cpus for need in single), default=1.0),
+        max((need.gpus for need in single), default=0.0),
+    )
+
+
+def _report_seconds(reserved: Iterable[Need], nodes: Sequence[Node], limit: int) -> float:
+    """Seconds between two reports of an actor: longer where many actors run at once."""
+    at_once = min(limit, most_at_once(reserved, nodes))
+    return max(MIN_REPORT_SECONDS, at_once / REPORTS_PER_SECOND)
+
+
 class _Events(tune.Callback):
-    """Tells the driver what happens; notes in the store what a dead process could not."""
+    """Passes Tune's events to the caller, and records failures whose process could not."""
 
     def __init__(self, store: Store, on_event: OnEvent) -> None:
-        self._store, self._tell = store, on_event
+        self._store, self._on_event = store, on_event
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
-        self._tell_all("started", trial, {})
+        self._report("started", trial, {})
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         if not result.get("done") and (numbers := result[NUMBERS][0]):
-            self._tell_all("progress", trial, numbers)
+            self._report("progress", trial, numbers)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         assert isinstance(trial, StepTrial)
@@ -121,40 +133,33 @@ class _Events(tune.Callback):
             failed = "error" in numbers
             if failed and trial.crashed:
                 self._store.record_failure(step.identity, trial.reason)
-            self._tell("failed" if failed else "done", step, numbers)
+            self._on_event("failed" if failed else "done", step, numbers)
 
     on_trial_error = on_trial_complete
 
-    def _tell_all(self, event: str, trial: Trial, numbers: dict[str, Any]) -> None:
+    def _report(self, event: str, trial: Trial, numbers: dict[str, Any]) -> None:
         assert isinstance(trial, StepTrial)
         for step in trial.group:
-            self._tell(event, step, numbers)
+            self._on_event(event, step, numbers)
 
 
 @contextmanager
 def _quiet_tune(pending: int) -> Iterator[None]:
-    """Tune's settings for this run; its words are kept off the terminal, signals are restored.
+    """Tune's settings for this run: no messages on the terminal, signal handlers restored.
 
     Args:
-        pending: trials that may wait for their resources. The searcher makes only such as fit, so
-            they wait for an actor to start, or for a machine.
+        pending: trials that may wait for their resources. The searcher creates only trials that
+            fit, so they wait for an actor to start, or for a machine.
     """
-    settings = {**ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(pending)}
-    before = {name: os.environ.get(name) for name in settings}
     logger = logging.getLogger("ray.tune")
     level = logger.level
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
-    os.environ.update(settings)
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with temporarily({**TUNE, TUNE_MAX_PENDING: str(pending)}):
+            yield
     finally:
         logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         with suppress(ValueError):  # outside the main thread, where Tune sets none either
             for number, handler in handlers.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -123,7 +123,7 @@ class Builder:
 
     def label(self, data: str, model: str, weak: Step) -> Step:
         """The soft labels of a weak model for the students' rows."""
-        seed = TrainConfig.of(weak).seed
+        seed = weak.config_as(TrainConfig).seed
         kind = "label" if "features" not in weak.inputs else None
         inputs = {**weak.inputs, "weak": weak.key}
         name = ("label", weak.key)

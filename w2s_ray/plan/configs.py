@@ -4,18 +4,13 @@
 moves no key until somebody adds it there, and raises the kind's version in ``kinds``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from w2s_ray.objectives.names import LABEL_CLIP
 from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Form, Lora
-
-if TYPE_CHECKING:
-    from w2s_ray.plan.step import Step
 
 Json = Mapping[str, Any]
 Precision = Literal["bf16", "fp32"]
@@ -27,17 +22,6 @@ class Config:
     """Base of all configurations. One without fields computes from its inputs alone."""
 
     __slots__ = ()
-
-    @classmethod
-    def of(cls, step: Step) -> Self:
-        """The configuration of a step that has one of this class.
-
-        Raises:
-            TypeError: the step's configuration is of another class.
-        """
-        if not isinstance(step.config, cls):
-            raise TypeError(f"the {step.kind} step {step.slug}-{step.key} has no {cls.__name__}")
-        return step.config
 
     def as_json(self) -> dict[str, Any]:
         """JSON values: the part of the step's key that is not its inputs."""

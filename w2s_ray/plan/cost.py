@@ -59,7 +59,7 @@ def _flops(step: Step, model: Shape) -> float:
     tokens = {split: tokens_per_row(step.data) * n for split, n in rows(step.data).items()}
     passes = 2.0 * sum(tokens[split] for split in step.kind.scored)
     if step.kind.trained_on is not None:
-        epochs = TrainConfig.of(step).training.epochs
+        epochs = step.config_as(TrainConfig).training.epochs
         passes += 6.0 * epochs * tokens[step.kind.trained_on]
     return model.parameters * passes
 

@@ -19,7 +19,7 @@ def fuse_training(step: Step) -> Fusion | None:
     LoRA students are fused only where the spec asks for it (``lora_together``), if they share
     backbone and batches and none needs DeepSpeed.
     """
-    config, execution = TrainConfig.of(step), step.execution
+    config, execution = step.config_as(TrainConfig), step.execution
     training = config.training
     if training.trainable == "last_layer":
         shared = (step.inputs["features"], str(step.kind.trained_on))

@@ -90,7 +90,7 @@ def _row(steps: list[Step], model: str, time: Time | None, todo: int) -> LayoutR
         return row
     return replace(
         row,
-        trainable=TrainConfig.of(steps[0]).training.trainable,
+        trainable=steps[0].config_as(TrainConfig).training.trainable,
         zero_stage=execution.zero_stage if execution.uses_deepspeed else None,
         offload=execution.offload,
         activation_checkpointing=execution.activation_checkpointing,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.plan.configs import Config
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
 from w2s_ray.store.identity import Identity
+
+C = TypeVar("C", bound=Config)
 
 
 class Fusion(NamedTuple):
@@ -93,6 +95,17 @@ class Step:
     execution: Execution = field(default_factory=Execution)
     model: ModelSpec | None = None
     data: DataSpec | None = None
+
+    def config_as(self, kind_of_config: type[C]) -> C:
+        """The configuration, which must be of the class that the step's kind has.
+
+        Raises:
+            TypeError: it is of another class.
+        """
+        if not isinstance(self.config, kind_of_config):
+            name = f"{self.slug}-{self.key}"
+            raise TypeError(f"the {self.kind} step {name} has no {kind_of_config.__name__}")
+        return self.config
 
     @property
     def identity(self) -> Identity:

@@ -41,7 +41,7 @@ def times(steps: Iterable[Step], precision: Precision) -> dict[str, Time | None]
 
 
 def _training(step: Step) -> Training | None:
-    return TrainConfig.of(step).training if step.kind.trains else None
+    return step.config_as(TrainConfig).training if step.kind.trains else None
 
 
 def _time(step: Step, model: Shape, training: Training | None, precision: Precision) -> Time:

@@ -54,7 +54,7 @@ def _check_exports(todo: Mapping[str, Step]) -> None:
     for step in exported:
         assert step.model is not None
         assert step.data is not None
-        known, trainable = shape(step.model), TrainConfig.of(step).training.trainable
+        known, trainable = shape(step.model), step.config_as(TrainConfig).training.trainable
         if known is not None:
             check_exportable(known.architecture, trainable, TEXTS_PER_ROW[step.data.kind])
 

@@ -63,7 +63,7 @@ def _write(
     step: Step, artifacts: Artifacts, weak: Callable[[str], Predictions], draft: Draft
 ) -> None:
     """Writes no file: the numbers are the record's metrics."""
-    clip = EvaluateConfig.of(step).label_clip
+    clip = step.config_as(EvaluateConfig).label_clip
     model = Predictions.read(artifacts(step.inputs["model"]))
     labels, probs = model.labels, model.probs
     draft.metrics.update(

@@ -68,7 +68,8 @@ class HeadExports:
             **fitted.state,
         }
         shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-        layout = export_layout(shapes, module.config, TrainConfig.of(step).training.precision)
+        precision = step.config_as(TrainConfig).training.precision
+        layout = export_layout(shapes, module.config, precision)
 
         def wanted() -> Iterator[tuple[str, Tensor]]:
             for name in layout.sources:
@@ -85,11 +86,11 @@ class HeadExports:
         from w2s_ray.models.warm import own_backbone
 
         assert self._step.model is not None
-        return own_backbone(self._step.model, TrainConfig.of(self._step).training.precision)
+        return own_backbone(self._step.model, self._step.config_as(TrainConfig).training.precision)
 
     @cached_property
     def _tokens(self) -> Tokens:
         from w2s_ray.data.tokens import encode
 
-        length = TrainConfig.of(self._step).training.max_length_tokens
+        length = self._step.config_as(TrainConfig).training.max_length_tokens
         return encode(self._data["test"], self._backbone.tokenizer, length)

@@ -45,7 +45,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     from w2s_ray.models.inference import last_states
     from w2s_ray.models.warm import own_backbone
 
-    config, rows = FeaturesConfig.of(step), Rows(inputs["prepare"])
+    config, rows = step.config_as(FeaturesConfig), Rows(inputs["prepare"])
     assert step.model is not None
     backbone = own_backbone(step.model, config.precision)
 

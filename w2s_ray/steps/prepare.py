@@ -52,7 +52,7 @@ class Rows:
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``{ground_truth,weak,test}.parquet``: row_id, prompt, answers, label."""
     assert step.data is not None
-    if data_identity(step.data) != PrepareConfig.of(step).data:
+    if data_identity(step.data) != step.config_as(PrepareConfig).data:
         raise ValueError("the data have changed since the study was planned; run the study again")
     prepared = prepare(step.data)
     for split, table in prepared.tables.items():

@@ -14,7 +14,7 @@ from w2s_ray.store.artifacts import Artifact, Draft
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Trains the model; what is written is said by the two modules."""
-    if TrainConfig.of(step).training.trainable == "last_layer":
+    if step.config_as(TrainConfig).training.trainable == "last_layer":
         from w2s_ray.steps import train_heads
 
         train_heads.run(step, inputs, draft, context)

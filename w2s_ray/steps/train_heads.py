@@ -61,7 +61,7 @@ def run_together(
 
 
 def _job(step: Step, targets: Targets) -> HeadJob | Exception:
-    config = TrainConfig.of(step)
+    config = step.config_as(TrainConfig)
     training = config.training
     try:
         soft_labels, objective = targets.of(step)

@@ -38,7 +38,7 @@ def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[TrainJob]:
 
 
 def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Targets) -> TrainJob:
-    config, kind = TrainConfig.of(step), step.kind
+    config, kind = step.config_as(TrainConfig), step.kind
     training = config.training
     assert step.model is not None
     soft_labels, objective = targets.of(step)

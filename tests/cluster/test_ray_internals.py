@@ -1,0 +1,58 @@
+"""The private names of Ray that w2s_ray uses exist, and the public ones are Train V2's."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import ray.train.torch
+from ray._private import worker
+from ray._private.state import state
+from ray.train.torch.config import TorchConfig
+from ray.train.v2.api import config, exceptions, result
+from ray.train.v2.torch import torch_trainer
+
+from w2s_ray.cluster import ray_internals
+from w2s_ray.cluster.session import Session
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_the_checked_version_is_the_installed_one() -> None:
+    assert f"checked against Ray {version('ray')}." in str(ray_internals.__doc__)
+
+
+def test_public_names_are_those_of_train_v2() -> None:
+    assert ray_internals.FailureConfig is config.FailureConfig
+    assert ray_internals.RunConfig is config.RunConfig
+    assert ray_internals.ScalingConfig is config.ScalingConfig
+    assert ray_internals.Result is result.Result
+    assert ray_internals.TorchTrainer is torch_trainer.TorchTrainer
+    assert ray.train.WorkerGroupError is exceptions.WorkerGroupError
+
+
+def test_workers_are_joined_by_the_backend_that_is_subclassed() -> None:
+    assert ray_internals.TorchBackend is TorchConfig().backend_cls
+
+
+def test_what_a_connected_process_can_ask(ray_session: Session) -> None:
+    assert ray_internals.draining_nodes() == {}
+    assert ray_internals.autoscaler_config() == state.get_cluster_config()
+    assert ray_session.dashboard_url == f"http://{ray_internals.dashboard_address()}"
+
+
+def test_messages_are_logged_inside_the_context_only() -> None:
+    printed = worker.print_to_stdstream
+    with ray_internals.messages_to_log():
+        assert worker.print_to_stdstream is not printed
+    assert worker.print_to_stdstream is printed
+
+
+def test_the_driver_does_not_load_torch() -> None:
+    code = "import sys, w2s_ray.cluster.session, w2s_ray.cluster.tune_run; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    loaded = run.stdout.split()
+    assert "w2s_ray.cluster.ray_internals" in loaded
+    assert "torch" not in loaded
