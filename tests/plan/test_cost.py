@@ -55,8 +55,8 @@ def test_a_step_costs_what_torch_counts(write_spec, counted):
         if on_features or step.kind.name in ("prepare", "evaluate"):
             expected = 0.0
         # The embedding counts among the plan's parameters: 5 % of this model.
-        found = each[step.key] / TOKENS_PER_ROW["generated"]
-        assert found == pytest.approx(expected, rel=0.08), step.kind.name
+        expected *= TOKENS_PER_ROW["generated"]
+        assert each[step.key] == pytest.approx(expected, rel=0.08), step.kind.name
 
 
 def test_costs_of_steps_sum_to_that_of_the_plan(write_spec):
@@ -65,7 +65,7 @@ def test_costs_of_steps_sum_to_that_of_the_plan(write_spec):
     each = flops(plan)
     assert each.keys() == plan.steps.keys()
     cost = estimate(plan)
-    assert cost.flops == pytest.approx(sum(each.values())) and cost.unknown_steps == 0
+    assert cost.flops == pytest.approx(sum(filter(None, each.values()))) and cost.unknown_steps == 0
 
 
 def test_the_guess_of_a_generated_row_is_near_its_words(write_spec):

@@ -28,5 +28,5 @@ def test_an_exported_classifier_and_its_card_are_of_classes_not_of_pairs(
         assert weights.get_tensor("score.weight").shape == (classes, 32)
     card = (export / "README.md").read_text()
     assert "- text-classification\n" in card and "reward-model" not in card
-    assert f"It gives a text {classes} logits, one a class." in card
+    assert f"It returns {classes} logits for a text, one per class." in card
     assert "def probabilities(texts):" in card and "def rewards" not in card
