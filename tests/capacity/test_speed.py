@@ -11,11 +11,11 @@ import torch
 from torch.utils.checkpoint import set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaModel
-from w2s_ray.catalog.architecture import Shape, shape_of
 
 from w2s_ray.capacity import speed
 from w2s_ray.capacity.gpu_types import gpu_type
-from w2s_ray.capacity.speed import flops_a_token, seconds_an_update
+from w2s_ray.capacity.speed import flops_per_token, seconds_per_update
+from w2s_ray.catalog.shapes import Shape, shape_of
 
 CONFIGS = Path(__file__).parents[1] / "catalog" / "configs"
 H100 = gpu_type("H100")
@@ -46,9 +46,9 @@ def test_operations_are_those_that_torch_counts(trainable: str, recomputed: bool
         module.activation_checkpointing_enable()
         module.train()
     model = shape_of(config.to_dict())
-    predicted = flops_a_token(model, TOKENS, trainable=trainable, recomputed=recomputed)
+    predicted = flops_per_token(model, TOKENS, trainable=trainable, recomputed=recomputed)
     # Eager attention computes the half above the diagonal too, which a causal kernel leaves out.
-    no_attention = flops_a_token(model, 0, trainable=trainable, recomputed=recomputed)
+    no_attention = flops_per_token(model, 0, trainable=trainable, recomputed=recomputed)
     attention = predicted - no_attention
     if trainable == "lora":  # attention has no weights: its backward is whole, and not counted so
         attention *= 4 / 3 if recomputed else 3 / 2
@@ -61,7 +61,7 @@ def seven_billion() -> Shape:
 
 def update(**options: Any) -> float:
     """Seconds of an update of 7B weights on an H100 over so few tokens that only bytes count."""
-    return seconds_an_update(
+    return seconds_per_update(
         seven_billion(), H100, precision="bf16", tokens=1, row_tokens=1, **options
     )
 
@@ -96,7 +96,7 @@ def test_an_update_on_the_gpu_reads_and_writes_at_its_memory_bandwidth() -> None
     optimizer = update() - update(trainable="lora")
     assert optimizer == pytest.approx(30 * seven_billion().parameters / H100.bandwidth)
     halved = replace(H100, bandwidth=H100.bandwidth / 2)
-    slow = seconds_an_update(seven_billion(), halved, precision="bf16", tokens=1, row_tokens=1)
+    slow = seconds_per_update(seven_billion(), halved, precision="bf16", tokens=1, row_tokens=1)
     assert slow == pytest.approx(2 * update())
 
 
@@ -104,7 +104,7 @@ def test_an_update_on_the_gpu_reads_and_writes_at_its_memory_bandwidth() -> None
 def test_no_gpu_computes_faster_than_its_peak(trainable: str) -> None:
     """A 7B model does 6 N operations a token, which take an H100 (989 TFLOP/s) 43 µs at least."""
     model, tokens = seven_billion(), 16_384
-    seconds = seconds_an_update(
+    seconds = seconds_per_update(
         model, H100, precision="bf16", tokens=tokens, row_tokens=512, trainable=trainable
     )
     weights = 7.07e9 - 0.545e9  # of the model without its output layer, and without its embedding

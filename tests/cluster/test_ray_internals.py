@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 import ray.train.torch
 from ray._private import worker
 from ray._private.state import state
@@ -14,6 +15,8 @@ from ray.train.v2.torch import torch_trainer
 
 from w2s_ray.cluster import ray_internals
 from w2s_ray.cluster.session import Session
+
+pytestmark = pytest.mark.ray
 
 REPOSITORY = Path(__file__).parents[2]
 
