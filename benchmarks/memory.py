@@ -102,7 +102,7 @@ class Point:
             engine="torch" if self.stage is None else "deepspeed",
             offload=self.offload,  # type: ignore[arg-type]
             checkpointing=self.checkpointing,
-            passes=MICRO_BATCHES,
+            micro_batches=MICRO_BATCHES,
             row_tokens=self.row,
             bucket=BUCKET,
             device="cpu",

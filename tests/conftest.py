@@ -24,12 +24,8 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-# marker -> the fixtures that need it, and a variable whose value makes the libraries refuse to
-# start, in this process and its children, during a test without the marker.
-STARTERS = {
-    "groups": ({"process_groups"}, "DS_ACCELERATOR"),
-    "ray": ({"ray_session"}, "RAY_ADDRESS"),
-}
+# marker -> the fixtures that need it.
+STARTERS = {"groups": {"process_groups"}, "ray": {"ray_session"}}
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -100,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     unmarked = [
         f"{item.nodeid}: uses {fixture}, so it needs the marker {marker!r}"
         for item in items
-        for marker, (fixtures, _) in STARTERS.items()
+        for marker, fixtures in STARTERS.items()
         for fixture in sorted(fixtures & set(getattr(item, "fixturenames", ())))
         if item.get_closest_marker(marker) is None
     ]
@@ -110,11 +106,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Lets neither Ray nor DeepSpeed start in a test without their marker; a test of Ray may
-    start DeepSpeed in Ray's workers."""
-    markers = {marker.name for marker in item.iter_markers()}
-    refused = {"groups", "ray"} - markers if "ray" not in markers else set()
+    """Lets Ray not start in a test without its marker, in this process or in a child."""
     with pytest.MonkeyPatch.context() as patch:
-        for marker in refused:
-            patch.setenv(STARTERS[marker][1], f"refused: the test lacks the marker {marker!r}")
+        if item.get_closest_marker("ray") is None:
+            patch.setenv("RAY_ADDRESS", "refused: the test lacks the marker 'ray'")
         return (yield)

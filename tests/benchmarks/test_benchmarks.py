@@ -178,4 +178,9 @@ def test_packed_pairs_agree_with_separate_rows_in_a_script_that_needs_little():
     assert done.returncode == 0, done.stdout + done.stderr
     *_, told, modules = done.stdout.splitlines()
     assert max(json.loads(told)["long prompts"]["apart"].values()) < 1e-4
-    assert modules.split() == ["w2s_ray", "w2s_ray.models", "w2s_ray.models.packed_attention"]
+    assert modules.split() == [
+        "w2s_ray",
+        "w2s_ray.models",
+        "w2s_ray.models.packed_attention",
+        "w2s_ray.models.packed_layout",
+    ]

@@ -32,7 +32,7 @@ def visible(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def test_a_committed_step_is_found_with_its_files_and_record(
+def test_a_committed_step_is_read_back_with_its_files_and_record(
     store: Store, make_step: MakeStep
 ) -> None:
     step = make_step("a1", loss="kl")

@@ -38,8 +38,8 @@ def test_the_page_describes_the_schema(
     title: str, version: int, columns: tuple[Column, ...]
 ) -> None:
     section = PAGE.split(f"\n## `{title}`, schema version {version}\n")[1].split("\n## ")[0]
-    found = [line for line in section.splitlines() if line.startswith("| `")]
-    assert found == [described(column) for column in columns]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    assert lines == [described(column) for column in columns]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda code: code.split()[1].rstrip(";"))

@@ -68,8 +68,8 @@ def test_provenance_needs_no_import_of_what_it_names() -> None:
 import sys
 from datetime import datetime, UTC
 from w2s_ray.store.provenance import provenance
-found = provenance(datetime.now(UTC), datetime.now(UTC))
-assert {"torch", "ray", "transformers"} <= set(found["packages"]), found
+recorded = provenance(datetime.now(UTC), datetime.now(UTC))
+assert {"torch", "ray", "transformers"} <= set(recorded["packages"]), recorded
 assert not {"torch", "ray", "transformers"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
@@ -77,8 +77,8 @@ assert not {"torch", "ray", "transformers"} & set(sys.modules)
 
 def test_times_are_utc_and_seconds_their_difference() -> None:
     started = datetime(2030, 1, 1, 12, tzinfo=UTC)
-    found = provenance(started, started + timedelta(seconds=90.5))
-    assert found["seconds"] == 90.5
-    assert found["started"] == "2030-01-01T12:00:00.000000+00:00"
-    assert found["pid"] == os.getpid()
-    assert len(found["code"]["digest"]) == 20
+    recorded = provenance(started, started + timedelta(seconds=90.5))
+    assert recorded["seconds"] == 90.5
+    assert recorded["started"] == "2030-01-01T12:00:00.000000+00:00"
+    assert recorded["pid"] == os.getpid()
+    assert len(recorded["code"]["digest"]) == 20

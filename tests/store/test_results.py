@@ -1,4 +1,4 @@
-"""The results table says what the store holds, no more and no less, and says it the same way."""
+"""The results table shows what the store holds, no more and no less, and is reproducible."""
 
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,8 @@ def test_one_row_a_cell_sorted_with_units_in_the_schema(local: Store, study: Any
     for axis in AXES:
         if axis.name != "loss_parameters":
             expected = {cell["keys"]["student"]: cell["cell"][axis.name] for cell in made.cells}
-            found = dict(zip(*(table[n].to_pylist() for n in ("key", axis.name)), strict=True))
-            assert found == expected
+            actual = dict(zip(*(table[n].to_pylist() for n in ("key", axis.name)), strict=True))
+            assert actual == expected
 
 
 def test_an_empty_study_is_a_table_without_rows(local: Store) -> None:
@@ -207,13 +207,13 @@ def test_the_state_of_a_cell_follows_from_its_steps(
         made.finish(role, cell)
     for role in failed:
         local.record_failure(made.step(role, cell), "Error: boom")
-    found = rows(local, made.cells)
-    row = found[cell["keys"]["student"]]
+    by_key = rows(local, made.cells)
+    row = by_key[cell["keys"]["student"]]
     assert row["status"] == status
     assert row["error"] == (error and error.replace("KEY", cell["keys"][failed[0]]))
     assert status in STATUSES
     shared = {"weak", "prepare", "label"} & set(failed)
-    assert found[other["keys"]["student"]]["status"] == ("blocked" if shared else "pending")
+    assert by_key[other["keys"]["student"]]["status"] == ("blocked" if shared else "pending")
 
 
 def test_parameters_of_a_loss_are_one_json_text(local: Store, study: Any) -> None:
@@ -225,7 +225,7 @@ def test_parameters_of_a_loss_are_one_json_text(local: Store, study: Any) -> Non
     }
 
 
-def test_a_study_that_was_never_saved_is_not_found(store: Store) -> None:
+def test_loading_a_study_that_was_never_saved_fails(store: Store) -> None:
     with pytest.raises(FileNotFoundError):
         load_cells(store, "none")
     with pytest.raises(FileNotFoundError):
@@ -246,7 +246,7 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(local: Store, study: 
     assert [path.name for path in Path(local.uri, "results").iterdir()] == ["hh.parquet"]
 
 
-def test_cells_that_all_leave_the_tables_are_counted(store: Store, study: Any) -> None:
+def test_cells_are_counted_if_all_of_them_are_replaced(store: Store, study: Any) -> None:
     cells = study(store, seeds=[0, 1, 2]).cells
     assert replaced_cells(store, "hh", cells) == 0  # there is none yet
     for grid in (cells[:2], cells, cells[1:], cells[1:3], cells[2:]):  # grows, shrinks, moves

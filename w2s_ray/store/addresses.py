@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from pyarrow import fs
 
-SCRATCH = ".ray"  # what Ray keeps below a store's root while a study runs
+SCRATCH = ".ray"  # Ray's folder below a store's root while a study runs
 # The text before an @ in the authority. A secret may hold slashes; a port is not part of it.
 _USER = re.compile(r"(?<=://)[^/@:]*(:(?!\d+(/|$)).*)?@")
 

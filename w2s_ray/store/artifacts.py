@@ -1,7 +1,7 @@
 """Artifacts: the output folder of a step, complete or absent, identified by the step's key.
 
-``names`` says where everything lies below the root of a store; ``backend`` says what is atomic and
-durable there, on a file system and on an object store.
+``names`` documents the folders of a store, ``backend`` what is atomic and durable on a file system
+and on an object store.
 """
 
 import shutil
@@ -59,9 +59,9 @@ class _Finished(NamedTuple):
 
 
 class Store(StoreFiles):
-    """All artifacts below one root, beside the plain files of ``StoreFiles``.
+    """The artifacts below one root, and the plain files of ``StoreFiles``.
 
-    Nothing is remembered between calls: every method asks the backend what is there.
+    Nothing is cached between calls: every method reads the current state from the backend.
     """
 
     @classmethod
@@ -129,9 +129,9 @@ class Store(StoreFiles):
         return self._artifact(self._folders([key]), key)
 
     def artifacts(self, keys: Iterable[str]) -> Callable[[str], Artifact]:
-        """``artifact`` for many keys: a function that opens each of them once, when first asked.
+        """A function that opens finished steps by key, as ``artifact``, each of them once.
 
-        The names are listed now, for all keys together, which is much faster than one by one.
+        Names are listed once, now, for all keys together, which is much faster than one by one.
 
         Raises:
             InputError: The store cannot be read.
@@ -146,9 +146,9 @@ class Store(StoreFiles):
             FileNotFoundError: An artifact has no such file.
             StoreError: The file is missing or differs in size from what the record says.
         """
-        wanted = list(keys)
-        folders = self._folders(wanted)
-        for group in _groups(wanted, FILES_AT_ONCE):
+        keys = list(keys)
+        folders = self._folders(keys)
+        for group in _groups(keys, FILES_AT_ONCE):
             finished = self._read_records(folders, dict.fromkeys(group))
             steps = [_required(finished, key) for key in group]
             paths = [self.backend.file_in(step.path, step.content, name) for step in steps]

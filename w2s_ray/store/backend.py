@@ -1,4 +1,4 @@
-"""What a store needs of the system that keeps its files, whichever that is.
+"""The interface between a store and the system that holds its files.
 
 ``LocalBackend`` (``local``) is a folder on a local or mounted file system, ``ObjectStoreBackend``
 (``object_store``) any other pyarrow file system, such as S3. One set of tests runs over both. A
@@ -64,9 +64,9 @@ class Backend(Protocol):
     def workspace(self, folder: str, name: str) -> Path:
         """A new, empty local folder, in which the contents of ``<folder>/<name>`` are prepared.
 
-        The caller removes it, unless ``commit`` has moved it away. What killed processes left in
-        the same place is removed, unless a live process may still need it; ``name`` counts as in
-        use while a claim with that name is held.
+        The caller removes it, unless ``commit`` has moved it away. Workspaces that killed processes
+        did not remove are removed here; those of other machines are kept while a claim on ``name``
+        is held.
         """
         ...
 
@@ -109,7 +109,7 @@ class Backend(Protocol):
         ...
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Contents of files, None where there is none."""
+        """Contents of files, in the order of the paths; None for a file that does not exist."""
         ...
 
     def open_file(self, path: str) -> NativeFile:

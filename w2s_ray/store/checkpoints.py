@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def place(self) -> str:
-        """The former name of ``location``."""
+        """The former name of ``location``, until its callers are renamed."""
         return self.location
 
 
@@ -128,7 +128,7 @@ class Checkpoints:
 
 
 def _manifests_first(name: str) -> bool:
-    """Sort key: without its manifest a half-removed checkpoint cannot be taken for a whole one."""
+    """Sort key: a checkpoint loses its manifest first, so a half-removed one is not complete."""
     return not name.endswith(".json")
 
 

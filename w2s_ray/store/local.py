@@ -1,8 +1,9 @@
 """A store on a local or mounted file system, where a rename is the commit.
 
-Everything is written to a temporary sibling, flushed to disk, and renamed. Whatever is killed, and
-whenever, a reader sees all of it or nothing. The name of a temporary folder says who made it
-(``.tmp-<name>-<owner>-<random>``), so that those of dead processes can be removed.
+Everything is written to a temporary sibling, flushed to disk, and renamed. Whichever process is
+killed at whatever moment, a reader sees all of it or nothing. The name of a temporary folder
+contains its owner (``.tmp-<name>-<owner>-<random>``), so that folders of dead processes can be
+removed.
 """
 
 import errno
@@ -33,9 +34,10 @@ class LocalBackend:
         return str(self.root)
 
     def folders(self) -> Iterator[str]:
-        for parent in _subfolders(self.root):
-            for name in _names(parent):
-                yield f"{os.path.basename(parent)}/{name}"
+        for path in _subfolders(self.root):
+            parent = os.path.basename(path)
+            for name in _names(path):
+                yield f"{parent}/{name}"
 
     def committed(self) -> Iterator[str]:
         skip = len(str(self.root)) + 1

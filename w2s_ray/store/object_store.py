@@ -35,7 +35,8 @@ class ObjectStoreBackend:
     """A ``Backend`` below ``root`` of a pyarrow file system."""
 
     def __init__(self, filesystem: fs.FileSystem, root: str, *, cache: Path, uri: str = "") -> None:
-        """
+        """Connect to nothing yet; the first read or write does.
+
         Args:
             filesystem: Where the objects are.
             root: Path below which they lie.
@@ -162,7 +163,7 @@ class ObjectStoreBackend:
             shutil.copyfileobj(content, target, COPY_BYTES)
 
     def _download(self, path: str, target: Path) -> None:
-        """Copy an object to a local file; a missing one is left to ``damage``."""
+        """Copy an object to a local file, if it exists."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
             suppress(FileNotFoundError),
@@ -197,6 +198,6 @@ class ObjectStoreBackend:
 
     def _path(self, info: fs.FileInfo) -> str:
         """Path below the root."""
-        # Some file systems answer with a leading slash that the root was given without.
+        # Some file systems return paths with a leading slash that the root does not have.
         path: str = info.path.strip("/")
         return path[len(self.root.strip("/")) + 1 :]

@@ -15,7 +15,7 @@ ABANDONED_AFTER_SECONDS = 86_400.0  # untouched for so long, if made on another 
 
 
 def temporary_name(name: str) -> str:
-    """A unique hidden name, from which ``remove_abandoned`` can see who made it and for what."""
+    """A unique hidden name, from which ``remove_abandoned`` reads its owner and purpose."""
     return f"{PREFIX}{name}-{this_process().token}-{uuid4().hex[:8]}"
 
 
