@@ -1,5 +1,6 @@
 """The private names of Ray that w2s_ray uses exist, and the public ones are Train V2's."""
 
+import logging
 import subprocess
 import sys
 from importlib.metadata import version
@@ -44,11 +45,16 @@ def test_what_a_connected_process_can_ask(ray_session: Session) -> None:
     assert ray_session.dashboard_url == f"http://{ray_internals.dashboard_address()}"
 
 
-def test_messages_are_logged_inside_the_context_only() -> None:
-    printed = worker.print_to_stdstream
-    with ray_internals.messages_to_log():
-        assert worker.print_to_stdstream is not printed
-    assert worker.print_to_stdstream is printed
+def test_messages_of_the_cluster_go_to_the_log(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = worker.print_to_stdstream
+    message = {"lines": ["out of disk"], "pid": "raylet", "is_err": False}
+    with caplog.at_level(logging.INFO, "w2s_ray.ray"), ray_internals.messages_to_log():
+        worker.print_to_stdstream(message, ignore_prefix=False)
+    assert caplog.messages == ["out of disk"]
+    assert capfd.readouterr().out == ""
+    assert worker.print_to_stdstream is before
 
 
 def test_the_driver_does_not_load_torch() -> None:
