@@ -54,8 +54,8 @@ from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.fit import fit
 from w2s_ray.training.job import TrainJob
-from w2s_ray.training.loop import Progress
 from w2s_ray.training.oom_retry import with_smaller_micro_batch
+from w2s_ray.training.progress import Progress, Throttle
 
 RETRIES = 2  # of a group that lost a process before it wrote a new checkpoint
 # Messages of gloo and NCCL in a worker whose peer is gone.
@@ -257,11 +257,10 @@ class _Throttled:
     """Passes progress on at most once in ``NOTES_SECONDS``, the first numbers at once."""
 
     def __init__(self, note: Note) -> None:
-        self._note, self._last = note, 0.0
+        self._note, self._throttle = note, Throttle(NOTES_SECONDS, at_once=True)
 
     def __call__(self, numbers: dict[str, Any]) -> None:
-        if time.monotonic() - self._last > NOTES_SECONDS:
-            self._last = time.monotonic()
+        if self._throttle.due():
             self._note(numbers)
 
 

@@ -20,11 +20,11 @@ from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Artifact, Draft, Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.parts import Parts
+from w2s_ray.training.progress import Throttle
 
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
 POLL_SECONDS = 0.5
-SECONDS_BETWEEN_REPORTS = 0.25
 COMMIT_THREADS = 4  # of a group; flushing to a disk or a bucket is mostly waiting
 
 
@@ -189,13 +189,12 @@ def _commit_group(
 ) -> dict[str, Outcome]:
     """Commits a fused group, several steps at a time, and reports how many are written."""
     outcomes: dict[str, Outcome] = {}
-    reported = time.monotonic()
+    throttle = Throttle()
     with ThreadPoolExecutor(min(COMMIT_THREADS, len(steps))) as pool:
         for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
             outcomes[step.key] = outcome
-            now, done = time.monotonic(), len(outcomes)
-            if now - reported > SECONDS_BETWEEN_REPORTS or done == len(steps):
-                reported = now
+            done = len(outcomes)
+            if throttle.due() or done == len(steps):
                 context.progress({"step": done, "steps": len(steps), "unit": "written"})
     return outcomes
 

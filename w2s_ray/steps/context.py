@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.training.progress import Progress
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
     from w2s_ray.training.job import TrainJob
 
-Progress = Callable[[dict[str, Any]], None]
 Artifacts = Callable[[str], Artifact]  # a finished step by its key
 Write = Callable[[Draft], None]
 Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]

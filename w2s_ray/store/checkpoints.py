@@ -41,11 +41,6 @@ class Checkpoint:
     files: tuple[str, ...]
     location: str
 
-    @property
-    def place(self) -> str:
-        """The former name of ``location``, until its callers are renamed."""
-        return self.location
-
 
 @dataclass(frozen=True)
 class Checkpoints:

@@ -28,10 +28,10 @@ from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.training.fit import load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream
-from w2s_ray.training.loop import Progress
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
+from w2s_ray.training.progress import Progress
 
 SHARED = (
     "model", "num_classes", "per_row", "trainable", "lora", "seed", "epochs", "batch_size",

@@ -34,9 +34,10 @@ from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, threshold_buffer
-from w2s_ray.training.loop import Curve, Progress, train
+from w2s_ray.training.loop import Curve, train
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
 from w2s_ray.training.peak_memory import peak_memory
+from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]

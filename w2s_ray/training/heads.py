@@ -9,7 +9,6 @@ All heads on the same features are fitted by one call (``batched_heads``, ``solv
 head is a group of one.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,14 @@ from torch import Tensor
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.batched_heads import train_batched
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
-from w2s_ray.training.loop import Curve, Progress
+from w2s_ray.training.loop import Curve
 from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
+from w2s_ray.training.progress import Progress, Throttle
 from w2s_ray.training.solvers import solve
 
 __all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "write_head"]
 
 HEAD = "head.safetensors"
-SECONDS_BETWEEN_REPORTS = 0.25
 ROWS_PER_PRODUCT = 4096
 
 
@@ -134,14 +133,12 @@ class _Report:
 
     def __init__(self, total: int, progress: Progress) -> None:
         self._done, self._total, self._progress = 0, total, progress
-        self._last = time.monotonic()
+        self._throttle = Throttle()
 
     def __call__(self, steps: int, losses: Tensor) -> None:
         self._done += steps
-        now = time.monotonic()
-        if self._done < self._total and now - self._last < SECONDS_BETWEEN_REPORTS:
+        if self._done < self._total and not self._throttle.due():
             return
-        self._last = now
         self._progress(
             {
                 "step": self._done,

@@ -9,17 +9,16 @@ and ``batched_lora``. Their tests compare each model with what this loop gives f
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Batch, Engine
-
-Progress = Callable[[dict[str, Any]], None]
+from w2s_ray.training.progress import Progress
 
 
 @dataclass

@@ -20,7 +20,8 @@ from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.job import TrainJob, threshold_buffer
-from w2s_ray.training.loop import Curve, Progress, learning_rate_at
+from w2s_ray.training.loop import Curve, learning_rate_at
+from w2s_ray.training.progress import Progress
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Checkpoint(Protocol):
         """Names of its files."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Its path or URI, for messages."""
 
 
@@ -167,7 +167,7 @@ class Checkpointer:
             return self._read(checkpoint, buffer)
         except (LookupError, TypeError, ValueError, struct.error) as error:
             raise InputError(
-                f"checkpoint {checkpoint.place}: it cannot be read ({type(error).__name__}: "
+                f"checkpoint {checkpoint.location}: it cannot be read ({type(error).__name__}: "
                 f"{error}); move its files away and rerun to resume from the one before it"
             ) from error
 
@@ -220,7 +220,7 @@ class Checkpointer:
         for what, digest in self._identity.items():
             if checkpoint.content.get("identity", {}).get(what) != digest:
                 raise InputError(
-                    f"checkpoint {checkpoint.place}: it was written for another {what}; "
+                    f"checkpoint {checkpoint.location}: it was written for another {what}; "
                     "move its folder away and rerun to train from the start"
                 )
 
