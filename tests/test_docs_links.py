@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 READ = {".md", ".py", ".yaml", ".yml", ".toml", ".txt", ".cff", ""}  # "": Makefile
 
-PAGE = re.compile(r"(?<![\w./-])docs/[\w./-]+\.md\b")
+PAGE = re.compile(r"(?<![\w./-])(?:docs/[\w./-]+|ARCHITECTURE|CONTRIBUTING|CHANGELOG)\.md\b")
 CITATION = re.compile(r"(?<![\w./-])([\w./-]+\.md),? (§\d+(?:(?:, | and |, and )§\d+)*)")
 SECTION = re.compile(r"^#{2,3} (\d+)\. ", re.MULTILINE)
 FENCED = re.compile(r"^( *)(`{3,}|~{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
@@ -65,7 +65,7 @@ def broken_citations(root: Path, path: Path) -> Iterator[str]:
                 yield f"{where}: no page {page}"
         for page, sections in CITATION.findall(line):
             if not (root / page).is_file():
-                if not page.startswith("docs/"):  # else it is reported above
+                if not PAGE.fullmatch(page):  # else it is reported above
                     yield f"{where}: no page {page}; cite it from the root of the repository"
                 continue
             present = set(SECTION.findall((root / page).read_text(encoding="utf-8")))
