@@ -15,6 +15,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.steps import metrics
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.names import TEST_PREDICTIONS
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Predictions:
 
     @classmethod
     def read(cls, artifact: Artifact) -> "Predictions":
-        table = read_parquet(artifact.folder / "test.parquet")
+        table = read_parquet(artifact.folder / TEST_PREDICTIONS)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = flat.astype(np.float64).reshape(table.num_rows, -1)
         return cls(table["row_id"], table["label"].to_numpy(), probs)

@@ -15,6 +15,7 @@ from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.names import SOFT_LABELS
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -28,7 +29,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     else:
         logits = _model_logits(step, data, weak, context)
     probs = softmax(logits)
-    write_soft_labels(draft.folder / "soft_labels.parquet", rows["row_id"], probs)
+    write_soft_labels(draft.folder / SOFT_LABELS, rows["row_id"], probs)
     draft.metrics.update(
         rows=rows.num_rows,
         accuracy=accuracy(probs, rows["label"].to_numpy()),

@@ -18,6 +18,7 @@ from w2s_ray.order import hashes
 from w2s_ray.plan.configs import StudentConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
+from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
 
 
@@ -69,7 +70,7 @@ class Targets:
 
     def _weak_labels(self, key: str) -> NDArray[np.float32]:
         if key not in self._weak:
-            file = self._artifacts(key).folder / "soft_labels.parquet"
+            file = self._artifacts(key).folder / SOFT_LABELS
             self._weak[key] = read_soft_labels(file, self.row_ids)
         return self._weak[key]
 

@@ -29,7 +29,7 @@ from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.training.fit import load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
-from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
+from w2s_ray.training.outputs import training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 
@@ -110,8 +110,7 @@ def _whole(parameters: Mapping[str, Tensor], names: Iterable[str]) -> Iterator[t
 
 def _write(cell: Cell, out: Path, state: dict[str, Tensor], trained: TrainedModel) -> None:
     """Writes the files of one cell."""
-    write_predictions(out / "test.parquet", cell.job.test, trained.logits)
-    write_curve(out / "curve.parquet", cell.curve)
+    write_outputs(out, cell.job.test, trained.logits, cell.curve)
     if cell.job.keep_weights:
         save_file(state, out / WEIGHTS)
     if cell.job.export is not None:

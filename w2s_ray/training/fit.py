@@ -35,7 +35,7 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, threshold_buffer
 from w2s_ray.training.loop import Curve, train
-from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
+from w2s_ray.training.outputs import training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
@@ -175,8 +175,7 @@ def _train_and_write(
         trained = TrainedModel(model.backbone, model.shapes, engine.whole, test, logits)
         job.export(out if engine.rank == 0 else None, job, trained)
     if engine.rank == 0:
-        write_predictions(out / "test.parquet", job.test, logits)
-        write_curve(out / "curve.parquet", curve)
+        write_outputs(out, job.test, logits, curve)
     return {
         **training_metrics(curve),
         **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),

@@ -25,7 +25,7 @@ from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.batched_heads import train_batched
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve
-from w2s_ray.training.outputs import training_metrics, write_curve, write_predictions
+from w2s_ray.training.outputs import training_metrics, write_outputs
 from w2s_ray.training.progress import Progress, Throttle
 from w2s_ray.training.solvers import solve
 
@@ -187,8 +187,7 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
 def write_head(fitted: FittedHead, data: HeadData, out: Path) -> None:
     """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``."""
     save_file(fitted.state, out / HEAD)
-    write_predictions(out / "test.parquet", data.test, fitted.test_logits)
-    write_curve(out / "curve.parquet", fitted.curve)
+    write_outputs(out, data.test, fitted.test_logits, fitted.curve)
 
 
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from w2s_ray.training.loop import Curve
 
 
+def write_outputs(folder: Path, test: pa.Table, logits: NDArray[np.float32], curve: Curve) -> None:
+    """Writes ``test.parquet`` and ``curve.parquet``; see the two functions."""
+    write_predictions(folder / "test.parquet", test, logits)
+    write_curve(folder / "curve.parquet", curve)
+
+
 def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
     """Writes columns row_id, label, probs (K float64) of each test row, from (t, K) logits."""
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
