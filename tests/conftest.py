@@ -2,7 +2,7 @@
 study small enough to run in seconds."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,6 +13,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # 15: workers would starve be
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
+
+from tests.testing.process_groups import ProcessGroups
 
 # A machine that is busy with something else must not fail a test; CI draws the same examples
 # each time.
@@ -93,6 +95,14 @@ def write_spec(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def process_groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessGroups]:
+    """Ranks without Ray, one group for each world size, started when first used."""
+    groups = ProcessGroups(tmp_path_factory.mktemp("groups"))
+    yield groups
+    groups.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
