@@ -29,7 +29,7 @@ settings.load_profile("tests")
 # marker -> the fixtures that need it, and a variable whose value makes the libraries refuse to
 # start, in this process and its children, during a test without the marker.
 STARTERS = {
-    "groups": ({"process_groups"}, "DS_ACCELERATOR"),
+    "groups": ({"process_groups"}, "GLOO_SOCKET_IFNAME"),
     "ray": ({"ray_session"}, "RAY_ADDRESS"),
 }
 
@@ -120,8 +120,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Lets neither Ray nor DeepSpeed start in a test without their marker; a test of Ray may
-    start DeepSpeed in Ray's workers."""
+    """Lets neither Ray nor a group start in a test without their marker; a test of Ray may start
+    groups of Ray's workers."""
     markers = {marker.name for marker in item.iter_markers()}
     refused = {"groups", "ray"} - markers if "ray" not in markers else set()
     with pytest.MonkeyPatch.context() as patch:

@@ -25,7 +25,7 @@ def through_another(process_groups):
     pass
 """
 RAY = "from w2s_ray.cluster.session import connect\nwith connect():\n    pass\n"
-DEEPSPEED = "import w2s_ray.training.deepspeed_engine\n"
+GROUP = "from w2s_ray.training.deepspeed_engine import join_group\njoin_group()\n"
 
 
 def pytest_on(path: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def test_nothing_starts_in_a_test_without_the_marker(tmp_path: Path) -> None:
     """Nor in a process that the test starts."""
     tests = [
         f"def test_{marker}():\n    subprocess.run([sys.executable, '-c', {code!r}], check=True)\n"
-        for marker, code in {"ray": RAY, "groups": DEEPSPEED}.items()
+        for marker, code in {"ray": RAY, "groups": GROUP}.items()
     ]
     refused = pytest_on(tmp_path / "test_it.py", "import subprocess, sys\n" + "".join(tests))
     assert refused.returncode == pytest.ExitCode.TESTS_FAILED
