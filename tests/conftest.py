@@ -2,7 +2,8 @@
 study small enough to run in seconds."""
 
 import os
-from collections.abc import Generator, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from tests.testing.process_groups import ProcessGroups
+from tests.testing.specs import tiny_spec
 
 # A machine that is busy with something else must not fail a test; CI draws the same examples
 # each time.
@@ -33,57 +35,6 @@ STARTERS = {
     "ray": ({"ray_session"}, "RAY_ADDRESS"),
 }
 
-REPOSITORY = Path(__file__).parents[1]
-SHARED = REPOSITORY.parent / "shared"
-
-TINY_MODEL = {"init": "random", "architecture": "llama", "tokenizer": "bytes"}
-
-
-def tiny_config(width: int) -> dict[str, int]:
-    return {
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-    }
-
-
-def tiny_spec(**changes: object) -> dict[str, object]:
-    """A complete study of random models on generated data; ``changes`` replace whole sections
-    or, as ``section__field``, single fields."""
-    spec: dict[str, object] = {
-        "study": "tiny",
-        "store": "store",
-        "data": {
-            "pairs": {
-                "kind": "preference",
-                "source": "generate:agreement",
-                "sizes": {"ground_truth": 48, "weak": 40, "test": 32},
-            }
-        },
-        "models": {
-            "small": {**TINY_MODEL, "config": tiny_config(16)},
-            "large": {**TINY_MODEL, "config": tiny_config(32)},
-        },
-        "grid": {
-            "pair": [["small", "large"]],
-            "loss": ["forward_kl", "reverse_kl"],
-            "noise_ratio": [0.0, 0.25],
-            "trainable": ["last_layer"],
-            "seed": [0],
-        },
-        "training": {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8},
-    }
-    for name, value in changes.items():
-        section, _, field = name.partition("__")
-        if field:
-            spec[section] = {**spec.get(section, {}), field: value}  # type: ignore[dict-item]
-        else:
-            spec[section] = value
-    return spec
-
 
 @pytest.fixture
 def write_spec(tmp_path: Path):
@@ -95,6 +46,24 @@ def write_spec(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the tiny study, finished in one process; to be copied, not to be changed."""
+    from w2s_ray.study import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "study.yaml").write_text(yaml.safe_dump(tiny_spec(), sort_keys=False))
+    assert main([str(folder / "study.yaml"), "--local"]) == 0
+    return folder / "store"
+
+
+@pytest.fixture
+def finished(finished_store: Path, write_spec: Callable[..., Path], tmp_path: Path) -> Path:
+    """The spec of the tiny study, beside a finished store of its own in ``tmp_path``."""
+    shutil.copytree(finished_store, tmp_path / "store")
+    return write_spec()
 
 
 @pytest.fixture(scope="session")

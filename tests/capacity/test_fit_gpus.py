@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import tiny_spec
+from tests.testing.specs import tiny_spec
 from w2s_ray.capacity.fit_gpus import SCORED, Wishes, Work, choose
 from w2s_ray.capacity.gpu_types import gpu_type, gpu_types
 from w2s_ray.capacity.memory import training_bytes

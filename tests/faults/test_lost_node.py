@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from tests.conftest import REPOSITORY
 from tests.testing import lost_node
 from tests.testing.process_groups import ProcessGroups
+from tests.testing.specs import REPOSITORY
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches
 from w2s_ray.data.labels import as_matrix
 from w2s_ray.data.tokens import encode

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.models.tiny import ARCHITECTURES, line, texts, tiny, tiny_spec
+from tests.testing.tiny_models import ARCHITECTURES, line, texts, tiny, tiny_spec
 from w2s_ray.catalog.architecture import shape, untrained_config
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone

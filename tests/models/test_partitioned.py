@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from tests.models.tiny import ARCHITECTURES, tiny
+from tests.testing.tiny_models import ARCHITECTURES, tiny
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.partitioned import load_partitioned

@@ -1,13 +1,14 @@
 """A store with the steps of a small study, made of real artifacts."""
 
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import fsspec  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from pyarrow import fs, parquet
 
 from w2s_ray.plan.graph import Step
@@ -94,6 +95,14 @@ class Study:
                 self.finish(role, cell)
 
 
+class Bucket(MemoryFileSystem):  # type: ignore[misc]
+    """Objects in memory; readers of one object share no position, as elsewhere they do not."""
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        file = super()._open(path, mode, **options)
+        return BytesIO(file.getvalue()) if mode == "rb" else file
+
+
 @pytest.fixture
 def local(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
@@ -102,7 +111,7 @@ def local(tmp_path: Path) -> Store:
 @pytest.fixture
 def remote(tmp_path: Path) -> Store:
     """A store without renames and exclusive creation: objects in memory."""
-    memory = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("memory")))
+    memory = fs.PyFileSystem(fs.FSSpecHandler(Bucket()))
     return Store(memory, f"bucket-{uuid4().hex}/store", cache=tmp_path / "cache")
 
 

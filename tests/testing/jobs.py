@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from tests.conftest import TINY_MODEL, tiny_config
+from tests.testing.specs import TINY_MODEL, tiny_config
 from w2s_ray.data.labels import as_column
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec

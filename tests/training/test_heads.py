@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from tests.models.linear_scorer import LinearScorer
+from tests.testing.linear_scorer import LinearScorer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.heads import HeadData, HeadJob, fit_heads, head_logits, write_head

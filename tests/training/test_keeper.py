@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import REPOSITORY, TINY_MODEL, tiny_config
 from tests.testing.jobs import job, rows
+from tests.testing.specs import REPOSITORY, TINY_MODEL, tiny_config
 from w2s_ray.errors import InputError
 from w2s_ray.models.inference import sweep
 from w2s_ray.objectives.objective import Objective
