@@ -2,7 +2,8 @@
 study small enough to run in seconds."""
 
 import os
-from collections.abc import Generator
+import shutil
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +15,9 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from tests.testing.process_groups import ProcessGroups
+from tests.testing.specs import tiny_spec
+
 # A machine that is busy with something else must not fail a test; CI draws the same examples
 # each time.
 settings.register_profile(
@@ -24,59 +28,12 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-# marker -> the fixtures that need it.
-STARTERS = {"groups": {"process_groups"}, "ray": {"ray_session"}}
-
-REPOSITORY = Path(__file__).parents[1]
-SHARED = REPOSITORY.parent / "shared"
-
-TINY_MODEL = {"init": "random", "architecture": "llama", "tokenizer": "bytes"}
-
-
-def tiny_config(width: int) -> dict[str, int]:
-    return {
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-    }
-
-
-def tiny_spec(**changes: object) -> dict[str, object]:
-    """A complete study of random models on generated data; ``changes`` replace whole sections
-    or, as ``section__field``, single fields."""
-    spec: dict[str, object] = {
-        "study": "tiny",
-        "store": "store",
-        "data": {
-            "pairs": {
-                "kind": "preference",
-                "source": "generate:agreement",
-                "sizes": {"ground_truth": 48, "weak": 40, "test": 32},
-            }
-        },
-        "models": {
-            "small": {**TINY_MODEL, "config": tiny_config(16)},
-            "large": {**TINY_MODEL, "config": tiny_config(32)},
-        },
-        "grid": {
-            "pair": [["small", "large"]],
-            "loss": ["forward_kl", "reverse_kl"],
-            "noise_ratio": [0.0, 0.25],
-            "trainable": ["last_layer"],
-            "seed": [0],
-        },
-        "training": {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8},
-    }
-    for name, value in changes.items():
-        section, _, field = name.partition("__")
-        if field:
-            spec[section] = {**spec.get(section, {}), field: value}  # type: ignore[dict-item]
-        else:
-            spec[section] = value
-    return spec
+# marker -> the fixtures that need it, and a variable whose value makes the libraries refuse to
+# start, in this process and its children, during a test without the marker.
+STARTERS = {
+    "groups": ({"process_groups"}, "GLOO_SOCKET_IFNAME"),
+    "ray": ({"ray_session"}, "RAY_ADDRESS"),
+}
 
 
 @pytest.fixture
@@ -91,12 +48,38 @@ def write_spec(tmp_path: Path):
     return write
 
 
+@pytest.fixture(scope="session")
+def finished_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the tiny study, finished in one process; to be copied, not to be changed."""
+    from w2s_ray.study import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "study.yaml").write_text(yaml.safe_dump(tiny_spec(), sort_keys=False))
+    assert main([str(folder / "study.yaml"), "--local"]) == 0
+    return folder / "store"
+
+
+@pytest.fixture
+def finished(finished_store: Path, write_spec: Callable[..., Path], tmp_path: Path) -> Path:
+    """The spec of the tiny study, beside a finished store of its own in ``tmp_path``."""
+    shutil.copytree(finished_store, tmp_path / "store")
+    return write_spec()
+
+
+@pytest.fixture(scope="session")
+def process_groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessGroups]:
+    """Ranks without Ray, one group for each world size, started when first used."""
+    groups = ProcessGroups(tmp_path_factory.mktemp("groups"))
+    yield groups
+    groups.end()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses a test that starts Ray or a process group by a fixture, but has not the marker."""
     unmarked = [
         f"{item.nodeid}: uses {fixture}, so it needs the marker {marker!r}"
         for item in items
-        for marker, fixtures in STARTERS.items()
+        for marker, (fixtures, _) in STARTERS.items()
         for fixture in sorted(fixtures & set(getattr(item, "fixturenames", ())))
         if item.get_closest_marker(marker) is None
     ]
@@ -106,8 +89,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Lets Ray not start in a test without its marker, in this process or in a child."""
+    """Lets neither Ray nor a group start in a test without their marker; a test of Ray may start
+    groups of Ray's workers."""
+    markers = {marker.name for marker in item.iter_markers()}
+    refused = {"groups", "ray"} - markers if "ray" not in markers else set()
     with pytest.MonkeyPatch.context() as patch:
-        if item.get_closest_marker("ray") is None:
-            patch.setenv("RAY_ADDRESS", "refused: the test lacks the marker 'ray'")
+        for marker in refused:
+            patch.setenv(STARTERS[marker][1], f"refused: the test lacks the marker {marker!r}")
         return (yield)

@@ -218,6 +218,18 @@ def test_no_room_has_a_circle_of_imports() -> None:
     assert list(circles(PACKAGE)) == []
 
 
+def test_no_test_module_imports_another() -> None:
+    """What they share is in `tests/testing`."""
+    tests = Path(__file__).parent
+    found = [
+        f"{path.relative_to(tests)}:{line}: imports {'.'.join(parts)}"
+        for path in sorted(tests.rglob("*.py"))
+        for line, parts in imports(ast.parse(path.read_text(encoding="utf-8")), ("tests",))
+        if parts[0] == "tests" and any(p == "conftest" or p.startswith("test_") for p in parts)
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_a_good_tree_has_no_violations(tmp_path: Path) -> None:
     root = write(
         tmp_path,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import TINY_MODEL, tiny_config
+from tests.testing.specs import TINY_MODEL, tiny_config
 from w2s_ray.study import main
 
 

@@ -25,6 +25,7 @@ def through_another(process_groups):
     pass
 """
 RAY = "from w2s_ray.cluster.session import connect\nwith connect():\n    pass\n"
+GROUP = "from w2s_ray.training.deepspeed_engine import join_group\njoin_group()\n"
 
 
 def pytest_on(path: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -54,12 +55,17 @@ def test_a_fixture_that_starts_something_asks_for_its_marker(tmp_path: Path) -> 
     assert pytest_on(tmp_path / "test_it.py", FIXTURES + "".join(marked)).returncode == 0
 
 
-def test_ray_does_not_start_in_a_test_without_the_marker(tmp_path: Path) -> None:
+def test_nothing_starts_in_a_test_without_the_marker(tmp_path: Path) -> None:
     """Nor in a process that the test starts."""
-    test = f"def test_it():\n    subprocess.run([sys.executable, '-c', {RAY!r}], check=True)\n"
-    refused = pytest_on(tmp_path / "test_it.py", "import subprocess, sys\n" + test)
+    tests = [
+        f"def test_{marker}():\n    subprocess.run([sys.executable, '-c', {code!r}], check=True)\n"
+        for marker, code in {"ray": RAY, "groups": GROUP}.items()
+    ]
+    refused = pytest_on(tmp_path / "test_it.py", "import subprocess, sys\n" + "".join(tests))
     assert refused.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "refused: the test lacks the marker 'ray'" in refused.stdout
+    assert "2 failed" in refused.stdout
+    for marker in ("ray", "groups"):
+        assert f"refused: the test lacks the marker '{marker}'" in refused.stdout
 
 
 def test_a_marker_that_is_not_registered_is_refused(tmp_path: Path) -> None:

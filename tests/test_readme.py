@@ -7,6 +7,9 @@ which renders as nothing:
     <!-- not run: needs an AWS account -->
 
 A block in another shell's name (sh, console, …) is refused, since it would escape unnoticed.
+
+``make test`` runs the blocks on a quickstart of fewer rows; the quickstart at its full size is
+among the slow tests.
 """
 
 import os
@@ -17,53 +20,16 @@ import subprocess
 import sysconfig
 import venv
 from pathlib import Path
-from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
+
+from tests.testing.markdown import Block, blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 1500
-FENCE = re.compile(r"^( *)(`{3,}|~{3,})(.*)$")
-NOT_RUN = re.compile(r"^\s*<!-- not run: (?P<reason>\S.*?) -->\s*$")
-REFUSED = {"sh", "shell", "zsh", "console", "shell-session", "py", "pycon", "python3"}
-
-
-class Block(NamedTuple):
-    line: int  # of the opening fence, from 1
-    language: str
-    code: str
-    not_run: str  # the reason; empty: it is run
-
-
-def blocks(markdown: str) -> list[Block]:
-    """The bash and python blocks in order; ValueError for one that would escape or never ends."""
-    found = []
-    lines = markdown.splitlines()
-    i = 0
-    reason = ""
-    while i < len(lines):
-        fence = FENCE.match(lines[i])
-        if fence is None:
-            marker = NOT_RUN.match(lines[i])
-            if marker or lines[i].strip():  # blank lines may stand between marker and block
-                reason = marker["reason"] if marker else ""
-            i += 1
-            continue
-        indent, ticks, info = fence.groups()
-        language = (info.split() or [""])[0].lower()
-        end = i + 1
-        while end < len(lines) and not re.fullmatch(rf" *{ticks}{ticks[0]}* *", lines[end]):
-            end += 1
-        if end == len(lines):
-            raise ValueError(f"line {i + 1}: the block never ends")
-        if language in REFUSED:
-            raise ValueError(f"line {i + 1}: {language!r} is not run; write bash or python")
-        if language in ("bash", "python"):
-            body = [line.removeprefix(indent) for line in lines[i + 1 : end]]
-            found.append(Block(i + 1, language, "\n".join(body) + "\n", reason))
-        reason = ""
-        i = end + 1
-    return found
+QUICKSTART = Path("study_specs/quickstart.yaml")
+CELLS = 4 * 3 * 3  # losses, noise ratios, seeds
 
 
 def run_blocks(found: list[Block], folder: Path, environment: dict[str, str]) -> None:
@@ -135,15 +101,30 @@ def active(folder: Path) -> dict[str, str]:
     return variables
 
 
+def cut_quickstart(folder: Path, rows: int) -> None:
+    """Leaves ``rows`` rows of each split to the quickstart of the copy in ``folder``."""
+    text = (folder / QUICKSTART).read_text(encoding="utf-8")
+    sizes = f"sizes: {{ground_truth: {rows}, weak: {rows}, test: {rows}}}"
+    cut, places = re.subn(r"sizes: \{.*\}", sizes, text)
+    assert places == 1
+    (folder / QUICKSTART).write_text(cut, encoding="utf-8")
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(2 * TIMEOUT_SECONDS)
-def test_every_block_of_the_readme_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [64, pytest.param(None, marks=pytest.mark.slow)])
+def test_every_block_of_the_readme_runs(tmp_path: Path, rows: int | None) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout, so it is not known which files belong to it")
     found = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
     assert any(not block.not_run for block in found), "the README runs nothing"
     folder = checkout(tmp_path / "copy")
+    if rows:
+        cut_quickstart(folder, rows)
     run_blocks(found, folder, active(folder))
+    results = pq.read_table(folder / "store/results/quickstart.parquet").to_pylist()
+    assert [row["status"] for row in results] == ["done"] * CELLS
+    assert {row["test_rows"] for row in results} == {rows or 2000}
 
 
 README = """\

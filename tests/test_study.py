@@ -28,19 +28,17 @@ def test_a_study_runs_and_run_again_does_nothing(write_spec, tmp_path, capsys):
     assert "0 steps to do" in capsys.readouterr().out
 
 
-def test_results_are_rebuilt_from_the_store_byte_for_byte(write_spec, tmp_path):
-    spec = write_spec()
-    assert main([str(spec), "--local"]) == 0
+def test_results_are_rebuilt_from_the_store_byte_for_byte(finished, tmp_path):
     tables = [tmp_path / "store" / kind / "tiny.parquet" for kind in ("results", "predictions")]
     before = [path.read_bytes() for path in tables]
     for path in tables:
         path.unlink()
-    assert main([str(spec), "--local"]) == 0
+    assert main([str(finished), "--local"]) == 0
     assert [path.read_bytes() for path in tables] == before
 
 
-def test_predictions_hold_one_row_for_each_test_row_and_model(write_spec, tmp_path):
-    assert main([str(write_spec()), "--local"]) == 0
+@pytest.mark.usefixtures("finished")
+def test_predictions_hold_one_row_for_each_test_row_and_model(tmp_path):
     rows = pq.read_table(tmp_path / "store/predictions").to_pylist()
     assert len(rows) == 32 * (1 + 1 + 4)
     assert len({(row["key"], row["row_id"]) for row in rows}) == len(rows)
@@ -64,10 +62,9 @@ def test_plan_tells_what_will_be_done_and_what_sharing_saves(write_spec, capsys)
     assert plan["axes"]["noise_ratio"] == [0.0, 0.25]
 
 
+@pytest.mark.usefixtures("finished")
 def test_only_what_is_missing_runs_when_the_grid_grows(write_spec, capsys):
-    assert main([str(write_spec()), "--local"]) == 0
     grown = write_spec(grid__seed=[0], grid__loss=["forward_kl", "reverse_kl", "jeffreys"])
-    capsys.readouterr()
     assert main([str(grown), "--plan", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["todo_by_kind"] == {"student": 2, "evaluate": 2}
@@ -141,13 +138,10 @@ def test_a_failed_ceiling_is_told_and_exits_with_1(write_spec, tmp_path, capsys)
     assert "4 of 4 cells are incomplete" in capsys.readouterr().out
 
 
-def test_what_results_are_read_from_is_made_again(write_spec, tmp_path, capsys):
-    spec = write_spec()
-    assert main([str(spec), "--local"]) == 0
+def test_what_results_are_read_from_is_made_again(finished, tmp_path, capsys):
     for kind in ("label", "features"):
         shutil.rmtree(tmp_path / "store" / kind)
-    capsys.readouterr()
-    assert main([str(spec), "--plan", "--json"]) == 0
+    assert main([str(finished), "--plan", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["todo_by_kind"] == {"features": 1, "label": 1}
 
 

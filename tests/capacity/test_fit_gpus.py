@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import tiny_spec
+from tests.testing.specs import tiny_spec
 from w2s_ray.capacity.fit_gpus import Constraints, Layout, Workload, choose_layout
 from w2s_ray.capacity.gpu_types import Gpu, gpu_type, gpu_types
 from w2s_ray.capacity.memory import training_bytes

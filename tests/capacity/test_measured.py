@@ -11,6 +11,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.groups
 def test_peaks_are_as_predicted() -> None:
     for point, seen in zip(POINTS, measured(POINTS), strict=True):
         predicted = point.predicted().total

@@ -1,5 +1,6 @@
 """The whole command on a real Ray gives the numbers of a local run."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,18 @@ def test_the_dashboard_is_on_loopback(ray_session: Session) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "kept",
+    [("prepare", "ceiling"), pytest.param((), marks=pytest.mark.slow)],
+    ids=["weak and student", "whole"],
+)
 def test_two_workers_under_zero_3_give_the_results_of_one_process(
-    write_spec: Any, tmp_path: Path
+    write_spec: Any, tmp_path: Path, kept: tuple[str, ...]
 ) -> None:
-    """Weak model, ceiling and student each trained by a worker group; labels from its weights."""
+    """Each model is trained by a worker group, and the labels come from its weights.
+
+    Steps of the kinds ``kept`` are those of the local run.
+    """
     changes = {
         "grid__loss": ["reverse_kl"],
         "grid__noise_ratio": [0.25],
@@ -58,6 +67,8 @@ def test_two_workers_under_zero_3_give_the_results_of_one_process(
     }
     spec = write_spec(**changes)
     assert main([str(spec), "--local", "--store", str(tmp_path / "local")]) == 0
+    for kind in kept:
+        shutil.copytree(tmp_path / "local" / kind, tmp_path / "ray" / kind)
     assert main([str(spec), "--store", str(tmp_path / "ray")]) == 0
     (ours,), (theirs,) = results(tmp_path / "local"), results(tmp_path / "ray")
     assert {name: ours[name] for name in SAME} == {name: theirs[name] for name in SAME}

@@ -23,7 +23,7 @@ from ray._private.state import state
 from ray.autoscaler._private.aws import node_provider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.cluster_yaml.autoscaling import read_drain, started
+from tests.testing.autoscaling import read_drain, started
 from w2s_ray.cluster import placement
 from w2s_ray.cluster.placement import Need, fits
 

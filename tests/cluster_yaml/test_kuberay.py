@@ -18,7 +18,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
 
-from tests.cluster_yaml.autoscaling import read_drain, started
+from tests.testing.autoscaling import read_drain, started
 from w2s_ray.cluster import placement
 from w2s_ray.cluster.placement import Need, Node, fits
 from w2s_ray.spec.loading import load

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from benchmarks import worlds
-from tests.test_readme import blocks
+from tests.testing.markdown import blocks
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.spec.schema import Execution
 from w2s_ray.study import _parser

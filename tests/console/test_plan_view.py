@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.conftest import TINY_MODEL, tiny_config, tiny_spec
+from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.plan.build import build
 from w2s_ray.spec.schema import Spec

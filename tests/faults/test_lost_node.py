@@ -1,35 +1,87 @@
-"""A ZeRO-3 student over two hosts loses one of them and ends as if it had not."""
+"""A ZeRO-3 student over two hosts loses one of them and ends as if it had not.
+
+What it would have been is trained by a process group of the same size, without Ray.
+"""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from tests.cluster.test_launch import job
-from tests.conftest import REPOSITORY
-from w2s_ray.spec.schema import ModelSpec
+from tests.testing import lost_node
+from tests.testing.process_groups import ProcessGroups
+from tests.testing.specs import REPOSITORY
+from w2s_ray.capacity.execution import Execution
+from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches
+from w2s_ray.data.tokens import encode
+from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.store.artifacts import Store
+from w2s_ray.training.engine import Batch
 from w2s_ray.training.fit import fit
+from w2s_ray.training.job import TrainJob, token_batch
 
-# Eight groups are started: minutes, more beside others.
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
+# Five groups are started: minutes, more beside others.
+pytestmark = [pytest.mark.ray, pytest.mark.groups, pytest.mark.timeout(1200)]
+
+
+def stream(job: TrainJob, rank: int, world: int, start: int) -> Iterator[list[Batch]]:
+    """What Ray Data streams to a rank, made here."""
+    assert start == 0
+    tokens = encode(job.rows, bytes_tokenizer(), job.max_length_tokens)
+    labels = torch.from_numpy(job.soft_labels)
+    for epoch in range(job.epochs):
+        order = epoch_order(tokens.row_ids, job.seed, epoch)
+        for batch in optimizer_batches(order, job.batch_size):
+            yield [
+                token_batch(tokens, rows, labels[rows], weights)
+                for rows, weights in micro_batches(
+                    batch, tokens.row_lengths, job.token_budget, rank, world
+                )
+            ]
+
+
+def train_without_a_loss(rank: int, world: int, folder: Path) -> None:
+    """One rank's part of the run that keeps its hosts; rank 0 leaves the files."""
+    from w2s_ray.training.deepspeed_engine import engine_options
+
+    job = lost_node.job_of("straight", folder, Execution(**lost_node.EXECUTION))
+    out = folder / f"straight{rank}"
+    out.mkdir()
+    options = engine_options(job.execution, job.name)
+    fit(job, out, **options, rank=rank, stream=partial(stream, job, rank, world))
+
+
+class Outcome(NamedTuple):
+    """What the program said, and where its model and store are."""
+
+    events: dict[str, Any]
+    folder: Path
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.folder / "store")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any]]:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("faults")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
-    program = Path(__file__).with_name("lost_node.py")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     ended = subprocess.run(
-        [sys.executable, str(program), str(folder)],
+        [sys.executable, lost_node.__file__, str(folder)],
         env=environment,
         capture_output=True,
         text=True,
@@ -38,58 +90,56 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[str, Any
     assert ended.returncode == 0, ended.stderr[-4000:]
     events = json.loads(ended.stdout.splitlines()[-1])
     assert events["failed"] == {}
-    return Store.open(folder / "store"), events
+    return Outcome(events, folder)
 
 
-def trained(store: Store, key: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Losses, weights, metrics."""
-    artifact = store.artifact(key)
-    loss = pq.read_table(artifact.folder / "curve.parquet")["loss"].to_numpy()
-    return loss, load_file(artifact.folder / "model.safetensors"), artifact.record["metrics"]
+class Trained(NamedTuple):
+    loss: Any
+    weights: dict[str, Any]
 
 
-def alone(store: Store) -> Any:
-    """Losses of one process without Ray."""
-    out = Path(store.uri).parent / "alone"
-    out.mkdir()
-    fit(replace(job("alone", {}), model=ModelSpec(source=str(out.with_name("model")))), out)
-    return pq.read_table(out / "curve.parquet")["loss"].to_numpy()
+def trained(folder: Path) -> Trained:
+    loss = pq.read_table(folder / "curve.parquet")["loss"].to_numpy()
+    return Trained(loss, load_file(folder / "model.safetensors"))
 
 
-def test_a_host_that_is_lost_and_replaced_costs_no_bit(told: Any) -> None:
-    store, events = told
-    assert "replaced" in events["lost"]
-    loss, weights, metrics = trained(store, "straight")
-    assert metrics["checkpoints"]["resumed_at"] == 0
-    np.testing.assert_allclose(loss, alone(store), atol=1e-5)
-    again, same, resumed = trained(store, "replaced")
-    assert resumed["checkpoints"]["resumed_at"] >= 2
-    assert resumed["workers"] == 2
-    np.testing.assert_array_equal(loss, again)
-    assert weights.keys() == same.keys()
-    for name, tensor in weights.items():
-        np.testing.assert_array_equal(tensor, same[name])
+@pytest.fixture(scope="module")
+def straight(outcome: Outcome, process_groups: ProcessGroups) -> Trained:
+    """The run of two ranks that loses nothing."""
+    process_groups.run(train_without_a_loss, {2: (outcome.folder,)})
+    return trained(outcome.folder / "straight0")
 
 
-def test_training_goes_on_with_the_hosts_that_are_left_and_in_less_memory(told: Any) -> None:
+def test_a_host_that_is_lost_and_replaced_costs_no_bit(outcome: Outcome, straight: Trained) -> None:
+    assert "replaced" in outcome.events["lost"]
+    artifact = outcome.store.artifact("replaced")
+    metrics, again = artifact.record["metrics"], trained(artifact.folder)
+    assert metrics["checkpoints"]["resumed_at"] >= 2
+    assert metrics["workers"] == 2
+    np.testing.assert_array_equal(straight.loss, again.loss)
+    assert straight.weights.keys() == again.weights.keys()
+    for name, tensor in straight.weights.items():
+        np.testing.assert_array_equal(tensor, again.weights[name])
+
+
+def test_training_goes_on_with_the_hosts_that_are_left_and_in_less_memory(
+    outcome: Outcome, straight: Trained
+) -> None:
     """The run also begins with passes that do not fit: two workers, then one, the same numbers."""
-    store, events = told
-    assert "fewer" in events["lost"]
-    loss, weights, _ = trained(store, "straight")
-    again, close, resumed = trained(store, "fewer")
-    assert resumed["checkpoints"]["resumed_at"] >= 2
-    assert resumed["workers"] == 1
-    assert resumed["out_of_memory"] >= 1
-    np.testing.assert_allclose(again, loss, atol=1e-5)
-    for name, tensor in weights.items():
-        np.testing.assert_allclose(close[name], tensor, atol=1e-5)
+    assert "fewer" in outcome.events["lost"]
+    artifact = outcome.store.artifact("fewer")
+    metrics, again = artifact.record["metrics"], trained(artifact.folder)
+    assert metrics["checkpoints"]["resumed_at"] >= 2
+    assert metrics["workers"] == 1
+    assert metrics["out_of_memory"] >= 1
+    np.testing.assert_allclose(again.loss, straight.loss, atol=1e-5)
+    for name, tensor in straight.weights.items():
+        np.testing.assert_allclose(again.weights[name], tensor, atol=1e-5)
 
 
-def test_what_no_host_could_hold_is_refused(told: Any) -> None:
-    _, events = told
-    assert "needs 1 CPU and 1 GPU for each of 4 processes" in events["refused"]
+def test_what_no_host_could_hold_is_refused(outcome: Outcome) -> None:
+    assert "needs 1 CPU and 1 GPU for each of 4 processes" in outcome.events["refused"]
 
 
-def test_nothing_is_left_behind(told: Any) -> None:
-    store, _ = told
-    assert list(Path(store.uri).glob(".ray/*/*")) == []
+def test_nothing_is_left_behind(outcome: Outcome) -> None:
+    assert list(outcome.folder.glob("store/.ray/*/*")) == []

@@ -100,10 +100,8 @@ def test_6_long_texts_are_cut_not_dropped_and_all_models_score_the_same_rows(wri
     assert all(counts == {"ground_truth": 48, "weak": 40, "test": 32} for counts in cut)
 
 
-def test_7_labels_are_joined_by_row_id(write_spec, tmp_path):
+def test_7_labels_are_joined_by_row_id(finished, tmp_path):
     """The stored labels are shuffled on disk; students come out the same."""
-    spec = write_spec()
-    assert main([str(spec), "--local"]) == 0
     before = scores(tmp_path / "store")
     (labels,) = tmp_path.glob("store/label/*/soft_labels.parquet")
     table = pq.read_table(labels)
@@ -113,7 +111,7 @@ def test_7_labels_are_joined_by_row_id(write_spec, tmp_path):
     (labels.parent / "record.json").write_text(json.dumps(record))
     for folder in [*tmp_path.glob("store/student/*"), *tmp_path.glob("store/evaluate/student*")]:
         folder.rename(tmp_path / f"gone-{folder.name}")
-    assert main([str(spec), "--local"]) == 0
+    assert main([str(finished), "--local"]) == 0
     assert scores(tmp_path / "store") == before
 
 

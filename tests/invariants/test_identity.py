@@ -59,7 +59,7 @@ def test_data_changes_the_key(write_spec):
 
 
 def test_init_seed_and_width_of_a_model_change_the_key(write_spec):
-    from tests.conftest import TINY_MODEL, tiny_config
+    from tests.testing.specs import TINY_MODEL, tiny_config
 
     def with_large(**change):
         large = {**TINY_MODEL, "config": tiny_config(32), **change}

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.models.tiny import line, texts, tiny, tiny_spec
+from tests.testing.tiny_models import line, texts, tiny, tiny_spec
 from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.catalog.configs import untrained_config
 from w2s_ray.catalog.shapes import shape

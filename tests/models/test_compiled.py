@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.tiny import tiny
+from tests.testing.tiny_models import tiny
 from w2s_ray.models import compiled
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.scorer import readout

@@ -7,8 +7,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from tests.models.test_export import LENGTH, export, ours, rows_of_test, texts_of, trained
-from tests.models.tiny import ARCHITECTURES, tiny
+from tests.testing.exports import LENGTH, export, ours, rows_of_test, texts_of, trained
+from tests.testing.tiny_models import ARCHITECTURES, tiny
 from w2s_ray.data.tokens import encode
 
 

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import dequantize, quantize
 from torch.nn.functional import cross_entropy
 
-from tests.models.tiny import texts
+from tests.testing.tiny_models import texts
 from w2s_ray.catalog.digests import cache_folder
 from w2s_ray.catalog.shapes import shape
 from w2s_ray.models.backbone import load_backbone

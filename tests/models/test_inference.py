@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.tiny import ARCHITECTURES, tiny
+from tests.testing.tiny_models import ARCHITECTURES, tiny
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.inference import last_states, scorer_logits, sweep

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 from transformers import LlamaModel, PreTrainedModel, Qwen2Config, Qwen2Model
 
-from tests.models.tiny import ARCHITECTURES, tiny, tiny_spec
+from tests.testing.tiny_models import ARCHITECTURES, tiny, tiny_spec
 from w2s_ray.models import packed_attention, packed_layout
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.packed_attention import attend, packed, separate, use_if_exact

@@ -2,13 +2,14 @@
 
 import gc
 from pathlib import Path
+from typing import Self
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from tests.models.tiny import ARCHITECTURES, tiny
+from tests.testing.tiny_models import ARCHITECTURES, tiny
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.partitioned import load_partitioned
@@ -30,22 +31,31 @@ def saved(architecture: str, folder: Path, *, whole: bool = False) -> Path:
 
 
 class Shards:
-    """Takes parameters away, as ZeRO-3 does, and remembers them and how many were there at once."""
+    """Takes parameters away, as ZeRO-3 does, and remembers them and how many were there at once.
+
+    Used as a context, in which the collector, asked for all objects, names the new ones alone.
+    """
 
     def __init__(self) -> None:
         self.taken: list[Tensor] = []
         self.most = 0
-        self.before = self.live()
+
+    def __enter__(self) -> Self:
+        gc.freeze()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        gc.unfreeze()
 
     def __call__(self, module: nn.Module) -> None:
-        self.most = max(self.most, self.live() - self.before)
+        self.most = max(self.most, self.live())
         for parameter in module.parameters(recurse=False):
             self.taken.append(parameter.data.clone())
             parameter.data = parameter.data.new_empty(0)
 
     @staticmethod
     def live() -> int:
-        """Elements of all parameters on the CPU."""
+        """Elements of all new parameters on the CPU."""
         found = [o for o in gc.get_objects() if type(o) is nn.Parameter]
         return sum(p.numel() for p in found if p.device.type == "cpu")
 
@@ -59,8 +69,8 @@ def test_every_parameter_arrives_and_only_a_module_is_ever_whole(
     assert len(list(folder.glob("*.safetensors"))) > 1
     spec = ModelSpec(source=str(folder), num_layers=2)
     wanted = load_backbone(spec, "bf16", "cpu")
-    shards = Shards()
-    backbone = load_partitioned(spec, "bf16", shards, reads=True)
+    with Shards() as shards:
+        backbone = load_partitioned(spec, "bf16", shards, reads=True)
     parameters = list(wanted.module.parameters())
     assert len(parameters) == len(shards.taken)
     # named_modules goes by depth, parameters() with it: the same order.
@@ -79,6 +89,7 @@ def test_only_the_reader_needs_the_files(tmp_path: Path) -> None:
     for file in folder.glob("*.safetensors"):
         file.unlink()
     spec = ModelSpec(source=str(folder))
-    load_partitioned(spec, "fp32", Shards(), reads=False)
+    with Shards() as shards:
+        load_partitioned(spec, "fp32", shards, reads=False)
     with pytest.raises(InputError, match="weights are missing in its safetensors files"):
-        load_partitioned(spec, "fp32", Shards(), reads=True)
+        load_partitioned(spec, "fp32", shards, reads=True)

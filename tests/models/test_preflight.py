@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.tiny import ARCHITECTURES, tiny, tiny_spec
+from tests.testing.tiny_models import ARCHITECTURES, tiny, tiny_spec
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.preflight import TARGETS, check_models

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.models.linear_scorer import LinearScorer
-from tests.models.tiny import ARCHITECTURES, line, texts, tiny
+from tests.testing.linear_scorer import LinearScorer
+from tests.testing.tiny_models import ARCHITECTURES, line, texts, tiny
 from w2s_ray.models.scorer import INIT_STD, Scorer, readout
 
 PAIRS = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.tiny import ARCHITECTURES, line, tiny
+from tests.testing.tiny_models import ARCHITECTURES, line, tiny
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.stacked_lora import StackedLora, StackedScorer
 from w2s_ray.models.trainable import load_state, set_trainable, trainable_state

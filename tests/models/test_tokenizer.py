@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.models.tiny import tiny_spec
+from tests.testing.tiny_models import tiny_spec
 from w2s_ray.models.tokenizer import bytes_tokenizer, load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 

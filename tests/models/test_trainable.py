@@ -6,7 +6,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tests.models.tiny import ARCHITECTURES, texts, tiny
+from tests.testing.tiny_models import ARCHITECTURES, texts, tiny
 from w2s_ray.errors import InputError
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.trainable import load_state, set_trainable, trainable_state

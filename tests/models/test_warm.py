@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.tiny import tiny_spec
+from tests.testing.tiny_models import tiny_spec
 from w2s_ray.models import warm
 from w2s_ray.models.backbone import load_backbone
 

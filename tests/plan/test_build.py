@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TINY_MODEL, tiny_config, tiny_spec
+from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.spec.schema import Spec

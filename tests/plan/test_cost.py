@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.conftest import TINY_MODEL
+from tests.testing.specs import TINY_MODEL
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import TOKENS_PER_ROW, estimate, flops

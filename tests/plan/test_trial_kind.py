@@ -4,7 +4,7 @@ run and fused without a change anywhere else."""
 import numpy as np
 import pytest
 
-from tests.conftest import tiny_spec
+from tests.testing.specs import tiny_spec
 from tests.testing.trial_kind import FUSED_NORMS, NORMS, NormsConfig, TrialBuilder
 from w2s_ray.plan.configs import EvaluateConfig
 from w2s_ray.plan.cost import estimate

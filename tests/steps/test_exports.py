@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from tests.models.test_export import probabilities, texts_of
+from tests.testing.exports import probabilities, texts_of
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.plan.build import build

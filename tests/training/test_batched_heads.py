@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models.linear_scorer import LinearScorer
+from tests.testing.linear_scorer import LinearScorer
 from w2s_ray.data.batches import epoch_order, optimizer_batches
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.divergence import LOSSES

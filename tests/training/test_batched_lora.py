@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from tests.models.test_export import card, probabilities, stock_outputs, texts_of
-from tests.models.tiny import ARCHITECTURES, tiny_spec
-from tests.training.test_job import job, rows
+from tests.testing.exports import card, probabilities, stock_outputs, texts_of
+from tests.testing.jobs import job, rows
+from tests.testing.tiny_models import ARCHITECTURES, tiny_spec
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.warm import own_backbone

@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import REPOSITORY, TINY_MODEL, tiny_config
-from tests.training.test_job import job, rows
+from tests.testing.jobs import job, rows
+from tests.testing.specs import REPOSITORY, TINY_MODEL, tiny_config
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.errors import InputError
 from w2s_ray.models.inference import sweep
@@ -231,7 +231,7 @@ def test_offload_in_one_process_gives_the_numbers_of_plain_torch_and_leaves_noth
     execution = {"zero_stage": 3, "offload": "parameters"}
     script = f"""
 from pathlib import Path
-from tests.training.test_job import job
+from tests.testing.jobs import job
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.steps.context import fit_in_process
 import gc, torch

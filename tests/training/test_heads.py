@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from tests.models.linear_scorer import LinearScorer
+from tests.testing.linear_scorer import LinearScorer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.heads import HeadData, HeadJob, fit_heads, head_logits, write_head
@@ -45,16 +45,16 @@ def fit(data, out, **changes):
 
 
 @pytest.mark.parametrize("per_row", [1, 2])
-def test_trained_to_the_end_it_is_logistic_regression(tmp_path, per_row):
+def test_at_the_minimum_it_is_logistic_regression(tmp_path, per_row):
     data = problem(per_row)
-    fit(data, tmp_path, epochs=3000, learning_rate=0.05, batch_size=400)
+    fit(data, tmp_path, solver="newton")
     ours = head_logits(tmp_path, data.features)
     margin = ours[:, 1] - ours[:, 0]
     x = data.features[:, 0] - (data.features[:, 1] if per_row == 2 else 0)
     x = StandardScaler(with_mean=per_row == 1).fit_transform(x)
     theirs = LogisticRegression(C=1e8, fit_intercept=per_row == 1, max_iter=5000, tol=1e-10)
     theirs.fit(x, data.test["label"].to_numpy())
-    np.testing.assert_allclose(margin, theirs.decision_function(x), atol=0.05)
+    np.testing.assert_allclose(margin, theirs.decision_function(x), atol=1e-3)
 
 
 def test_turning_every_pair_round_turns_every_prediction(tmp_path):

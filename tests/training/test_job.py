@@ -5,14 +5,13 @@ import weakref
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TINY_MODEL, tiny_config
-from tests.models.test_export import card
+from tests.testing.exports import card
+from tests.testing.jobs import MODEL, job
 from tests.testing.steps import training
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order
@@ -22,73 +21,15 @@ from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.inference import scorer_logits
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import load_tokenizer
-from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
-from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.objectives.objective import GROUND_TRUTH
+from w2s_ray.spec.schema import Lora
 from w2s_ray.steps.model_export import ModelExport
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.engine import Adam, TorchEngine
 from w2s_ray.training.fit import fit, trained_scorer
-from w2s_ray.training.job import TrainJob, memory_stream
+from w2s_ray.training.job import memory_stream
 from w2s_ray.training.loop import learning_rate_at, train
-
-MODEL = ModelSpec.model_validate({**TINY_MODEL, "config": tiny_config(32)})
-
-
-def labelled_rows(n, per_row=2, seed=0):
-    """Random rows and their soft labels, (n, 2) float32."""
-    rng = np.random.default_rng(seed)
-    words = ["the", "cat", "dogs", "run", "runs", "in", "a!", "very long garden"]
-
-    def text():
-        return " ".join(rng.choice(words, rng.integers(1, 9)))
-
-    def answers():
-        while len(set(texts := [text() for _ in range(per_row)])) < per_row:
-            pass  # the margin of two equal texts would be rounding alone
-        return texts
-
-    probs = rng.uniform(0.05, 0.95, n).astype(np.float32)
-    table = pa.table(
-        {
-            "row_id": [f"{seed}-{i:03d}" for i in range(n)],
-            "prompt": [text() + " " if per_row == 2 else "" for _ in range(n)],
-            "answers": [answers() for _ in range(n)],
-            "label": rng.integers(0, 2, n),
-        }
-    )
-    return table, np.stack([1 - probs, probs], axis=1)
-
-
-def rows(n, per_row=2, seed=0):
-    return labelled_rows(n, per_row, seed)[0]
-
-
-def job(**changes):
-    per_row = changes.pop("per_row", 2)
-    table, soft_labels = labelled_rows(27, per_row)
-    base = TrainJob(
-        name="test",
-        model=MODEL,
-        rows=table,
-        soft_labels=soft_labels,
-        test=rows(10, per_row, seed=1),
-        num_classes=2,
-        per_row=per_row,
-        objective=Objective("reverse_kl", confidence_weight=0.5),
-        trainable="full",
-        lora=Lora(),
-        seed=3,
-        epochs=2,
-        batch_size=8,
-        learning_rate=1e-3,
-        schedule="cosine",
-        adam=Adam(clip_norm=1.0),
-        max_length_tokens=64,
-        precision="fp32",
-        keep_weights=True,
-    )
-    return replace(base, **changes)
 
 
 def curve(job, out):

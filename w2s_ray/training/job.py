@@ -140,12 +140,12 @@ def memory_stream(job: TrainJob, tokens: Tokens, start: int = 0) -> Iterator[lis
     batches = (rows for order in orders for rows in optimizer_batches(order, job.batch_size))
     for rows in islice(batches, start, None):
         yield [
-            _packed(tokens, indices, soft_labels[indices], weights)
+            token_batch(tokens, indices, soft_labels[indices], weights)
             for indices, weights in micro_batches(rows, tokens.row_lengths, job.token_budget)
         ]
 
 
-def _packed(
+def token_batch(
     tokens: Tokens,
     indices: NDArray[np.int64],
     soft_labels: Tensor,

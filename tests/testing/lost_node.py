@@ -1,6 +1,6 @@
-"""A cluster of three "hosts" with fake GPUs, two of which train under ZeRO-3: one is taken away.
+"""A cluster of three "hosts" with fake GPUs, two of which train under ZeRO-3: one is lost.
 
-Run by ``test_lost_node.py`` as a program, since its Ray is another than that of the test session.
+Run by ``tests/faults`` as a program, since its Ray is another than that of the test session.
 Usage: lost_node.py FOLDER. Prints one JSON object.
 """
 
@@ -16,8 +16,9 @@ import torch
 from ray.cluster_utils import Cluster
 from transformers import LlamaConfig, LlamaModel
 
-from tests.cluster.test_launch import job
+from tests.testing.jobs import job
 from tests.testing.steps import a_step
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.errors import InputError
 from w2s_ray.models.tokenizer import bytes_tokenizer
@@ -26,8 +27,10 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.schema import ModelSpec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.training.job import TrainJob
 
 SECONDS_A_BATCH = 0.4
+HEAD = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
 LOST_AFTER = 3  # updates
 
 
@@ -48,13 +51,17 @@ class SlowAndHungry(Slow):
         return super().__call__(logits, *arguments, **options)
 
 
+def job_of(name: str, folder: Path, execution: Execution) -> TrainJob:
+    """Trains the model in ``folder``."""
+    model = ModelSpec(source=str(folder / "model"))
+    return job(name=name, model=model, execution=execution)
+
+
 def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
-    """Trains the model in the folder ``model``."""
-    plain = job(step.key, step.execution)
+    plain = job_of(step.key, Path(store.uri).parent, step.execution)
     kind = SlowAndHungry if step.key == "fewer" else Slow
     training = replace(
         plain,
-        model=ModelSpec(source=str(Path(store.uri).parent / "model")),
         objective=kind(*astuple(plain.objective)),
         checkpoints=Checkpoints(store, step.key),
     )
@@ -63,17 +70,18 @@ def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
     return dict(draft.metrics)
 
 
+EXECUTION: dict[str, Any] = {
+    "workers": 2,
+    "zero_stage": 3,
+    "cpus_per_worker": 1.0,
+    "gpus_per_worker": 1.0,
+    "checkpoint_steps": 1,
+    "micro_batch_tokens": 300,
+}
+
+
 def step(key: str, **changes: Any) -> Step:
-    execution = {
-        "workers": 2,
-        "zero_stage": 3,
-        "cpus_per_worker": 1.0,
-        "gpus_per_worker": 1.0,
-        "checkpoint_steps": 1,
-        "micro_batch_tokens": 300,
-        **changes,
-    }
-    return a_step("student", key, **execution)
+    return a_step("student", key, **{**EXECUTION, **changes})
 
 
 def save_model(folder: Path) -> None:
@@ -94,7 +102,7 @@ def save_model(folder: Path) -> None:
 def main(folder: Path) -> None:
     save_model(folder / "model")
     uri = str(folder / "store")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     hosts = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
     told: dict[str, Any] = {"lost": [], "failed": {}}
@@ -106,9 +114,8 @@ def main(folder: Path) -> None:
             told["failed"][key] = numbers["error"]
         if event != "progress" or numbers["step"] < LOST_AFTER or key in told["lost"]:
             return
-        if key != "straight":
-            told["lost"].append(key)
-            cluster.remove_node(hosts.pop(), allow_graceful=False)
+        told["lost"].append(key)
+        cluster.remove_node(hosts.pop(), allow_graceful=False)
         if key == "replaced":
             hosts.append(cluster.add_node(num_cpus=1, num_gpus=1))
 
@@ -116,7 +123,7 @@ def main(folder: Path) -> None:
         run({"four": step("four", workers=4)}, uri, execute=execute)
     except InputError as error:
         told["refused"] = str(error)
-    todo = {"straight": {}, "replaced": {}, "fewer": {"min_workers": 1}}
+    todo = {"replaced": {}, "fewer": {"min_workers": 1}}
     for key, changes in todo.items():
         run({key: step(key, **changes)}, uri, execute=execute, on_event=on_event)
     ray.shutdown()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from w2s_ray.catalog.random_init import ARCHITECTURES
+from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.models.backbone import Backbone, load_backbone
 from w2s_ray.spec.schema import ModelSpec
 
