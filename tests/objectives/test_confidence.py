@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from w2s_ray.objectives.confidence import Form, ThresholdBuffer, alpha, hard_targets, log_odds
+from w2s_ray.objectives.confidence import (
+    Form,
+    ThresholdBuffer,
+    alpha,
+    confidence_loss,
+    hard_targets,
+    log_odds,
+)
 from w2s_ray.objectives.divergence import LOSSES, loss
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 
@@ -119,6 +126,31 @@ def test_one_alpha_and_threshold_a_row_is_as_many_calls() -> None:
             torch.testing.assert_close(together[one], alone, rtol=1e-6, atol=1e-6)
 
 
+def test_clip_and_parameters_reach_the_loss_in_both_forms() -> None:
+    logits, w = rows()
+    options = {"a": 2.0, "b": 3.0, "label_clip": 0.2}
+    for form in get_args(Form):
+        share = {"alpha": 0.0, "form": form}
+        ours = confidence_loss("symmetric_ce", logits, w, **share, **options)
+        assert torch.equal(ours, loss("symmetric_ce", logits, w, **options))
+
+
+def test_labels_are_mixed_unless_the_form_says_sum() -> None:
+    logits, w = rows()
+    default = confidence_loss("reverse_kl", logits, w, alpha=0.5)
+    assert torch.equal(default, confidence_loss("reverse_kl", logits, w, alpha=0.5, form="target"))
+
+
+def test_any_float_type_of_alpha_gives_float32() -> None:
+    logits, w = rows()
+    for form in get_args(Form):
+        both = [
+            confidence_loss("jeffreys", logits, w, alpha=share, form=form)
+            for share in (torch.tensor(0.25, dtype=torch.float64), 0.25)
+        ]
+        assert both[0].dtype == torch.float32 and torch.equal(*both)
+
+
 # --- the ramp ---
 
 
@@ -202,6 +234,10 @@ def test_old_predictions_are_forgotten_and_memory_is_bounded() -> None:
     assert buffer.state_dict() == {"steps": [[98.0] * 16, [99.0] * 16]}
     buffer.update(torch.full((500,), 7.0))
     assert buffer.threshold == 7.0, "a step larger than the buffer is still remembered whole"
+    buffer = ThresholdBuffer(0.5)
+    for step in range(300):
+        buffer.update(torch.full((1,), float(step)))
+    assert buffer.state_dict() == {"steps": [[float(step)] for step in range(44, 300)]}, "256"
 
 
 def test_a_resumed_buffer_goes_on_bit_for_bit() -> None:
@@ -220,6 +256,10 @@ def test_a_resumed_buffer_goes_on_bit_for_bit() -> None:
 def test_a_prior_is_a_probability() -> None:
     with pytest.raises(ValueError, match=r"prior 1\.5"):
         ThresholdBuffer(1.5)
+    for prior, threshold in ((0.0, 3.0), (1.0, -2.0)):
+        buffer = ThresholdBuffer(prior)
+        buffer.update(torch.tensor([-2.0, 0.0, 3.0]))
+        assert buffer.threshold == threshold, "nothing lies above, or nothing below"
 
 
 # --- the objective ---

@@ -262,6 +262,16 @@ def test_neyman_goes_on_along_its_tangent_without_a_jump_and_never_flattens() ->
     assert below == pytest.approx(math.exp(27.0), rel=1e-4), "(s - 1)²/s + s² / (1 - s)"
 
 
+def test_neyman_is_one_number_from_both_sides_of_the_change() -> None:
+    """Σ (s - w)²/s is s (u - 1)² = w (u - 2) + s of the class with u = w/s; at 1e12 both meet."""
+    for log_ratio in (math.log(1e12) - 1e-9, math.log(1e12) + 1e-9):
+        s = 0.5 / math.exp(log_ratio)
+        logits = torch.tensor([[math.log(s), math.log1p(-s)]], dtype=torch.float64)
+        value = loss("neyman_chi2", logits, torch.full((1, 2), 0.5, dtype=torch.float64)).item()
+        exact = 0.5 * (math.exp(log_ratio) - 2.0) + s + (0.5 - s) ** 2 / (1 - s)
+        assert value == pytest.approx(exact, rel=2e-13, abs=0)
+
+
 def test_labels_are_constants_and_leading_shapes_are_free() -> None:
     logits, labels = torch.randn(3, 4, 5), torch.rand(3, 4, 5).softmax(-1).requires_grad_()
     for name in LOSSES:
@@ -270,6 +280,21 @@ def test_labels_are_constants_and_leading_shapes_are_free() -> None:
         assert torch.equal(value.flatten(), flat)
         (into_labels,) = torch.autograd.grad(value.sum(), labels, allow_unused=True)
         assert into_labels is None
+    unsure = torch.tensor([0.6, 0.4])  # K is 2, however long the other dimensions are
+    for name in LOSSES:
+        value = loss(name, torch.zeros(3, 60, 2), unsure.expand(3, 60, 2), label_clip=0.05)
+        one = loss(name, torch.zeros(1, 2), unsure[None], label_clip=0.05)
+        torch.testing.assert_close(value, one.expand(3, 60))
+
+
+def test_the_logits_decide_the_precision() -> None:
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        logits, labels = torch.tensor([[0.0, 1.5]], dtype=dtype), torch.tensor([[0.25, 0.75]])
+        expected = torch.float64 if dtype == torch.float64 else torch.float32
+        for name in LOSSES:
+            for labels_dtype in (torch.float32, torch.float64):
+                value = loss(name, logits, labels.to(labels_dtype))
+                assert value.dtype == expected, (name, dtype, labels_dtype)
 
 
 def test_parameters_and_clip_count() -> None:
@@ -285,6 +310,8 @@ def test_parameters_and_clip_count() -> None:
     for label, case in ((unsure, "reverse_ce"), (sure, "forward_ce")):
         ours = loss("confidence_adaptive_ce", torch.ones(1, 3), label)
         assert torch.equal(ours, loss(case, torch.ones(1, 3), label)), "far from 1/K, not from 1/2"
+    just = loss("confidence_adaptive_ce", pair(1.0), two(0.75))  # |w - 1/2| is c, 0.25
+    assert torch.equal(just, loss("forward_ce", pair(1.0), two(0.75)))
     for name in LOSSES:
         moved = loss(name, logits, w, label_clip=0.1) != loss(name, logits, w)
         depends = name in CLIPPED | {"symmetric_ce"}
@@ -293,10 +320,10 @@ def test_parameters_and_clip_count() -> None:
 
 def test_mistakes_are_named() -> None:
     logits, w = pair(0.0), two(0.5)
-    with pytest.raises(ValueError, match="'kl' is not one of forward_ce"):
+    with pytest.raises(ValueError, match="'kl' is not one of forward_ce, forward_kl"):
         loss("kl", logits, w)
-    with pytest.raises(ValueError, match="no parameter a"):
-        loss("forward_ce", logits, w, a=1.0)
+    with pytest.raises(ValueError, match="no parameter a, b"):
+        loss("forward_ce", logits, w, a=1.0, b=1.0)
     for gamma in (0.0, 0.5, -1.0, math.nan):
         with pytest.raises(ValueError, match="label_clip"):
             loss("reverse_kl", logits, w, label_clip=gamma)

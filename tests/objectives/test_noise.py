@@ -94,6 +94,21 @@ def test_strengths_from_one_to_nothing_are_a_line_to_the_even_label(classes: int
     np.testing.assert_allclose(half.sum(axis=1), 1.0, atol=1e-6)
 
 
+def test_a_preference_is_turned_half_way_by_minus_a_half() -> None:
+    labels = soft(2)
+    noisy = apply_noise(labels, HASHES, 1.0, -0.5)
+    np.testing.assert_allclose(noisy, 0.25 + labels[:, ::-1] / 2, atol=1e-7)
+
+
+def test_of_rows_with_one_hash_the_first_are_noisy() -> None:
+    labels = soft(2)
+    equal = np.arange(500, dtype=np.uint64) // 100  # numpy's default sort mixes these up
+    noisy = apply_noise(labels, equal, 0.3, -1.0)
+    assert touched(labels, noisy) == set(range(150))
+    backwards = apply_noise(labels, equal[::-1], 0.1, -1.0)
+    assert touched(labels, backwards) == set(range(400, 450))
+
+
 @pytest.mark.parametrize("classes", [3, 4, 7])
 def test_with_more_classes_minus_one_swaps_the_top_with_another_drawn_evenly(classes: int) -> None:
     labels = soft(classes)
@@ -116,6 +131,7 @@ def test_with_more_classes_minus_one_swaps_the_top_with_another_drawn_evenly(cla
         (2, 1.1, -1.0, "ratio 1.1"),
         (2, -0.1, -1.0, "ratio -0.1"),
         (2, 0.1, 1.5, "strength 1.5"),
+        (2, 0.1, -1.5, "strength -1.5"),
         (2, 0.1, float("nan"), "strength nan"),
     ],
 )
