@@ -18,6 +18,7 @@ from ray import cloudpickle
 
 from tests.testing.jobs import job, rows
 from tests.testing.steps import a_step
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.plan.step import Step
@@ -28,7 +29,7 @@ from w2s_ray.training.job import TrainJob
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def group_job(name: str, execution: Any) -> TrainJob:
+def group_job(name: str, execution: Execution) -> TrainJob:
     """An odd number of test rows, and a last batch that does not divide by 2 either."""
     return job(name=name, execution=execution, test=rows(9, seed=1))
 
@@ -75,7 +76,7 @@ def step(key: str, needed: str | None = None, **execution: Any) -> Step:
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
     """The group takes all CPUs of the cluster, so the warm process of the step before must go."""
     (tmp_path / "alone").mkdir()
-    metrics = fit(group_job("alone", {}), tmp_path / "alone")
+    metrics = fit(group_job("alone", Execution()), tmp_path / "alone")
     loss, probs = numbers(tmp_path / "alone")
     todo = {
         "one": step("one"),
