@@ -78,6 +78,7 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ("x.csv", b"a,b\n1,\xff\n", "expected a row of CSV in UTF-8"),
         ("x.csv", b"a,b,b\n1,2,3\n", "x.csv:1: column name 'b' twice"),
         ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
+        ("x.parquet.gz", b"", "x.parquet.gz: expected a file of .jsonl"),
         ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
         ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),
         ("x.jsonl.zst", zstd(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),

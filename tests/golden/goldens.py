@@ -4,7 +4,9 @@ A key promises that whatever is stored under it would be computed again. Code th
 numbers under the same key breaks that promise without any sign: old and new artifacts mix in one
 table. So a few numbers of every kind are committed as JSON, with the versions under which they
 were computed. Where numbers move, a version must move too, and only then can the file be written
-again.
+again. A name that is not committed yet, such as that of a new loss, has no number that could move:
+it is not compared, and is added to the file without a raised version. A name that is gone has
+moved.
 
 Whole numbers, texts and row orders are compared exactly. Floats may differ by a relative 1e-5 (or
 3e-6 for numbers near 0): another CPU has other vector instructions, hence another order of sums.
@@ -73,7 +75,7 @@ def check(golden: Golden, folder: Path) -> None:
 
 
 def write(golden: Golden, folder: Path) -> bool:
-    """Writes the file of a golden if it is new or a version was raised; else leaves it.
+    """Writes the file of a golden if it is new or a version was raised; else only adds new names.
 
     Returns:
         Whether the file was written.
@@ -82,13 +84,16 @@ def write(golden: Golden, folder: Path) -> bool:
         Moved: numbers differ from the committed ones, and no version was raised.
     """
     path = folder / f"{golden.name}.json"
+    content = golden.content
     if path.is_file():
         committed = json.loads(path.read_text())
         refuse_unversioned(golden, committed)
-        if committed["versions"] == dict(golden.versions):
+        if committed["versions"] == content["versions"]:
+            content["numbers"] = extended(committed["numbers"], content["numbers"])
+        if content == committed:
             return False
     folder.mkdir(exist_ok=True)
-    lines = json.dumps(golden.content, indent=1, ensure_ascii=False)
+    lines = json.dumps(content, indent=1, ensure_ascii=False)
     path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", _on_one_line, lines) + "\n")
     return True
 
@@ -117,10 +122,9 @@ def refuse_unversioned(golden: Golden, committed: Mapping[str, Any]) -> None:
 
 
 def differences(committed: Any, now: Any, place: str = "") -> list[str]:
-    """One line for each value that is not what was committed."""
+    """One line for each committed value that is another one now, or gone."""
     if isinstance(committed, Mapping) and isinstance(now, Mapping):
-        names = dict.fromkeys([*committed, *now])
-        pairs = [(f"{place}.{n}", committed.get(n), now.get(n)) for n in names]
+        pairs = [(f"{place}.{n}", value, now.get(n, "gone")) for n, value in committed.items()]
         return [line for name, a, b in pairs for line in differences(a, b, name.lstrip("."))]
     if isinstance(committed, list) and isinstance(now, list) and len(committed) == len(now):
         pairs = [
@@ -132,6 +136,15 @@ def differences(committed: Any, now: Any, place: str = "") -> list[str]:
     else:
         same = type(committed) is type(now) and committed == now
     return [] if same else [f"{place}: {committed} → {now}"]
+
+
+def extended(committed: Any, now: Any) -> Any:
+    """The committed value with the names that only ``now`` has, in the order of ``now``."""
+    if not (isinstance(committed, Mapping) and isinstance(now, Mapping)):
+        return committed
+    return {
+        n: extended(committed[n], value) if n in committed else value for n, value in now.items()
+    }
 
 
 def rounded(value: Any) -> Any:

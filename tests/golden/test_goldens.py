@@ -1,4 +1,4 @@
-"""The rule for golden values: numbers may move with a raised version, and only with it."""
+"""The rule for golden values: numbers may move with a raised version only; names may be added."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-MOVED = [{"rows": ["b", "a"]}, {"count": 4}, {"loss": [0.5, 0.25001]}, {"loss": [0.5]}, {"new": 1}]
+MOVED = [{"rows": ["b", "a"]}, {"count": 4}, {"loss": [0.5, 0.25001]}, {"loss": [0.5]}]
 
 
 @pytest.mark.parametrize("moved", MOVED, ids=str)
@@ -86,6 +86,36 @@ def test_the_rounding_of_another_cpu_is_no_move(files: Path) -> None:
     check(other, files)
     assert not write(other, files)
     assert (files / "student.json").read_bytes() == before
+
+
+def test_a_new_name_moves_nothing_and_is_added_under_the_same_version(tmp_path: Path) -> None:
+    losses = {"forward": [0.5, 0.25], "reverse": {"value": 1.0}}
+    write(golden(numbers={"loss": losses}), tmp_path)
+    reverse = {"gradient": 3.0, "value": 1.000002}  # the value as another CPU rounds it
+    added = golden(numbers={"loss": {"alpha": 2.0, **losses, "reverse": reverse}})
+    check(added, tmp_path)
+    assert write(added, tmp_path)
+    numbers = json.loads((tmp_path / "student.json").read_text())["numbers"]
+    assert list(numbers["loss"]) == ["alpha", "forward", "reverse"]
+    assert numbers["loss"]["alpha"] == 2.0
+    assert numbers["loss"]["reverse"] == {"gradient": 3.0, "value": 1.0}, "committed values stay"
+    assert not write(added, tmp_path)
+    with pytest.raises(Moved, match=r"loss\.alpha: 2\.0 → 2\.5"):
+        check(golden(numbers={"loss": {**numbers["loss"], "alpha": 2.5}}), tmp_path)
+
+
+def test_a_new_name_does_not_hide_a_number_that_moved(files: Path) -> None:
+    moved = golden(numbers={"new": 1, "count": 4})
+    for refusing in (check, write):
+        with pytest.raises(Moved, match="count: 3 → 4"):
+            refusing(moved, files)
+
+
+def test_a_committed_name_that_is_gone_has_moved(files: Path) -> None:
+    fewer = {name: value for name, value in NUMBERS.items() if name != "count"}
+    for refusing in (check, write):
+        with pytest.raises(Moved, match="count: 3 → gone"):
+            refusing(Golden("student", {"student": 1}, fewer), files)
 
 
 def test_a_missing_file_fails(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pyarrow import fs, parquet
@@ -17,13 +18,28 @@ LocatedRows = Iterator[tuple[str, RawRow]]
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 
+@dataclass(frozen=True)
+class Format:
+    """How the files of one suffix are read.
+
+    Attributes:
+        read: (name of the file in messages, its binary content) -> its rows.
+        random_access: whether ``read`` seeks in the file instead of reading it as a stream; such
+            a file cannot be compressed as a whole.
+    """
+
+    read: Callable[[str, Any], LocatedRows]
+    random_access: bool = False
+
+
 def format_of(path: str) -> str | None:
     """The suffix in ``FORMATS`` that determines how a file is read; None if it has none."""
     name = path.lower()
-    for compressed in COMPRESSIONS:
-        name = name.removesuffix(compressed)
+    for ending in COMPRESSIONS:
+        name = name.removesuffix(ending)
     suffix = next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
-    return None if suffix == ".parquet" and name != path.lower() else suffix
+    compressed = name != path.lower()
+    return None if suffix and FORMATS[suffix].random_access and compressed else suffix
 
 
 def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> LocatedRows:
@@ -39,14 +55,15 @@ def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> LocatedRows:
         OSError, ArrowException: the file cannot be read or is truncated.
     """
     suffix = format_of(path)
-    if suffix == ".parquet":  # needs random access, not a stream
-        with filesystem.open_input_file(path) as file:
-            yield from _parquet(name, file)
-        return
     assert suffix is not None
+    form = FORMATS[suffix]
+    if form.random_access:
+        with filesystem.open_input_file(path) as file:
+            yield from form.read(name, file)
+        return
     codecs = (codec for end, codec in COMPRESSIONS.items() if path.lower().endswith(end))
     with filesystem.open_input_stream(path, compression=next(codecs, None)) as stream:
-        yield from FORMATS[suffix](name, io.BufferedReader(stream, 1 << 20))
+        yield from form.read(name, io.BufferedReader(stream, 1 << 20))
 
 
 def _json_lines(name: str, file: BinaryIO) -> LocatedRows:
@@ -93,11 +110,11 @@ def _parquet(name: str, file: Any) -> LocatedRows:
             yield f"{name}: row {number}", row
 
 
-FORMATS: dict[str, Callable[[str, Any], LocatedRows]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json_lines,
-    ".csv": _csv,
-    ".parquet": _parquet,
+FORMATS: dict[str, Format] = {
+    ".jsonl": Format(_json_lines),
+    ".ndjson": Format(_json_lines),
+    ".json": Format(_json_lines),
+    ".csv": Format(_csv),
+    ".parquet": Format(_parquet, random_access=True),
 }
-"""The reader of each suffix; .jsonl, .ndjson, .json and .csv files may be compressed."""
+"""The formats by suffix; files of those that are read as a stream may be compressed."""

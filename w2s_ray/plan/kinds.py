@@ -1,6 +1,6 @@
 """The kinds of steps, one row each.
 
-To add a kind: a row here, a class in ``configs``, a method of ``build._Builder``, and a module of
+To add a kind: a row here, a class in ``configs``, a method of ``build.Builder``, and a module of
 ``steps/`` with a function ``run``. CONTRIBUTING.md walks through it.
 """
 

@@ -1,7 +1,7 @@
 """``weak``, ``ceiling`` and ``student`` whose backbone is trained: rows with soft labels → a model.
 
 The ``TrainJob`` may go to several workers, if the context has them. Heads on stored features are
-trained in ``heads``, students whose adapters are trained together in ``adapters``.
+trained in ``train_heads``, students whose adapters are trained together in ``train_adapters``.
 """
 
 from collections.abc import Mapping, Sequence
