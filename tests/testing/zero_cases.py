@@ -1,6 +1,7 @@
 """Training runs on a tiny model that ranks of a process group and plain torch can both make."""
 
 import gc
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,24 @@ class Case:
 
         adam = Adam(clip_norm=self.clip)
         return DeepSpeedEngine(scorer, parameters, adam, zero=Zero(self.stage, self.offload))
+
+
+SAME = [
+    Case(stage, pieces, clip)
+    for stage, (pieces, clip) in itertools.product(STAGES, ((1, None), (1, CLIP), (2, CLIP)))
+]
+UNEVEN = [Case(stage, clip=CLIP, budget=20) for stage in STAGES]
+FILLED = [Case(stage, pieces=2, real_rows=5) for stage in STAGES]
+BF16 = [Case(stage, pieces=2, clip=CLIP, precision="bf16") for stage in STAGES]
+FROZEN = [
+    Case(0, precision="bf16", trainable="last_layer"),
+    Case(3, precision="bf16", trainable="last_layer"),
+    Case(2, precision="bf16", trainable="lora"),
+    Case(3, precision="fp32", trainable="lora"),
+]
+LORA_BF16_3 = Case(3, precision="bf16", trainable="lora")
+THRESHOLD = [Case(2, pieces=2, per_row=1), Case(2, per_row=1, budget=15)]
+CASES = [*SAME, *UNEVEN, *FILLED, *BF16, *FROZEN, LORA_BF16_3, *THRESHOLD]
 
 
 def model(case: Case) -> tuple[Scorer, list[nn.Parameter]]:

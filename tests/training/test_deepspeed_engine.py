@@ -4,7 +4,6 @@ The ranks run all ``CASES`` in one process group and return what they saw; the t
 TorchEngine, which trains in pytest's own process.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,11 +18,19 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from tests.testing.process_groups import ProcessGroups
 from tests.testing.zero_cases import (
+    BF16,
+    CASES,
     CLIP,
+    FILLED,
+    FROZEN,
+    LORA_BF16_3,
     RATE,
     ROWS,
+    SAME,
     STAGES,
     STEPS,
+    THRESHOLD,
+    UNEVEN,
     Case,
     close,
     engine_of,
@@ -40,23 +47,6 @@ from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.loop import train
 
 pytestmark = pytest.mark.groups
-
-SAME = [
-    Case(stage, pieces, clip)
-    for stage, (pieces, clip) in itertools.product(STAGES, ((1, None), (1, CLIP), (2, CLIP)))
-]
-UNEVEN = [Case(stage, clip=CLIP, budget=20) for stage in STAGES]
-FILLED = [Case(stage, pieces=2, real_rows=5) for stage in STAGES]
-BF16 = [Case(stage, pieces=2, clip=CLIP, precision="bf16") for stage in STAGES]
-FROZEN = [
-    Case(0, precision="bf16", trainable="last_layer"),
-    Case(3, precision="bf16", trainable="last_layer"),
-    Case(2, precision="bf16", trainable="lora"),
-    Case(3, precision="fp32", trainable="lora"),
-]
-LORA_BF16_3 = Case(3, precision="bf16", trainable="lora")
-THRESHOLD = [Case(2, pieces=2, per_row=1), Case(2, per_row=1, budget=15)]
-CASES = [*SAME, *UNEVEN, *FILLED, *BF16, *FROZEN, LORA_BF16_3, *THRESHOLD]
 
 
 @torch.no_grad()
