@@ -11,31 +11,33 @@ from w2s_ray.study import main
 def refused(spec, capsys):
     """The one line told for a spec that must be refused, with nothing left in the store."""
     assert main([str(spec), "--local"]) == 2
-    told = capsys.readouterr().err.strip()
-    assert "\n" not in told and "Traceback" not in told
+    output = capsys.readouterr().err.strip()
+    assert "\n" not in output and "Traceback" not in output
     assert not list(spec.parent.glob("store/*/*"))
-    return told
+    return output
 
 
 def test_wrong_loss_name(write_spec, capsys):
-    told = refused(write_spec(grid__loss=["forward_kl", "revers_kl"]), capsys)
-    assert "study.yaml:" in told and "revers_kl" in told and "did you mean 'reverse_kl'" in told
+    output = refused(write_spec(grid__loss=["forward_kl", "revers_kl"]), capsys)
+    assert (
+        "study.yaml:" in output and "revers_kl" in output and "did you mean 'reverse_kl'" in output
+    )
 
 
 def test_negative_noise_ratio(write_spec, capsys):
-    told = refused(write_spec(grid__noise_ratio=[0.0, -0.1]), capsys)
-    assert "noise_ratio" in told and "-0.1" in told and "study.yaml:" in told
+    output = refused(write_spec(grid__noise_ratio=[0.0, -0.1]), capsys)
+    assert "noise_ratio" in output and "-0.1" in output and "study.yaml:" in output
 
 
 def test_duplicate_cell(write_spec, capsys):
-    told = refused(write_spec(grid__seed=[0, 1, 0]), capsys)
-    assert "study.yaml:" in told and "seed" in told
+    output = refused(write_spec(grid__seed=[0, 1, 0]), capsys)
+    assert "study.yaml:" in output and "seed" in output
 
 
 def test_two_names_for_one_model_make_a_duplicate_cell(write_spec, capsys):
     models = {name: {**TINY_MODEL, "config": tiny_config(16)} for name in ("a", "b", "c")}
-    told = refused(write_spec(models=models, grid__pair=[["a", "b"], ["a", "c"]]), capsys)
-    assert "two cells compute the same" in told and "'b'" in told and "'c'" in told
+    output = refused(write_spec(models=models, grid__pair=[["a", "b"], ["a", "c"]]), capsys)
+    assert "two cells compute the same" in output and "'b'" in output and "'c'" in output
 
 
 def test_missing_file(write_spec, capsys):
@@ -57,8 +59,8 @@ def test_row_without_chosen(write_spec, tmp_path, capsys):
     splits = {name: f"{name}.jsonl" for name in ("ground_truth", "weak", "test")}
     data = {"pairs": {"kind": "preference", "splits": splits}}
     assert main([str(write_spec(data=data)), "--local"]) == 2
-    told = capsys.readouterr().err.strip()
-    assert "weak.jsonl:7" in told and "did you mean 'choosen'" in told and "\n" not in told
+    output = capsys.readouterr().err.strip()
+    assert "weak.jsonl:7" in output and "did you mean 'choosen'" in output and "\n" not in output
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])
@@ -71,8 +73,8 @@ def test_unreadable_model(write_spec, tmp_path, capsys, content):
         "small": {**TINY_MODEL, "config": tiny_config(16)},
         "large": {"source": "./broken-model"},
     }
-    told = refused(write_spec(models=models), capsys)
-    assert "broken-model" in told
+    output = refused(write_spec(models=models), capsys)
+    assert "broken-model" in output
 
 
 def test_spec_that_is_not_there(tmp_path, capsys):

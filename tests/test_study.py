@@ -101,9 +101,9 @@ def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_pat
     while not list(tmp_path.glob("store/student/[!.]*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
-    _, told = run.communicate(timeout=30)
+    _, output = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert "rerun the same command to resume" in told and "Traceback" not in told
+    assert "rerun the same command to resume" in output and "Traceback" not in output
     assert list(tmp_path.glob("store/student/[!.]*/record.json"))
     assert not list(tmp_path.glob("store/*/.tmp*"))
 

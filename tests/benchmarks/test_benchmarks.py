@@ -98,8 +98,8 @@ def test_the_page_of_the_project_holds_its_results():
 
 def test_an_unknown_row_is_refused_by_name(capsys: pytest.CaptureFixture[str]):
     assert main(["--rows", "heads,speed"]) == 2
-    told = capsys.readouterr().err
-    assert "given 'speed'" in told and "long_prompts" in told
+    output = capsys.readouterr().err
+    assert "given 'speed'" in output and "long_prompts" in output
 
 
 def test_rows_come_in_as_a_table_and_a_quick_run_writes_nothing(
@@ -176,8 +176,8 @@ def test_packed_pairs_agree_with_separate_rows_in_a_script_that_needs_little():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    *_, told, modules = done.stdout.splitlines()
-    assert max(json.loads(told)["long prompts"]["apart"].values()) < 1e-4
+    *_, output, modules = done.stdout.splitlines()
+    assert max(json.loads(output)["long prompts"]["apart"].values()) < 1e-4
     assert modules.split() == [
         "w2s_ray",
         "w2s_ray.models",

@@ -46,12 +46,12 @@ def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_o
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert len(told["checks"]) == 3
-    assert all(check["apart"] < 1e-4 for check in told["checks"].values())
-    for found in told["variants"].values():
+    output = json.loads(done.stdout.splitlines()[-1])
+    assert len(output["checks"]) == 3
+    assert all(check["apart"] < 1e-4 for check in output["checks"].values())
+    for found in output["variants"].values():
         assert found["tokens_per_second"] > 0 and 0 < found["mfu"] < 1
-        assert found["predicted_bytes"] > 18 * told["parameters"]
+        assert found["predicted_bytes"] > 18 * output["parameters"]
         assert found["measured_bytes"] is None and "memory_error" not in found
     assert "target" not in done.stdout
 

@@ -82,16 +82,16 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
         "one": step("one"),
         "zero2": step("zero2", "one", workers=2, zero_stage=2, micro_batch_tokens=150),
     }
-    told: list[str] = []
+    output: list[str] = []
     schedule = run(
         todo,
         str(tmp_path / "store"),
         execute=execute,
-        on_event=lambda event, step, numbers: told.append(f"{event} {step.key}"),
+        on_event=lambda event, step, numbers: output.append(f"{event} {step.key}"),
     )
     assert schedule.done == set(todo)
     assert (tmp_path / "store/died").exists()
-    assert "progress zero2" in told
+    assert "progress zero2" in output
     store = Store.open(tmp_path / "store")
     artifact = store.artifact("zero2")
     their_loss, their_probs = numbers(artifact.folder)

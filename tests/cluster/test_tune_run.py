@@ -156,12 +156,14 @@ def test_every_step_runs_once_after_its_inputs(outcome: Outcome) -> None:
 
 
 def test_failures_are_told_and_recorded(outcome: Outcome) -> None:
-    told = {key: numbers["error"] for event, key, numbers in outcome.events if event == "failed"}
-    assert told.keys() == FAILED
-    assert told["wrong"] == "ValueError: three is not four"
-    assert "died" in told["doomed"]
+    reported = {
+        key: numbers["error"] for event, key, numbers in outcome.events if event == "failed"
+    }
+    assert reported.keys() == FAILED
+    assert reported["wrong"] == "ValueError: three is not four"
+    assert "died" in reported["doomed"]
     # The runner notes an error itself; of a process that died only the driver knows.
-    assert outcome.store.failures()["doomed"]["error"] == told["doomed"]
+    assert outcome.store.failures()["doomed"]["error"] == reported["doomed"]
 
 
 def test_events(outcome: Outcome) -> None:

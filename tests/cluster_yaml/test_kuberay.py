@@ -120,14 +120,14 @@ def test_the_driver_sees_every_group_that_can_be_started(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = manifest["ConfigMap"]["data"]
+    output = manifest["ConfigMap"]["data"]
     head = pods(cluster)[0]
     (volume,) = [v for v in head["volumes"] if "configMap" in v]
     (mount,) = [m for m in container(head)["volumeMounts"] if m["name"] == volume["name"]]
     assert volume["configMap"]["name"] == manifest["ConfigMap"]["metadata"]["name"]
     assert mount["mountPath"] == str(placement.BOOTSTRAP).replace("~", HOME)
     bootstrap = tmp_path / "told.yaml"
-    bootstrap.write_text(told[mount["subPath"]])
+    bootstrap.write_text(output[mount["subPath"]])
     monkeypatch.setattr(placement, "BOOTSTRAP", bootstrap)
     monkeypatch.setattr(state, "get_cluster_config", lambda: None)
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # as Ray sets it for the process of a job

@@ -34,35 +34,35 @@ def described(content: dict[str, Any], finished: tuple[str, ...] = ()) -> dict[s
 
 
 def test_each_kind_of_step_is_placed() -> None:
-    told = described(study())
-    placed = {(entry["kind"], entry["model"]): entry for entry in told["placements"]}
+    output = described(study())
+    placed = {(entry["kind"], entry["model"]): entry for entry in output["placements"]}
     assert placed.keys() == {
         ("weak", "0.5B"), ("label", "0.5B"), ("ceiling", "7B"), ("student", "7B")
     }  # fmt: skip
-    assert all(" ".join(entry) == FIELDS for entry in told["placements"])
+    assert all(" ".join(entry) == FIELDS for entry in output["placements"])
     student = placed["student", "7B"]
     assert student["workers"] == 2 and student["steps"] == student["todo"] == 2
     assert student["predicted_memory_bytes"] > 40e9 and student["seconds_an_update"] > 0
-    assert told["gpu_hours"] == sum(entry["gpu_hours"] for entry in told["placements"]) > 0
-    assert told["gpu_type"] == "H100" and told["usd"] is None
-    json.dumps(told)
+    assert output["gpu_hours"] == sum(entry["gpu_hours"] for entry in output["placements"]) > 0
+    assert output["gpu_type"] == "H100" and output["usd"] is None
+    json.dumps(output)
 
 
 def test_what_is_done_costs_nothing_more() -> None:
     keys = tuple(build(Spec.model_validate(study())).steps)
-    told = described(study(), keys)
-    assert told["gpu_hours"] == 0 and all(entry["todo"] == 0 for entry in told["placements"])
+    output = described(study(), keys)
+    assert output["gpu_hours"] == 0 and all(entry["todo"] == 0 for entry in output["placements"])
 
 
 def test_heads_cost_what_their_features_do() -> None:
     grid = {"pair": [["0.5B", "7B"]], "loss": ["forward_kl"], "trainable": ["last_layer"]}
-    told = described(study(grid=grid))
-    assert {entry["kind"] for entry in told["placements"]} == {"features"}
+    output = described(study(grid=grid))
+    assert {entry["kind"] for entry in output["placements"]} == {"features"}
 
 
 def test_without_a_type_there_is_nothing_to_place() -> None:
-    told = described(study(execution={}))
-    assert told["placements"] == [] and told["gpu_hours"] is None
+    output = described(study(execution={}))
+    assert output["placements"] == [] and output["gpu_hours"] is None
 
 
 def test_people_see_a_table() -> None:

@@ -26,11 +26,11 @@ def test_it_counts_done_running_waiting_failed_and_blocked():
         display("failed", todo["b"], {"error": "ValueError: no"})
         drawn = io.StringIO()
         Console(file=drawn, width=120).print(display._draw())
-    told = drawn.getvalue()
-    assert "1/4 steps done" in told
-    assert "1 running  0 waiting  1 failed (1 blocked)" in told
-    assert "7 from the store" in told
-    assert "3/9 steps" in told and "loss 0.5000" in told
+    output = drawn.getvalue()
+    assert "1/4 steps done" in output
+    assert "1 running  0 waiting  1 failed (1 blocked)" in output
+    assert "7 from the store" in output
+    assert "3/9 steps" in output and "loss 0.5000" in output
 
 
 def test_it_is_quiet_when_not_on_a_terminal_but_for_failures():

@@ -78,8 +78,8 @@ def work(spec, store, kind):
 
 
 def wait_for(process, line):
-    for told in process.stdout:
-        if told == line:
+    for output in process.stdout:
+        if output == line:
             return
     raise AssertionError(f"it ended before {line!r}")
 
@@ -130,10 +130,10 @@ def test_a_record_says_how_many_shared_the_run_and_their_times_sum_to_it(write_s
 
 def test_progress_ends_with_all_that_is_written(write_spec, tmp_path):
     plan, store = plan_of(write_spec(**GRID)), Store.open(tmp_path / "store")
-    told = []
-    execute_group(until(plan, store, "student"), store, Context(progress=told.append))
-    assert all(0 < numbers["step"] <= numbers["steps"] for numbers in told)
-    assert told[-1] == {"step": 16, "steps": 16, "unit": "written"}
+    output = []
+    execute_group(until(plan, store, "student"), store, Context(progress=output.append))
+    assert all(0 < numbers["step"] <= numbers["steps"] for numbers in output)
+    assert output[-1] == {"step": 16, "steps": 16, "unit": "written"}
 
 
 def test_a_bad_cell_fails_alone(write_spec, tmp_path, capsys):

@@ -90,11 +90,11 @@ def test_shards_change_no_number_and_progress_counts_rows(
 ) -> None:
     step = step_of(plan, "features")
     cut, whole = Store.open(tmp_path / "cut"), Store.open(tmp_path / "whole")
-    told: list[dict[str, int]] = []
+    output: list[dict[str, int]] = []
     run_up_to(plan, step, cut)
-    execute(step, cut, Context(progress=told.append))
-    assert [t["step"] for t in told] == sorted(t["step"] for t in told)
-    assert told[-1]["step"] == told[-1]["steps"] == 120
+    execute(step, cut, Context(progress=output.append))
+    assert [t["step"] for t in output] == sorted(t["step"] for t in output)
+    assert output[-1]["step"] == output[-1]["steps"] == 120
     monkeypatch.setattr(shards, "ROWS", 1000)
     run_up_to(plan, step, whole)
     execute(step, whole)

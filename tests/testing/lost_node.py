@@ -105,16 +105,16 @@ def main(folder: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     hosts = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
-    told: dict[str, Any] = {"lost": [], "failed": {}}
+    output: dict[str, Any] = {"lost": [], "failed": {}}
 
     def on_event(event: str, running: Step, numbers: dict[str, Any]) -> None:
         """Takes the second host away once, in the middle; in the main thread, as it must be."""
         key = running.key
         if event == "failed":
-            told["failed"][key] = numbers["error"]
-        if event != "progress" or numbers["step"] < LOST_AFTER or key in told["lost"]:
+            output["failed"][key] = numbers["error"]
+        if event != "progress" or numbers["step"] < LOST_AFTER or key in output["lost"]:
             return
-        told["lost"].append(key)
+        output["lost"].append(key)
         cluster.remove_node(hosts.pop(), allow_graceful=False)
         if key == "replaced":
             hosts.append(cluster.add_node(num_cpus=1, num_gpus=1))
@@ -122,13 +122,13 @@ def main(folder: Path) -> None:
     try:
         run({"four": step("four", workers=4)}, uri, execute=execute)
     except InputError as error:
-        told["refused"] = str(error)
+        output["refused"] = str(error)
     todo = {"replaced": {}, "fewer": {"min_workers": 1}}
     for key, changes in todo.items():
         run({key: step(key, **changes)}, uri, execute=execute, on_event=on_event)
     ray.shutdown()
     cluster.shutdown()
-    print(json.dumps(told))
+    print(json.dumps(output))
 
 
 if __name__ == "__main__":
