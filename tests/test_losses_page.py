@@ -38,13 +38,13 @@ def test_the_table_says_which_losses_clip_their_labels(name: str) -> None:
     same = torch.equal(
         loss(name, logits, hard), loss(name, logits, hard.clamp(LABEL_CLIP, 1 - LABEL_CLIP))
     )
-    expected = {"yes": True, "": False, "in H(s, w)": False}
-    assert expected[rows()[name][1]] is same
+    assert {"yes": True, "": False, "in H(s, w)": False}[rows()[name][1]] is same
+    assert DEFINITIONS[name].clips_label is same
 
 
 def test_every_default_of_a_loss_is_in_the_text() -> None:
     for name, definition in DEFINITIONS.items():
-        given = ", ".join(f"{key} = {value:g}" for key, value in definition.parameters.items())
+        given = ", ".join(f"{key} = {value:g}" for key, value in definition.defaults.items())
         assert f"`{name}` {given}".strip() in PAGE
 
 

@@ -1,38 +1,23 @@
 """The facts of the loss family: identities, the table of gradients, extremes, other libraries."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cityblock, euclidean, jensenshannon
-from scipy.special import expit, log_softmax, logit
-from scipy.stats import chisquare, entropy
+from numpy.typing import ArrayLike
+from scipy.special import log_softmax
+from scipy.stats import entropy
 from torch import Tensor
-from torch.distributions import Categorical, kl_divergence
 
+from tests.objectives.reference_losses import REFERENCES, Array, Pairs
 from w2s_ray.objectives.divergence import LOSSES, loss
+from w2s_ray.objectives.names import DEFINITIONS
 
 GAMMA = 1e-3
-Array = NDArray[np.float64]
-
-# name -> c: the divergence is at least c * (total variation)². Pinsker and its relatives; with
-# them, "small" means "close", so a divergence cannot vanish anywhere but at s = w.
-AT_LEAST_SQUARED_TV = {
-    "forward_kl": 2.0,
-    "reverse_kl": 2.0,
-    "jeffreys": 4.0,
-    "jensen_shannon": 0.5,
-    "squared_hellinger": 0.5,
-    "pearson_chi2": 4.0,
-    "neyman_chi2": 4.0,
-    "total_variation": 1.0,
-}
-CLIPPED = {"reverse_kl", "reverse_ce", "jeffreys", "jensen_shannon", "pearson_chi2"}
+DIVERGENCES = [name for name, definition in DEFINITIONS.items() if definition.is_divergence]
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -72,82 +57,33 @@ def distributions(draw: st.DrawFn) -> tuple[Array, Array]:
     return logits, raw / raw.sum()
 
 
-def by_other_libraries(name: str, logits: Array, w: Array) -> float:
-    """Each loss in float64 by scipy or torch.distributions, sharing no formula with ours."""
-    log_s = log_softmax(logits)
-    s, c = np.exp(log_s), clipped(w)
-    if name == "confidence_adaptive_ce":
-        name = "forward_ce" if np.abs(w - 1 / len(w)).max() >= 0.25 else "reverse_ce"
-    s_torch, c_torch = Categorical(torch.tensor(s)), Categorical(torch.tensor(c))
-    forward_ce, reverse_ce = entropy(w) + entropy(w, s), entropy(s) + entropy(s, c)
-    values: dict[str, object] = {
-        "forward_ce": forward_ce,
-        "forward_kl": entropy(w, s),
-        "reverse_kl": kl_divergence(s_torch, c_torch),
-        "reverse_ce": reverse_ce,
-        "jeffreys": kl_divergence(s_torch, c_torch) + kl_divergence(c_torch, s_torch),
-        "jensen_shannon": jensenshannon(s, c) ** 2,
-        "squared_hellinger": euclidean(np.sqrt(s), np.sqrt(w)) ** 2 / 2,
-        "pearson_chi2": chisquare(s, c).statistic,
-        "neyman_chi2": chisquare(w, s).statistic,
-        "total_variation": cityblock(s, w) / 2,
-        "symmetric_ce": forward_ce + 0.1 * reverse_ce,
-    }
-    return float(np.asarray(values[name]))
-
-
-# --- the table of K = 2 gradients, term by term as it is printed in docs/losses.md §1 ---
-
-
-def _table(z: Array, w: Array) -> dict[str, Array]:
-    s = expit(z)
-    d, v, l_, m = s - w, s * (1 - s), logit(w), (s + w) / 2
-    return {
-        "forward_ce": d,
-        "forward_kl": d,
-        "reverse_kl": v * (z - l_),
-        "reverse_ce": -v * l_,
-        "jeffreys": d + v * (z - l_),
-        "jensen_shannon": 0.5 * v * (np.log(s / m) - np.log((1 - s) / (1 - m))),
-        "squared_hellinger": -0.5 * v * (np.sqrt(w / s) - np.sqrt((1 - w) / (1 - s))),
-        "pearson_chi2": 2 * d * v / (w * (1 - w)),
-        "neyman_chi2": 2 * d - d**2 * (1 - 2 * s) / v,
-        "total_variation": np.sign(d) * v,
-        "symmetric_ce": d - 0.1 * v * l_,
-        "confidence_adaptive_ce": np.where(np.abs(w - 0.5) >= 0.25, d, -v * l_),
-    }
-
-
-Definition = Callable[[Tensor, Tensor], Tensor]
-DEFINED: dict[str, Definition] = {
-    "forward_ce": lambda s, w: -(w * s.log()).sum(-1),
-    "forward_kl": lambda s, w: (w * (w / s).log()).sum(-1),
-    "reverse_kl": lambda s, w: (s * (s / w).log()).sum(-1),
-    "reverse_ce": lambda s, w: -(s * w.log()).sum(-1),
-    "jeffreys": lambda s, w: ((s - w) * (s / w).log()).sum(-1),
-    "jensen_shannon": lambda s, w: (
-        (s * (2 * s / (s + w)).log() + w * (2 * w / (s + w)).log()).sum(-1) / 2
-    ),
-    "squared_hellinger": lambda s, w: 1 - (s * w).sqrt().sum(-1),
-    "pearson_chi2": lambda s, w: ((s - w) ** 2 / w).sum(-1),
-    "neyman_chi2": lambda s, w: ((s - w) ** 2 / s).sum(-1),
-    "total_variation": lambda s, w: (s - w).abs().sum(-1) / 2,
-    "symmetric_ce": lambda s, w: -(w * s.log() + 0.1 * s * w.log()).sum(-1),
-    "confidence_adaptive_ce": lambda s, w: torch.where(
-        (w[:, 1] - 0.5).abs() >= 0.25, -(w * s.log()).sum(-1), -(s * w.log()).sum(-1)
-    ),
-}
 _draw = np.random.default_rng(0)
 Z = _draw.uniform(-8, 8, 2000).astype(np.float32).astype(np.float64)
 W = _draw.uniform(0.02, 0.98, 2000).astype(np.float32).astype(np.float64)
 
 
+def test_every_loss_has_a_reference_and_every_divergence_a_bound() -> None:
+    assert list(REFERENCES) == list(DEFINITIONS)
+    bounded = [name for name, reference in REFERENCES.items() if reference.squared_tv is not None]
+    assert bounded == DIVERGENCES
+
+
+@every_loss
+@given(case=distributions())
+@settings(max_examples=60)
+def test_value_is_that_of_other_libraries(name: str, case: tuple[Array, Array]) -> None:
+    logits, w = case
+    ours = loss(name, torch.tensor(logits[None]), torch.tensor(w[None])).item()
+    theirs = REFERENCES[name].value(np.exp(log_softmax(logits)), w, clipped(w))
+    assert ours == pytest.approx(float(np.asarray(theirs)), rel=1e-7, abs=1e-10)
+
+
 @every_loss
 def test_gradient_is_the_tables_closed_form_and_float64_autograds(name: str) -> None:
-    closed = _table(Z, W)[name]
+    closed = REFERENCES[name].gradient(Pairs(Z, W))
     z = torch.tensor(Z, requires_grad=True)
     s = torch.stack((torch.sigmoid(-z), torch.sigmoid(z)), dim=-1)
-    value = DEFINED[name](s, torch.tensor(np.stack((1 - W, W), axis=-1)))
+    value = REFERENCES[name].formula(s, torch.tensor(np.stack((1 - W, W), axis=-1)))
     (automatic,) = torch.autograd.grad(value.sum(), z)
     np.testing.assert_allclose(automatic.numpy(), closed, rtol=1e-9, atol=1e-11)
 
@@ -171,23 +107,31 @@ def test_why_reverse_losses_resist_flipped_labels_late_but_pull_harder_early() -
     assert pull("reverse_ce", early) == pytest.approx(1.15, abs=5e-3)
 
 
-@pytest.mark.parametrize("name", AT_LEAST_SQUARED_TV)
+@pytest.mark.parametrize("name", DIVERGENCES)
 @given(case=distributions())
 @settings(max_examples=60)
 def test_a_divergence_is_zero_where_s_is_w_and_only_there(
     name: str, case: tuple[Array, Array]
 ) -> None:
     logits, w = case
-    target = clipped(w) if name in CLIPPED else w
+    target = clipped(w) if DEFINITIONS[name].clips_label else w
     away = np.abs(np.exp(log_softmax(logits)) - target).sum() / 2
     value = loss(name, torch.tensor(logits[None]), torch.tensor(w[None])).item()
-    assert value >= AT_LEAST_SQUARED_TV[name] * away**2 * (1 - 1e-4) - 3e-7
+    bound = REFERENCES[name].squared_tv
+    assert bound is not None
+    assert value >= bound * away**2 * (1 - 1e-4) - 3e-7
 
     with np.errstate(divide="ignore"):
         equal = torch.tensor(np.maximum(np.log(target), -1e4)[None], dtype=torch.float32)
     labels = torch.tensor(w[None])
     assert abs(loss(name, equal, labels).item()) < 1e-6
     assert slope(name, equal, labels).abs().max() < 1e-5 or name == "total_variation"
+
+
+@every_loss
+def test_a_loss_vanishes_at_the_label_only_if_it_is_a_divergence(name: str) -> None:
+    at_w = loss(name, pair(math.log(0.7 / 0.3)), two(0.7)).item()
+    assert (abs(at_w) < 1e-6) == DEFINITIONS[name].is_divergence
 
 
 def test_reverse_ce_is_no_divergence_and_is_least_at_the_hard_guess() -> None:
@@ -312,10 +256,10 @@ def test_parameters_and_clip_count() -> None:
         assert torch.equal(ours, loss(case, torch.ones(1, 3), label)), "far from 1/K, not from 1/2"
     just = loss("confidence_adaptive_ce", pair(1.0), two(0.75))  # |w - 1/2| is c, 0.25
     assert torch.equal(just, loss("forward_ce", pair(1.0), two(0.75)))
+    clips = {n for n, d in DEFINITIONS.items() if d.clips_label} | {"symmetric_ce"}
     for name in LOSSES:
         moved = loss(name, logits, w, label_clip=0.1) != loss(name, logits, w)
-        depends = name in CLIPPED | {"symmetric_ce"}
-        assert moved.tolist() == [depends, False], "only a label outside of the clip moves"
+        assert moved.tolist() == [name in clips, False], "only a label outside of the clip moves"
 
 
 def test_mistakes_are_named() -> None:

@@ -66,7 +66,7 @@ MISTAKES = {
     "negative loss parameter": (
         "forward_kl]",
         "{name: symmetric_ce, a: -1}]",
-        "12: grid.loss[0].a: given -1, expected a number of at least 0",
+        "12: grid.loss[0].a: given -1.0, expected a number of at least 0",
     ),
     "loss without name": (
         "forward_kl]",

@@ -44,7 +44,7 @@ class Run:
         batches = itertools.islice(stream(self.case, rank, world, self.case.pieces), STEPS)
         objective = Objective(
             self.loss,
-            tuple(sorted(DEFINITIONS[self.loss].parameters.items())),
+            tuple(sorted(DEFINITIONS[self.loss].defaults.items())),
             confidence_weight=0.5,
         )
         curve = train(engine, batches, objective, total_steps=STEPS, learning_rate=RATE)

@@ -1,16 +1,17 @@
-"""Twelve losses for learning from a soft label, each in nats at its true scale (docs/losses.md §1).
+"""Losses for learning from a soft label, each in nats at its true scale (docs/losses.md §1).
 
 For one example, w is the weak model's distribution over K classes and s = softmax(logits) the
 student's. A preference pair is K = 2 with logits (0, z). Everything is computed in float32 from
 log-softmax, whatever the input's precision; labels are constants and receive no gradient.
 
 Where labels are clipped
-    Losses that divide by w or take its log (reverse KL, reverse CE, Jeffreys, Jensen-Shannon,
-    Pearson χ²) use a clipped label *everywhere*: w is clipped to [γ, 1 - γ] and renormalised
-    first. Each of them therefore compares s with a single distribution, and those that are
-    divergences are zero exactly where s equals it. The other losses use w unclipped. So does
-    forward KL: the limit of its constant Σ w log w at w = 0 is 0, and clipping would break two
-    facts, that it has forward CE's gradient and that it is never negative.
+    Losses that divide by w or take its log (``clips_label`` in ``names.DEFINITIONS``) use a
+    clipped label *everywhere*: w is clipped to [γ, 1 - γ] and renormalised before the function of
+    the loss sees it. Each of them therefore compares s with a single distribution, and those that
+    are divergences are zero exactly where s equals it. The other losses use w unclipped; those
+    with a reverse CE in them clip the label for that term alone. Forward KL does not clip: the
+    limit of its constant Σ w log w at w = 0 is 0, and clipping would break two facts, that it has
+    forward CE's gradient and that it is never negative.
 
 Neyman χ² far from the label
     Σ (s - w)²/s grows like exp |z| and overflows any float by |z| = 1e4. In terms of the density
@@ -23,8 +24,7 @@ Neyman χ² far from the label
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,7 +42,7 @@ class Distributions(NamedTuple):
     Attributes:
         log_s: log-probabilities of the student.
         s: probabilities of the student.
-        w: the soft labels as given.
+        w: the soft labels that the loss uses: clipped if its definition says so, else as given.
         w_clipped: the soft labels clipped to [γ, 1 - γ] and renormalised.
     """
 
@@ -51,20 +51,10 @@ class Distributions(NamedTuple):
     w: Tensor
     w_clipped: Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """One loss of the family.
-
-    Attributes:
-        function: ``function(distributions, **parameters)``, (..., K) -> (...).
-        parameters: its parameters with their defaults.
-        formula: for display.
-    """
-
-    function: Callable[..., Tensor]
-    parameters: Mapping[str, float]
-    formula: str
+    @property
+    def clipped(self) -> "Distributions":
+        """The same with the clipped label as w."""
+        return self._replace(w=self.w_clipped)
 
 
 def loss(
@@ -94,17 +84,19 @@ def loss(
     """
     if name not in LOSSES:
         raise ValueError(f"loss {name!r} is not one of {', '.join(LOSSES)}")
-    chosen = LOSSES[name]
-    if unknown := parameters.keys() - chosen.parameters.keys():
+    definition = DEFINITIONS[name]
+    if unknown := parameters.keys() - definition.parameters.keys():
         raise ValueError(f"loss {name!r} has no parameter {', '.join(sorted(unknown))}")
-    given = distributions(logits, soft_labels, label_clip)
-    return chosen.function(given, **{**chosen.parameters, **parameters})
+    used = distributions(logits, soft_labels, label_clip)
+    if definition.clips_label:
+        used = used.clipped
+    return LOSSES[name](used, **{**definition.defaults, **parameters})
 
 
 def distributions(
     logits: Tensor, soft_labels: Tensor, label_clip: float = LABEL_CLIP
 ) -> Distributions:
-    """The two distributions of (..., K) logits and soft labels.
+    """The two distributions of (..., K) logits and soft labels, with w as given.
 
     The result is float32, or float64 for float64 logits, which exact solvers use.
 
@@ -132,25 +124,24 @@ def forward_kl(d: Distributions) -> Tensor:
 
 def reverse_kl(d: Distributions) -> Tensor:
     """KL(s‖w)."""
-    return (d.s * (d.log_s - d.w_clipped.log())).sum(dim=-1)
+    return (d.s * (d.log_s - d.w.log())).sum(dim=-1)
 
 
 def reverse_ce(d: Distributions) -> Tensor:
     """Σ s log(1/w): not a divergence; it is smallest where s puts all mass on w's top class."""
-    return -(d.s * d.w_clipped.log()).sum(dim=-1)
+    return -(d.s * d.w.log()).sum(dim=-1)
 
 
 def jeffreys(d: Distributions) -> Tensor:
     """KL(w‖s) + KL(s‖w)."""
-    w = d.w_clipped
-    return ((d.s - w) * (d.log_s - w.log())).sum(dim=-1)
+    return ((d.s - d.w) * (d.log_s - d.w.log())).sum(dim=-1)
 
 
 def jensen_shannon(d: Distributions) -> Tensor:
     """½ KL(s‖m) + ½ KL(w‖m) with m = (s + w)/2."""
-    w, log_w = d.w_clipped, d.w_clipped.log()
+    log_w = d.w.log()
     log_m = torch.logaddexp(d.log_s, log_w) - math.log(2.0)
-    return 0.5 * (d.s * (d.log_s - log_m) + w * (log_w - log_m)).sum(dim=-1)
+    return 0.5 * (d.s * (d.log_s - log_m) + d.w * (log_w - log_m)).sum(dim=-1)
 
 
 def squared_hellinger(d: Distributions) -> Tensor:
@@ -160,8 +151,7 @@ def squared_hellinger(d: Distributions) -> Tensor:
 
 def pearson_chi2(d: Distributions) -> Tensor:
     """Σ (s - w)²/w."""
-    w = d.w_clipped
-    return ((d.s - w).square() / w).sum(dim=-1)
+    return ((d.s - d.w).square() / d.w).sum(dim=-1)
 
 
 def neyman_chi2(d: Distributions) -> Tensor:
@@ -180,21 +170,17 @@ def total_variation(d: Distributions) -> Tensor:
 
 def symmetric_ce(d: Distributions, *, a: float, b: float) -> Tensor:
     """a H(w, s) + b H(s, w)."""
-    return a * forward_ce(d) + b * reverse_ce(d)
+    return a * forward_ce(d) + b * reverse_ce(d.clipped)
 
 
 def confidence_adaptive_ce(d: Distributions, *, c: float) -> Tensor:
     """Forward CE where the unclipped label is confident (max |w - 1/K| ≥ c), else reverse CE."""
     confidence = (d.w - 1.0 / d.w.shape[-1]).abs().amax(dim=-1)
-    return torch.where(confidence >= c, forward_ce(d), reverse_ce(d))
+    return torch.where(confidence >= c, forward_ce(d), reverse_ce(d.clipped))
 
 
-LOSSES: dict[str, Loss] = {
-    function.__name__: Loss(
-        function,
-        DEFINITIONS[function.__name__].parameters,
-        DEFINITIONS[function.__name__].formula,
-    )
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    function.__name__: function
     for function in (
         forward_ce,
         forward_kl,
@@ -210,3 +196,4 @@ LOSSES: dict[str, Loss] = {
         confidence_adaptive_ce,
     )
 }
+"""``function(distributions, **parameters)``, (..., K) -> (...), by the name of the loss."""

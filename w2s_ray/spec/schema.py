@@ -56,13 +56,13 @@ class Loss(Model):
     """A loss with its parameters: ``{name: symmetric_ce, a: 1.0, b: 0.1}``."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Annotated[Number, Field(ge=0)]]
+    __pydantic_extra__: dict[str, Number]
     name: str = Field(description="the name of a loss")
 
     @property
     def parameters(self) -> tuple[tuple[str, float], ...]:
         """All parameters of the loss with their values, sorted by name; () for most losses."""
-        values = {**DEFINITIONS[self.name].parameters, **(self.__pydantic_extra__ or {})}
+        values = {**DEFINITIONS[self.name].defaults, **(self.__pydantic_extra__ or {})}
         return tuple(sorted(values.items()))
 
     def covers(self, other: "Loss") -> bool:
@@ -72,17 +72,23 @@ class Loss(Model):
 
     @model_validator(mode="after")
     def _is_defined(self) -> Self:
+        """Check the name, the names of the parameters and their ranges."""
         names = tuple(DEFINITIONS)
         if self.name not in DEFINITIONS:
             expected = mistake(f"one of {', '.join(names)}", names, self.name)
             refuse([(("name",), self.name, expected)])
-        allowed = tuple(DEFINITIONS[self.name].parameters)
+        parameters = DEFINITIONS[self.name].parameters
+        allowed = tuple(parameters)
         expected_text = f"no parameter with {self.name}"
         if allowed:
             expected_text = f"one of {', '.join(allowed)}"
-        extra = self.__pydantic_extra__ or {}
-        unknown = [name for name in extra if name not in allowed]
-        refuse([((n,), extra[n], mistake(expected_text, allowed, n)) for n in unknown])
+        wrong: list[Mistake] = []
+        for parameter, value in (self.__pydantic_extra__ or {}).items():
+            if parameter not in parameters:
+                wrong.append(((parameter,), value, mistake(expected_text, allowed, parameter)))
+            elif not parameters[parameter].allows(value):
+                wrong.append(((parameter,), value, mistake(parameters[parameter].expected)))
+        refuse(wrong)
         return self
 
 
