@@ -16,6 +16,13 @@ def test_a_matrix_survives_as_a_column():
     np.testing.assert_array_equal(as_matrix(column), PROBS)
 
 
+def test_labels_are_stored_in_32_bits_whatever_they_were_computed_in():
+    column = as_column(PROBS.astype(np.float64))
+    assert column.type == pa.list_(pa.float32())
+    np.testing.assert_array_equal(as_matrix(pa.chunked_array([column])), PROBS)
+    assert one_hot(ROWS, 3)["probs"].type == pa.list_(pa.float32())
+
+
 def test_labels_are_joined_by_id_and_not_by_place():
     labels = pa.table({"row_id": ["c", "x", "a", "b"], "probs": as_column(PROBS[[2, 0, 0, 1]])})
     np.testing.assert_array_equal(as_matrix(join(ROWS, labels)["probs"]), PROBS)
@@ -24,7 +31,9 @@ def test_labels_are_joined_by_id_and_not_by_place():
 def test_a_row_without_label_and_a_label_given_twice_are_refused():
     with pytest.raises(ValueError, match=r"1 of 3 rows are missing, e\.g\. \['c'\]"):
         positions(["a", "b", "c"], ["b", "a"])
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match=r"4 of 4 rows are missing, e\.g\. \['a', 'b', 'c'\]$"):
+        positions(["a", "b", "c", "d"], [])
+    with pytest.raises(ValueError, match="1 row ids stand twice among 3"):
         positions(["a"], ["a", "b", "a"])
 
 
