@@ -67,6 +67,27 @@ def test_micro_batches_are_few(lengths, budget, world):
         assert fewer == 0 or budget < lengths.sum() / fewer + (1 - 1 / fewer) * lengths.max()
 
 
+def test_a_micro_batch_more_is_made_where_the_even_share_does_not_fit():
+    """18 tokens fit two budgets of 10, three rows of 6 do not."""
+    for budget, counts in ((10, [1, 1, 1]), (12, [2, 1]), (18, [3])):
+        parts = micro_batches(np.arange(3), np.array([6, 6, 6]), budget)
+        assert [len(rows) for rows, _ in parts] == counts
+    assert len(micro_batches(np.arange(5), np.full(5, 6), 10, 0, 2)) == 3  # 6 bins, 3 a rank
+
+
+def test_one_process_alone_sees_the_whole_batch():
+    lengths = np.arange(1, 21)
+    alone = micro_batches(np.arange(20), lengths, 50)
+    assert sorted(row for rows, _ in alone for row in rows) == list(range(20))
+
+
+def test_rows_of_one_length_keep_their_order():
+    lengths, batch = np.full(200, 7), np.random.default_rng(0).permutation(200)
+    ((rows, _),) = micro_batches(batch, lengths, 10**9)
+    assert rows.tolist() == batch.tolist()
+    assert np.concatenate(length_batches(lengths, 70)).tolist() == list(range(200))
+
+
 @given(row_lengths, st.integers(1, 9))
 def test_the_fullest_micro_batch_is_near_an_even_share(lengths, world):
     """Graham 1969: at most the even share and (1 - 1 / m) of the row that came to it last."""

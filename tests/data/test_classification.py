@@ -30,6 +30,8 @@ def test_labels_of_two_kinds_and_a_single_class_are_refused():
         class_indices({"1": "x:2", "pos": "x:9"})
     with pytest.raises(InputError, match=r"at least two classes, given '1' \(x:2\)"):
         class_indices({"1": "x:2"})
+    with pytest.raises(InputError, match="at least two classes, given none"):
+        class_indices({})
 
 
 def test_rows_of_another_form_are_refused_and_empty_ones_told():
@@ -40,3 +42,16 @@ def test_rows_of_another_form_are_refused_and_empty_ones_told():
     with pytest.raises(InputError, match="did you mean 'labels'"):
         read_text({"text": "t", "labels": 0}, "x:1", {})
     assert read_text({"text": "", "label": 0}, "x:1", {}) == Unusable("empty text")
+
+
+def test_messages_name_the_place_and_the_column_of_the_file():
+    renamed = {"text": "t", "label": "y"}
+    for row, told in (
+        ({"t": 5, "y": 0}, "x:1: field 't' is 5; expected a text"),
+        ({"t": "a", "y": 0.5}, "x:1: field 'y' is 0.5; expected an integer or a text"),
+        ({"y": 0}, "x:1: field 't' is missing; the row has y"),
+        ({"t": "a"}, "x:1: field 'y' is missing; the row has t"),
+    ):
+        with pytest.raises(InputError) as error:
+            read_text(row, "x:1", renamed)
+        assert str(error.value) == told

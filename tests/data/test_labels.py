@@ -44,7 +44,9 @@ def test_a_row_without_label_is_refused(tmp_path):
 def test_an_absent_id_and_an_id_given_twice_are_refused():
     with pytest.raises(ValueError, match=r"1 of 3 rows are missing, e\.g\. \['c'\]"):
         positions(["a", "b", "c"], ["b", "a"])
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match=r"4 of 4 rows are missing, e\.g\. \['a', 'b', 'c'\]$"):
+        positions(["a", "b", "c", "d"], [])
+    with pytest.raises(ValueError, match="1 row ids occur twice among 3"):
         positions(["a"], ["a", "b", "a"])
 
 

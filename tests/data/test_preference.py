@@ -63,6 +63,19 @@ def test_the_prompt_of_a_transcript_ends_with_the_last_shared_assistant():
     )
 
 
+def test_the_form_says_whether_texts_are_transcripts():
+    row = {"prompt": "p", "chosen": f"{QUESTION} Because.", "rejected": f"{QUESTION} No."}
+    assert read_pair(row, "x:1", {}, "auto") == read_pair(row, "x:1", {}, "hh") == PAIR
+    assert read_pair(row, "x:1", {}, "trl") == Pair("p", row["chosen"], row["rejected"])
+    begun = {"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b"}
+    assert read_pair(begun, "x:1", {}, "hh") == Pair("\n\nAssistant:", " a", " b")
+
+
+def test_an_answer_that_goes_on_after_the_other_ends_keeps_its_first_turn():
+    row = {"chosen": [assistant("a")], "rejected": [assistant("a"), user("b")]}
+    assert read_pair(row, "x:1", {}) == Pair("\n\nAssistant:", " a", " a\n\nHuman: b")
+
+
 def test_conversations_share_turns_and_keep_what_follows():
     row = {
         "chosen": [user("Why?"), assistant("Guess."), user("No."), assistant("Because.")],
@@ -89,6 +102,11 @@ def test_a_system_turn_and_unlike_speakers_are_written_out():
         ("The sky is blue.", "The sky is brown.", ("The sky is", " blue.", " brown.")),
         ("The cats sleep.", "The cats sleeps.", ("The cats", " sleep.", " sleeps.")),
         ("hello there", "hello there friend", ("hello", " there", " there friend")),
+        ("the cat sat", "the cats sat", ("the", " cat sat", " cats sat")),
+        ("the cats sat", "the cat sat", ("the", " cats sat", " cat sat")),
+        ("\n\nHuman: a b", "\n\nHuman: a c", ("\n\nHuman: a", " b", " c")),
+        (f"{QUESTION} No.", "No. Why?", ("", f"{QUESTION} No.", "No. Why?")),
+        ("No. Why?", f"{QUESTION} No.", ("", "No. Why?", f"{QUESTION} No.")),
         ("yes", "no", ("", "yes", "no")),
         ("blue", "brown", ("", "blue", "brown")),
     ],
@@ -119,6 +137,8 @@ def test_whatever_is_split_off_no_letter_is_lost(chosen, rejected):
             *("auto", "no common prompt"),
         ),
         ({"chosen": "a b", "rejected": "a c"}, "hh", "no common prompt"),
+        ({"chosen": f"{QUESTION} a", "rejected": f"{QUESTION} a"}, "auto",
+         "chosen equals rejected"),
         ({"prompt": "p", "chosen": [assistant("")], "rejected": [assistant("b")]}, "auto",
          "empty answer"),
         ({"prompt": "p", "chosen": [], "rejected": [assistant("b")]}, "auto", "empty answer"),
@@ -150,6 +170,55 @@ def test_a_row_of_another_form_is_refused_with_its_place(row, renamed, told):
         read_pair(row, "x:7", renamed)
     assert told in str(error.value)
     assert str(error.value).startswith("x:7: ")
+
+
+@pytest.mark.parametrize(
+    ("row", "form", "told"),
+    [
+        ({"good": 3, "bad": "b", "q": "p"}, "auto", "field 'good' is 3; expected a text or a list"),
+        ({"good": "a", "bad": 3, "q": "p"}, "auto", "field 'bad' is 3; expected a text or a list"),
+        ({"good": "a", "bad": "b", "q": 3}, "auto", "field 'q' is 3; expected a text or a list"),
+        ({"good": "a", "bad": ["b"], "q": "p"}, "auto",
+         "field 'bad' is ['b']; expected a text, like chosen"),
+        ({"good": ["a"], "bad": "b", "q": "p"}, "auto",
+         "field 'bad' is 'b'; expected a list, like chosen"),
+        ({"good": ["a"], "bad": ["b"], "q": "p"}, "hh",
+         "field 'good' is ['a']; expected a transcript"),
+        ({"good": "a", "bad": "b", "q": ["p"]}, "auto",
+         "field 'q' is ['p']; expected a text, like chosen"),
+        ({"good": [assistant("a")], "bad": ["b"], "q": "p"}, "auto",
+         "field 'bad' is 'b'; expected {role, content} with a role of system, user, assistant"),
+        ({"good": [assistant("a")], "bad": [assistant("b")], "q": [{"role": "user"}]}, "auto",
+         "field 'q' is {'role': 'user'}; expected {role, content}"),
+    ],
+)  # fmt: skip
+def test_a_message_names_the_column_of_the_file_not_ours(row, form, told):
+    renamed = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    with pytest.raises(InputError) as error:
+        read_pair(row, "x:7", renamed, form)
+    assert str(error.value).startswith(f"x:7: {told}")
+    ours = {"good": "chosen", "bad": "rejected", "q": "prompt"}
+    with pytest.raises(InputError) as error:
+        read_pair({ours[name]: value for name, value in row.items()}, "x:7", {}, form)
+    for name, our in ours.items():
+        told = told.replace(f"'{name}'", f"'{our}'")
+    assert str(error.value).startswith(f"x:7: {told}")
+
+
+def test_a_message_shows_the_beginning_of_a_long_value_and_all_of_a_short_one():
+    for length, shown in ((38, "[" + "1" * 38 + "]"), (39, "[" + "1" * 36 + "...")):
+        with pytest.raises(InputError) as error:
+            read_pair({"chosen": "a", "rejected": [int("1" * length)]}, "x:1", {})
+        assert f"field 'rejected' is {shown}; expected" in str(error.value)
+
+
+def test_a_row_without_fields_says_so_and_suggests_nothing():
+    with pytest.raises(InputError) as error:
+        read_pair({}, "x:1", {})
+    assert str(error.value) == "x:1: field 'chosen' is missing; the row has none"
+    with pytest.raises(InputError) as error:
+        read_pair({"a": 1}, "x:1", {})
+    assert str(error.value) == "x:1: field 'chosen' is missing; the row has a"
 
 
 def test_columns_can_have_other_names():

@@ -152,12 +152,13 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path):
         {"prompt": "p", "chosen": "a", "rejected": "a"},
         {"prompt": "q", "chosen": "a", "rejected": "a"},
         {"prompt": "p", "chosen": "a \ud83d", "rejected": "b"},
+        {"prompt": "\ud83d", "chosen": "a", "rejected": "b"},
     ]
     prepared = prepare(given_splits(tmp_path, {**dict.fromkeys(SPLITS, good), "weak": good + bad}))
     assert prepared.report["read"]["weak"] == {
-        "rows": 14,
+        "rows": 15,
         "usable": 10,
-        "unusable": {"chosen equals rejected": 2, "empty answer": 1, "not valid Unicode": 1},
+        "unusable": {"chosen equals rejected": 2, "empty answer": 1, "not valid Unicode": 2},
         "duplicates": 0,
     }
     assert json.loads(json.dumps(prepared.report)) == prepared.report
@@ -193,10 +194,14 @@ def test_the_length_baseline_is_that_of_the_shorter_answer(tmp_path):
 
 @pytest.mark.parametrize(
     ("sizes", "told"),
-    [((10, 10, 11), "30 of 32 rows are usable, 2 empty answer"), ((31, 1, 1), "30 different")],
+    [
+        ((10, 10, 11), "30 of 33 rows are usable, 2 empty answer, 1 chosen equals rejected, with"),
+        ((31, 1, 1), "30 different prompts; sizes require ground_truth 31, weak 1, test 1, and no prompt"),
+    ],
 )
 def test_too_few_rows_are_refused_and_say_why(tmp_path, sizes, told):
     rows = pairs(30, 30) + [{"prompt": "p", "chosen": "", "rejected": str(i)} for i in range(2)]
+    rows.append({"prompt": "p", "chosen": "a", "rejected": "a"})
     with pytest.raises(InputError) as error:
         prepare(one_source(tmp_path / "x.jsonl", rows, sizes))
     assert told in str(error.value)
@@ -212,6 +217,90 @@ def test_a_split_without_a_usable_row_is_refused(tmp_path):
     rows = {**dict.fromkeys(SPLITS, pairs(5, 5)), "weak": []}
     with pytest.raises(InputError, match=r"weak\.jsonl: 0 of 0 rows are usable"):
         prepare(given_splits(tmp_path, rows))
+    files = {split: [save(tmp_path / f"{split}{n}.jsonl", []) for n in (1, 2)] for split in SPLITS}
+    with pytest.raises(InputError, match=r"truth1\.jsonl, /.*truth2\.jsonl: 0 of 0 rows"):
+        prepare(DataSpec.model_validate({"kind": "preference", "splits": files}))
+
+
+def test_texts_of_one_source_are_dealt_out_with_their_classes(tmp_path):
+    rows = [{"text": f"text {n // 2}", "label": ("no", "yes")[n % 2]} for n in range(60)]
+    data = one_source(tmp_path / "x.jsonl", rows, (10, 10, 10), kind="classification")
+    prepared = prepare(data)
+    texts = []
+    for split in SPLITS:
+        table = prepared.tables[split]
+        texts.append({text for (text,) in table["answers"].to_pylist()})
+        assert table["prompt"].to_pylist() == [""] * 10
+        classes = {f"{row['answers'][0]}, {row['label']}" for row in table.to_pylist()}
+        assert classes == {f"{text}, {label}" for text in texts[-1] for label in (0, 1)}
+    assert len(set.union(*texts)) == sum(map(len, texts)) == 15, "rows of one text stay together"
+    assert prepared.report["overlap"] == {} and prepared.report["classes"] == ["no", "yes"]
+
+
+def test_splits_made_of_one_source_have_no_overlap_to_report(tmp_path):
+    data = one_source(tmp_path / "x.jsonl", pairs(30, 10), (5, 5, 5))
+    assert prepare(data).report["overlap"] == {}
+
+
+def test_answers_of_nothing_but_spaces_are_counted(tmp_path):
+    rows = pairs(6, 6)
+    rows[0]["chosen"], rows[1]["rejected"] = "  ", "\n"
+    report = prepare(given_splits(tmp_path, {**dict.fromkeys(SPLITS, pairs(4, 4)), "weak": rows}))
+    described = report.report["splits"]
+    assert [described[split]["blank_answers"] for split in SPLITS] == [0, 2, 0]
+    assert [described[split]["rows"] for split in SPLITS] == [4, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "told"),
+    [
+        ("preference", {"chosen": "a"}, "field 'rejected' is missing"),
+        ("classification", {"text": "a"}, "field 'label' is missing"),
+        ("classification", {"text": "a", "label": "7"}, "label 'yes' among integers such as 7 "),
+    ],
+)
+def test_a_row_at_fault_is_told_with_file_and_line(tmp_path, kind, row, told):
+    good: Rows = (
+        pairs(2, 2)
+        if kind == "preference"
+        else [{"text": "t", "label": "yes"}, {"text": "u", "label": "yes"}]
+    )
+    rows = {**dict.fromkeys(SPLITS, good), "weak": [*good, row]}
+    with pytest.raises(InputError) as error:
+        prepare(given_splits(tmp_path, rows, kind=kind))
+    assert told in str(error.value)
+    assert f"{tmp_path}/weak.jsonl:3" in str(error.value)
+
+
+def test_the_form_of_the_spec_reaches_the_rows(tmp_path):
+    talk = "\n\nHuman: {0}?\n\nAssistant:"
+    rows = [
+        {"prompt": "p", "chosen": f"{talk.format(n)} yes", "rejected": f"{talk.format(n)} no"}
+        for n in range(9)
+    ]
+    prompts = {}
+    for form in ("auto", "trl"):
+        data = given_splits(tmp_path, dict.fromkeys(SPLITS, rows), format=form)
+        prompts[form] = set(prepare(data).tables["weak"]["prompt"].to_pylist())
+    assert prompts == {"auto": {talk.format(n) for n in range(9)}, "trl": {"p"}}
+
+
+def test_the_part_of_a_hub_data_set_is_the_one_the_spec_names(monkeypatch):
+    asked = []
+
+    def load_dataset(*names: object, **options: object) -> Rows:
+        asked.append((names, options))
+        return pairs(30, 30)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    part = {"kind": "preference", "subset": "s", "split": "t", "revision": "r"}
+    sizes = dict.fromkeys(SPLITS, 5)
+    prepare(DataSpec.model_validate({**part, "source": "hf:a/b", "sizes": sizes}))
+    prepare(
+        DataSpec.model_validate({**part, "splits": {name: [f"hf:a/{name}"] for name in SPLITS}})
+    )
+    named = [f"a/{name}" for name in ("b", *SPLITS)]
+    assert asked == [((name, "s"), {"split": "t", "revision": "r"}) for name in named]
 
 
 def test_classes_are_those_of_all_splits_together(tmp_path):
@@ -231,6 +320,7 @@ def test_classes_are_those_of_all_splits_together(tmp_path):
     }
     assert labels == {"a": 2, "b": 0, "c": 2, "d": 2, "e": 1, "f": 0}
     assert prepared.report["splits"]["weak"]["label_share"] == [0.0, 0.0, 1.0]
+    assert prepared.report["splits"]["test"]["label_share"] == [0.5, 0.5, 0.0]
     assert prepared.report["shorter_answer_accuracy"] is None
 
 

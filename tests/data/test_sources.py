@@ -77,12 +77,15 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ("x.csv", b'a,b\n"1\n2",2\n3,4,5\n', "x.csv:4: 3 cells under 2 column names"),
         ("x.csv", b"a,b\n1,\xff\n", "expected a row of CSV in UTF-8"),
         ("x.csv", b"a,b,b\n1,2,3\n", "x.csv:1: column name 'b' twice"),
+        ("x.csv", b"a,b,c,b,c\n", "x.csv:1: column name 'b' twice"),
+        ("x.csv", b'a,b\n"1" or 2,3\n', "x.csv:2: expected a row of CSV in UTF-8"),
+        ("x.jsonl", b"[%s]\n" % (b"1" * 60), f"a JSON object, given b'[{'1' * 39}'"),
         ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
         ("x.parquet.gz", b"", "x.parquet.gz: expected a file of .jsonl"),
         ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
         ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),
         ("x.jsonl.zst", zstd(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),
-        ("x.txt", LINES, "x.txt: expected a file of .jsonl"),
+        ("x.txt", LINES, "expected a file of .jsonl, .ndjson, .json, .csv, .parquet (.gz, .zst)"),
     ],
 )
 def test_a_file_that_is_not_what_it_says_is_refused_with_its_place(tmp_path, name, content, told):
@@ -93,15 +96,85 @@ def test_a_file_that_is_not_what_it_says_is_refused_with_its_place(tmp_path, nam
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_is_not_there_suggests_the_nearest(tmp_path):
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_field(tmp_path):
+    for name, content in (("x.csv", b"text,label\nt,1\n"), ("x.jsonl", LINES)):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / f"marked {name}").write_bytes(b"\xef\xbb\xbf" + content)
+        plain, marked = (
+            [row for _, row in read_rows(str(tmp_path / n))] for n in (name, f"marked {name}")
+        )
+        assert plain == marked and "text" in plain[0]
+
+
+def test_line_ends_within_a_cell_stay_as_they_are(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b'text,label\r\n"one\r\ntwo",1\r\n')
+    assert [row for _, row in read_rows(str(tmp_path / "x.csv"))] == [
+        {"text": "one\r\ntwo", "label": "1"}
+    ]
+
+
+def test_sources_of_every_sort_may_stand_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: [{"text": "from the hub"}])
+    path = write(tmp_path / "x.jsonl")
+    found = list(read_rows(["hf:a/b", str(path)]))
+    assert [where for where, _ in found] == ["hf:a/b: row 1", f"{path}:1", f"{path}:2"]
+    for named in ("hf:a/b", "generate:agreement"):
+        alone, both = fingerprint(named), fingerprint([named, str(path)])
+        assert both["bytes"] is None and both["digest"] != alone["digest"]
+        assert both == fingerprint([str(path), named])
+
+
+def test_a_folder_that_is_named_is_read_whatever_its_name(tmp_path, monkeypatch):
+    folder = tmp_path / "_hidden" / "_data_"
+    folder.mkdir(parents=True)
+    path = write(folder / "x.jsonl")
+    for source in (str(folder), f"{folder}/", folder.as_uri(), f"{folder.as_uri()}/"):
+        prefix = "file://" if source.startswith("file:") else ""
+        assert [where for where, _ in read_rows(source)] == [f"{prefix}{path}:{n}" for n in (1, 2)]
+
+
+def test_the_reason_of_a_failure_is_told_in_its_first_line(monkeypatch):
+    for raised, told in (
+        (ValueError("no such thing.\nAnd more"), "no such thing"),
+        (ConnectionError(), "ConnectionError"),
+        (OSError("X"), "X"),
+        (OSError("..."), ""),
+    ):
+
+        def load_dataset(*_: object, raised: Exception = raised, **__: object) -> None:
+            raise raised
+
+        monkeypatch.setattr("datasets.load_dataset", load_dataset)
+        with pytest.raises(InputError) as error:
+            list(read_rows("hf:a/b", HubPart("s", "t", "r")))
+        assert str(error.value) == (
+            f"hf:a/b: cannot be loaded (subset s, split t, revision r): {told}; "
+            "is the Hub reachable?"
+        )
+
+
+def test_the_reason_a_file_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "x.jsonl.gz").write_bytes(LINES)
+    with pytest.raises(InputError, match=r"cannot be read: .*zlib inflate failed"):
+        list(read_rows(str(tmp_path / "x.jsonl.gz")))
+    with pytest.raises(InputError, match=r"cannot be reached: .*[Uu]nrecognized filesystem type"):
+        list(read_rows("nowhere://bucket/x.jsonl"))
+
+
+def test_a_name_that_is_not_there_suggests_the_nearest(tmp_path, monkeypatch):
     write(tmp_path / "ground_truth.jsonl")
     with pytest.raises(InputError, match=r"did you mean 'ground_truth\.jsonl'"):
         list(read_rows(str(tmp_path / "groundtruth.jsonl")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no file of .* in this folder"):
         list(read_rows(str(tmp_path / "empty")))
-    with pytest.raises(InputError, match="cannot be reached"):
-        list(read_rows("nowhere://bucket/x.jsonl"))
+    with pytest.raises(InputError) as error:
+        list(read_rows(str(tmp_path / "no folder" / "x.jsonl")))
+    assert str(error.value) == f"{tmp_path}/no folder/x.jsonl: no such file or folder"
+    monkeypatch.chdir(tmp_path)
+    for source in ("groundtruth.jsonl", "./groundtruth.jsonl/"):
+        with pytest.raises(InputError, match=r"did you mean 'ground_truth\.jsonl'"):
+            list(read_rows(source))
 
 
 def test_the_hub_out_of_reach_is_one_line():
@@ -141,6 +214,16 @@ def test_the_fingerprint_is_of_content_not_of_names_or_order(tmp_path):
     assert fingerprint([str(second), str(second)])["digest"] != fingerprint(str(second))["digest"]
 
 
+def test_the_size_of_a_source_is_that_of_its_files(tmp_path):
+    large = tmp_path / "large.jsonl"
+    large.write_bytes(LINES * 40_000)
+    assert large.stat().st_size > 3 << 20
+    packed = write(tmp_path / "x.jsonl.gz")
+    sizes = large.stat().st_size, packed.stat().st_size
+    assert tuple(fingerprint(str(path))["bytes"] for path in (large, packed)) == sizes
+    assert fingerprint(str(tmp_path))["bytes"] == sum(sizes)
+
+
 def test_the_same_bytes_read_as_another_format_are_another_source(tmp_path):
     (tmp_path / "x.csv").write_bytes(b'{"a"}')
     (tmp_path / "x.jsonl").write_bytes(b'{"a"}')
@@ -157,6 +240,8 @@ def test_sources_that_are_not_files_are_known_by_all_that_chooses_their_content(
     parts = [HubPart(), HubPart("s"), HubPart(split="test"), HubPart(revision="r")]
     found = [fingerprint("hf:a/b", part) for part in parts]
     found += [fingerprint("hf:a/c"), fingerprint("generate:agreement")]
+    monkeypatch.setattr("w2s_ray.data.agreement.VERSION", 10**6)
+    found.append(fingerprint("generate:agreement"))
     assert len({one["digest"] for one in found}) == len(found)
     assert {one["bytes"] for one in found} == {None}
 
@@ -183,3 +268,14 @@ def test_the_identity_of_data_holds_no_path_and_every_choice(tmp_path):
     others.append(data_identity(spec(tmp_path / "there")))
     assert here not in others
     assert len({json.dumps(other) for other in others}) == len(others)
+
+
+def test_the_identity_of_hub_data_is_of_its_subset_split_and_revision():
+    splits = {name: [f"hf:a/{name}"] for name in ("ground_truth", "weak", "test")}
+    sizes = dict.fromkeys(splits, 5)
+    for content in ({"source": "hf:a/b", "sizes": sizes}, {"splits": splits}):
+        found = [
+            data_identity(DataSpec.model_validate({"kind": "preference", **content, **change}))
+            for change in ({}, {"subset": "s"}, {"split": "s"}, {"revision": "s"})
+        ]
+        assert len({json.dumps(one) for one in found}) == 4

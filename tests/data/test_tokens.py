@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.data.tokens import encode
@@ -72,6 +72,21 @@ def test_one_text_a_row_and_no_special_tokens():
     tokens = encode(table([("", ["a b c"]), ("", ["d"])]), TOKENIZER, 512)
     assert (tokens.per_row, tokens.ids.tolist()) == (1, [1, 2, 3, 4])
     assert tokens.segments.tolist() == [[0, 3], [0, 1]]
+
+
+def test_a_tokenizer_that_begins_texts_with_a_token_of_its_own_does_not_here():
+    tokenizer = word_tokenizer()
+    processor = processors.TemplateProcessing(single="! $A", special_tokens=[("!", 0)])
+    tokenizer.backend_tokenizer.post_processor = processor
+    assert tokenizer("a")["input_ids"] == [0, 1]
+    tokens = encode(table([("a", ["b c", "d"])]), tokenizer, 512)
+    assert tokens.ids.tolist() == [1, 2, 3, 4]
+
+
+def test_no_rows_are_no_tokens():
+    rows = table([("a", ["b"])]).slice(0, 0)
+    tokens = encode(rows, TOKENIZER, 512)
+    assert tokens.segments.shape == (0, 2) and len(tokens.ids) == 0
 
 
 def test_a_text_without_tokens_names_its_row():

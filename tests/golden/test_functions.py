@@ -20,6 +20,7 @@ import torch
 from tests.golden.goldens import Golden, check, write
 from w2s_ray.data.batches import epoch_order, optimizer_batches, pack
 from w2s_ray.data.prepare import SPLITS, prepare
+from w2s_ray.data.sources import data_identity
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.objectives.confidence import Form, ThresholdBuffer, alpha, confidence_loss
@@ -64,6 +65,20 @@ def splits() -> dict[str, Any]:
             for split, table in tables.items()
         }
     return found
+
+
+def identities() -> dict[str, Any]:
+    """What stands in the key of ``prepare`` for data of each sort."""
+    hub = {"splits": {split: [f"hf:a/{split}", f"hf:b/{split}"] for split in SPLITS}}
+    sources: dict[str, dict[str, Any]] = {
+        "file": {"source": str(TEXTS), "sizes": dict.fromkeys(SPLITS, 4), "format": "trl"},
+        "generated": {"source": "generate:agreement", "sizes": dict.fromkeys(SPLITS, 4)},
+        "hub": {**hub, "revision": "r", "columns": {"prompt": "question"}, "seed": 3},
+    }
+    return {
+        name: data_identity(DataSpec.model_validate({"kind": "preference", **given}))
+        for name, given in sources.items()
+    }
 
 
 def noise() -> dict[str, Any]:
@@ -145,6 +160,7 @@ def tokens() -> dict[str, Any]:
 KINDS_OF: dict[Callable[[], dict[str, Any]], tuple[str, ...]] = {
     draws: ("prepare",),
     splits: ("prepare",),
+    identities: ("prepare",),
     noise: ("student",),
     losses: ("student",),
     confidence: ("student",),

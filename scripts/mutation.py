@@ -1,0 +1,151 @@
+"""A mutation run over one room of the package: which changes of its code no test sees.
+
+    python scripts/mutation.py objectives              all mutants of the room
+    python scripts/mutation.py data 'w2s_ray.data.batches*'    of one file
+    python scripts/mutation.py --table objectives data         counts of earlier runs
+
+mutmut changes the code (``docs/mutation.md`` has its version, the results and the survivors). It
+needs a quarter of an hour to an hour a room and is no part of CI. The run happens on a copy of the
+working tree in ``--folder``, which is kept, so that a second run only tries what has changed; the
+survivors' changes are written to ``survivors.diff`` there.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import gettempdir
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("w2s_ray", "tests", "study_specs", "benchmarks", "docs", "pyproject.toml", "README.md")
+ALSO_COPIED = ("study_specs", "benchmarks", "docs", "README.md")  # that tests read
+
+GOLDEN = ("tests/golden/test_functions.py", "tests/golden/test_keys.py")
+# The fast tests of each room. Those that start processes, or read the data beside the project,
+# are left out: a mutant does not reach them, or they take too long.
+TESTS = {
+    "objectives": ("tests/objectives", *GOLDEN),
+    "data": ("tests/data", *GOLDEN, "--ignore=tests/data/test_shared.py"),
+    "store": (
+        "tests/store",
+        "--ignore=tests/store/test_processes.py",
+        "--deselect=tests/store/test_canonical.py::"
+        "test_twenty_thousand_configurations_take_less_than_a_second",  # mutmut slows it down
+    ),
+    "plan": ("tests/plan", "tests/golden/test_keys.py", "tests/invariants/test_identity.py"),
+}
+
+# Exit codes of mutmut's workers.
+OUTCOMES = {
+    0: "survived",
+    1: "killed",
+    3: "killed",
+    5: "not covered",
+    33: "not covered",
+    None: "not tried",
+}
+COLUMNS = ("killed", "timed out", "survived", "not covered", "not tried")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    if options.table:
+        print(table(options.folder, [options.room, *options.names]))
+        return 0
+    folder = options.folder / options.room
+    prepare(folder, options.room)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [options.mutmut, "run", "--max-children", str(options.jobs), *options.names]
+    code = subprocess.run(command, cwd=folder, env=environment).returncode
+    if code == 0:
+        write_survivors(folder, options.mutmut)
+        print(table(options.folder, [options.room]))
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description="Mutate the code of one room and run its tests.")
+    made.add_argument("room", choices=TESTS)
+    made.add_argument("names", nargs="*", help="mutants, or with --table further rooms")
+    made.add_argument("--folder", type=Path, default=Path(gettempdir()) / "w2s-ray-mutation")
+    made.add_argument("--mutmut", default=shutil.which("mutmut") or "mutmut", help="the command")
+    made.add_argument("--jobs", type=int, default=1, help="mutants tried at a time")
+    made.add_argument("--table", action="store_true", help="only count the results of earlier runs")
+    return made
+
+
+def prepare(folder: Path, room: str) -> None:
+    """Copies the working tree and says what to mutate and which tests to run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    chosen = [test for test in TESTS[room] if not test.startswith("-")]
+    options = [test for test in TESTS[room] if test.startswith("-")]
+    settings = {
+        "source_paths": ["w2s_ray"],
+        "only_mutate": [f"w2s_ray/{room}/*.py"],
+        "also_copy": ALSO_COPIED,
+        "pytest_add_cli_args_test_selection": chosen,
+        "pytest_add_cli_args": ["-q", "--hypothesis-seed=0", "-p", "no:cacheprovider", *options],
+    }
+    lines = ["[mutmut]"]
+    for name, values in settings.items():
+        lines += [f"{name}=", *(f"  {value}" for value in values)]
+    (folder / "setup.cfg").write_text("\n".join(lines) + "\n")
+
+
+def results(folder: Path) -> dict[str, dict[str, str]]:
+    """Outcome of each mutant by file and name."""
+    found: dict[str, dict[str, str]] = {}
+    for meta in sorted((folder / "mutants" / "w2s_ray").rglob("*.py.meta")):
+        codes = json.loads(meta.read_text())["exit_code_by_key"]
+        outcomes = {name: OUTCOMES.get(code, "timed out") for name, code in codes.items()}
+        if outcomes:
+            found[meta.name.removesuffix(".meta")] = outcomes
+    return found
+
+
+def table(folder: Path, rooms: Sequence[str]) -> str:
+    """Markdown: mutants by outcome, a row a file."""
+    rows = [("room", "file", "mutants", *COLUMNS)]
+    for room in rooms:
+        for file, outcomes in results(folder / room).items():
+            counts = Counter(outcomes.values())
+            numbers = (len(outcomes), *(counts[column] for column in COLUMNS))
+            rows.append((room, file, *map(str, numbers)))
+    rows.insert(1, ("---",) * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def write_survivors(folder: Path, mutmut: str) -> None:
+    """The change of each mutant that no test saw, one after the other."""
+    names = [
+        name
+        for outcomes in results(folder).values()
+        for name, outcome in outcomes.items()
+        if outcome == "survived"
+    ]
+    with (folder / "survivors.diff").open("w") as file:
+        for name in names:
+            shown = subprocess.run(
+                [mutmut, "show", name], cwd=folder, capture_output=True, text=True
+            ).stdout
+            changed = [
+                line for line in shown.splitlines()
+                if line[:1] in "+-" and line[:3] not in ("+++", "---")
+            ]  # fmt: skip
+            print(f"# {name}", *changed, sep="\n", file=file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
