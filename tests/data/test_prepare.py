@@ -196,7 +196,10 @@ def test_the_length_baseline_is_that_of_the_shorter_answer(tmp_path):
     ("sizes", "told"),
     [
         ((10, 10, 11), "30 of 33 rows are usable, 2 empty answer, 1 chosen equals rejected, with"),
-        ((31, 1, 1), "30 different prompts; sizes require ground_truth 31, weak 1, test 1, and no prompt"),
+        (
+            (31, 1, 1),
+            "30 different prompts; sizes require ground_truth 31, weak 1, test 1, and no prompt",
+        ),
     ],
 )
 def test_too_few_rows_are_refused_and_say_why(tmp_path, sizes, told):

@@ -7,6 +7,7 @@ from w2s_ray.capacity.execution import Execution
 from w2s_ray.plan.configs import (
     Config,
     EvaluateConfig,
+    FeaturesConfig,
     LabelConfig,
     Noise,
     StudentConfig,
@@ -41,7 +42,13 @@ def config_of(kind: str, trainable: Any = "full") -> Config:
         return StudentConfig({}, training(trainable), 0, objective, Noise())
     if kind in ("weak", "ceiling"):
         return TrainConfig({}, training(trainable), 0)
-    return EvaluateConfig(1e-3) if kind == "evaluate" else LabelConfig()
+    if kind == "evaluate":
+        return EvaluateConfig(1e-3)
+    if kind == "features":
+        return FeaturesConfig({}, "fp32", 64)
+    if kind == "label":
+        return LabelConfig()
+    raise KeyError(f"no configuration for tests of the kind {kind!r}")
 
 
 def a_step(

@@ -26,7 +26,7 @@ from w2s_ray.store.names import STUDIES, results_file, study_file
 CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
-_NOT_NEEDED = (*_OWN_STEPS, "ceiling", "ceiling_evaluate")  # for the student
+_STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -173,8 +173,7 @@ def _status(
         return _Status("done", _first_failure(others, keys, failures))
     if error := _first_failure(_OWN_STEPS, keys, failures):
         return _Status("failed", error)
-    needed = (role for role in keys if role not in _NOT_NEEDED)
-    if error := _first_failure(needed, keys, failures):
+    if error := _first_failure(_STUDENT_NEEDS, keys, failures):
         return _Status("blocked", error)
     return _Status("pending", None)
 
