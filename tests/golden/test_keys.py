@@ -1,8 +1,8 @@
 """No key moves unless a version does: the keys of every shipped spec, committed as files.
 
 A key that moves makes every user's finished steps unfindable. When that is meant, raise the version
-of the kind and write the files again: ``python -m tests.golden.test_keys --moved``. New steps and new specs
-are added without ``--moved`` and without a raised version.
+of the kind and write the files again: ``python -m tests.golden.test_keys --moved``. New steps and
+new specs are added without ``--moved`` and without a raised version.
 """
 
 import sys
