@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from w2s_ray.data.formats import FORMATS
 from w2s_ray.data.sources import HubPart, data_identity, fingerprint, read_rows
 from w2s_ray.errors import InputError
 from w2s_ray.spec.schema import DataSpec
@@ -29,6 +30,7 @@ def write(path: Path) -> Path:
     elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
     else:
+        assert path.suffix == ".csv", "a new format is written here"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["text", "label"])
             writer.writeheader()
@@ -85,7 +87,7 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
         ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),
         ("x.jsonl.zst", zstd(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),
-        ("x.txt", LINES, "expected a file of .jsonl, .ndjson, .json, .csv, .parquet (.gz, .zst)"),
+        ("x.txt", LINES, f"expected a file of {', '.join(FORMATS)} (.gz, .zst)"),
     ],
 )
 def test_a_file_that_is_not_what_it_says_is_refused_with_its_place(tmp_path, name, content, told):

@@ -1,4 +1,4 @@
-"""Rows of one file (JSON lines, CSV or Parquet), each with its file and line."""
+"""Rows of one file, each with its file and line; ``FORMATS`` has a row for each suffix."""
 
 import csv
 import io

@@ -52,7 +52,7 @@ def read_rows(source: str | Sequence[str], part: HubPart = WHOLE) -> Iterator[tu
     """All rows of one or more sources, each with ``file:line`` or ``file: row n``.
 
     Args:
-        source: paths, URIs or folders of .jsonl, .csv or .parquet files (the first two may be
+        source: paths, URIs or folders of files of ``formats.FORMATS`` (streamed ones may be
             compressed as .gz or .zst), or ``hf:ORG/NAME``.
         part: what to read of a Hub data set.
 
