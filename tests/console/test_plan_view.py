@@ -60,6 +60,16 @@ def test_heads_cost_what_their_features_do() -> None:
     assert {entry["kind"] for entry in output["placements"]} == {"features"}
 
 
+def test_what_is_trained_has_a_line_of_its_own_where_no_time_is_known() -> None:
+    """Two ways to train one model of unknown shape differ in nothing else."""
+    models = {name: {"source": f"hf:nobody/{name}"} for name in ("small", "large")}
+    grid = {"pair": [["small", "large"]], "loss": ["forward_kl"], "trainable": ["full", "lora"]}
+    fixed = {"gpu_type": "H100", "workers": 2, "zero_stage": 2}
+    output = described(study(models=models, grid=grid, execution=fixed))
+    students = [e["trainable"] for e in output["placements"] if e["kind"] == "student"]
+    assert sorted(students) == ["full", "lora"]
+
+
 def test_without_a_type_there_is_nothing_to_place() -> None:
     output = described(study(execution={}))
     assert output["placements"] == [] and output["gpu_hours"] is None

@@ -189,6 +189,7 @@ def test_pgr_is_not_clipped_and_unknown_without_a_gap(
         (("student",), ("student_evaluate",), "failed", "student_evaluate KEY: Error: boom"),
         ((), ("weak",), "blocked", "weak KEY: Error: boom"),
         ((), ("prepare",), "blocked", "prepare KEY: Error: boom"),
+        ((), ("weak_evaluate",), "pending", None),  # no student needs it
         ((), ("ceiling",), "pending", None),
         ((), ("label", "student"), "failed", "Error: boom"),
     ],

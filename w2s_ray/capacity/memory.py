@@ -1,6 +1,6 @@
 """Bytes that one process of a training or inference run needs, from the model's dimensions alone.
 
-``shape`` is ``architecture.Shape`` (``architecture.shape_of(config.json's fields)``). Nothing but
+``shape`` is ``catalog.shapes.Shape`` (``shape_of(config.json's fields)``). Nothing but
 the standard library is imported, so a measuring program can load this module by itself.
 
 The peak is the largest of some moments of an optimizer step:

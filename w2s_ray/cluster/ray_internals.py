@@ -5,12 +5,15 @@ and that Ray's public names stand for Train V2's objects.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ray._private import worker  # of the driver: the dashboard's address, messages it prints
 from ray._private.state import state  # of the cluster: draining nodes, the autoscaler's limits
+
+os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # before the import: V1 has no elastic groups
 
 if TYPE_CHECKING:
     # Ray 2.60.0 binds these public names of `ray.train` twice: to Train V1's classes, then, unless

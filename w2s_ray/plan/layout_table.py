@@ -57,13 +57,17 @@ def layout_table(spec: "Spec", plan: Plan, todo: Container[str]) -> list[LayoutR
     groups: dict[tuple[Any, ...], list[Step]] = {}
     for step in plan:
         if step.key in predicted:
-            name = (step.kind.name, step.backbone, step.execution, predicted[step.key])
-            groups.setdefault(name, []).append(step)
+            same = (step.backbone, _trainable(step), step.execution, predicted[step.key])
+            groups.setdefault((step.kind.name, *same), []).append(step)
     names = {model: name for name, model in spec.models.items()}
     return [
         _row(steps, names[model], time, sum(step.key in todo for step in steps))
-        for (_, model, _, time), steps in groups.items()
+        for (_, model, _, _, time), steps in groups.items()
     ]
+
+
+def _trainable(step: Step) -> str | None:
+    return step.config_as(TrainConfig).training.trainable if step.kind.trains else None
 
 
 def _row(steps: list[Step], model: str, time: Time | None, todo: int) -> LayoutRow:
@@ -90,7 +94,7 @@ def _row(steps: list[Step], model: str, time: Time | None, todo: int) -> LayoutR
         return row
     return replace(
         row,
-        trainable=steps[0].config_as(TrainConfig).training.trainable,
+        trainable=_trainable(steps[0]),
         zero_stage=execution.zero_stage if execution.uses_deepspeed else None,
         offload=execution.offload,
         activation_checkpointing=execution.activation_checkpointing,

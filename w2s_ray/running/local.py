@@ -9,6 +9,7 @@ from typing import Any
 
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.plan.step import Step
+from w2s_ray.running.interrupts import Interrupts
 from w2s_ray.running.runner import execute_group
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Store
@@ -30,19 +31,20 @@ def run(
         cost: of steps by key, in one unit; the head of the most costly chain goes first.
     """
     schedule = Schedule(todo, cost)
-    while group := schedule.start():
-        for step in group:
-            on_event("started", step, {})
-
-        outcomes = execute_group(group, store, Context(partial(_progress, on_event, group)))
-        for step in group:
-            outcome = outcomes[step.key]
-            if isinstance(outcome, Exception):  # recorded; the rest of the study goes on
-                schedule.fail(step.key)
-                on_event("failed", step, {"error": f"{type(outcome).__name__}: {outcome}"})
-            else:
-                schedule.succeed(step.key)
-                on_event("done", step, outcome)
+    with Interrupts() as interrupts:
+        while group := schedule.start():
+            for step in group:
+                on_event("started", step, {})
+            outcomes = execute_group(group, store, Context(partial(_progress, on_event, group)))
+            interrupts.check()
+            for step in group:
+                outcome = outcomes[step.key]
+                if isinstance(outcome, Exception):  # recorded; the other steps still run
+                    schedule.fail(step.key)
+                    on_event("failed", step, {"error": f"{type(outcome).__name__}: {outcome}"})
+                else:
+                    schedule.succeed(step.key)
+                    on_event("done", step, outcome)
     return schedule
 
 

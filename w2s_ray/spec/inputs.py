@@ -172,8 +172,9 @@ class ModelSpec(Model):
     )
 
     def __hash__(self) -> int:
-        """By value, as the other models of a spec; ``config`` alone has no hash of its own."""
-        return hash(self.model_dump_json())
+        """By value, as the other models of a spec, without ``config``, which has no hash."""
+        own = (self.source, self.revision, self.init, self.architecture, self.tokenizer)
+        return hash((*own, self.init_seed, self.num_layers))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,7 +17,7 @@ from w2s_ray.training.batched_lora import fit_batched_lora
 def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
-    """Trains the adapters of ``steps``, which have one fusion key; one entry a step, in order."""
+    """Trains the adapters of ``steps``, which have equal ``fusion``; one entry per step."""
     scratch = TemporaryDirectory(prefix="w2s_ray-")  # goes with the last of the writers
     folders = [Path(scratch.name) / step.key for step in steps]
     for folder in folders:

@@ -1,0 +1,42 @@
+"""A Ctrl-C that is not lost.
+
+Python drops a KeyboardInterrupt that it raises inside a weakref callback or ``__del__`` (both run
+often while modules are imported), and C code may turn one into another error. The signal handler
+here remembers that the key was pressed, so that the next ``check`` raises it again.
+"""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interrupts:
+    """Watches SIGINT for as long as the context lasts; outside of the main thread it cannot."""
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if the key was pressed, whatever became of the first one."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
