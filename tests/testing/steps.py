@@ -10,6 +10,7 @@ from w2s_ray.plan.configs import (
     FeaturesConfig,
     LabelConfig,
     Noise,
+    PrepareConfig,
     StudentConfig,
     StudentObjective,
     TrainConfig,
@@ -44,6 +45,8 @@ def config_of(kind: str, trainable: Any = "full") -> Config:
         return TrainConfig({}, training(trainable), 0)
     if kind == "evaluate":
         return EvaluateConfig(1e-3)
+    if kind == "prepare":
+        return PrepareConfig({})
     if kind == "features":
         return FeaturesConfig({}, "fp32", 64)
     if kind == "label":
