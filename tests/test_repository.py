@@ -88,3 +88,19 @@ def test_the_workflow_runs_a_target_of_the_makefile_on_the_oldest_python() -> No
     (command,) = (step["run"] for step in steps if "run" in step)
     target = command.removeprefix("make ")
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_files_and_functions_are_short_or_say_why_they_are_long() -> None:
+    """A file has 400 lines at most; a function of more than 60 has its reason in its docstring."""
+    found = []
+    for room in ("w2s_ray", "benchmarks", "scripts", "tests"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT)
+            if len(text.splitlines()) > 400:
+                found.append(f"{name}: {len(text.splitlines())} lines")
+            for node in ast.walk(ast.parse(text)):
+                if not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 60:
+                    continue
+                if not re.search(r"\b[Ll]ong(er)?\b", ast.get_docstring(node) or ""):
+                    found.append(f"{name}:{node.lineno}: {node.name} is long")
+    assert not found, "\n".join(found)
