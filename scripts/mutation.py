@@ -41,7 +41,13 @@ TESTS = {
         *(f"--deselect=tests/store/{name}" for name in TWENTY_THOUSAND),
         "--deselect=tests/store/test_opening.py::test_a_bucket_that_nobody_serves",  # 6 s
     ),
-    "plan": ("tests/plan", "tests/golden/test_keys.py", "tests/invariants/test_identity.py"),
+    "plan": (
+        "tests/plan",
+        "tests/golden/test_keys.py",
+        "tests/invariants/test_identity.py",
+        "tests/capacity/test_fit_gpus.py",
+        "tests/console/test_plan_view.py",
+    ),
 }
 
 # Exit codes of mutmut's workers.
