@@ -20,6 +20,7 @@ from w2s_ray.console.data_view import lines
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
+from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
@@ -27,6 +28,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.names import RESERVED, predictions_file, results_file, study_file
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 WIDTH = 120  # of tables that go to a file or a pipe
@@ -95,7 +97,7 @@ class _Study:
     console: Console
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(masked(text), highlight=False, markup=False, soft_wrap=True)
 
     def describe(self, *, as_json: bool) -> None:
         """Shows the plan and its state, for ``--plan`` and ``--status``."""
@@ -106,7 +108,11 @@ class _Study:
 
     def prepared(self) -> dict[str, Step]:
         """Checks the inputs, prepares the data, and returns the steps that remain."""
-        self.store.probe()
+        study = self.plan.study
+        self.store.probe(
+            (*RESERVED, *self.plan.count()),
+            (study_file(study), results_file(study), predictions_file(study)),
+        )
         finished = self.store.finished()
         todo = self.plan.todo(finished)
         done = sum(step.key in finished for step in self.plan)
@@ -183,9 +189,10 @@ class _Study:
         from w2s_ray.store.predictions import write_predictions
 
         cells = [cell.as_json() for cell in self.plan.cells]
-        save_cells(self.store, self.plan.study, cells)
-        results, results_path = write_results(self.store, self.plan.study, cells)
-        predictions_path = write_predictions(self.store, self.plan.study, cells)
+        with self.store.writing_errors():
+            save_cells(self.store, self.plan.study, cells)
+            results, results_path = write_results(self.store, self.plan.study, cells)
+            predictions_path = write_predictions(self.store, self.plan.study, cells)
         states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
         missing = sum(status != "done" or error is not None for status, error in states)
         if as_json:
@@ -210,6 +217,8 @@ class _Study:
 
 
 if __name__ == "__main__":
+    # What libraries print, and the traceback of an error of our own, hold no secrets either.
+    sys.stdout, sys.stderr = MaskedStream(sys.stdout), MaskedStream(sys.stderr)
     code = main()
     sys.stdout.flush()
     if code == 130:  # threads that still run a step must not delay the end

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.memory import GIB
+from w2s_ray.masking import masked_value
 from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layout_table import layout_table
@@ -23,7 +24,7 @@ def describe(
     failures: Mapping[str, Any],
     claimed: Container[str],
 ) -> dict[str, Any]:
-    """The plan as one JSON object.
+    """The plan as one JSON object, without secrets.
 
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
     ``todo`` and ``failed`` are counts; ``flops`` is a rough estimate for ``todo`` alone. ``axes``
@@ -37,7 +38,7 @@ def describe(
     cost = estimate(todo.values())
     failed = {key: failures[key] for key in todo if key in failures}
     layouts = layout_table(spec, plan, todo)
-    return {
+    description = {
         "study": plan.study,
         "cells": len(plan.cells),
         "axes": _axes(plan),
@@ -56,6 +57,8 @@ def describe(
         "placements": [row.as_json() for row in layouts],
         **_hours(spec, [row.gpu_hours for row in layouts]),
     }
+    masked: dict[str, Any] = masked_value(description)
+    return masked
 
 
 def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str | None]:

@@ -16,6 +16,7 @@ from pyarrow import ArrowException, fs
 from w2s_ray.data import agreement
 from w2s_ray.data.formats import FORMATS, RawRow, format_of, rows_of
 from w2s_ray.errors import InputError
+from w2s_ray.masking import masked
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import DataSpec
@@ -43,6 +44,8 @@ WHOLE = HubPart()
 
 
 class _File(NamedTuple):
+    """A data file; ``name`` is for people and holds no secrets."""
+
     name: str
     filesystem: fs.FileSystem
     path: str
@@ -129,7 +132,8 @@ def _files(source: str) -> list[_File]:
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
-            prefix = source.removesuffix("/").removesuffix(path.removesuffix("/"))
+            base = masked(source.partition("?")[0])
+            prefix = base.removesuffix("/").removesuffix(path.removesuffix("/"))
         else:
             filesystem, path, prefix = fs.LocalFileSystem(), source, ""
         info = filesystem.get_file_info(path)
@@ -138,7 +142,7 @@ def _files(source: str) -> list[_File]:
         if info.type == fs.FileType.File:
             if format_of(path) is None:
                 raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
-            return [_File(source, filesystem, path)]
+            return [_File(masked(source), filesystem, path)]
         inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     except (OSError, ArrowException) as error:
         raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
