@@ -29,6 +29,8 @@ def describe(
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
     ``todo`` and ``failed`` are counts; ``flops`` is a rough estimate for ``todo`` alone. ``axes``
     holds the values of every axis, ``running`` the steps that a process holds at this moment.
+    ``cells_sharing_students`` counts cells whose student another cell has too, since an axis has no
+    effect there.
     With a ``gpu_type``, ``placements`` says how each kind of step of each model is run, and
     ``gpu_hours`` how long ``todo`` takes (``usd``: at the price in ``gpu_types.json``); otherwise
     they are [] and null.
@@ -41,6 +43,7 @@ def describe(
     description = {
         "study": plan.study,
         "cells": len(plan.cells),
+        "cells_sharing_students": plan.cells_sharing_students(),
         "axes": _axes(plan),
         "cells_done": sum(cell.keys["student_evaluate"] in finished for cell in plan.cells),
         "steps": plan.count(),
@@ -99,6 +102,13 @@ def show(description: Mapping[str, Any], console: Console) -> None:
         + ".",
         highlight=False,
     )
+    if shared := description["cells_sharing_students"]:
+        console.print(
+            f"{shared:,} cells have the student of another cell: where confidence_weight or "
+            "noise_ratio is 0, or a solver is exact, other axes have no effect.",
+            highlight=False,
+            soft_wrap=True,
+        )
     for step in description["running"]:
         console.print(f"running: {step}", markup=False, highlight=False, soft_wrap=True)
     for key, error in description["failures"].items():
