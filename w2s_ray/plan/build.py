@@ -154,11 +154,13 @@ class Builder:
             point.seed,
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
+            point.label_temperature,
         )
+        sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
             KINDS["student"],
             f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
             self._layouts.training(point.data, point.strong, training),
@@ -246,6 +248,7 @@ class Builder:
             "weak": point.weak,
             "strong": point.strong,
             **self._objective(point).as_json(),
+            "label_temperature": point.label_temperature,
             "noise_ratio": point.noise_ratio,
             "noise_strength": point.noise_strength,
             "trainable": point.trainable,

@@ -164,19 +164,23 @@ class TrainConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
-    """``student``."""
+    """``student``. ``label_temperature`` is that of the weak labels, before noise."""
 
     objective: StudentObjective
     noise: Noise
+    label_temperature: float = 1.0
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        values: dict[str, Any] = {
             "model": self.model,
             "training": self.training.as_json(),
             "seed": self.seed,
             "objective": self.objective.as_json(),
             "noise": self.noise.as_json(),
         }
+        if self.label_temperature != 1.0:  # absent means 1
+            values["label_temperature"] = self.label_temperature
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ LINE_COLUMNS = (
     "confidence_weight",
     "confidence_warmup",
     "confidence_form",
+    "label_temperature",
     "noise_strength",
 )
 """Columns of the results whose values one line of a table has in common."""

@@ -32,6 +32,7 @@ class CellPoint:
     confidence_weight: float
     confidence_warmup: float
     confidence_form: Form
+    label_temperature: float
     noise_ratio: float
     noise_strength: float
     trainable: Trainable
@@ -127,8 +128,8 @@ def _exclusion(entry: Cells) -> _Exclusion:
 
 
 def _cell(spec: Spec, values: Values) -> CellPoint:
-    data, (weak, strong), loss, weight, warmup, form, ratio, strength, trainable, *rest = values
-    rate, epochs, batch_size, seed = rest
+    data, (weak, strong), loss, weight, warmup, form, temperature, ratio, strength, *rest = values
+    trainable, rate, epochs, batch_size, seed = rest
     training = spec.training
     return CellPoint(
         data,
@@ -139,6 +140,7 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
         weight,
         warmup,
         form,
+        temperature,
         ratio,
         strength,
         trainable,

@@ -100,6 +100,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Number = Annotated[float, BeforeValidator(as_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

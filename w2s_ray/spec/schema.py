@@ -19,6 +19,7 @@ from w2s_ray.spec.fields import (
     Mistake,
     Model,
     Name,
+    NotNegative,
     Number,
     Pairs,
     Positive,
@@ -112,6 +113,7 @@ class Cells(Model):
     confidence_weight: Axis[Share] = Field((), description="α_max, 0 to 1")
     confidence_warmup: Axis[Share] = Field((), description="fraction of steps, 0 to 1")
     confidence_form: Axis[Form] = Field((), description="target or sum")
+    label_temperature: Axis[NotNegative] = Field((), description="temperatures, 0 or above")
     noise_ratio: Axis[Share] = Field((), description="fraction of rows, 0 to 1")
     noise_strength: Axis[Strength] = Field((), description="-1 (flip) to 1 (no change)")
     trainable: Axis[Trainable] = Field((), description="full, last_layer or lora")
@@ -146,6 +148,10 @@ class Grid(Model):
     )
     confidence_form: Axis[Form] = Field(
         ("target",), description="target (mix the labels) or sum (mix the losses)"
+    )
+    label_temperature: Axis[NotNegative] = Field(
+        (1.0,),
+        description="T of the weak labels softmax(log w / T), before noise; 0: hard labels",
     )
     noise_ratio: Axis[Share] = Field(
         (0.0,), description="fraction of the student's weak labels with noise, 0 to 1"

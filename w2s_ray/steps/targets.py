@@ -2,10 +2,12 @@
 
 The weak model and the ceiling learn the ground truth by forward cross-entropy, whatever the
 students' loss is (reverse losses are unbounded on hard labels). A student learns the weak model's
-labels, joined by row id, with noise. The labels of the test rows are never among them.
+labels, joined by row id, at a temperature and with noise. The labels of the test rows are never
+among them.
 """
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +16,23 @@ from numpy.typing import NDArray
 from w2s_ray.data.labels import one_hot, read_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
+from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import StudentConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
+
+
+class _Drawn(NamedTuple):
+    """What decides a student's labels: the key of the weak ones, and what is done to them."""
+
+    label: str
+    temperature: float
+    seed: int
+    ratio: float
+    strength: float
 
 
 class Targets:
@@ -34,7 +47,7 @@ class Targets:
         self._rows, self._num_classes, self._artifacts = rows, num_classes, artifacts
         self._weak: dict[str, NDArray[np.float32]] = {}
         self._hashes: dict[int, NDArray[np.uint64]] = {}
-        self._labels: dict[tuple[str, int, float, float], NDArray[np.float32]] = {}
+        self._labels: dict[_Drawn, NDArray[np.float32]] = {}
 
     def of(self, step: Step) -> tuple[NDArray[np.float32], Objective]:
         """(n, K) float32 soft labels in the order of the rows, and what to do with them."""
@@ -42,8 +55,10 @@ class Targets:
         if not isinstance(config, StudentConfig):
             return self._true, GROUND_TRUTH
         noise, wanted = config.noise, config.objective
-        soft_labels = self._noisy(step.inputs["label"], config.seed, noise.ratio, noise.strength)
-        return soft_labels, Objective(
+        drawn = _Drawn(
+            step.inputs["label"], config.label_temperature, config.seed, noise.ratio, noise.strength
+        )
+        return self._labels_of(drawn), Objective(
             wanted.loss,
             wanted.loss_parameters,
             wanted.confidence_weight,
@@ -52,11 +67,11 @@ class Targets:
             wanted.label_clip,
         )
 
-    def _noisy(self, label: str, seed: int, ratio: float, strength: float) -> NDArray[np.float32]:
-        drawn = label, seed, ratio, strength
+    def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
-            hashes = self._noise_hashes(seed)
-            self._labels[drawn] = apply_noise(self._weak_labels(label), hashes, ratio, strength)
+            weak = at_temperature(self._weak_labels(drawn.label), drawn.temperature)
+            hashes = self._noise_hashes(drawn.seed)
+            self._labels[drawn] = apply_noise(weak, hashes, drawn.ratio, drawn.strength)
         return self._labels[drawn]
 
     @cached_property

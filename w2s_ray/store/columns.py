@@ -67,6 +67,11 @@ AXES = (
     _never_null(
         "confidence_form", _TEXT, "how the confidence target enters the loss: target or sum"
     ),
+    _never_null(
+        "label_temperature",
+        _REAL,
+        "the T of the weak labels softmax(log w / T), before noise; 0: hard labels",
+    ),
     _never_null("noise_ratio", _REAL, "share of the weak labels that are perturbed", "fraction"),
     _never_null(
         "noise_strength", _REAL, "a perturbed label w becomes 1/2 + noise_strength (w - 1/2)"
