@@ -31,4 +31,5 @@ def at_temperature(soft_labels: NDArray[np.float32], temperature: float) -> NDAr
         weights = (soft_labels == top).astype(np.float64)
     else:
         weights = (soft_labels.astype(np.float64) / top) ** (1.0 / temperature)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    labels: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return labels
