@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from w2s_ray.console.data_view import lines
+from w2s_ray.console.data_view import lines, token_line
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
@@ -131,11 +131,16 @@ class _Study:
             return {}
         from w2s_ray.running.preflight import prepare_data
 
-        return prepare_data(self.spec, self.plan, todo, self.store, self._report_rows)
+        return prepare_data(
+            self.spec, self.plan, todo, self.store, self._report_rows, self._report_tokens
+        )
 
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
         for line in lines(name, report):
             self.say(line)
+
+    def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
+        self.say(token_line(data, model, counts, self.spec.training))
 
     def _not_exported(self, finished: Container[str]) -> Counter[str]:
         """Counts, by kind, of finished steps whose export the spec asks for and that have none."""

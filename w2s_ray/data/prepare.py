@@ -21,7 +21,7 @@ from w2s_ray.data import agreement
 from w2s_ray.data.classification import Text, class_indices, read_text
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.formats import RawRow
-from w2s_ray.data.preference import Pair, read_pair
+from w2s_ray.data.preference import Message, Pair, conversations_of, one_message, read_pair
 from w2s_ray.data.sources import GENERATED, HubPart, read_rows
 from w2s_ray.errors import InputError
 from w2s_ray.order import hashes, order
@@ -33,6 +33,8 @@ SPLITS = ("ground_truth", "weak", "test")
 FILL_ORDER = ("test", "ground_truth", "weak")
 """Order in which splits are filled: with more training rows the test set stays the same."""
 
+_MESSAGES = pa.list_(pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -42,7 +44,8 @@ class Prepared:
         tables: one per split, sorted by row_id, with columns row_id (string), prompt (string),
             answers (list of string: A and B, or the one text) and label (int64: 1 if A is
             preferred, else 0; or the class index). Generated data also has a column ``phenomenon``
-            (string).
+            (string). Where they are asked for, ``messages`` (list of list of struct role, content)
+            has the conversation of each answer.
         report: counts and baselines, as JSON values.
         num_classes: K (preference: 2).
         per_row: m, texts per row (preference: 2, classification: 1).
@@ -65,6 +68,7 @@ class _Row:
         answers: chosen and rejected, or the one text.
         label: name of the class; empty for preference pairs.
         phenomenon: for generated rows.
+        messages: the conversation of each answer, if they are asked for.
     """
 
     content: str
@@ -73,6 +77,7 @@ class _Row:
     answers: tuple[str, ...]
     label: str
     phenomenon: str | None
+    messages: list[list[Message]] | None = None
 
 
 @dataclass
@@ -95,8 +100,11 @@ class _Origin:
         return f"{len(self.rows)} of {self.read} rows are usable{reasons}"
 
 
-def prepare(data: "DataSpec") -> Prepared:
+def prepare(data: "DataSpec", *, messages: bool = False) -> Prepared:
     """Read, validate, split, limit and sort the rows of a data set.
+
+    Args:
+        messages: keep the conversations as messages too, for chat templates.
 
     Raises:
         InputError: a source cannot be read, a row does not have the format in the spec, or too few
@@ -109,11 +117,13 @@ def prepare(data: "DataSpec") -> Prepared:
         assert data.source is not None, "the schema requires splits or a source"
         exact = {split: size or 0 for split, size in sizes.items()}
         located = _source_rows(data, exact, part)
-        origins = {"source": _read(located, data, labels)}
+        origins = {"source": _read(located, data, labels, messages)}
         parts = _divide(origins["source"], exact, data)
     else:
         files = data.splits.model_dump()
-        origins = {split: _read(read_rows(files[split], part), data, labels) for split in SPLITS}
+        origins = {
+            split: _read(read_rows(files[split], part), data, labels, messages) for split in SPLITS
+        }
         parts = {split: origins[split].rows for split in SPLITS}
         for split in SPLITS:
             if not parts[split]:
@@ -145,7 +155,10 @@ def _source_rows(
 
 
 def _read(
-    located: Iterable[tuple[str, RawRow]], data: "DataSpec", labels: dict[str, str]
+    located: Iterable[tuple[str, RawRow]],
+    data: "DataSpec",
+    labels: dict[str, str],
+    messages: bool,
 ) -> _Origin:
     """Read one origin; add each new class label to ``labels`` with the file and line it is in."""
     renamed = data.columns.model_dump(exclude_none=True)
@@ -165,13 +178,15 @@ def _read(
         elif isinstance(parsed, Text):
             labels.setdefault(parsed.label, where)
             content, group = _digest(*parsed), _digest(parsed.text)
-            origin.rows.append(_Row(content, group, "", (parsed.text,), parsed.label, None))
+            kept = [one_message(parsed.text)] if messages else None
+            origin.rows.append(_Row(content, group, "", (parsed.text,), parsed.label, None, kept))
         else:
             answers = (parsed.chosen, parsed.rejected)
             group = _digest(parsed.prompt) if parsed.prompt else _digest(*sorted(answers))
             phenomenon = raw["phenomenon"] if generated else None
+            kept = conversations_of(raw, where, renamed, parsed) if messages else None
             origin.rows.append(
-                _Row(_digest(*parsed), group, parsed.prompt, answers, "", phenomenon)
+                _Row(_digest(*parsed), group, parsed.prompt, answers, "", phenomenon, kept)
             )
     return origin
 
@@ -241,6 +256,13 @@ def _table(rows: Mapping[str, _Row], seed: int, classes: Mapping[str, int]) -> p
     phenomena = [row.phenomenon for row in rows.values()]
     if any(phenomena):
         columns["phenomenon"] = pa.array(phenomena, pa.string())
+    conversations = [row.messages or [] for row in rows.values()]
+    if any(conversations):
+        swapped = [not classes and not label for label in labels]
+        columns["messages"] = pa.array(
+            [of[::-1] if swap else of for swap, of in zip(swapped, conversations, strict=True)],
+            _MESSAGES,
+        )
     return pa.table(columns)
 
 

@@ -8,6 +8,7 @@ a folder of the cache that is named by the file's digest; loading that takes und
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -25,12 +26,11 @@ def unpacked(file: Path) -> Path:
     It is complete or absent: written under another name and renamed. Processes that need the same
     file at the same time wait for the first to unpack it.
     """
-    name = digest(file)
-    folder = cache_folder() / "unpacked" / name
+    folder = _folder(file)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{name}.lock")):
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             draft = folder.with_name(f"draft-{uuid4().hex}")
             draft.mkdir()
@@ -42,14 +42,28 @@ def unpacked(file: Path) -> Path:
     return folder
 
 
-def _unpack(file: Path, folder: Path) -> None:
+def is_unpacked(file: Path) -> bool:
+    """Whether ``unpacked`` has been here."""
+    return _folder(file).is_dir()
+
+
+def gguf_tokenizer(file: Path) -> Any:
+    """The tokenizer in ``file``, without unpacking the weights."""
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if read_gguf_header(file).metadata.get("tokenizer.ggml.pre") == "smollm":
         # Transformers does not support this pre-tokenizer: it would join blanks to a digit.
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
-    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _folder(file: Path) -> Path:
+    return cache_folder() / "unpacked" / digest(file)
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    gguf_tokenizer(file).save_pretrained(folder)
     model = AutoModel.from_pretrained(
         file.parent,
         gguf_file=file.name,

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.identity import weights_identity
+from w2s_ray.catalog.identity import tokenising_identity, weights_identity
 from w2s_ray.catalog.shapes import shape
+from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
 from w2s_ray.plan.configs import (
@@ -27,7 +28,7 @@ from w2s_ray.plan.configs import (
 )
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
-from w2s_ray.plan.layouts import Layouts
+from w2s_ray.plan.layouts import TEXTS_PER_ROW, Layouts
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.fields import Trainable
@@ -54,6 +55,7 @@ class Builder:
         self._model_identities = {name: self._model_identity(name) for name in spec.models}
         self._data_identities = {name: self._data_identity(name) for name in spec.data}
         self._layouts = Layouts(spec)
+        self._models: dict[tuple[str, str], dict[str, Any]] = {}
         self._shared: dict[tuple[Any, ...], Step] = {}
         self._trainings: dict[tuple[Any, ...], Training] = {}
 
@@ -79,7 +81,9 @@ class Builder:
 
     def prepare(self, data: str) -> Step:
         """The rows of a data set."""
-        config = PrepareConfig(self._data_identities[data])
+        config = PrepareConfig(
+            self._data_identities[data], messages=self.spec.training.render == "chat_template"
+        )
         name = ("prepare", data)
         if name not in self._shared:
             self._shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
@@ -88,7 +92,10 @@ class Builder:
     def features(self, data: str, model: str, training: Training) -> Step:
         """The frozen states that last layers of a model are trained on."""
         config = FeaturesConfig(
-            self._model_identities[model], training.precision, training.max_length_tokens
+            self._model(model, data),
+            training.precision,
+            training.max_length_tokens,
+            training.rendering,
         )
         name = ("features", data, model)
         if name not in self._shared:
@@ -107,7 +114,7 @@ class Builder:
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
-        config = TrainConfig(self._model_identities[model], training, seed)
+        config = TrainConfig(self._model(model, data), training, seed)
         name = (kind.name, data, model, training, seed)
         if name not in self._shared:
             self._shared[name] = self.add(
@@ -142,7 +149,7 @@ class Builder:
     def student(self, point: CellPoint, training: Training, label: Step) -> Step:
         """A strong model trained on the weak labels; each cell has its own."""
         config = StudentConfig(
-            self._model_identities[point.strong],
+            self._model(point.strong, point.data),
             training,
             point.seed,
             self._objective(point),
@@ -262,6 +269,17 @@ class Builder:
                 )
             return weights_identity(model)
 
+    def _model(self, name: str, data: str) -> dict[str, Any]:
+        """What the weights of the model ``name`` are, and how its tokenizer reads the data."""
+        reads = (name, self.spec.data[data].kind)
+        if reads not in self._models:
+            with at("models", name):
+                identity = tokenising_identity(
+                    self.spec.models[name], self.spec.training.render, TEXTS_PER_ROW[reads[1]]
+                )
+            self._models[reads] = {**self._model_identities[name], **identity}
+        return self._models[reads]
+
     def _data_identity(self, name: str) -> dict[str, Any]:
         """What the rows of the data set ``name`` are."""
         with at("data", name):
@@ -311,6 +329,8 @@ class Builder:
                 adam_epsilon=training.adam_epsilon,
                 solver=training.solver if trainable == "last_layer" else None,
                 lora=training.lora if trainable == "lora" else None,
+                rendering=Rendering(training.render, training.bos),
+                identical_pairs=training.identical_pairs,
             )
         return self._trainings[given]
 

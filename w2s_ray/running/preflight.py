@@ -17,15 +17,23 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 
 Report = Callable[[str, Mapping[str, Any]], None]
+ReportTokens = Callable[[str, str, Mapping[str, int]], None]
 
 
 def prepare_data(
-    spec: Spec, plan: Plan, todo: Mapping[str, Step], store: Store, report: Report
+    spec: Spec,
+    plan: Plan,
+    todo: Mapping[str, Step],
+    store: Store,
+    report: Report,
+    report_tokens: ReportTokens = lambda data, model, counts: None,
 ) -> dict[str, Step]:
     """Checks the models that ``todo`` needs, prepares its data, and returns the remaining steps.
 
     Args:
         report: takes the name of a data set and the report of its rows.
+        report_tokens: takes the names of a data set and of a model, and the counts of its rows as
+            tokens (``token_counts.TokenCounts``).
 
     Raises:
         InputError: a model, a row or a setting that would make a step fail.
@@ -41,7 +49,12 @@ def prepare_data(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
             metrics["num_classes"],
         )
-    return {key: step for key, step in todo.items() if step.kind.name != "prepare"}
+    remaining = {key: step for key, step in todo.items() if step.kind.name != "prepare"}
+    if any(step.backbone is not None for step in remaining.values()):
+        from w2s_ray.running.token_counts import count_tokens
+
+        count_tokens(spec, remaining, store, report_tokens)
+    return remaining
 
 
 def _check_exports(todo: Mapping[str, Step]) -> None:

@@ -1,8 +1,8 @@
 """How models are trained: the ``training`` section of a spec."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from w2s_ray.spec.fields import (
     Count,
@@ -15,7 +15,11 @@ from w2s_ray.spec.fields import (
     as_list,
     as_number,
     mistake,
+    refuse,
 )
+
+Render = Literal["transcript", "chat_template"]
+IdenticalPairs = Literal["leave_out", "keep"]
 
 
 class LearningRates(Model):
@@ -68,6 +72,17 @@ class Training(Model):
     max_length_tokens: Annotated[int, Field(ge=2)] = Field(
         512, description="maximum tokens of a text; longer texts lose their beginning"
     )
+    render: Render = Field(
+        "transcript",
+        description="transcript (one text for all models) or chat_template (of each model)",
+    )
+    bos: bool = Field(
+        False, description="true or false: whether a text begins with the BOS token (transcript)"
+    )
+    identical_pairs: IdenticalPairs = Field(
+        "leave_out",
+        description="leave_out or keep, of training: pairs whose answers are the same tokens",
+    )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="bf16 or fp32, of the model")
     learning_rate: Annotated[LearningRates, BeforeValidator(_rates)] = Field(
         LearningRates(), description="a rate above 0, or rates for full, last_layer and lora"
@@ -96,3 +111,10 @@ class Training(Model):
         None, description="seed of the weak model; null: the cell's seed, so each has its own"
     )
     weak: WeakOverrides = Field(WeakOverrides(), description="trainable, epochs, learning_rate, …")
+
+    @model_validator(mode="after")
+    def _one_bos(self) -> Self:
+        if self.bos and self.render == "chat_template":
+            expected = mistake("no bos with render: chat_template (the template writes it)")
+            refuse([(("bos",), self.bos, expected)])
+        return self

@@ -92,5 +92,6 @@ class HeadExports:
     def _tokens(self) -> Tokens:
         from w2s_ray.data.tokens import encode
 
-        length = self._step.config_as(TrainConfig).training.max_length_tokens
-        return encode(self._data["test"], self._backbone.tokenizer, length)
+        training = self._step.config_as(TrainConfig).training
+        test, tokenizer = self._data["test"], self._backbone.tokenizer
+        return encode(test, tokenizer, training.max_length_tokens, training.rendering)

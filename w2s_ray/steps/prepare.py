@@ -54,7 +54,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     assert step.data is not None
     if data_identity(step.data) != step.config_as(PrepareConfig).data:
         raise ValueError("the data have changed since the study was planned; run the study again")
-    prepared = prepare(step.data)
+    prepared = prepare(step.data, messages=step.config_as(PrepareConfig).messages)
     for split, table in prepared.tables.items():
         pq.write_table(table, draft.folder / f"{split}.parquet")
     draft.metrics.update(

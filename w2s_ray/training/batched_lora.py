@@ -22,20 +22,20 @@ from torch import Tensor
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
-from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.training.fit import load_model
-from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream
+from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
-from w2s_ray.training.outputs import training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 
 SHARED = (
     "model", "num_classes", "per_row", "trainable", "lora", "seed", "epochs", "batch_size",
-    "max_length_tokens", "precision",
+    "max_length_tokens", "precision", "rendering", "identical_pairs",
 )  # fmt: skip
 """Fields of ``TrainJob`` that must be equal, beside the tables ``rows`` and ``test``."""
 
@@ -73,8 +73,11 @@ def fit_batched_lora(
         tokenizer = model.backbone.tokenizer
         frozen = {n: p for n, p in model.scorer.named_parameters() if not p.requires_grad}
         stack = StackedScorer(model.scorer, len(jobs))
-        test = encode(first.test, tokenizer, first.max_length_tokens)
-        tokens = encode(first.rows, tokenizer, first.max_length_tokens)
+        test = first.encoded(first.test, tokenizer)
+        tokens = first.encoded(first.rows, tokenizer)
+        counts = {**counts_of(tokens), **counts_of(test, "test_")}
+        trained = [rows_to_train_on(job, tokens) for job in jobs]
+        jobs, tokens = [each.job for each in trained], trained[0].tokens
         work = len(jobs) * first.epochs * len(tokens.ids)
         compiled = compile_if_it_pays(model.backbone, work, flops_per_parameter=6)
         cells = cells_of(stack, jobs)
@@ -82,8 +85,7 @@ def fit_batched_lora(
         logits = _score(stack, test, first.device)
         peak_bytes = peak()
     shared = {
-        "truncated_test_rows": test.truncated,
-        "truncated_rows": tokens.truncated,
+        **counts,
         "shares_prompts": model.backbone.shares_prompts,
         "compiled": compiled,
         "micro_batch_tokens": _budget(jobs),
@@ -121,6 +123,7 @@ def _score(stack: StackedScorer, tokens: Tokens, device: str) -> NDArray[np.floa
     """(C, n, K) float32 logits of C cells for all rows, in table order."""
     budget = max(1, INFERENCE_TOKENS[device] // stack.cells)
     flat = sweep(partial(_flat_logits, stack), tokens, budget)
+    flat[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
     return np.ascontiguousarray(flat.reshape(len(flat), stack.cells, -1).swapaxes(0, 1))
 
 
