@@ -76,8 +76,8 @@ def fit_batched_lora(
         test = first.encoded(first.test, tokenizer)
         tokens = first.encoded(first.rows, tokenizer)
         counts = {**counts_of(tokens), **counts_of(test, "test_")}
-        trained = [rows_to_train_on(job, tokens) for job in jobs]
-        jobs, tokens = [each.job for each in trained], trained[0].tokens
+        remaining = [rows_to_train_on(job, tokens) for job in jobs]
+        jobs, tokens = [each.job for each in remaining], remaining[0].tokens
         work = len(jobs) * first.epochs * len(tokens.ids)
         compiled = compile_if_it_pays(model.backbone, work, flops_per_parameter=6)
         cells = cells_of(stack, jobs)
