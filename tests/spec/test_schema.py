@@ -34,8 +34,9 @@ FIELDS = {
     "Cells": "data pair loss confidence_weight confidence_warmup confidence_form noise_ratio "
     "noise_strength trainable learning_rate epochs batch_size seed",
     "Loss": "name",
-    "Training": "epochs batch_size max_length_tokens precision learning_rate clip_norm adam_betas "
-    "adam_epsilon schedule solver label_clip lora weak_seed weak",
+    "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "
+    "learning_rate clip_norm adam_betas adam_epsilon schedule solver label_clip lora weak_seed "
+    "weak",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
     "WeakOverrides": "trainable epochs learning_rate batch_size",

@@ -1,4 +1,4 @@
-"""Pairs whose answers are the same tokens: left out of training, scored as ties, counted."""
+"""Pairs whose answers are the same tokens: no gradient or left out, scored as ties, counted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +53,21 @@ def run(of: TrainJob, out: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[
     return metrics, np.array(pq.read_table(out / "curve.parquet")["loss"]), probs
 
 
-def test_they_are_left_out_and_scored_as_ties(tmp_path: Path) -> None:
+def test_they_have_no_gradient_and_are_scored_as_ties(tmp_path: Path) -> None:
     mixed = mixed_job()
+    other = mixed.soft_labels.copy()
+    other[::3] = other[::3, ::-1]  # labels of such pairs, which can teach nothing
+    metrics, _, probs = run(mixed, tmp_path / "mixed")
+    other_probs = run(replace(mixed, soft_labels=other), tmp_path / "other")[2]
+    np.testing.assert_allclose(probs, other_probs, atol=1e-5)
+    all_other = run(replace(mixed, soft_labels=mixed.soft_labels[:, ::-1].copy()), tmp_path / "all")
+    assert np.abs(probs - all_other[2]).max() > 1e-3
+    assert (probs[::2] == 0.5).all() and (probs[1::2] != 0.5).all()
+    assert (metrics["identical_rows"], metrics["steps"]) == (9, 8)
+
+
+def test_left_out_they_might_as_well_not_be_there(tmp_path: Path) -> None:
+    mixed = mixed_job(identical_pairs="leave_out")
     metrics, losses, probs = run(mixed, tmp_path / "mixed")
     expected, expected_losses, expected_probs = run(without(mixed, 3), tmp_path / "without")
     assert losses.tolist() == expected_losses.tolist()
@@ -63,18 +76,11 @@ def test_they_are_left_out_and_scored_as_ties(tmp_path: Path) -> None:
     assert metrics["identical_rows"] == 9 and expected["identical_rows"] == 0
     assert metrics["identical_test_rows"] == expected["identical_test_rows"] == 5
     assert metrics["truncated_rows"] >= 9
-
-
-def test_they_can_be_kept(tmp_path: Path) -> None:
-    mixed = mixed_job()
-    kept, losses, probs = run(replace(mixed, identical_pairs="keep"), tmp_path / "kept")
-    assert kept["identical_rows"] == 9 and kept["steps"] == 8 and len(losses) == 8
-    assert run(mixed, tmp_path / "left out")[0]["steps"] == 6  # 18 rows in batches of 8, twice
-    assert (probs[::2] == 0.5).all()
+    assert metrics["steps"] == 6  # 18 rows in batches of 8, twice
 
 
 def test_cells_trained_together_leave_out_the_same(tmp_path: Path) -> None:
-    base = mixed_job(trainable="lora", lora=Lora(rank=2, alpha=4.0))
+    base = mixed_job(trainable="lora", lora=Lora(rank=2, alpha=4.0), identical_pairs="leave_out")
     cells = [replace(base, name=str(rate), learning_rate=rate) for rate in (1e-3, 3e-3)]
     outs = [tmp_path / cell.name for cell in cells]
     for out in outs:
@@ -91,7 +97,7 @@ def test_cells_trained_together_leave_out_the_same(tmp_path: Path) -> None:
 
 
 def test_nothing_but_them_is_nothing_to_learn_from(tmp_path: Path) -> None:
-    base = job()
+    base = job(identical_pairs="leave_out")
     with pytest.raises(ValueError, match=r"all 27 pairs are the same .*max_length_tokens"):
         fit(replace(base, rows=with_identical(base.rows, 1)), tmp_path)
     every, none = np.ones(2, bool), np.zeros(0, bool)

@@ -39,7 +39,7 @@ def token_line(data: str, model: str, counts: Mapping[str, int], training: Train
     if counts["truncated"]:
         line += f"; {counts['truncated']:,} cut to {training.max_length_tokens:,} tokens"
     if counts["identical"]:
-        kept = "trained on" if training.identical_pairs == "keep" else "left out of training"
+        kept = "no gradient" if training.identical_pairs == "keep" else "left out of training"
         line += (
             f"; {counts['identical']:,} pairs with the same tokens for both answers ({kept}, "
             "scored as ties)"

@@ -25,13 +25,14 @@ def epoch_order(row_ids: Sequence[str], seed: int, epoch: int) -> Indices:
 
 
 def trained_rows(identical: NDArray[np.bool_], choice: IdenticalPairs) -> Indices:
-    """Indices of the rows to train on; pairs whose answers are the same tokens are left out.
+    """Indices of the rows that batches are made of.
 
-    Such a pair has no gradient, whatever its label: no model can tell its answers apart.
+    A pair whose answers are the same tokens has no gradient, whatever its label: no model can tell
+    its answers apart. Kept, it still counts as a row of its batch.
 
     Args:
         identical: (n,) as ``Tokens.identical``.
-        choice: ``keep`` trains on them all the same.
+        choice: whether such pairs are kept or left out.
 
     Raises:
         ValueError: no row remains.
@@ -40,7 +41,7 @@ def trained_rows(identical: NDArray[np.bool_], choice: IdenticalPairs) -> Indice
     if len(identical) and not len(kept):
         raise ValueError(
             f"the answers of all {len(identical):,} pairs are the same tokens, mostly because they "
-            "were truncated; raise training.max_length_tokens"
+            "were truncated, and are left out; raise training.max_length_tokens"
         )
     return kept
 

@@ -41,7 +41,7 @@ class Training:
         solver: of a last layer; None for the others.
         lora: adapters where ``trainable`` is "lora"; None for the others.
         rendering: how texts are made of rows.
-        identical_pairs: whether pairs whose answers are the same tokens are trained on.
+        identical_pairs: whether pairs whose answers are the same tokens stay in batches.
     """
 
     trainable: Trainable
@@ -57,7 +57,7 @@ class Training:
     solver: Solver | None = None
     lora: Lora | None = None
     rendering: Rendering = TRANSCRIPT
-    identical_pairs: IdenticalPairs = "leave_out"
+    identical_pairs: IdenticalPairs = "keep"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -78,7 +78,7 @@ class Training:
         if self.lora is not None:
             values["lora"] = self.lora.model_dump(mode="json")
         values |= self.rendering.as_json()
-        if self.identical_pairs != "leave_out":
+        if self.identical_pairs != "keep":
             values["identical_pairs"] = self.identical_pairs
         return values
 

@@ -173,11 +173,9 @@ def _characters(table: pa.Table) -> int:
 
 def _check_differ(spec: Spec, counts: TokenCounts, where: str) -> None:
     """Refuses a split to be trained on in which no pair has answers that differ."""
-    training = spec.training
-    nothing = counts.identical == counts.rows == counts.of_rows
-    if nothing and training.identical_pairs == "leave_out":
+    if counts.identical == counts.rows == counts.of_rows:
         raise InputError(
-            f"training.max_length_tokens: given {training.max_length_tokens}, expected more: "
+            f"training.max_length_tokens: given {spec.training.max_length_tokens}, expected more: "
             f"{where}: in all {counts.rows:,} pairs both answers are the same tokens after "
             "truncation, so there is nothing to learn",
             ("training", "max_length_tokens"),

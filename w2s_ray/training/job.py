@@ -78,7 +78,7 @@ class TrainJob:
         checkpoints: where the state of the run is kept; None: nowhere.
         oom_retries: how often the job ran out of memory; each time halves the micro-batch.
         rendering: how texts are made of rows.
-        identical_pairs: whether pairs whose answers are the same tokens are trained on.
+        identical_pairs: whether pairs whose answers are the same tokens stay in batches.
     """
 
     name: str
@@ -105,7 +105,7 @@ class TrainJob:
     checkpoints: CheckpointStorage | None = None
     oom_retries: int = 0
     rendering: Rendering = TRANSCRIPT
-    identical_pairs: IdenticalPairs = "leave_out"
+    identical_pairs: IdenticalPairs = "keep"
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32
@@ -147,7 +147,7 @@ class Trainable(NamedTuple):
 
 
 def rows_to_train_on(job: TrainJob, tokens: Tokens) -> Trainable:
-    """The job without the pairs whose answers are the same tokens, unless it keeps them.
+    """The job, without the pairs whose answers are the same tokens if it leaves them out.
 
     Args:
         tokens: the job's rows, tokenised.
