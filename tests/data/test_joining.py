@@ -14,12 +14,7 @@ from tokenizers import normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.testing.tokenizers import byte_level, lossless, lossy, sentencepiece_bpe
-from w2s_ray.data.joining import (
-    folder_joins_exactly,
-    gguf_joins_exactly,
-    joins_exactly,
-    loaded_joins_exactly,
-)
+from w2s_ray.data.joining import joins_exactly, loaded_joins_exactly
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.tokenizer import bytes_tokenizer
 
@@ -117,12 +112,11 @@ def test_lossless_ones_are_read_in_pieces_as_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*lossless(), *lossy()])
-def test_files_and_the_loaded_tokenizer_agree(name: str, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_read_as_before(name: str, tmp_path: Path) -> None:
     tokenizer = {**lossless(), **lossy()}[name]
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    exact = name in lossless()
-    assert folder_joins_exactly(tmp_path) == loaded_joins_exactly(loaded) == exact
+    assert loaded_joins_exactly(loaded) == loaded_joins_exactly(tokenizer) == (name in lossless())
 
 
 def test_the_tokenizer_of_bytes_joins_exactly() -> None:
@@ -152,24 +146,6 @@ def test_only_what_is_known_to_keep_every_character_is_read_in_pieces() -> None:
         "pretokenizers": [{"type": "Sequence", "pretokenizers": [bytes_]}],
     }
     assert joins_exactly(None, nested, bpe)
-
-
-def test_a_folder_of_the_older_form(tmp_path: Path) -> None:
-    assert not folder_joins_exactly(tmp_path)
-    for name in ("vocab.json", "merges.txt"):
-        (tmp_path / name).write_text("{}")
-    assert folder_joins_exactly(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
-    assert not folder_joins_exactly(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("[]")
-    (tmp_path / "tokenizer.json").write_text("no JSON")
-    assert not folder_joins_exactly(tmp_path)
-
-
-def test_gguf_files_name_their_sort() -> None:
-    assert gguf_joins_exactly({"tokenizer.ggml.model": "gpt2"})
-    assert not gguf_joins_exactly({"tokenizer.ggml.model": "llama"})
-    assert not gguf_joins_exactly({})
 
 
 def test_a_sequence_of_normalisers_is_as_good_as_its_worst() -> None:

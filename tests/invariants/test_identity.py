@@ -21,7 +21,7 @@ SCIENCE = {
     "training__max_length_tokens": 64,
     "training__render": "chat_template",
     "training__bos": True,
-    "training__identical_pairs": "leave_out",
+    "training__identical_pairs": "keep",
     "training__precision": "bf16",
     "training__schedule": "constant",
     "training__solver": "newton",

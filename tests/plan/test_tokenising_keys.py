@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
-from tests.testing.tokenizers import lossless, lossy
+from tests.testing.tokenizers import lossless
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import FeaturesConfig, PrepareConfig, TrainConfig, Training
+from w2s_ray.plan.configs import PrepareConfig, TrainConfig, Training
 from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.schema import Spec
 
@@ -28,34 +28,8 @@ def reading_with(folder: Path, tokenizer: Any, **changes: Any) -> Plan:
     return plan(models=models, **changes)
 
 
-def joined(of: Plan) -> set[Any]:
-    """What the configurations of models say of whole texts."""
-    configs = [s.config for s in of if isinstance(s.config, TrainConfig | FeaturesConfig)]
-    assert configs
-    return {config.as_json()["model"].get("joined") for config in configs}
-
-
-@pytest.mark.parametrize("name", lossless())
-def test_a_tokenizer_that_was_read_right_keeps_its_keys(tmp_path: Path, name: str) -> None:
-    assert joined(reading_with(tmp_path, lossless()[name])) == {None}
-
-
-@pytest.mark.parametrize("name", lossy())
-def test_one_that_was_not_has_others(tmp_path: Path, name: str) -> None:
-    assert joined(reading_with(tmp_path, lossy()[name])) == {"whole texts"}
-
-
-def test_rows_of_one_text_never_were_read_in_pieces(tmp_path: Path) -> None:
-    rows = tmp_path / "rows.csv"
-    rows.write_text("text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(9)))
-    sizes = {"ground_truth": 3, "weak": 3, "test": 3}
-    data = {"texts": {"kind": "classification", "source": str(rows), "sizes": sizes}}
-    tokenizer = lossy()["a normaliser that prepends"]
-    assert joined(reading_with(tmp_path / "t", tokenizer, data=data)) == {None}
-
-
 def test_defaults_that_are_written_out_are_the_same_study() -> None:
-    written = {"render": "transcript", "bos": False, "identical_pairs": "keep"}
+    written = {"render": "transcript", "bos": False, "identical_pairs": "leave_out"}
     training = {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8}
     assert set(plan(training={**training, **written}).steps) == set(plan().steps)
 
@@ -72,7 +46,7 @@ def test_each_choice_moves_the_steps_that_it_changes() -> None:
     everything = moved(training__render="chat_template")
     assert everything.keys() == plan(grid__trainable=["full", "last_layer"]).count().keys()
     assert moved(training__bos=True) == everything - Counter(prepare=1)
-    assert moved(training__identical_pairs="leave_out") == (
+    assert moved(training__identical_pairs="keep") == (
         everything - Counter(prepare=1) - Counter(features=2)
     )
 
@@ -93,7 +67,7 @@ def test_the_file_of_a_template_is_in_the_key_of_what_it_renders(tmp_path: Path)
     [
         {},
         {"training__render": "chat_template"},
-        {"training__bos": True, "training__identical_pairs": "leave_out"},
+        {"training__bos": True, "training__identical_pairs": "keep"},
     ],
 )
 def test_a_record_gives_back_its_training(changes: dict[str, Any]) -> None:

@@ -53,8 +53,8 @@ def run(of: TrainJob, out: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[
     return metrics, np.array(pq.read_table(out / "curve.parquet")["loss"]), probs
 
 
-def test_they_have_no_gradient_and_are_scored_as_ties(tmp_path: Path) -> None:
-    mixed = mixed_job()
+def test_kept_they_have_no_gradient_and_are_scored_as_ties(tmp_path: Path) -> None:
+    mixed = mixed_job(identical_pairs="keep")
     other = mixed.soft_labels.copy()
     other[::3] = other[::3, ::-1]  # labels of such pairs, which can teach nothing
     metrics, _, probs = run(mixed, tmp_path / "mixed")
@@ -66,8 +66,8 @@ def test_they_have_no_gradient_and_are_scored_as_ties(tmp_path: Path) -> None:
     assert (metrics["identical_rows"], metrics["steps"]) == (9, 8)
 
 
-def test_left_out_they_might_as_well_not_be_there(tmp_path: Path) -> None:
-    mixed = mixed_job(identical_pairs="leave_out")
+def test_they_might_as_well_not_be_there(tmp_path: Path) -> None:
+    mixed = mixed_job()
     metrics, losses, probs = run(mixed, tmp_path / "mixed")
     expected, expected_losses, expected_probs = run(without(mixed, 3), tmp_path / "without")
     assert losses.tolist() == expected_losses.tolist()
@@ -97,7 +97,7 @@ def test_cells_trained_together_leave_out_the_same(tmp_path: Path) -> None:
 
 
 def test_nothing_but_them_is_nothing_to_learn_from(tmp_path: Path) -> None:
-    base = job(identical_pairs="leave_out")
+    base = job()
     with pytest.raises(ValueError, match=r"all 27 pairs are the same .*max_length_tokens"):
         fit(replace(base, rows=with_identical(base.rows, 1)), tmp_path)
     every, none = np.ones(2, bool), np.zeros(0, bool)

@@ -11,13 +11,10 @@ from w2s_ray.catalog.digests import (
     local_path,
     tokenizer_folder_identity,
 )
-from w2s_ray.catalog.gguf_header import read_gguf_header
 from w2s_ray.catalog.shapes import shape
-from w2s_ray.data.joining import folder_joins_exactly, gguf_joins_exactly
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import ModelSpec
-    from w2s_ray.spec.training import Render
 
 
 def weights_identity(model: "ModelSpec") -> dict[str, Any]:
@@ -48,30 +45,16 @@ def weights_identity(model: "ModelSpec") -> dict[str, Any]:
     }
 
 
-def tokenising_identity(model: "ModelSpec", render: "Render", texts: int) -> dict[str, Any]:
-    """What else decides the tokens of a row, for the key; {} for most models.
+def template_identity(model: "ModelSpec") -> dict[str, Any]:
+    """What identifies a chat template that lies beside a tokenizer's files; {} where none does.
 
-    ``joined`` stands where whole texts are tokenised, because pieces would alter them; it was not
-    always so, and without it such a model would have the keys of numbers from altered texts. A Hub
-    model is identified by its name, and has no entry.
-
-    Args:
-        texts: of a row; pieces arise only where there are several.
+    It is no part of the tokenizer's identity, since only a rendering by it reads it.
     """
     source = model.source or model.tokenizer
     if source == "bytes" or hub_id(source):
         return {}
-    path = local_path(source)
-    if render == "chat_template":
-        template = path / "chat_template.jinja"
-        return {"chat_template": digest(template)} if template.is_file() else {}
-    if texts == 1:
-        return {}
-    if path.is_file():
-        exact = gguf_joins_exactly(read_gguf_header(path).metadata)
-    else:
-        exact = folder_joins_exactly(path)
-    return {} if exact else {"joined": "whole texts"}
+    template = local_path(source) / "chat_template.jinja"
+    return {"chat_template": digest(template)} if template.is_file() else {}
 
 
 def tokenizer_identity(tokenizer: str) -> Any:

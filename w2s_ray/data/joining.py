@@ -5,12 +5,11 @@ a row share the tokens of their prompt. It can alter it: a SentencePiece tokeniz
 before every text it is given, a word tokenizer drops the spaces between words, and with both the
 tokens of ``prompt`` and ``answer`` say something else than those of ``prompt + answer``. Only what
 is listed here is known to keep every character where it is; with anything else, ``tokens`` reads
-whole texts. A plan decides from files, a step from the loaded tokenizer, both by ``joins_exactly``.
+whole texts.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 Part = Mapping[str, Any]
@@ -36,24 +35,6 @@ def joins_exactly(normalizer: Part | None, pre_tokenizer: Part | None, model: Pa
         and all(map(_keeps_all, _parts(pre_tokenizer, "pretokenizers")))
         and _has_no_word_marks(model)
     )
-
-
-def folder_joins_exactly(folder: Path) -> bool:
-    """``joins_exactly`` for the tokenizer files in a folder; False where that cannot be seen."""
-    settings = _json(folder / "tokenizer_config.json") or {}
-    if settings.get("add_prefix_space") is True:
-        return False
-    if not (folder / "tokenizer.json").is_file():  # GPT-2's older form
-        return all((folder / name).is_file() for name in ("vocab.json", "merges.txt"))
-    content = _json(folder / "tokenizer.json")
-    if content is None or not isinstance(content.get("model"), dict):
-        return False
-    return joins_exactly(content.get("normalizer"), content.get("pre_tokenizer"), content["model"])
-
-
-def gguf_joins_exactly(metadata: Mapping[str, Any]) -> bool:
-    """``joins_exactly`` for the tokenizer in a GGUF file, by the metadata of its header."""
-    return metadata.get("tokenizer.ggml.model") == "gpt2"  # bytes; the others are SentencePiece
 
 
 def loaded_joins_exactly(tokenizer: Any) -> bool:
@@ -117,12 +98,3 @@ def _state(part: Any) -> Part | None:
     except Exception:  # a part written in Python has no JSON form
         return {"type": "Custom"}
     return state if isinstance(state, dict) else {"type": "Custom"}
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

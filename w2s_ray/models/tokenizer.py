@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from w2s_ray.catalog.configs import BYTES_VOCABULARY
 from w2s_ray.catalog.digests import hub_id, local_path
-from w2s_ray.data.joining import folder_joins_exactly, loaded_joins_exactly
 from w2s_ray.errors import InputError
 from w2s_ray.models.gguf import gguf_tokenizer, is_unpacked, unpacked
 from w2s_ray.spec.schema import ModelSpec
@@ -34,22 +33,13 @@ def tokenizer_to_check(model: ModelSpec) -> PreTrainedTokenizerFast:
     """As ``load_tokenizer``, but a GGUF file is not unpacked for it, which takes long.
 
     Raises:
-        InputError: it cannot be read, or transformers makes another tokenizer of a folder than its
-            tokenizer.json describes, one that alters texts.
+        InputError: it cannot be read.
     """
     source = model.source or model.tokenizer
     path = None if source == "bytes" or hub_id(source) else local_path(source)
     if path is not None and path.is_file() and not is_unpacked(path):
         return gguf_tokenizer(path)  # type: ignore[no-any-return]
-    tokenizer = load_tokenizer(model)
-    described = path is not None and path.is_dir() and folder_joins_exactly(path)
-    if described and not loaded_joins_exactly(tokenizer):
-        raise InputError(
-            f"tokenizer {source}: transformers loads it as {type(tokenizer).__name__}, which reads "
-            "texts otherwise than its tokenizer.json says; expected tokenizer_class: "
-            "PreTrainedTokenizerFast in its tokenizer_config.json"
-        )
-    return tokenizer
+    return load_tokenizer(model)
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.identity import tokenising_identity, weights_identity
+from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
@@ -28,7 +28,7 @@ from w2s_ray.plan.configs import (
 )
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
-from w2s_ray.plan.layouts import TEXTS_PER_ROW, Layouts
+from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.fields import Trainable
@@ -55,7 +55,6 @@ class Builder:
         self._model_identities = {name: self._model_identity(name) for name in spec.models}
         self._data_identities = {name: self._data_identity(name) for name in spec.data}
         self._layouts = Layouts(spec)
-        self._models: dict[tuple[str, str], dict[str, Any]] = {}
         self._shared: dict[tuple[Any, ...], Step] = {}
         self._trainings: dict[tuple[Any, ...], Training] = {}
 
@@ -92,7 +91,7 @@ class Builder:
     def features(self, data: str, model: str, training: Training) -> Step:
         """The frozen states that last layers of a model are trained on."""
         config = FeaturesConfig(
-            self._model(model, data),
+            self._model_identities[model],
             training.precision,
             training.max_length_tokens,
             training.rendering,
@@ -114,7 +113,7 @@ class Builder:
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
-        config = TrainConfig(self._model(model, data), training, seed)
+        config = TrainConfig(self._model_identities[model], training, seed)
         name = (kind.name, data, model, training, seed)
         if name not in self._shared:
             self._shared[name] = self.add(
@@ -149,7 +148,7 @@ class Builder:
     def student(self, point: CellPoint, training: Training, label: Step) -> Step:
         """A strong model trained on the weak labels; each cell has its own."""
         config = StudentConfig(
-            self._model(point.strong, point.data),
+            self._model_identities[point.strong],
             training,
             point.seed,
             self._objective(point),
@@ -267,18 +266,10 @@ class Builder:
                     f"{known.max_positions}, the positions of model {name!r}",
                     ("training", "max_length_tokens"),
                 )
-            return weights_identity(model)
-
-    def _model(self, name: str, data: str) -> dict[str, Any]:
-        """What the weights of the model ``name`` are, and how its tokenizer reads the data."""
-        reads = (name, self.spec.data[data].kind)
-        if reads not in self._models:
-            with at("models", name):
-                identity = tokenising_identity(
-                    self.spec.models[name], self.spec.training.render, TEXTS_PER_ROW[reads[1]]
-                )
-            self._models[reads] = {**self._model_identities[name], **identity}
-        return self._models[reads]
+            identity = weights_identity(model)
+            if self.spec.training.render == "chat_template":
+                identity |= template_identity(model)
+            return identity
 
     def _data_identity(self, name: str) -> dict[str, Any]:
         """What the rows of the data set ``name`` are."""

@@ -57,7 +57,7 @@ class Training:
     solver: Solver | None = None
     lora: Lora | None = None
     rendering: Rendering = TRANSCRIPT
-    identical_pairs: IdenticalPairs = "keep"
+    identical_pairs: IdenticalPairs = "leave_out"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -78,7 +78,7 @@ class Training:
         if self.lora is not None:
             values["lora"] = self.lora.model_dump(mode="json")
         values |= self.rendering.as_json()
-        if self.identical_pairs != "keep":
+        if self.identical_pairs != "leave_out":
             values["identical_pairs"] = self.identical_pairs
         return values
 

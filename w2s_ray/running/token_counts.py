@@ -9,6 +9,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, replace
+from hashlib import sha256
 from itertools import repeat
 
 import pyarrow as pa
@@ -75,6 +76,7 @@ def count_tokens(spec: Spec, todo: Mapping[str, Step], store: Store, report: Rep
         InputError: a tokenizer lacks what the spec asks for, a row cannot be read, or no pair of a
             split that is trained on has answers that differ.
     """
+    known: dict[tuple[str, str, str], TokenCounts] = {}  # many models share a tokenizer
     for (model, data), steps in _readers(spec, todo).items():
         with at("models", model):
             tokenizer = tokenizer_to_check(spec.models[model])
@@ -84,7 +86,10 @@ def count_tokens(spec: Spec, todo: Mapping[str, Step], store: Store, report: Rep
         trained = _trained_splits(todo, steps[0])
         scored = {split for step in steps for split in step.kind.scored}
         for split in (split for split in SPLITS if split in trained | scored):
-            counts = reader.read(rows, split, spec.data[data])
+            read = (reader.digest, data, split)
+            if read not in known:
+                known[read] = reader.read(rows, split, spec.data[data])
+            counts = known[read]
             if split in trained:
                 _check_differ(spec, counts, f"{data}: split {split}: model {model!r}")
             total += counts
@@ -114,6 +119,9 @@ def _trained_splits(todo: Mapping[str, Step], reader: Step) -> set[str]:
 class _Reader:
     """Tokenises rows as the steps of one model will.
 
+    Attributes:
+        digest: equal for tokenizers that read alike.
+
     Raises:
         InputError: the tokenizer has no chat template or BOS token, and the spec asks for one.
     """
@@ -124,6 +132,8 @@ class _Reader:
         self._rendering = Rendering(training.render, training.bos)
         self._length = training.max_length_tokens
         check_rendering(tokenizer, self._rendering, f"of model {model!r}")
+        parts = (tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.bos_token)
+        self.digest = sha256(repr(parts).encode()).hexdigest()
 
     def read(self, rows: Rows, split: str, data: DataSpec) -> TokenCounts:
         """The counts of a split, of its first ``CHARACTERS`` characters.

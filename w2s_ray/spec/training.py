@@ -19,7 +19,7 @@ from w2s_ray.spec.fields import (
 )
 
 Render = Literal["transcript", "chat_template"]
-IdenticalPairs = Literal["keep", "leave_out"]
+IdenticalPairs = Literal["leave_out", "keep"]
 
 
 class LearningRates(Model):
@@ -80,8 +80,8 @@ class Training(Model):
         False, description="true or false: whether a text begins with the BOS token (transcript)"
     )
     identical_pairs: IdenticalPairs = Field(
-        "keep",
-        description="keep (in their batches, where they have no gradient) or leave_out",
+        "leave_out",
+        description="leave_out or keep (in their batches, where they have no gradient)",
     )
     precision: Literal["bf16", "fp32"] = Field("bf16", description="bf16 or fp32, of the model")
     learning_rate: Annotated[LearningRates, BeforeValidator(_rates)] = Field(

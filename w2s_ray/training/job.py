@@ -105,7 +105,7 @@ class TrainJob:
     checkpoints: CheckpointStorage | None = None
     oom_retries: int = 0
     rendering: Rendering = TRANSCRIPT
-    identical_pairs: IdenticalPairs = "keep"
+    identical_pairs: IdenticalPairs = "leave_out"
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32
