@@ -83,11 +83,13 @@ class _Origin:
         rows: the usable ones.
         read: how many there are in all.
         unusable: how many are unusable, by reason.
+        notes: how many of the rows have a peculiarity that a reader must know, by peculiarity.
     """
 
     rows: list[_Row]
     read: int
     unusable: Counter[str]
+    notes: Counter[str]
 
     def summary(self) -> str:
         """The counts as text, for messages."""
@@ -150,7 +152,7 @@ def _read(
     """Read one origin; add each new class label to ``labels`` with the file and line it is in."""
     renamed = data.columns.model_dump(exclude_none=True)
     generated = (data.source or "").startswith(GENERATED)
-    origin = _Origin([], 0, Counter())
+    origin = _Origin([], 0, Counter(), Counter())
     for where, raw in located:
         origin.read += 1
         parsed: Pair | Text | Unusable
@@ -249,6 +251,7 @@ def _counts(origin: _Origin) -> dict[str, Any]:
         "rows": origin.read,
         "usable": len(origin.rows),
         "unusable": dict(sorted(origin.unusable.items())),
+        "notes": dict(sorted(origin.notes.items())),
         "duplicates": len(origin.rows) - len({row.content for row in origin.rows}),
     }
 
