@@ -55,8 +55,8 @@ def test_two_percent_of_the_prompts_are_in_more_than_one_split(harmless):
 def test_stripped_copies_share_as_many_prompts_as_the_originals(harmless, tmp_path):
     splits = {}
     for split in SPLITS:
-        lines = gzip.open(SHARED / "hh-harmless" / f"{split}.jsonl.gz", "rt").readlines()
-        rows = [{name: text.strip() for name, text in json.loads(line).items()} for line in lines]
+        with gzip.open(SHARED / "hh-harmless" / f"{split}.jsonl.gz", "rt") as file:
+            rows = [{name: t.strip() for name, t in json.loads(line).items()} for line in file]
         path = tmp_path / f"{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         splits[split] = [str(path)]
