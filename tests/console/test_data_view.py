@@ -44,6 +44,7 @@ def test_a_table_of_rows_prompts_and_classes(tmp_path):
     assert list(lines("d", of_source)) == [
         "d: 2 classes, in order: 'down ', up",
         "d: not usable of 41 rows of source: 1 empty text",
+        "d: of 41 rows of source: 40 contradict another row (the same text has another label)",
     ]
 
 

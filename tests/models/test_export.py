@@ -246,7 +246,7 @@ def test_the_names_of_the_classes_are_in_configuration_and_card(tmp_path: Path) 
     assert model.config.id2label == dict(enumerate(names))
     assert model.config.label2id == {name: index for index, name in enumerate(names)}
     assert (
-        "one per class, in this order: `calm`, `calm `, `loud`."
+        "one per class. The classes in order: `calm`, `calm `, `loud`."
         in (tmp_path / "README.md").read_text()
     )
 
