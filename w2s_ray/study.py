@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from w2s_ray.console.data_view import lines, token_line
+from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
@@ -129,6 +129,9 @@ class _Study:
             )
         if not todo:
             return {}
+        read = {s.key: s.slug for s in self.plan if s.kind.name == "prepare" and s.key in finished}
+        for key, record in self.store.records(read).items() if read else ():
+            self._report_rows(read[key], record["metrics"]["report"])
         from w2s_ray.running.preflight import prepare_data
 
         return prepare_data(
@@ -136,11 +139,12 @@ class _Study:
         )
 
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
-        for line in lines(name, report):
+        self.console.print(data_view.table(name, report))
+        for line in data_view.lines(name, report):
             self.say(line)
 
     def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
-        self.say(token_line(data, model, counts, self.spec.training))
+        self.say(data_view.token_line(data, model, counts, self.spec.training))
 
     def _not_exported(self, finished: Container[str]) -> Counter[str]:
         """Counts, by kind, of finished steps whose export the spec asks for and that have none."""

@@ -5,12 +5,14 @@ again then.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from w2s_ray.data.classification import read_text
+from w2s_ray.data.classification import Text, read_text
 from w2s_ray.data.columns import Unusable
-from w2s_ray.data.preference import read_pair
+from w2s_ray.data.preference import Pair, read_pair
 from w2s_ray.data.sources import GENERATED, HubPart, read_rows
+from w2s_ray.errors import InputError
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import DataSpec
@@ -28,17 +30,19 @@ def place_of(data: "DataSpec", prompt: str, answers: Sequence[str]) -> str | Non
 
 def _texts(data: "DataSpec") -> Iterator[tuple[str, tuple[str, list[str]]]]:
     """Yields the place, the prompt and the sorted answers of every usable row."""
-    renamed = data.columns.model_dump(exclude_none=True)
+    renamed = data.columns.model_dump(exclude_none=True, exclude={"group"})
     part = HubPart(data.subset, data.split, data.revision)
     for location in data.locations:
         if location.startswith(GENERATED):
             continue
         for place, row in read_rows(location, part):
-            if data.kind == "classification":
-                text = read_text(row, place, renamed)
-                if not isinstance(text, Unusable):
-                    yield place, ("", [text.text])
-                continue
-            pair = read_pair(row, place, renamed, data.format)
-            if not isinstance(pair, Unusable):
-                yield place, (pair.prompt, sorted((pair.chosen, pair.rejected)))
+            parsed: Pair | Text | Unusable | None = None
+            with suppress(InputError):  # a row without a label, where that is allowed
+                if data.kind == "classification":
+                    parsed = read_text(row, place, renamed)
+                else:
+                    parsed = read_pair(row, place, renamed, data.format)
+            if isinstance(parsed, Text):
+                yield place, ("", [parsed.text])
+            elif isinstance(parsed, Pair):
+                yield place, (parsed.prompt, sorted((parsed.chosen, parsed.rejected)))

@@ -7,7 +7,6 @@ model's chat template: weak and strong models may have different tokenizers and 
 is the interface between them.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -26,9 +25,6 @@ class Pair(NamedTuple):
     prompt: str
     chosen: str
     rejected: str
-
-
-Message = dict[str, str]  # role and content
 
 
 class _Turn(NamedTuple):
@@ -81,55 +77,19 @@ def read_pair(
     return pair
 
 
-def conversations_of(
-    row: Mapping[str, Any], where: str, renamed: Mapping[str, str], pair: Pair
-) -> list[list[Message]]:
-    """The conversations that end in the preferred and in the other answer, for a chat template.
-
-    Messages are kept as they are, transcripts are divided at their turns, and of plain texts an
-    explicit prompt is the user's message and the answer the assistant's. A text without a prompt is
-    one message of the user.
-
-    Args:
-        row, where, renamed: as for ``read_pair``.
-        pair: what ``read_pair`` made of the row.
-    """
+def conversations_in(
+    row: Mapping[str, Any], where: str, renamed: Mapping[str, str]
+) -> list[list[_Turn]] | None:
+    """The whole conversations that end in chosen and in rejected; None for a row of texts."""
     prompt, *answers = (row.get(renamed.get(name, name)) for name in Pair._fields)
-    if isinstance(answers[0], list):
-        turns = [_turns(answer, where, "chosen") for answer in answers]
-        before = _turns(prompt, where, "prompt")
-        has_all = isinstance(prompt, str) and turns[0] and turns[0][0].role != "assistant"
-        if has_all or all(answer[: len(before)] == before for answer in turns):
-            before = []
-        return [[_message(turn) for turn in before + answer] for answer in turns]
-    if _is_transcript(pair.prompt):
-        return [_messages_of(pair.prompt + answer) for answer in (pair.chosen, pair.rejected)]
-    if prompt:
-        before = [_Turn("user", pair.prompt)]
-        return [
-            [_message(turn) for turn in [*before, _Turn("assistant", answer)]]
-            for answer in (pair.chosen, pair.rejected)
-        ]
-    return [one_message(pair.prompt + answer) for answer in (pair.chosen, pair.rejected)]
-
-
-def one_message(text: str) -> list[Message]:
-    """A text by itself as a conversation."""
-    return [{"role": "user", "content": text}]
-
-
-def _message(turn: _Turn) -> Message:
-    return {"role": turn.role, "content": turn.content}
-
-
-def _messages_of(transcript: str) -> list[Message]:
-    """The turns of a transcript, without the blanks around each."""
-    parts = re.split(f"({HUMAN}|{ASSISTANT})", transcript)
-    roles = {HUMAN: "user", ASSISTANT: "assistant"}
-    return [
-        {"role": roles[marker], "content": content.strip()}
-        for marker, content in zip(parts[1::2], parts[2::2], strict=True)
-    ]
+    if not isinstance(answers[0], list):
+        return None
+    turns = [_turns(answer, where, "chosen") for answer in answers]
+    before = _turns(prompt, where, "prompt")
+    has_all = isinstance(prompt, str) and turns[0][:1] and turns[0][0].role != "assistant"
+    if has_all or all(answer[: len(before)] == before for answer in turns):
+        before = []
+    return [before + answer for answer in turns]
 
 
 def _of_texts(prompt: str, chosen: str, rejected: str) -> Pair | Unusable:
