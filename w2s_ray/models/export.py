@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from w2s_ray.catalog.architectures import ARCHITECTURES
+from w2s_ray.data.joining import loaded_joins_exactly
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import PRECISIONS
@@ -187,7 +188,13 @@ def write_export(
     write_weights(folder, layout.kinds, _targets(layout, iter(tensors)), shard_bytes=shard_bytes)
     stock_config(config, layout, tokenizer, card.classes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_card(folder / "README.md", card, layout.precision, loader=_loader(folder, tokenizer))
+    write_card(
+        folder / "README.md",
+        card,
+        layout.precision,
+        loader=_loader(folder, tokenizer),
+        in_pieces=loaded_joins_exactly(tokenizer),
+    )
 
 
 def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:

@@ -70,14 +70,10 @@ def fit_batched_lora(
     first = jobs[0]
     with peak_memory() as peak:
         model = load_model(first)
-        tokenizer = model.backbone.tokenizer
         frozen = {n: p for n, p in model.scorer.named_parameters() if not p.requires_grad}
         stack = StackedScorer(model.scorer, len(jobs))
-        test = first.encoded(first.test, tokenizer)
-        tokens = first.encoded(first.rows, tokenizer)
-        counts = {**counts_of(tokens), **counts_of(test, "test_")}
-        remaining = [rows_to_train_on(job, tokens) for job in jobs]
-        jobs, tokens = [each.job for each in remaining], remaining[0].tokens
+        test, read = (first.encoded(t, model.backbone.tokenizer) for t in (first.test, first.rows))
+        jobs, tokens = _rows_to_train_on(jobs, read)
         work = len(jobs) * first.epochs * len(tokens.ids)
         compiled = compile_if_it_pays(model.backbone, work, flops_per_parameter=6)
         cells = cells_of(stack, jobs)
@@ -85,7 +81,8 @@ def fit_batched_lora(
         logits = _score(stack, test, first.device)
         peak_bytes = peak()
     shared = {
-        **counts,
+        **counts_of(read),
+        **counts_of(test, "test_"),
         "shares_prompts": model.backbone.shares_prompts,
         "compiled": compiled,
         "micro_batch_tokens": _budget(jobs),
@@ -102,6 +99,12 @@ def fit_batched_lora(
             trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
             _write(cell, out, state, trained)
     return [cell.error or {**training_metrics(cell.curve), **shared} for cell in cells]
+
+
+def _rows_to_train_on(jobs: Sequence[TrainJob], tokens: Tokens) -> tuple[list[TrainJob], Tokens]:
+    """As ``job.rows_to_train_on``, for jobs that share their rows."""
+    remaining = [rows_to_train_on(job, tokens) for job in jobs]
+    return [each.job for each in remaining], remaining[0].tokens
 
 
 def _whole(parameters: Mapping[str, Tensor], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
