@@ -49,7 +49,8 @@ def check_headers(source: str, files: list[Path], module: PreTrainedModel) -> No
     except RuntimeError as error:  # stored parts that cannot be merged, as of a missing expert
         reason = (str(error.__cause__ or error).strip().splitlines() or ["unknown"])[0]
         raise InputError(f"model {source}: weights do not fit together: {reason}") from error
-    missing = sorted(report["missing_keys"])
+    order = {name: position for position, name in enumerate(module.state_dict())}
+    missing = sorted(report["missing_keys"], key=lambda name: order.get(name, len(order)))
     if missing and others:
         name, dtype = next(iter(others.items()))
         raise InputError(
@@ -60,7 +61,8 @@ def check_headers(source: str, files: list[Path], module: PreTrainedModel) -> No
         raise InputError(
             f"model {source}: {len(missing)} weights are missing, the first is {missing[0]}"
         )
-    for name, found, expected in sorted(report["mismatched_keys"]):
+    mismatched = report["mismatched_keys"]
+    for name, found, expected in sorted(mismatched, key=lambda one: order.get(one[0], len(order))):
         raise InputError(
             f"model {source}: weight {name} is {tuple(found)}, expected {tuple(expected)} by its "
             "config.json"
