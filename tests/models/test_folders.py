@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.models.test_gguf import write as write_gguf
+from tests.testing.gguf_file import write_gguf
 from tests.testing.tiny_models import tiny
 from w2s_ray.catalog.digests import cache_folder
 from w2s_ray.catalog.identity import weights_identity

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.models.test_gguf import write as write_gguf
+from tests.testing.gguf_file import write_gguf
 from tests.testing.tiny_models import tiny
 
 MODULE = """

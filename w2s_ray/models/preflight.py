@@ -140,9 +140,11 @@ def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
     if folder is None:
         return
     files = weight_files(folder)
-    if not files or not all(file.is_file() for file in files):
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
         if _hub(model) is None:
-            raise InputError(f"model {model.source}: expected {WEIGHTS}, there is none")
+            what = f"{missing[0]} is missing" if missing else f"expected {WEIGHTS}, there is none"
+            raise InputError(f"model {model.source}: {what}")
         if is_offline_mode():
             raise InputError(
                 f"model {model.source}: its weights are not in the local cache, and HF_HUB_OFFLINE "

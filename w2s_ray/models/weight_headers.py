@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,9 @@ def check_headers(source: str, files: list[Path], module: PreTrainedModel) -> No
     stored = dict(tensor for file in files for tensor in _tensors(file))
     weights = {name: one for name, one in stored.items() if isinstance(one, Tensor)}
     others = {name: dtype for name, dtype in stored.items() if isinstance(dtype, str)}
+    loader: Any = type(module)
     try:
-        _, report = type(module).from_pretrained(
+        _, report = loader.from_pretrained(
             None,
             config=module.config,
             state_dict=weights,
@@ -46,18 +48,20 @@ def check_headers(source: str, files: list[Path], module: PreTrainedModel) -> No
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except RuntimeError as error:  # stored parts that cannot be merged, as of a missing expert
-        reason = (str(error.__cause__ or error).strip().splitlines() or ["unknown"])[0]
-        raise InputError(f"model {source}: weights do not fit together: {reason}") from error
+    except RuntimeError as error:  # as of a mixture that lacks one part of an expert
+        raise InputError(
+            f"model {source}: weights that are stored in parts cannot be merged: a part is missing "
+            "or of another shape"
+        ) from error
     order = {name: position for position, name in enumerate(module.state_dict())}
     missing = sorted(report["missing_keys"], key=lambda name: order.get(name, len(order)))
-    if missing and others:
-        name, dtype = next(iter(others.items()))
-        raise InputError(
-            f"model {source}: weight {name} is stored as {dtype}, expected F32, F16 or BF16: "
-            "quantised weights cannot be trained"
-        )
     if missing:
+        layer = missing[0].rpartition(".")[0]
+        for name in (name for name in others if f"{layer}." in name):
+            raise InputError(
+                f"model {source}: weight {name} is stored as {others[name]}, expected F32, F16 or "
+                "BF16: quantised weights cannot be trained"
+            )
         raise InputError(
             f"model {source}: {len(missing)} weights are missing, the first is {missing[0]}"
         )
@@ -82,7 +86,8 @@ def check_gguf_header(source: str, header: GgufHeader, module: PreTrainedModel) 
     )
 
     architecture = str(header.metadata["general.architecture"])
-    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config={})
+    processors: Mapping[str, Any] = TENSOR_PROCESSORS
+    processor = processors.get(architecture, TensorProcessor)(config={})
     names: Mapping[str, str] = get_gguf_hf_weights_map(module, processor)
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     missing = sorted(
