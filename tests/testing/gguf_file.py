@@ -46,22 +46,8 @@ def write_gguf(
         writer.add_token_merges([f"{blank} {blank}"])
         writer.add_token_types([1] * 256 + [3, 1])
         writer.add_eos_token_id(256)
-    shapes = {"token_embd.weight": (VOCABULARY, HIDDEN), "output_norm.weight": (HIDDEN,)}
-    for block in range(BLOCKS):
-        for name, size in {
-            "attn_norm": (HIDDEN,),
-            "ffn_norm": (HIDDEN,),
-            "attn_q": (HIDDEN, HIDDEN),
-            "attn_k": (HIDDEN // 2, HIDDEN),
-            "attn_v": (HIDDEN // 2, HIDDEN),
-            "attn_output": (HIDDEN, HIDDEN),
-            "ffn_gate": (INNER, HIDDEN),
-            "ffn_up": (INNER, HIDDEN),
-            "ffn_down": (HIDDEN, INNER),
-        }.items():
-            shapes[f"blk.{block}.{name}.weight"] = size
     unpacked_weights = {}
-    for name, size in shapes.items():
+    for name, size in _shapes().items():
         weight = draw.normal(0, 0.3, size).astype(np.float32)
         if name in without:
             continue
@@ -81,3 +67,25 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return unpacked_weights
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor, as torch has it."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (VOCABULARY, HIDDEN),
+        "output_norm.weight": (HIDDEN,),
+    }
+    for block in range(BLOCKS):
+        for name, size in {
+            "attn_norm": (HIDDEN,),
+            "ffn_norm": (HIDDEN,),
+            "attn_q": (HIDDEN, HIDDEN),
+            "attn_k": (HIDDEN // 2, HIDDEN),
+            "attn_v": (HIDDEN // 2, HIDDEN),
+            "attn_output": (HIDDEN, HIDDEN),
+            "ffn_gate": (INNER, HIDDEN),
+            "ffn_up": (INNER, HIDDEN),
+            "ffn_down": (HIDDEN, INNER),
+        }.items():
+            shapes[f"blk.{block}.{name}.weight"] = size
+    return shapes

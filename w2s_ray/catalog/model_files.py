@@ -244,20 +244,22 @@ def _checked_json(file: Path, place: str, refused: tuple[str, ...]) -> dict[str,
 
 def _values(content: Any, field: str) -> Iterator[Any]:
     """The values of a field, at any depth, that say something."""
-    if isinstance(content, dict):
-        if content.get(field):
-            yield content[field]
-        content = list(content.values())
-    if isinstance(content, list):
-        for part in content:
-            yield from _values(part, field)
+    waiting = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if part.get(field):
+                yield part[field]
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
 
 
 def _first_text(value: Any) -> str:
     """The first text in a value, for a message."""
-    while isinstance(value, dict | list) and value:
+    while isinstance(value, dict | list):
         parts = list(value.values()) if isinstance(value, dict) else value
-        value = next((part for part in parts if part), None)
+        value = next((part for part in parts if part), "nothing")
     return str(value)
 
 
