@@ -116,7 +116,6 @@ def training_config(model: ModelSpec) -> PreTrainedConfig:
     with reading(model), model_folder(model.source, model.revision, weights=False) as folder:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     supported_architecture(config.model_type, model.source)
-    config._attn_implementation = "sdpa"  # a configuration may name a kernel of the Hub
     prepare_config(config)
     if model.num_layers is not None:
         if model.num_layers > config.num_hidden_layers:

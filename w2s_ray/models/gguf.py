@@ -12,11 +12,13 @@ that it does not describe is unpacked again.
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -41,19 +43,17 @@ def unpacked(file: Path) -> Path:
     Raises:
         InputError: weights are missing, or the file was changed meanwhile.
     """
-    content = digest(file)
-    name = f"{content}-{_versions()}"
-    folder = cache_folder() / "unpacked" / name
+    folder = _folder(file)
     if _is_intact(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{name}.lock")):
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not _is_intact(folder):
             draft = folder.with_name(f"draft-{uuid4().hex}")
             draft.mkdir()
             try:
                 _unpack(file, draft)
-                if digest(file) != content:
+                if _folder(file) != folder:
                     raise InputError(f"model {file}: the file was changed while it was unpacked")
                 (draft / _CONTENT).write_text(json.dumps(_digests(draft), indent=2) + "\n")
                 shutil.rmtree(folder, ignore_errors=True)
@@ -61,6 +61,32 @@ def unpacked(file: Path) -> Path:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def is_unpacked(file: Path) -> bool:
+    """Whether ``unpacked`` has been here, and nothing was changed since."""
+    return _is_intact(_folder(file))
+
+
+def gguf_tokenizer(file: Path) -> Any:
+    """The tokenizer in ``file``, without unpacking the weights."""
+    with _alone(file) as link:
+        tokenizer = AutoTokenizer.from_pretrained(
+            link.parent, gguf_file=link.name, trust_remote_code=False
+        )
+    if read_gguf_header(file).metadata.get("tokenizer.ggml.pre") == "smollm":
+        # Transformers does not support this pre-tokenizer: it would join blanks to a digit.
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    return tokenizer
+
+
+def _folder(file: Path) -> Path:
+    """Where a file is unpacked: named by its content and by the libraries that unpack it."""
+    versions = (version(name) for name in ("transformers", "tokenizers", "gguf"))
+    made_by = sha256(" ".join([_RECIPE, *versions]).encode()).hexdigest()[:8]
+    return cache_folder() / "unpacked" / f"{digest(file)}-{made_by}"
 
 
 def _is_intact(folder: Path) -> bool:
@@ -75,21 +101,20 @@ def _digests(folder: Path) -> dict[str, str]:
     return {file.name: digest(file) for file in files}
 
 
-def _versions() -> str:
-    """What else decides how a file is unpacked, as part of a folder's name."""
-    libraries = (version(name) for name in ("transformers", "tokenizers", "gguf"))
-    return sha256(" ".join([_RECIPE, *libraries]).encode()).hexdigest()[:8]
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """A link to the file in a folder of its own: loaders look at what lies beside it."""
+    with TemporaryDirectory(prefix="w2s-gguf-") as folder:
+        link = Path(folder) / "model.gguf"
+        link.symlink_to(file.resolve())
+        yield link
 
 
 def _unpack(file: Path, folder: Path) -> None:
-    with TemporaryDirectory(prefix="w2s-gguf-") as alone:
-        link = Path(alone) / "model.gguf"
-        link.symlink_to(file.resolve())
-        tokenizer = AutoTokenizer.from_pretrained(
-            alone, gguf_file=link.name, trust_remote_code=False
-        )
+    gguf_tokenizer(file).save_pretrained(folder)
+    with _alone(file) as link:
         model, report = AutoModel.from_pretrained(
-            alone,
+            link.parent,
             gguf_file=link.name,
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
@@ -101,10 +126,4 @@ def _unpack(file: Path, folder: Path) -> None:
         raise InputError(
             f"model {file}: {len(missing)} weights are missing, the first is {missing[0]}"
         )
-    if read_gguf_header(file).metadata.get("tokenizer.ggml.pre") == "smollm":
-        # Transformers does not support this pre-tokenizer: it would join blanks to a digit.
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
-    tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
