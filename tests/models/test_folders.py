@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,33 @@ def test_a_folder_of_a_hub_models_name_is_another_model(
     for use in (key, load):
         with pytest.raises(InputError, match=r"hf:some/model: config\.json: auto_map"):
             use("hf:some/model")
+
+
+def test_a_changed_file_of_the_hubs_cache_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large files are named by SHA-256 there, the others as Git names them."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = hub(tmp_path / "hub", "some/model", model)
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.mkdir()
+    for file in list(snapshot.iterdir()):
+        data = file.read_bytes()
+        git = sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        large = file.suffix == ".safetensors"
+        blob = file.rename(blobs / (sha256(data).hexdigest() if large else git))
+        file.symlink_to(blob)
+    assert loaded("hf:some/model") == loaded(model)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        content = (snapshot / name).read_bytes()
+        for change in (_flip, _blank):
+            change((snapshot / name).resolve())
+            with pytest.raises(InputError, match=r"not what the Hub gave|JSON"):
+                load("hf:some/model")
+            (snapshot / name).resolve().write_bytes(content)
+    assert loaded("hf:some/model") == loaded(model)
 
 
 def test_shards_and_pickled_tensors_come_through(

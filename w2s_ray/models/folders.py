@@ -9,13 +9,14 @@ loaded, since transformers would prefer a folder of its name in the working dire
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha1
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, PreTrainedConfig
 
-from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path
+from w2s_ray.catalog.digests import WEIGHTS, digest, hub_id, local_path
 from w2s_ray.catalog.model_files import (
     ADAPTER_CONFIG,
     CHAT_TEMPLATE,
@@ -28,6 +29,7 @@ from w2s_ray.catalog.model_files import (
     readable_files,
     weight_files,
 )
+from w2s_ray.errors import InputError
 from w2s_ray.models.gguf import unpacked
 
 _SMALL_FILES = (CONFIG, ADAPTER_CONFIG, *TOKENIZER_FILES, CHAT_TEMPLATE)
@@ -50,6 +52,8 @@ def checked_folder(source: str, revision: str | None, *, weights: bool) -> Path:
     """The folder itself, for readers that open only the files they name; errors as above."""
     folder = _folder(source, revision, weights)
     check_folder(folder, source)
+    for file in readable_files(folder, weights=weights):
+        _check_cached(file)
     return folder
 
 
@@ -58,7 +62,10 @@ def tokenizer_folder(source: str, revision: str | None) -> Iterator[Path]:
     """A folder of links to a tokenizer's files; errors as for ``model_folder``."""
     folder = _folder(source, revision, weights=False)
     check_tokenizer(folder, source)
-    with _links(readable_files(folder, weights=False)) as links:
+    files = readable_files(folder, weights=False)
+    for file in files:
+        _check_cached(file)
+    with _links(files) as links:
         yield links
 
 
@@ -117,3 +124,24 @@ def _fetched(name: str, revision: str | None, weights: bool) -> Path:
         if not file.is_file():
             raise FileNotFoundError(f"{file.name} is missing")
     return folder
+
+
+def _check_cached(file: Path) -> None:
+    """Refuses a file of the Hub's local cache whose content was changed: its name is a checksum.
+
+    Large files are named by SHA-256, others as Git names them. Where the cache has copies instead
+    of links, nothing can be compared.
+    """
+    blob = file.resolve()
+    if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+        return
+    if len(blob.name) == 64:
+        content = digest(blob)
+    else:
+        data = blob.read_bytes()
+        content = sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    if content != blob.name:
+        raise InputError(
+            f"model {file}: its content in the local cache is not what the Hub gave; delete "
+            f"{blob}, and it is fetched again"
+        )
