@@ -3,13 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.catalog.configs import untrained_config
-from w2s_ray.catalog.digests import (
-    file_identity,
-    folder_identity,
-    hub_id,
-    local_path,
-    tokenizer_folder_identity,
-)
+from w2s_ray.catalog.digests import file_identity, hub_id, local_path
+from w2s_ray.catalog.model_files import folder_identity, tokenizer_folder_identity
 from w2s_ray.catalog.shapes import shape
 
 if TYPE_CHECKING:
