@@ -189,8 +189,14 @@ def test_the_hub_out_of_reach_is_one_line():
 
 
 def test_a_hub_data_set_gives_the_rows_of_the_split_asked_for(tmp_path, monkeypatch):
-    # The hub's client reads a folder of that name below the current one in the hub's stead.
-    monkeypatch.chdir(tmp_path)
+    import datasets
+
+    load = datasets.load_dataset
+
+    def from_folder(name, *part, **how):
+        return load(str(tmp_path / name), *part, **how)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_folder)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "some" / "data").mkdir(parents=True)
     for split in ("train", "test"):
@@ -201,6 +207,10 @@ def test_a_hub_data_set_gives_the_rows_of_the_split_asked_for(tmp_path, monkeypa
     ]
     with pytest.raises(InputError, match=r"split 'nope'|nope"):
         list(read_rows("hf:some/data", HubPart(split="nope")))
+    # The Hub's client would read a folder of that name below the current one in the Hub's stead.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"hf:some/data: some/data is also a folder here"):
+        list(read_rows("hf:some/data", HubPart(split="test")))
 
 
 def test_the_fingerprint_is_of_content_not_of_names_or_order(tmp_path):

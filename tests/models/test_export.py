@@ -251,6 +251,18 @@ def test_the_names_of_the_classes_are_in_configuration_and_card(tmp_path: Path) 
     )
 
 
+def test_no_name_of_code_travels_on(tmp_path: Path) -> None:
+    """Who loads the export would be asked whether to run it."""
+    backbone = tiny("llama")
+    backbone.module.config.auto_map = {"AutoModel": "x.X"}
+    backbone.module.config.custom_pipelines = {"text-classification": {"impl": "x.X"}}
+    backbone.tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": ["x.X", None]}
+    export(tmp_path, backbone, dict(trained(backbone, 2, "full").named_parameters()))
+    for file in tmp_path.glob("*.json"):
+        assert "x.X" not in file.read_text() and "auto_map" not in file.read_text()
+    assert backbone.module.config.auto_map and "auto_map" in backbone.tokenizer.init_kwargs
+
+
 @ALL
 @PAIRS_AND_CLASSES
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

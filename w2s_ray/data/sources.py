@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from pyarrow import ArrowException, fs
@@ -181,6 +182,11 @@ def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
     import datasets
 
     name = source.removeprefix(HUB)
+    if Path(name).exists():  # which datasets would read instead
+        raise InputError(
+            f"{source}: {name} is also a folder here, expected a Hub data set alone: give ./{name} "
+            "for the folder, or run the study in another working directory"
+        )
     try:
         loaded = datasets.load_dataset(name, part.subset, split=part.split, revision=part.revision)
     except Exception as error:  # the Hub's client raises errors of many libraries

@@ -10,7 +10,7 @@ model cannot change what is drawn afterwards.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -26,11 +26,11 @@ from transformers.utils import logging
 
 from w2s_ray.catalog.architectures import ARCHITECTURES, supported_architecture
 from w2s_ray.catalog.configs import untrained_config
-from w2s_ray.catalog.digests import hub_id, local_path
+from w2s_ray.catalog.digests import hub_id
 from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
-from w2s_ray.models.gguf import unpacked
+from w2s_ray.models.folders import model_folder
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
@@ -112,10 +112,9 @@ def training_config(model: ModelSpec) -> PreTrainedConfig:
     Raises:
         InputError: unreadable or unsupported, or a Hub that cannot be reached.
     """
-    with reading(model):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            hub_name_or_folder(model), revision=model.revision or "main", trust_remote_code=False
-        )
+    assert model.source is not None
+    with reading(model), model_folder(model.source, model.revision, weights=False) as folder:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     supported_architecture(config.model_type, model.source)
     prepare_config(config)
     if model.num_layers is not None:
@@ -128,22 +127,12 @@ def training_config(model: ModelSpec) -> PreTrainedConfig:
     return config
 
 
-def hub_name_or_folder(model: ModelSpec) -> str | Path:
-    """What transformers loads a pretrained model from; a GGUF file is unpacked into a folder."""
-    assert model.source is not None
-    name = hub_id(model.source)
-    if name is not None:
-        return name
-    path = local_path(model.source)
-    return unpacked(path) if path.is_file() else path
-
-
 def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     config = training_config(model)
-    with reading(model):
+    assert model.source is not None
+    with reading(model), model_folder(model.source, model.revision, weights=True) as folder:
         module, report = AutoModel.from_pretrained(
-            hub_name_or_folder(model),
-            revision=model.revision or "main",
+            folder,
             config=config,
             dtype=dtype,
             attn_implementation="sdpa",
@@ -166,7 +155,7 @@ def reading(model: ModelSpec) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnpicklingError) as error:
         on_hub = hub_id(model.source or "") is not None
         what = "not in the local cache, or the Hub did not answer" if on_hub else "not readable"
         raise InputError(f"model {model.source}: {what}: {first_line(error)}") from error

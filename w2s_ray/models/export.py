@@ -41,6 +41,9 @@ _ADAPTERS = (  # parameters A and B of linear layers, and of embeddings
 _PROBE = "A\u030a  probe:\n\n\tHuman's 1234 \u00e9\u00e8 \ufb01\u2026 {'x': 0.5}\r\n \U0001f600"
 
 
+_CODE = ("auto_map", "custom_pipelines")  # fields with which a configuration names Python code
+
+
 Recipe = Literal["unchanged", "merged", "merged, transposed", "with the head's bias"]
 
 
@@ -187,7 +190,7 @@ def write_export(
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, layout.kinds, _targets(layout, iter(tensors)), shard_bytes=shard_bytes)
     stock_config(config, layout, tokenizer, card.classes).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _without_code(tokenizer).save_pretrained(folder)
     write_card(
         folder / "README.md",
         card,
@@ -195,6 +198,16 @@ def write_export(
         loader=_loader(folder, tokenizer),
         in_pieces=loaded_joins_exactly(tokenizer),
     )
+
+
+def _without_code(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer; its configuration names no Python code."""
+    named = [name for name in _CODE if name in tokenizer.init_kwargs]
+    if named:
+        tokenizer = deepcopy(tokenizer)
+        for name in named:
+            del tokenizer.init_kwargs[name]
+    return tokenizer
 
 
 def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:
@@ -219,6 +232,9 @@ def stock_config(
     stock: Any = deepcopy(config)
     stock._attn_implementation = None
     stock._name_or_path = ""  # a folder of this machine
+    for code in _CODE:
+        if hasattr(stock, code):
+            delattr(stock, code)
     stock.architectures = [ARCHITECTURES[config.model_type].stock_class]
     stock.dtype = PRECISIONS[layout.precision]
     stock.use_cache = True
@@ -310,7 +326,8 @@ def _loader(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
     ``AutoTokenizer`` takes every tokenizer beside a qwen2 model for Qwen's own, which it rebuilds
     with another normalisation.
     """
-    same = _ids(AutoTokenizer.from_pretrained(folder)) == _ids(tokenizer)
+    reloaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    same = _ids(reloaded) == _ids(tokenizer)
     return "AutoTokenizer" if same else "PreTrainedTokenizerFast"
 
 

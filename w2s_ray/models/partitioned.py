@@ -13,23 +13,22 @@ from typing import NamedTuple
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import nn
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from w2s_ray.catalog.digests import safetensors_files
+from w2s_ray.catalog.model_files import safetensors_files
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
 from w2s_ray.models.backbone import (
     PRECISIONS,
     Backbone,
-    hub_name_or_folder,
     keep_first_blocks,
     quiet,
     reading,
     training_config,
 )
+from w2s_ray.models.folders import checked_folder
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
@@ -101,9 +100,12 @@ class _Stored(NamedTuple):
 
 def _stored(model: ModelSpec, module: PreTrainedModel) -> dict[str, _Stored]:
     """The stored tensor of every parameter, by the parameter's name."""
+    assert model.source is not None
     prefix = f"{module.base_model_prefix}."
     stored: dict[str, _Stored] = {}
-    for file in filter(Path.is_file, safetensors_files(_folder(model))):
+    with reading(model):
+        folder = checked_folder(model.source, model.revision, weights=True)
+    for file in filter(Path.is_file, safetensors_files(folder)):
         with safe_open(file, framework="pt") as opened:
             keys = list(opened.keys())
         stored |= {key.removeprefix(prefix): _Stored(file, key) for key in keys}
@@ -114,13 +116,3 @@ def _stored(model: ModelSpec, module: PreTrainedModel) -> dict[str, _Stored]:
             f"the first is {missing[0]}"
         )
     return stored
-
-
-def _folder(model: ModelSpec) -> Path:
-    """The folder with the model's files; those of a Hub model are downloaded first."""
-    source = hub_name_or_folder(model)
-    if isinstance(source, Path):
-        return source
-    patterns = ["*.safetensors", "*.json"]
-    with reading(model):
-        return Path(snapshot_download(source, revision=model.revision, allow_patterns=patterns))

@@ -9,25 +9,28 @@ checked, since unpacking takes longer; Hub weights that are not cached yet are n
 
 import re
 import textwrap
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from huggingface_hub import is_offline_mode, try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.catalog.configs import config_fields, untrained_config
-from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path, safetensors_files
+from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path
+from w2s_ray.catalog.gguf_header import read_gguf_header
+from w2s_ray.catalog.model_files import safetensors_files, weight_files
 from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.backbone import keep_first_blocks, prepare_config, quiet
+from w2s_ray.models.folders import model_folder
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
+from w2s_ray.models.weight_headers import check_gguf_header, check_headers
 from w2s_ray.spec.schema import Lora, ModelSpec
 
 TARGETS = ("training", "lora", "target_modules")
@@ -86,13 +89,12 @@ def _config(model: ModelSpec) -> PreTrainedConfig:
     if model.source is None:
         assert model.architecture is not None
         return AutoConfig.for_model(model.architecture, **untrained_config(model))
-    source = _hub(model) or local_path(model.source)
-    if isinstance(source, Path) and source.is_file():
+    if _hub(model) is None and local_path(model.source).is_file():
         fields = dict(config_fields(model) or {})
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    config: PreTrainedConfig = AutoConfig.from_pretrained(
-        source, revision=model.revision or "main", trust_remote_code=False
-    )
+    with model_folder(model.source, model.revision, weights=False) as folder:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config._attn_implementation = "sdpa"  # a configuration may name a kernel of the Hub
     return config
 
 
@@ -127,34 +129,29 @@ def _check_tokenizer(model: ModelSpec, rows: int) -> None:
 
 
 def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
-    """Refuses safetensors files whose headers lack a parameter or give it another shape."""
-    folder = _folder(model)
-    if folder is None or list(folder.glob("pytorch_model*.bin")):
+    """Refuses weights that are missing, of another shape or quantised, by their headers."""
+    if model.source is None:
         return
-    files = safetensors_files(folder)
-    if not files or not all(file.is_file() for file in files):
+    path = local_path(model.source) if _hub(model) is None else None
+    if path is not None and path.is_file():
+        check_gguf_header(model.source, read_gguf_header(path), module)
+        return
+    folder = _folder(model)
+    if folder is None:
+        return
+    files = weight_files(folder)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
         if _hub(model) is None:
-            raise InputError(f"model {model.source}: expected {WEIGHTS}, there is none")
+            what = f"{missing[0]} is missing" if missing else f"expected {WEIGHTS}, there is none"
+            raise InputError(f"model {model.source}: {what}")
         if is_offline_mode():
             raise InputError(
                 f"model {model.source}: its weights are not in the local cache, and HF_HUB_OFFLINE "
                 "is set"
             )
         return  # downloaded when they are needed
-    prefix = f"{module.base_model_prefix}."
-    stored = {name.removeprefix(prefix): size for file in files for name, size in _shapes(file)}
-    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    missing = [name for name in expected if name not in stored]
-    if missing:
-        raise InputError(
-            f"model {model.source}: {len(missing)} weights are missing, the first is {missing[0]}"
-        )
-    for name, size in expected.items():
-        if stored[name] != size:
-            raise InputError(
-                f"model {model.source}: weight {name} is {stored[name]}, expected {size} by its "
-                "config.json"
-            )
+    check_headers(model.source, files, module)
 
 
 def _check_shardable(model: ModelSpec) -> None:
@@ -181,16 +178,6 @@ def _folder(model: ModelSpec) -> Path | None:
         return Path(config).parent if isinstance(config, str) else None
     path = local_path(model.source)
     return path if path.is_dir() else None
-
-
-def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the tensors in a safetensors file."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a mapping)
-                yield name, tuple(opened.get_slice(name).get_shape())
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"model {file}: cannot be read: {first_line(error)}") from error
 
 
 def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool) -> None:

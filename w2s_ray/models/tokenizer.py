@@ -4,15 +4,14 @@ Every tokenizer has a pad token, because padded batches are rectangles. No code 
 it, since its id may be that of a real token: the last token of a text follows from lengths.
 """
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from w2s_ray.catalog.configs import BYTES_VOCABULARY
 from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.errors import InputError
-from w2s_ray.models.gguf import gguf_tokenizer, is_unpacked, unpacked
+from w2s_ray.models.folders import named_config, tokenizer_folder
+from w2s_ray.models.gguf import gguf_tokenizer, is_unpacked
 from w2s_ray.spec.schema import ModelSpec
 
 PAD = "<pad>"
@@ -54,12 +53,13 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
-    name_or_folder: str | Path | None = hub_id(source)
-    if name_or_folder is None:
-        path = local_path(source)
-        name_or_folder = unpacked(path) if path.is_file() else path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision or "main")
+        with tokenizer_folder(source, revision) as folder:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, config=named_config(folder, source), trust_remote_code=False
+            )
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {source}: cannot be loaded: {first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

@@ -212,6 +212,7 @@ class Builder:
                 execution,
                 None if model is None else self.spec.models[model],
                 None if data is None else self.spec.data[data],
+                None if model is None else self._model_identities[model],
             )
         return self.steps[key]
 
