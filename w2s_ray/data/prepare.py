@@ -153,13 +153,14 @@ def _read(
     renamed = data.columns.model_dump(exclude_none=True)
     generated = (data.source or "").startswith(GENERATED)
     origin = _Origin([], 0, Counter(), Counter())
+    notes = Counter[str]() if generated else origin.notes
     for where, raw in located:
         origin.read += 1
         parsed: Pair | Text | Unusable
         if data.kind == "classification":
-            parsed = read_text(raw, where, renamed)
+            parsed = read_text(raw, where, renamed, notes)
         else:
-            parsed = read_pair(raw, where, renamed, data.format)
+            parsed = read_pair(raw, where, renamed, data.format, notes)
         if isinstance(parsed, Unusable):
             origin.unusable[parsed.reason] += 1
         elif not _encodes(parsed):
