@@ -41,6 +41,9 @@ AS_TEXT = "messages written as text; parsed"
 CALLS = ("tool_calls", "function_call")
 """Fields of a message, or in ShareGPT the role, of a call that the assistant makes."""
 
+MAY_OPEN = frozenset("[{ \t\r\n")
+"""Characters with which messages written as text may begin."""
+
 _READ = frozenset({"role", "content", "from", "value"})
 _OPENING = re.compile(r"\s*\[?\s*\{\s*(['\"])(role|from|content|value)\1\s*:")
 _TOOL_CALLS = Unusable("with tool calls (not supported)")
@@ -113,7 +116,7 @@ def messages_in(text: str, where: str, column: str) -> list[Any] | None:
         InputError: the text is such a list from its first to its last character, but cannot be
             parsed.
     """
-    if text[:1] not in "[{ \t\r\n" or not _OPENING.match(text):
+    if text[:1] not in MAY_OPEN or not _OPENING.match(text):
         return None
     if text.rstrip()[-1] not in "]}":
         return None  # a text that continues after the messages, such as a question about them

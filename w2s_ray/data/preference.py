@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from w2s_ray.data.columns import Unusable, note_unread, required, wrong_type
 from w2s_ray.data.conversations import (
     AS_TEXT,
+    MAY_OPEN,
     SPEAKERS,
     Turn,
     messages_in,
@@ -78,7 +79,7 @@ def read_pair(
     notes = Counter() if notes is None else notes
     values, columns = _fields(row, where, renamed)
     if len(row) > 2 + (columns.prompt in row):
-        note_unread(row, (*columns, *SCORES), notes)
+        note_unread(row, (*columns, *renamed.values(), *SCORES), notes)
         note_scores(row, notes)
     if values.prompt is None and columns.prompt in row:
         notes[NO_PROMPT] += 1
@@ -122,6 +123,8 @@ def _fields(
 
 def _checked(values: _Fields, where: str, columns: _Fields, notes: Counter[str]) -> _Fields:
     """The values as texts or as lists of messages, all three alike except for a text as prompt."""
+    if all(_is_plain_text(value) or value is None for value in values):
+        return values
     for name, value in zip(columns, values, strict=True):
         if not isinstance(value, str | list | dict | None):
             raise wrong_type(where, name, value, _TURNS)
@@ -132,17 +135,22 @@ def _checked(values: _Fields, where: str, columns: _Fields, notes: Counter[str])
     ]
     if written[0] is not None and written[1] is not None:
         chosen, rejected = written[:2]
-        notes[AS_TEXT] += 1
     elif written[0] is not None or written[1] is not None:
         notes[ONE_AS_TEXT] += 1
     if written[2] is not None:
         prompt = written[2]
+    if chosen is written[0] or (prompt is not None and prompt is written[2]):
+        notes[AS_TEXT] += 1
     if isinstance(chosen, str) != isinstance(rejected, str):
         expected = f"a {'text' if isinstance(chosen, str) else 'list'}, like chosen"
         raise wrong_type(where, columns.rejected, rejected, expected)
     if isinstance(prompt, list) and isinstance(chosen, str):
         raise wrong_type(where, columns.prompt, prompt, "a text, like chosen")
     return _Fields(chosen, rejected, prompt)
+
+
+def _is_plain_text(value: object) -> bool:
+    return isinstance(value, str) and value[:1] not in MAY_OPEN
 
 
 def _of_texts(prompt: str, chosen: str, rejected: str) -> Pair | Unusable:
@@ -156,7 +164,7 @@ def _of_texts(prompt: str, chosen: str, rejected: str) -> Pair | Unusable:
 def _without_repeated(pair: Pair, notes: Counter[str]) -> Pair:
     """The pair without the prompt at the beginning of the answers, if both repeat it."""
     text = pair.prompt.strip()
-    ends = [_end_of_prompt(text, answer) for answer in (pair.chosen, pair.rejected)]
+    ends = _end_of_prompt(text, pair.chosen), _end_of_prompt(text, pair.rejected)
     end = max(ends)
     if not text or end == 0:
         return pair
@@ -169,9 +177,10 @@ def _without_repeated(pair: Pair, notes: Counter[str]) -> Pair:
 
 def _end_of_prompt(prompt: str, answer: str) -> int:
     """Where the prompt ends with which an answer begins; 0 if it does not begin with it."""
-    end = len(answer) - len(answer.lstrip()) + len(prompt)
-    if answer[end - len(prompt) : end] != prompt:
+    start = len(answer) - len(answer.lstrip()) if answer[:1].isspace() else 0
+    if not answer.startswith(prompt, start):
         return 0
+    end = start + len(prompt)
     follows = answer[end : end + 1]
     return end if len(prompt) > _BY_CHANCE or not follows or follows.isspace() else 0
 
