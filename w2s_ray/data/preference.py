@@ -231,6 +231,23 @@ def _of_transcripts(chosen: str, rejected: str) -> Pair | Unusable:
 def _of_messages(
     values: _Fields, where: str, columns: _Fields, notes: Counter[str]
 ) -> Pair | Unusable:
+    turns = _turns(values, where, columns, notes)
+    if isinstance(turns, Unusable):
+        return turns
+    pair = _of_conversations(*turns)
+    if isinstance(values.prompt, str) and not turns.prompt:
+        _note_prompt(values.prompt, pair, notes)
+    return pair
+
+
+def _turns(
+    values: _Fields, where: str, columns: _Fields, notes: Counter[str]
+) -> _Fields | Unusable:
+    """The turns of the three fields; no turn is both in the prompt and in the answers.
+
+    A text as prompt is what the user says. Beside whole conversations, as in many data sets of the
+    Hub, it repeats a part of them and is no turn of its own.
+    """
     unread: set[str] = set()
     turns: list[list[Turn]] = []
     for name, value in zip(columns, values, strict=True):
@@ -243,31 +260,20 @@ def _of_messages(
             turns.append([Turn("user", value)] if value else [])
     note_fields(unread, notes)
     chosen, rejected, prompt = turns
-    if not isinstance(values.prompt, str) or not chosen or chosen[0].role == "assistant":
-        return _of_conversations(chosen, rejected, prompt, notes)
-    # A text beside whole conversations, as in many data sets of the Hub, repeats a part of them.
-    pair = _of_conversations(chosen, rejected, [], notes)
-    _note_prompt(values.prompt, pair, notes)
-    return pair
-
-
-def _of_conversations(
-    chosen: list[Turn], rejected: list[Turn], prompt: list[Turn], notes: Counter[str]
-) -> Pair | Unusable:
-    """Render turns as transcripts; the prompt extends as far as the conversations are equal.
-
-    Args:
-        chosen: turns of the preferred answer, possibly with the conversation before it.
-        rejected: turns of the other answer, likewise.
-        prompt: turns of the prompt field; may be empty.
-        notes: counts rows in which the answers repeat the prompt's last turns, or all of them.
-    """
-    if chosen == rejected:
-        return Unusable("chosen equals rejected")
+    if isinstance(values.prompt, str) and chosen and chosen[0].role != "assistant":
+        prompt = []
     repeated = _repeated_turns(prompt, chosen, rejected)
     if repeated:
         notes[REPEATED] += 1
-        chosen, rejected = chosen[repeated:], rejected[repeated:]
+    return _Fields(chosen[repeated:], rejected[repeated:], prompt)
+
+
+def _of_conversations(
+    chosen: list[Turn], rejected: list[Turn], prompt: list[Turn]
+) -> Pair | Unusable:
+    """Render turns as transcripts; the prompt extends as far as the conversations are equal."""
+    if chosen == rejected:
+        return Unusable("chosen equals rejected")
     most = max(0, min(len(chosen), len(rejected)) - 1)
     shared = min(_common_prefix(chosen, rejected), most)
     prompt, chosen, rejected = prompt + chosen[:shared], chosen[shared:], rejected[shared:]
