@@ -18,7 +18,9 @@ NUMBERS = frozenset({"-1", "-100"})
 
 
 def is_blank(label: object) -> bool:
-    """Whether a label is missing: null, or nothing but white space, as in an empty cell of CSV."""
+    """Whether a label is missing: null, NaN, or white space, as in an empty cell of CSV."""
+    if isinstance(label, float):
+        return label != label
     return label is None or (isinstance(label, str) and not label.strip())
 
 

@@ -48,7 +48,7 @@ def read_text(
     if is_blank(label):
         raise InputError(f"{where}: field '{columns[1]}' has no value")
     if len(row) > 2:
-        note_unread(row, (*columns, *renamed.values()), notes)
+        note_unread(row, columns, notes)
     messages = messages_in(text, where, columns[0]) if isinstance(text, str) else text
     if messages is not None:
         if isinstance(text, str):

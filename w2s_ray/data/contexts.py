@@ -25,6 +25,8 @@ from w2s_ray.data.preference import Pair
 
 MIN_WORDS = 3
 """So many words at least, and half of the longer one, must two beginnings share to be one."""
+MAX_WORDS = 100
+"""So many words of a beginning are compared at most."""
 
 _SPEAKER = re.compile(r"(?:^| )(System|Human|Assistant|Tool):")
 _SENTENCE = re.compile(
@@ -104,7 +106,7 @@ def of_pair(pair: Pair, prompt_given: str | None) -> Context:
     if _SPEAKER.match(chosen) and _SPEAKER.match(rejected):
         question = _first_turn(prompt, is_whole=bool(prompt_given))
         if question is not None:
-            return Context((_prompt_key(question),), digest(pair.prompt))
+            return Context((_prompt_key(question),), digest(pair.prompt), _plain(question))
         questions = {_first_turn(chosen), _first_turn(rejected)} - {None}
         if questions:
             keys = tuple(sorted(_prompt_key(question) for question in questions if question))
@@ -153,6 +155,11 @@ def _first_turn(transcript: str, *, is_whole: bool = True) -> str | None:
     return None
 
 
+def _plain(question: str) -> str | None:
+    """A question without the mark of a speaker, which a plain prompt may continue; or None."""
+    return None if _SPEAKER.match(question) else question
+
+
 def _guess(pair: Pair, *, is_declared_empty: bool) -> Context | None:
     """The context of two plain texts by their common beginning; None if that says nothing.
 
@@ -175,6 +182,7 @@ def _guess(pair: Pair, *, is_declared_empty: bool) -> Context | None:
         words, space = list(alike(chosen[:same])), ""
     if not words:
         return None
+    words = words[:MAX_WORDS]
     least = max(MIN_WORDS, (len(words) + 1) // 2)
     counts = [*range(least, len(words)), len(words)]
     keys = [_prompt_key(space.join(words[:count])) for count in counts]

@@ -79,7 +79,7 @@ def read_pair(
     notes = Counter() if notes is None else notes
     values, columns = _fields(row, where, renamed)
     if len(row) > 2 + (columns.prompt in row):
-        note_unread(row, (*columns, *renamed.values(), *SCORES), notes)
+        note_unread(row, (*columns, *SCORES), notes)
         note_scores(row, notes)
     if values.prompt is None and columns.prompt in row:
         notes[NO_PROMPT] += 1

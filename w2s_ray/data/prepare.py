@@ -150,12 +150,14 @@ def _too_few(
             f"; {guessed} rows have no prompt, and their groups are a guess from how their texts "
             "begin: name a column with the prompt (columns.prompt) or the group (columns.group)"
         )
+    elif len(origin.rows) < sum(sizes.values()):
+        hint = ""
     else:
         hint = "; a column with the group of each row can be named (columns.group)"
     return (
         f"{data.source}: too few rows: {origin.summary()}, with {len(texts)} different {kinds}"
         f"{parts if merged else ''}; sizes require {requested}, and no prompt may be in two splits"
-        f"{hint if merged or guessed else ''}"
+        f"{hint}"
     )
 
 

@@ -17,6 +17,9 @@ from w2s_ray.data.sources import GENERATED
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import DataSpec
 
+FIELDS = ("prompt", "chosen", "rejected", "text", "label")
+"""Our names of the fields that the readers of rows know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -78,6 +81,8 @@ def read_origin(
         InputError: a row does not have the format in the spec.
     """
     renamed = data.columns.model_dump(exclude_none=True)
+    group_column = renamed.pop("group", None)
+    also_read = group_column in {*renamed.values(), *FIELDS}
     origin = Origin()
     generated = (data.source or "").startswith(GENERATED)
     notes = Counter[str]() if generated else origin.notes
@@ -86,6 +91,11 @@ def read_origin(
         if _has_no_label(raw, data):
             origin.unusable[NO_LABEL] += 1
             continue
+        group = None
+        if group_column is not None:
+            group = required(raw, where, "group", {"group": group_column})
+            if not also_read:
+                raw = {name: value for name, value in raw.items() if name != group_column}
         parsed: Pair | Text | Unusable
         if data.kind == "classification":
             parsed = read_text(raw, where, renamed, notes)
@@ -98,9 +108,6 @@ def read_origin(
         else:
             if isinstance(parsed, Text):
                 labels.setdefault(parsed.label, where)
-            group = None
-            if data.columns.group is not None:
-                group = required(raw, where, "group", {"group": data.columns.group})
             origin.rows.append(_row(parsed, raw, data, group))
     return origin
 

@@ -102,8 +102,8 @@ def _front_matter(card: Card) -> str:
 
 def _description(card: Card) -> str:
     names = ", ".join(f"`{name}`" for name in card.classes)
-    output = f"It returns {card.num_classes} logits for a text, one per class"
-    output += f", in this order: {names}." if names else "."
+    output = f"It returns {card.num_classes} logits for a text, one per class."
+    output += f" The classes in order: {names}." if names else ""
     if card.pairs:
         output = (
             "It returns a reward r for a text; of two answers A and B to a prompt, A is preferred "
