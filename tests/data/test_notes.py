@@ -126,6 +126,8 @@ def test_transcripts_without_the_line_breaks_at_their_beginning_are_transcripts(
     stripped = read_pair({"chosen": texts[0].strip(), "rejected": texts[1].strip()}, "x:1", {})
     assert isinstance(whole, Pair) and isinstance(stripped, Pair)
     assert stripped == Pair(whole.prompt.lstrip(), whole.chosen, whole.rejected)
+    blank = {"chosen": texts[0].strip(), "rejected": "Human: Is it far?\n\nAssistant:"}
+    assert isinstance(read_pair(blank, "x:1", {}), Pair), "a blank answer is usable, as before"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from w2s_ray.data.scores import SCORES, note_scores
 T = TypeVar("T")
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+_STRIPPED = HUMAN.lstrip()
 CONVERSATIONS = "conversations"
 """The prompt of ShareGPT's rows, whose ``chosen`` and ``rejected`` are one message each."""
 
@@ -213,8 +214,13 @@ def _split_texts(chosen: str, rejected: str) -> Pair | Unusable:
 
 
 def _is_transcript(text: str) -> bool:
-    """Whether a text is a transcript; the line breaks at its beginning may have been stripped."""
-    return (text.startswith((HUMAN, HUMAN.lstrip()))) and ASSISTANT in text
+    """Whether a text is a transcript, whose white space at both ends may have been stripped.
+
+    A stripped one that ends with "Assistant:" is none: its answer, which was blank, is gone.
+    """
+    if text.startswith(HUMAN):
+        return ASSISTANT in text
+    return text.startswith(_STRIPPED) and ASSISTANT in text and not text.endswith(ASSISTANT)
 
 
 def _of_transcripts(chosen: str, rejected: str) -> Pair | Unusable:
