@@ -106,3 +106,28 @@ def test_a_file_beside_its_compressed_copy_is_refused(tmp_path, inside):
     )
     listed = [str(folder / name) for name in ("x.jsonl", "x.jsonl.gz")]
     assert len(list(read_rows(listed))) == 2
+
+
+@pytest.mark.parametrize("name", ["y.jsonl.bz2", "y.CSV.zip", "deep/y.parquet.gz", "y.json.xz"])
+def test_data_in_a_compression_that_is_not_read_are_not_left_out(tmp_path, name):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "x.jsonl").write_text(json.dumps(ROWS[0]))
+    for other in ("notes.zip", "readme.txt", "_y.jsonl.bz2", "y.jsonl.bak"):
+        (tmp_path / other).write_text("not data")
+    assert rows(tmp_path) == ROWS[:1]
+    (tmp_path / name).write_text("data")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/{name}: compressed in a way that is not read; expected it unpacked, or a list "
+        "of files in the spec"
+    )
+
+
+def test_a_link_to_a_file_that_is_missing_is_not_left_out(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps(ROWS[0]))
+    (tmp_path / "readme.txt").symlink_to(tmp_path / "nowhere.txt")
+    assert rows(tmp_path) == ROWS[:1]
+    (tmp_path / "y.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    assert refusal(tmp_path) == (f"{tmp_path}/y.jsonl: expected a file, given a link to nothing")
+    (tmp_path / "nowhere.jsonl").write_text(json.dumps(ROWS[1]))
+    (tmp_path / "y.jsonl").rename(tmp_path / "_y.jsonl")
+    assert rows(tmp_path) == [ROWS[1], ROWS[0]]

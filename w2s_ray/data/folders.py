@@ -5,6 +5,7 @@ data. A folder in which a row would be read twice, or the splits of a data set a
 """
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
@@ -19,6 +20,10 @@ STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 METADATA = frozenset({INFO, SPLITS, "dataset_infos.json", "dataset-metadata.json"})
 """Names of files that describe data (of the library datasets, the Hub and Kaggle)."""
 
+_COMPRESSIONS = frozenset(
+    {"gz", "zst", "bz2", "xz", "lzma", "lz4", "br", "sz", "snappy", "zip", "7z"}
+)
+
 
 def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> list[str]:
     """The paths of a folder's data files, sorted.
@@ -29,17 +34,19 @@ def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> list[str]
         folder: its path in ``filesystem``.
 
     Raises:
-        InputError: there is none, a file stands beside its compressed copy, or the folder holds
-            several splits of one data set.
+        InputError: there is none, one of them cannot be read, a file stands beside its compressed
+            copy, or the folder holds several splits of one data set.
         OSError, ArrowException: the folder cannot be read.
     """
     start = len(folder.removesuffix("/")) + 1
     names: defaultdict[str, set[str]] = defaultdict(set)
     for entry in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
         inside = entry.path[start:]
-        hidden = any(name.startswith((".", "_")) for name in inside.split("/"))
-        if entry.type == fs.FileType.File and not hidden:
+        if entry.type == fs.FileType.File and not _is_hidden(inside):
+            _refuse_compressed(f"{source.removesuffix('/')}/{inside}")
             names[inside.rpartition("/")[0]].add(entry.base_name)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        _refuse_broken_links(source, folder)
 
     paths = []
     for inside, present in names.items():
@@ -55,6 +62,31 @@ def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> list[str]
     if not paths:
         raise InputError(f"{source}: no file of {', '.join(FORMATS)} in this folder")
     return sorted(paths)
+
+
+def _is_hidden(inside: str) -> bool:
+    return any(name.startswith((".", "_")) for name in inside.split("/"))
+
+
+def _refuse_compressed(name: str) -> None:
+    """Refuse data in a compression that is not read; they would be left out."""
+    packed, _, ending = name.lower().rpartition(".")
+    if ending in _COMPRESSIONS and packed.endswith(tuple(FORMATS)) and not format_of(name):
+        raise InputError(
+            f"{name}: compressed in a way that is not read; expected it unpacked, or a list of "
+            "files in the spec"
+        )
+
+
+def _refuse_broken_links(source: str, folder: str) -> None:
+    """Refuse a data file that is a link to nothing: Arrow's listing leaves it out."""
+    for path, _, files in os.walk(folder):
+        for name in files:
+            inside = os.path.relpath(os.path.join(path, name), folder)
+            if format_of(name) and not _is_hidden(inside) and not os.path.exists(f"{path}/{name}"):
+                raise InputError(
+                    f"{source.removesuffix('/')}/{inside}: expected a file, given a link to nothing"
+                )
 
 
 def _without_metadata(present: Collection[str]) -> list[str]:
