@@ -78,6 +78,8 @@ def test_classes_that_look_alike_or_are_absent_are_named(tmp_path):
     told = list(lines("d", of_splits))
     assert told[0].startswith("d: 62 classes, in order: c000, c001, ")
     assert told[0].endswith(" and 22 more")
-    assert told[1] == "d: classes that look alike but are different ones: 'calm' and 'calm '"
-    assert told[2] == "d: test has no row of 'calm '"
+    assert [line.split(": ")[1] for line in told[1:4]] == [f"shares in {split}" for split in SPLITS]
+    assert told[3].startswith("d: shares in test: c000 1.6 %, c001 1.6 %, ")
+    assert told[4] == "d: classes that look alike but are different ones: 'calm' and 'calm '"
+    assert told[5] == "d: test has no row of 'calm '"
     assert " ".join(shown(of_splits)[1]) == "rows read not usable rows used texts"

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = 8  # classes whose shares the table shows
+COLUMNS = 8  # classes whose shares are columns of the table; of more, they are lines
 NAMES = 40  # classes that a line names
 
 
@@ -80,6 +80,11 @@ def _of_classes(report: Mapping[str, Any]) -> Iterator[str]:
     classes: list[str] = report["classes"]
     if classes:
         yield f"{len(classes)} classes, in order: {_names(classes)}"
+    if len(classes) > COLUMNS:
+        for split, of in report["splits"].items():
+            named = zip(map(_name, classes[:NAMES]), of["label_share"], strict=False)
+            shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in named)
+            yield f"shares in {split}: {shares}{_more(classes)}"
     for names in report["look_alikes"]:
         listed = " and ".join(f"'{name}'" for name in names)
         yield f"classes that look alike but are different ones: {listed}"
@@ -103,8 +108,11 @@ def _of_origin(origin: str, of: Mapping[str, Any], has_classes: bool) -> Iterato
 
 
 def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
-    return ", ".join(map(_name, names[:NAMES])) + more
+    return ", ".join(map(_name, names[:NAMES])) + _more(names)
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
 
 
 def _name(name: str) -> str:
