@@ -8,7 +8,7 @@ import pytest
 from w2s_ray.data.classification import Text, read_text
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS, Turn, messages_in, read_turns, transcript
-from w2s_ray.data.preference import Pair, read_pair
+from w2s_ray.data.preference import Pair, conversations_of, read_pair
 from w2s_ray.errors import InputError
 
 TRL = [
@@ -166,3 +166,41 @@ def test_a_labelled_conversation_is_its_transcript():
     assert notes == {"messages written as text; parsed": 1}
     calls = [{"role": "assistant", "tool_calls": [1]}]
     assert isinstance(read_text({"text": calls, "label": 1}, "x:1", {}), Unusable)
+
+
+WHY = {"role": "user", "content": "Why?"}
+ENDS = [{"role": "assistant", "content": text} for text in ("Because.", "No.")]
+TRANSCRIPTS = [f"\n\nHuman: Why?\n\nAssistant: {message['content']}" for message in ENDS]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [WHY], "chosen": [ENDS[0]], "rejected": [ENDS[1]]},
+        {"prompt": "Why?", "chosen": [ENDS[0]], "rejected": [ENDS[1]]},
+        {"prompt": "Why?", "chosen": [WHY, ENDS[0]], "rejected": [WHY, ENDS[1]]},
+        {"prompt": [WHY], "chosen": [WHY, ENDS[0]], "rejected": [WHY, ENDS[1]]},
+        {"chosen": str([WHY, ENDS[0]]), "rejected": json.dumps([WHY, ENDS[1]])},
+        {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
+        {"chosen": TRANSCRIPTS[0], "rejected": TRANSCRIPTS[1]},
+        {"prompt": [WHY], "chosen": TRANSCRIPTS[0].strip(), "rejected": TRANSCRIPTS[1].strip()},
+        {
+            "conversations": [{"from": "human", "value": "Why?"}],
+            "chosen": {"from": "gpt", "value": "Because."},
+            "rejected": {"from": "gpt", "value": "No."},
+        },
+    ],
+)
+def test_every_form_gives_a_chat_template_the_same_messages(row):
+    pair = read_pair(row, "x:1", {})
+    assert isinstance(pair, Pair)
+    assert conversations_of(row, "x:1", {}, pair) == [[WHY, ENDS[0]], [WHY, ENDS[1]]]
+
+
+def test_texts_without_a_prompt_are_one_message_of_the_user():
+    row = {"chosen": "It is a cat.", "rejected": "It is a dog."}
+    pair = read_pair(row, "x:1", {})
+    assert isinstance(pair, Pair)
+    assert conversations_of(row, "x:1", {}, pair) == [
+        [{"role": "user", "content": text}] for text in row.values()
+    ]

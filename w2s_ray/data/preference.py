@@ -7,6 +7,7 @@ template: weak and strong models may have different tokenizers and templates, an
 interface between them. docs/data.md describes all of it for users.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -48,6 +49,9 @@ class Pair(NamedTuple):
     prompt: str
     chosen: str
     rejected: str
+
+
+Message = dict[str, str]  # role and content
 
 
 class _Fields(NamedTuple):
@@ -106,6 +110,52 @@ def read_pair(
     else:
         pair = _split_texts(values.chosen, values.rejected)
     return pair
+
+
+def conversations_of(
+    row: Mapping[str, Any], where: str, renamed: Mapping[str, str], pair: Pair
+) -> list[list[Message]]:
+    """The conversations that end in the preferred and in the other answer, for a chat template.
+
+    Messages are kept, with our names of their roles; transcripts are divided at their turns; of
+    plain texts an explicit prompt is the user's message and the answer the assistant's. A text
+    without a prompt is one message of the user.
+
+    Args:
+        row: as for ``read_pair``, likewise ``where`` and ``renamed``.
+        where: file and line of the row.
+        renamed: our field name → the column's name in this data.
+        pair: what ``read_pair`` made of the row.
+    """
+    values, columns = _fields(row, where, renamed)
+    if not _begins_as_transcript(values.chosen):
+        values = _checked(values, where, columns, Counter())
+    if isinstance(values.chosen, list):
+        turns = _turns(values, where, columns, Counter())
+        assert not isinstance(turns, Unusable), "the row gave a pair"
+        return [[turn._asdict() for turn in turns.prompt + answer] for answer in turns[:2]]
+    if _begins_as_transcript(pair.prompt):
+        return [_messages_of(pair.prompt + answer) for answer in pair[1:]]
+    if values.prompt:
+        user = one_message(pair.prompt)
+        return [[*user, {"role": "assistant", "content": answer}] for answer in pair[1:]]
+    return [one_message(pair.prompt + answer) for answer in pair[1:]]
+
+
+def one_message(text: str) -> list[Message]:
+    """A text by itself as a conversation."""
+    return [{"role": "user", "content": text}]
+
+
+def _messages_of(text: str) -> list[Message]:
+    """The turns of a transcript, without the white space around each."""
+    text = text if text.startswith(HUMAN) else f"\n\n{text}"
+    parts = re.split(f"({HUMAN}|{ASSISTANT})", text)
+    roles = {HUMAN: "user", ASSISTANT: "assistant"}
+    return [
+        {"role": roles[mark], "content": content.strip()}
+        for mark, content in zip(parts[1::2], parts[2::2], strict=True)
+    ]
 
 
 def _fields(
@@ -213,6 +263,10 @@ def _split_texts(chosen: str, rejected: str) -> Pair | Unusable:
     return Pair(chosen[:end], chosen[end:], rejected[end:])
 
 
+def _begins_as_transcript(text: object) -> bool:
+    return isinstance(text, str) and text.startswith((HUMAN, _STRIPPED)) and ASSISTANT in text
+
+
 def _is_transcript(text: str) -> bool:
     """Whether a text is a transcript, whose white space at both ends may have been stripped.
 
@@ -220,7 +274,7 @@ def _is_transcript(text: str) -> bool:
     """
     if text.startswith(HUMAN):
         return ASSISTANT in text
-    return text.startswith(_STRIPPED) and ASSISTANT in text and not text.endswith(ASSISTANT)
+    return _begins_as_transcript(text) and not text.endswith(ASSISTANT)
 
 
 def _of_transcripts(chosen: str, rejected: str) -> Pair | Unusable:
