@@ -1,5 +1,6 @@
 """What a reader must know of usable rows is counted, in these words."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -7,6 +8,9 @@ import pytest
 
 from w2s_ray.data.classification import read_text
 from w2s_ray.data.preference import Pair, read_pair
+from w2s_ray.data.prepare import prepare
+from w2s_ray.errors import InputError
+from w2s_ray.spec.schema import DataSpec
 
 LONG = "How far is it to the harbour from here?"
 HELLO = "Good morning"
@@ -35,6 +39,17 @@ def test_columns_that_are_not_read_are_named():
     for _ in range(3):
         read_text({"id": 1, "text": "a", "label": 1, "extra": None}, "x:1", {}, notes)
     assert notes == {"columns not read: id, extra": 3}
+
+
+def test_too_few_rows_are_refused_with_the_columns_that_were_not_read(tmp_path):
+    rows = [{"question": f"Q{n}?", "chosen": "Yes.", "rejected": "No."} for n in range(9)]
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"ground_truth": 2, "weak": 2, "test": 2}
+    data = {"kind": "preference", "source": str(path), "sizes": sizes}
+    with pytest.raises(InputError, match=r"usable \(columns not read: question; 9 rows\)"):
+        prepare(DataSpec.model_validate(data))
+    prepare(DataSpec.model_validate({**data, "columns": {"prompt": "question"}}))
 
 
 def test_a_prompt_without_a_value_is_said():

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from w2s_ray.errors import InputError
 
+COLUMNS_NOT_READ = "columns not read"
+"""The beginning of the note on a row with columns that nothing reads."""
+
 
 class Unusable(NamedTuple):
     """A well-formed row that cannot be used for training; counted, never dropped silently."""
@@ -46,7 +49,7 @@ def note_unread(row: Mapping[str, Any], read: Collection[str], notes: Counter[st
     """Count a row with columns that nothing reads, by the names of these columns."""
     unread = [str(column) or "(no name)" for column in row if column not in read]
     if unread:
-        notes[f"columns not read: {', '.join(unread)}"] += 1
+        notes[f"{COLUMNS_NOT_READ}: {', '.join(unread)}"] += 1
 
 
 def wrong_type(where: str, column: str, value: object, expected: str) -> InputError:
