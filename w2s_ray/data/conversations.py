@@ -80,7 +80,6 @@ def read_turns(
         if not isinstance(message, dict):
             expected = f"{{role, content}} with a role of {', '.join(SPEAKERS)}"
             raise wrong_type(where, column, message, expected)
-        place = f"{where}: field '{column}': message {number}"
         role, content = message.get("role"), message.get("content")
         if role is None:
             role = message.get("from")
@@ -92,14 +91,17 @@ def read_turns(
             if any(message.get(name) for name in CALLS):
                 return _TOOL_CALLS
             unread.update(name for name in message.keys() - _READ if message[name] is not None)
-        role = _role(role, place)
-        if isinstance(content, list):
-            content = _joined(content, place)
-            if isinstance(content, Unusable):
-                return content
-        if not isinstance(content, str):
-            raise _no_text(message, content, place)
-        turns.append(Turn(role, content))
+        ours = ROLES.get(role) if isinstance(role, str) else None
+        if ours is None or not isinstance(content, str):
+            place = f"{where}: field '{column}': message {number}"
+            ours = _role(role, place)
+            if isinstance(content, list):
+                content = _joined(content, place)
+                if isinstance(content, Unusable):
+                    return content
+            if not isinstance(content, str):
+                raise _no_text(message, content, place)
+        turns.append(Turn(ours, content))
     return turns
 
 
@@ -133,9 +135,7 @@ def messages_in(text: str, where: str, column: str) -> list[Any] | None:
 
 
 def _role(given: object, place: str) -> str:
-    role = ROLES.get(given) if isinstance(given, str) else None
-    if role is not None:
-        return role
+    """Our name of a role; ``place`` is that of its message."""
     name = given.strip().lower() if isinstance(given, str) else ""
     if name in ROLES:
         return ROLES[name]

@@ -174,8 +174,19 @@ def _fields(
 
 def _checked(values: _Fields, where: str, columns: _Fields, notes: Counter[str]) -> _Fields:
     """The values as texts or as lists of messages, all three alike except for a text as prompt."""
-    if all(_is_plain_text(value) or value is None for value in values):
-        return values
+    if not all(map(_needs_no_parsing, values)):
+        values = _parsed(values, where, columns, notes)
+    is_text = isinstance(values.chosen, str)
+    if isinstance(values.rejected, str) != is_text:
+        expected = f"a {'text' if is_text else 'list'}, like chosen"
+        raise wrong_type(where, columns.rejected, values.rejected, expected)
+    if is_text and isinstance(values.prompt, list):
+        raise wrong_type(where, columns.prompt, values.prompt, "a text, like chosen")
+    return values
+
+
+def _parsed(values: _Fields, where: str, columns: _Fields, notes: Counter[str]) -> _Fields:
+    """The values with single messages, and messages written as text, as lists."""
     for name, value in zip(columns, values, strict=True):
         if not isinstance(value, str | list | dict | None):
             raise wrong_type(where, name, value, _TURNS)
@@ -192,16 +203,14 @@ def _checked(values: _Fields, where: str, columns: _Fields, notes: Counter[str])
         prompt = written[2]
     if chosen is written[0] or (prompt is not None and prompt is written[2]):
         notes[AS_TEXT] += 1
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        expected = f"a {'text' if isinstance(chosen, str) else 'list'}, like chosen"
-        raise wrong_type(where, columns.rejected, rejected, expected)
-    if isinstance(prompt, list) and isinstance(chosen, str):
-        raise wrong_type(where, columns.prompt, prompt, "a text, like chosen")
     return _Fields(chosen, rejected, prompt)
 
 
-def _is_plain_text(value: object) -> bool:
-    return isinstance(value, str) and value[:1] not in MAY_OPEN
+def _needs_no_parsing(value: object) -> bool:
+    """Whether a value is a list, null or a text that cannot be a list of messages."""
+    if isinstance(value, str):
+        return value[:1] not in MAY_OPEN
+    return value is None or isinstance(value, list)
 
 
 def _of_texts(prompt: str, chosen: str, rejected: str) -> Pair | Unusable:
