@@ -15,6 +15,7 @@ from w2s_ray.spec.fields import (
     Text,
     Tokenizer,
     as_list,
+    as_names,
     as_numbers,
     mistake,
     refuse,
@@ -115,11 +116,16 @@ class Columns(Model):
     label: Text | None = Field(
         None, description="name of the column with the labels", examples=["stars"]
     )
+    group: Text | None = Field(
+        None,
+        description="name of a column: rows with the same value are kept in one split",
+        examples=["conversation_id"],
+    )
 
 
 _COLUMNS_OF = {
-    "preference": ("prompt", "chosen", "rejected"),
-    "classification": ("text", "label"),
+    "preference": ("prompt", "chosen", "rejected", "group"),
+    "classification": ("text", "label", "group"),
 }
 
 
@@ -162,6 +168,12 @@ class DataSpec(Model):
         description="a mapping from our column names to those in the files",
         examples=[{"chosen": "response_good", "rejected": "response_bad"}],
     )
+    no_label: Annotated[tuple[str, ...] | None, BeforeValidator(as_names)] = Field(
+        None,
+        description='a list of labels that mean "no label", such as -1 or "" (an empty cell); '
+        "[]: none; null: decided by the labels, and refused where they do not decide",
+        examples=[["-1", "unknown"]],
+    )
     revision: Text | None = Field(
         None, description="a Hub commit, tag or branch", examples=["main"]
     )
@@ -184,6 +196,8 @@ class DataSpec(Model):
             expected = "ground_truth, weak and test (numbers of rows) with source"
             error = mistake(expected, given="" if given else "nothing")
             wrong.append((("sizes",), given, error))
+        if self.kind == "preference":
+            wrong += _without(self, "no {} with kind: preference", "no_label")
         if self.kind == "classification":
             wrong += _without(self, "no {} with kind: classification", "format")
             if (self.source or "").startswith("generate:"):

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from w2s_ray.objectives.names import DEFINITIONS, Parameter
-from w2s_ray.spec.fields import as_list, as_pairs
+from w2s_ray.spec.fields import as_list, as_names, as_pairs
 from w2s_ray.spec.schema import Spec, loss_by_name
 from w2s_ray.spec.training import rates
 
@@ -47,8 +47,16 @@ def _rates(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, schema]}
 
 
+def _names(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Labels: numbers and null are read as names."""
+    return _one_or_list(
+        {"type": "array", "items": {"anyOf": [{"type": t} for t in ("string", "integer", "null")]}}
+    )
+
+
 _SHORTER_FORMS: Mapping[Callable[[Any], Any], Callable[[JsonSchemaValue], JsonSchemaValue]] = {
     as_list: _one_or_list,
+    as_names: _names,
     as_pairs: _one_or_list,
     loss_by_name: _loss,
     rates: _rates,
