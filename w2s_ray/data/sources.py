@@ -19,6 +19,7 @@ from w2s_ray.data.folders import data_files
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS, RawRow, format_of, rows_of
 from w2s_ray.data.signatures import refuse_misnamed
 from w2s_ray.errors import InputError
+from w2s_ray.masking import masked
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import DataSpec
@@ -46,6 +47,8 @@ WHOLE = HubPart()
 
 
 class _File(NamedTuple):
+    """A data file; ``name`` is for people and holds no secrets."""
+
     name: str
     filesystem: fs.FileSystem
     path: str
@@ -134,7 +137,8 @@ def _files(source: str) -> list[_File]:
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
-            prefix = source.removesuffix("/").removesuffix(path.removesuffix("/"))
+            base = masked(source.partition("?")[0])
+            prefix = base.removesuffix("/").removesuffix(path.removesuffix("/"))
         else:
             filesystem, path, prefix = fs.LocalFileSystem(), source, ""
         info = filesystem.get_file_info(path)
@@ -143,8 +147,8 @@ def _files(source: str) -> list[_File]:
         if info.type == fs.FileType.File:
             if format_of(path) is None:
                 raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
-            return [_File(source, filesystem, path)]
-        paths = data_files(source, filesystem, path)
+            return [_File(masked(source), filesystem, path)]
+        paths = data_files(masked(source), filesystem, path)
     except (OSError, ArrowException) as error:
         raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
     return [_File(f"{prefix}{path}", filesystem, path) for path in paths]

@@ -35,7 +35,8 @@ def prepare_data(
     for key in set(store.listing("checkpoints")) & store.finished().keys():
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     for step in (step for step in todo.values() if step.kind.name == "prepare"):
-        metrics = execute(step, store)
+        with store.writing_errors():  # errors of the sources are InputErrors already
+            metrics = execute(step, store)
         report(step.slug, metrics["report"])
         check_classes(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
