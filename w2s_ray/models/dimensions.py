@@ -1,0 +1,292 @@
+"""Measures a model's dimensions on torch's meta device, where tensors have shapes but no values.
+
+Parameters are counted. What autograd keeps of a block is collected in a forward pass, in which
+attention keeps what the packed attention of a device keeps; a model with its own attention is
+computed with that.
+
+As a program (``catalog.measured`` runs it) it reads a request from stdin and writes its answer.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from w2s_ray.catalog.measured import keep, kept
+from w2s_ray.catalog.shapes import UNLIMITED
+from w2s_ray.errors import InputError
+from w2s_ray.models.structure import (
+    blocks_of,
+    check_supported,
+    config_from,
+    keep_first_blocks,
+    own_attention,
+    prepare_config,
+    untrained_module,
+)
+
+NAME = "w2s_measured"
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_TOKENS = 32  # of the shorter of two lines
+
+
+def answer(request: str) -> str:
+    """The fields of a ``Shape``, or why the model is refused; JSON to JSON."""
+    asked = json.loads(request)
+    try:
+        return json.dumps(dimensions(asked["fields"], asked["layers"]))
+    except InputError as error:
+        return json.dumps({"refused": str(error).removeprefix("model : ")})
+
+
+def prepare(fields: Mapping[str, Any], layers: int | None) -> None:
+    """Measures in this process what plans of it will ask for, unless that is done."""
+    request = json.dumps({"fields": dict(fields), "layers": layers}, sort_keys=True)
+    if not kept(request).is_file():
+        keep(request, answer(request))
+
+
+def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
+    """The fields of ``catalog.shapes.Shape`` of a model with these configuration fields.
+
+    Args:
+        layers: number of blocks that are kept; None: all.
+
+    Raises:
+        InputError: no causal language model, one that cannot be built, or too few blocks.
+    """
+    config = config_from(dict(fields), "")
+    check_supported(config, "")
+    prepare_config(config)
+    if layers is not None:
+        if layers > config.num_hidden_layers:
+            raise InputError(f"num_layers: {layers}, it has {config.num_hidden_layers}")
+        keep_first_blocks(config, layers)
+    config._attn_implementation = own_attention(config)
+    try:
+        with torch.device("meta"):
+            module = untrained_module(config)
+    except Exception as error:  # transformers raises all kinds
+        raise InputError(f"its config is refused: {type(error).__name__}: {error}") from error
+    blocks = blocks_of(module)
+    _check_causal(module, config)
+    parameters = dict(module.named_parameters())
+    heads = int(config.num_attention_heads)
+    embeddings = sum(
+        p.numel() for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    )
+    total = sum(p.numel() for p in parameters.values())
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear | Conv1D)]
+    return {
+        "layers": len(blocks),
+        "hidden_size": _width(module),
+        "vocab_size": module.get_input_embeddings().weight.shape[0],
+        "parameters": total,
+        "architecture": config.model_type,
+        "max_positions": _positions(config),
+        "intermediate_size": _inner(blocks, config),
+        "heads": heads,
+        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "head_width": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "vectors": sum(p.numel() for p in parameters.values() if p.ndim < 2),
+        "measured": {
+            "embeddings": embeddings,
+            "block": max(sum(p.numel() for p in block.parameters()) for block in blocks),
+            "matrices": total - embeddings - _idle(module, config),
+            "linear_widths": sum(sum(m.weight.shape) for m in linear),
+            "saved": [
+                [precision, device, *_saved(module, precision, device)]
+                for precision in _DTYPES
+                for device in ("cpu", "gpu")
+            ],
+        },
+    }
+
+
+def _check_causal(module: nn.Module, config: PreTrainedConfig) -> None:
+    """Refuses encoders; the loaded model is tested as well (``packed_attention.is_causal``)."""
+    if any(getattr(part, "is_causal", True) is False for part in module.modules()):
+        raise InputError(
+            f"architecture {config.model_type} is not supported: its tokens attend to later ones "
+            "(docs/architectures.md)"
+        )
+
+
+def _width(module: Any) -> int:
+    """Width of the last states, which need not be that of the blocks."""
+    try:
+        with torch.no_grad():
+            return int(_forward(module, 2).shape[-1])
+    except Exception:  # not computable without values
+        return int(module.config.hidden_size)
+
+
+def _forward(module: Any, tokens: int) -> Tensor:
+    ids = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
+    states: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
+    return states
+
+
+def _positions(config: Any) -> int:
+    """Longest input in tokens."""
+    for name in ("max_position_embeddings", "max_seq_len", "n_positions"):
+        if isinstance(getattr(config, name, None), int):
+            return int(getattr(config, name))
+    return UNLIMITED
+
+
+def _inner(blocks: list[nn.Module], config: Any) -> int:
+    """Inner width of a feed-forward layer, of all experts of a token together."""
+    widths = [0]
+    for part in (part for block in blocks for part in block.modules()):
+        if isinstance(part, nn.Linear):
+            widths.append(part.in_features)
+        elif isinstance(part, Conv1D):
+            widths.append(part.weight.shape[0])
+        widths += [p.shape[-1] * _used(config) for _, p in _experts(part)]
+    return max(widths)
+
+
+def _experts(part: nn.Module) -> list[tuple[int, Tensor]]:
+    """Parameters of a module that are stacks of matrices, one for each of its experts."""
+    own = part.parameters(recurse=False)
+    return [(parameter.shape[0], parameter) for parameter in own if parameter.ndim == 3]
+
+
+def _used(config: Any) -> int:
+    """Experts that a token is sent to."""
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k")
+    return next((int(getattr(config, n)) for n in names if getattr(config, n, None)), 1)
+
+
+def _idle(module: nn.Module, config: Any) -> int:
+    """Parameters of experts that a token is not sent to."""
+    stacks = [stack for part in module.modules() for stack in _experts(part)]
+    return sum(p.numel() * max(0, count - _used(config)) // count for count, p in stacks)
+
+
+def _saved(module: Any, precision: str, device: str) -> tuple[int, int]:
+    """``fixed`` and ``per_row_token`` of ``catalog.shapes.Saved``."""
+    width = _DTYPES[precision].itemsize
+    module.to(_DTYPES[precision])
+    config = module.config
+    own, layers = config._attn_implementation, config.num_hidden_layers
+    config._attn_implementation = NAME
+    try:
+        with _attention_of(device) as heads:
+            kept_bytes = _kept(module, _TOKENS)
+        scores = width * sum(heads) if device == "cpu" else 0
+        return -(-kept_bytes // (_TOKENS * layers)), -(-scores // layers)
+    except Exception:  # a model with its own attention, which does not know the mask
+        config._attn_implementation = own
+        short, long = (_kept(module, count) / count for count in (_TOKENS, 2 * _TOKENS))
+        slope = (long - short) / _TOKENS
+        return math.ceil((short - slope * _TOKENS) / layers), math.ceil(slope / layers)
+    finally:
+        config._attn_implementation = own
+
+
+@dataclass
+class _Storages:
+    """Memory of the tensors that autograd keeps while a block runs, each counted once."""
+
+    weights: set[int]
+    inside: bool = False
+    found: dict[int, torch.UntypedStorage] = field(default_factory=dict)
+
+    def enter(self, *_: Any) -> None:
+        """Forward hook of a block, before it."""
+        self.inside = True
+
+    def leave(self, *_: Any) -> None:
+        """Forward hook of a block, after it."""
+        self.inside = False
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Hook of saved tensors."""
+        storage = tensor.untyped_storage()
+        if self.inside and storage._cdata not in self.weights:
+            self.found[storage._cdata] = storage
+        return tensor
+
+
+def _kept(module: Any, tokens: int) -> int:
+    """Bytes that autograd keeps of all blocks of one row."""
+    storages = _Storages({p.untyped_storage()._cdata for p in module.parameters()})
+    handles = []
+    for block in blocks_of(module):
+        handles += [
+            block.register_forward_pre_hook(storages.enter),
+            block.register_forward_hook(storages.leave),
+        ]
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(storages.keep, lambda tensor: tensor):
+            _forward(module, tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(storage.nbytes() for storage in storages.found.values())
+
+
+@contextmanager
+def _attention_of(device: str) -> Iterator[list[int]]:
+    """Registers attention that keeps what a device keeps, and computes nothing.
+
+    Yields:
+        Heads of each layer that it was called for.
+    """
+    heads: list[int] = []
+
+    def attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: _Mask, **how: Any
+    ) -> tuple[Tensor, None]:
+        heads.append(query.shape[1])
+        if device == "gpu":  # each is padded, and so copied
+            out = _Kept.apply(query.clone(), key.clone(), value.clone(), True)  # type: ignore[no-untyped-call]
+        else:
+            repeat = query.shape[1] // key.shape[1]
+            if repeat > 1:
+                key, value = (t.repeat_interleave(repeat, dim=1) for t in (key, value))
+            out = _Kept.apply(query * 1.0, key, value, False)  # type: ignore[no-untyped-call]
+        return out.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, _Mask)
+    yield heads
+
+
+class _Mask:
+    """A mask that only ``attend`` accepts."""
+
+    def __init__(self, **arguments: Any) -> None:
+        del arguments
+
+
+class _Kept(torch.autograd.Function):
+    """Keeps queries, keys, values, and on a GPU the output and its normalisers."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, gpu: bool) -> Tensor:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        more = [out, query.new_empty(query.shape[:-1], dtype=torch.float32)] if gpu else []
+        ctx.save_for_backward(query, key, value, *more)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        raise NotImplementedError
+
+
+if __name__ == "__main__":
+    from w2s_ray.models.backbone import quiet
+
+    with quiet():
+        sys.stdout.write(answer(sys.stdin.read()))
