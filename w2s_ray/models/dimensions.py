@@ -1,8 +1,6 @@
 """Measures a model's dimensions on torch's meta device, where tensors have shapes but no values.
 
-Parameters are counted. What autograd keeps of a block is collected in a forward pass, in which
-attention keeps what the packed attention of a device keeps; a model with its own attention is
-computed with that.
+Parameters are counted; what autograd keeps of a block is collected in a forward pass.
 
 As a program (``catalog.measured`` runs it) it reads a request from stdin and writes its answer.
 """
@@ -10,14 +8,13 @@ As a program (``catalog.measured`` runs it) it reads a request from stdin and wr
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.catalog.measured import keep, kept
@@ -32,8 +29,8 @@ from w2s_ray.models.structure import (
     prepare_config,
     untrained_module,
 )
+from w2s_ray.models.without_values import forward
 
-NAME = "w2s_measured"
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _TOKENS = 32  # of the shorter of two lines
 
@@ -124,15 +121,9 @@ def _width(module: Any) -> int:
     """Width of the last states, which need not be that of the blocks."""
     try:
         with torch.no_grad():
-            return int(_forward(module, 2).shape[-1])
+            return int(forward(module, 2).states.shape[-1])
     except Exception:  # not computable without values
         return int(module.config.hidden_size)
-
-
-def _forward(module: Any, tokens: int) -> Tensor:
-    ids = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
-    states: Tensor = module(input_ids=ids, use_cache=False).last_hidden_state
-    return states
 
 
 def _positions(config: Any) -> int:
@@ -177,21 +168,23 @@ def _saved(module: Any, precision: str, device: str) -> tuple[int, int]:
     """``fixed`` and ``per_row_token`` of ``catalog.shapes.Saved``."""
     width = _DTYPES[precision].itemsize
     module.to(_DTYPES[precision])
-    config = module.config
-    own, layers = config._attn_implementation, config.num_hidden_layers
-    config._attn_implementation = NAME
+    layers = module.config.num_hidden_layers
     try:
-        with _attention_of(device) as heads:
-            kept_bytes = _kept(module, _TOKENS)
-        scores = width * sum(heads) if device == "cpu" else 0
-        return -(-kept_bytes // (_TOKENS * layers)), -(-scores // layers)
-    except Exception:  # a model with its own attention, which does not know the mask
-        config._attn_implementation = own
-        short, long = (_kept(module, count) / count for count in (_TOKENS, 2 * _TOKENS))
-        slope = (long - short) / _TOKENS
-        return math.ceil((short - slope * _TOKENS) / layers), math.ceil(slope / layers)
-    finally:
-        config._attn_implementation = own
+        short = _kept(module, _TOKENS, device)
+        if short.heads:
+            scores = width * short.heads if device == "cpu" else 0
+            return -(-short.size // (_TOKENS * layers)), -(-scores // layers)
+        long = _kept(module, 2 * _TOKENS, device)
+    except Exception:  # not computable without values
+        return _estimate(module.config, width)
+    each, of_long = short.size / _TOKENS, long.size / (2 * _TOKENS)
+    slope = (of_long - each) / _TOKENS
+    return math.ceil((each - slope * _TOKENS) / layers), math.ceil(slope / layers)
+
+
+def _estimate(config: Any, width: int) -> tuple[int, int]:
+    """A GPT's activations without dropout, by Korthikanti et al. (2022), section 4.1."""
+    return 16 * width * config.hidden_size, 2 * width * config.num_attention_heads
 
 
 @dataclass
@@ -218,9 +211,17 @@ class _Storages:
         return tensor
 
 
-def _kept(module: Any, tokens: int) -> int:
-    """Bytes that autograd keeps of all blocks of one row."""
-    storages = _Storages({p.untyped_storage()._cdata for p in module.parameters()})
+class _Kept(NamedTuple):
+    """Bytes that autograd keeps of all blocks, and heads of ``without_values.forward``."""
+
+    size: int
+    heads: int
+
+
+def _kept(module: Any, tokens: int, device: str) -> _Kept:
+    """What is kept of one row."""
+    weights = {p.untyped_storage()._cdata for p in module.parameters()}
+    storages = _Storages(weights)
     handles = []
     for block in blocks_of(module):
         handles += [
@@ -229,60 +230,11 @@ def _kept(module: Any, tokens: int) -> int:
         ]
     try:
         with torch.autograd.graph.saved_tensors_hooks(storages.keep, lambda tensor: tensor):
-            _forward(module, tokens)
+            heads = forward(module, tokens, device, storages.found.clear).heads
     finally:
         for handle in handles:
             handle.remove()
-    return sum(storage.nbytes() for storage in storages.found.values())
-
-
-@contextmanager
-def _attention_of(device: str) -> Iterator[list[int]]:
-    """Registers attention that keeps what a device keeps, and computes nothing.
-
-    Yields:
-        Heads of each layer that it was called for.
-    """
-    heads: list[int] = []
-
-    def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: _Mask, **how: Any
-    ) -> tuple[Tensor, None]:
-        heads.append(query.shape[1])
-        if device == "gpu":  # each is padded, and so copied
-            out = _Kept.apply(query.clone(), key.clone(), value.clone(), True)  # type: ignore[no-untyped-call]
-        else:
-            repeat = query.shape[1] // key.shape[1]
-            if repeat > 1:
-                key, value = (t.repeat_interleave(repeat, dim=1) for t in (key, value))
-            out = _Kept.apply(query * 1.0, key, value, False)  # type: ignore[no-untyped-call]
-        return out.transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, _Mask)
-    yield heads
-
-
-class _Mask:
-    """A mask that only ``attend`` accepts."""
-
-    def __init__(self, **arguments: Any) -> None:
-        del arguments
-
-
-class _Kept(torch.autograd.Function):
-    """Keeps queries, keys, values, and on a GPU the output and its normalisers."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, gpu: bool) -> Tensor:
-        out = query.new_empty(*query.shape[:-1], value.shape[-1])
-        more = [out, query.new_empty(query.shape[:-1], dtype=torch.float32)] if gpu else []
-        ctx.save_for_backward(query, key, value, *more)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        raise NotImplementedError
+    return _Kept(sum(storage.nbytes() for storage in storages.found.values()), heads)
 
 
 if __name__ == "__main__":

@@ -267,6 +267,17 @@ def use_if_exact(module: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
+def causal_width(module: PreTrainedModel) -> int | None:
+    """Width of the last states; None if a token's state depends on later ones."""
+    device = next(module.parameters()).device
+    ids = torch.arange(1, 7, device=device)[None] * 7919 % int(module.config.vocab_size)
+    short, whole = (module(input_ids=i, use_cache=False)[0] for i in (ids[:, :3], ids))
+    tolerance = 1e-3 if whole.dtype == torch.float32 else 0.1
+    error = (short - whole[:, :3]).abs().max() / whole.abs().max().clamp_min(1e-6)
+    return int(whole.shape[-1]) if bool(error < tolerance) else None
+
+
+@torch.no_grad()
 def _is_exact(module: PreTrainedModel) -> bool:
     """Whether two small groups have the same last states packed and in separate rows."""
     segments = torch.tensor([[5, 3, 4], [2, 6, 1]])
@@ -281,7 +292,9 @@ def _is_exact(module: PreTrainedModel) -> bool:
         try:
             states = _forward(module, ids.to(device)[None], line.positions)
         except Exception as error:
-            if own.layers:  # a device, a head size or a keyword that this attention does not support
+            if (
+                own.layers
+            ):  # a device, a head size or a keyword that this attention does not support
                 warnings.warn(f"packed attention: {type(error).__name__}: {error}", stacklevel=3)
             return False  # else a model with its own attention, which fails at the mask
     if own.layers != config.num_hidden_layers:

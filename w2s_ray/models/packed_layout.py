@@ -217,9 +217,7 @@ def _mask_of_blocks(attends: Rule, total: int, device: torch.device) -> BlockMas
     blocks = total // BLOCK
     attended = torch.cat(
         [
-            attends(zero, zero, rows[:, None], tokens)
-            .view(-1, BLOCK, blocks, BLOCK)
-            .sum((1, 3))
+            attends(zero, zero, rows[:, None], tokens).view(-1, BLOCK, blocks, BLOCK).sum((1, 3))
             for rows in torch.split(tokens, 8 * BLOCK)
         ]
     )

@@ -17,15 +17,21 @@ import torch
 from huggingface_hub import is_offline_mode, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.catalog.configs import config_fields, untrained_config
 from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path, safetensors_files
-from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError, at
-from w2s_ray.models.backbone import keep_first_blocks, prepare_config, quiet
+from w2s_ray.models.backbone import check_dimensions, quiet
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.structure import (
+    check_supported,
+    keep_first_blocks,
+    own_attention,
+    prepare_config,
+    untrained_module,
+)
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
 from w2s_ray.spec.schema import Lora, ModelSpec
@@ -63,13 +69,15 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     """The backbone without values; its parameters are those that loading will need."""
     name = f"model {model.source or model.architecture}"
     try:
-        config = _config(model)
-        shape(model)
+        config = model_config(model)
+        check_dimensions(model)
+        check_supported(config, model.source or model.architecture)
         prepare_config(config)
+        config._attn_implementation = own_attention(config)
         if model.num_layers is not None:
             keep_first_blocks(config, model.num_layers)
         with torch.device("meta"):
-            module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+            module = untrained_module(config)
     except InputError:
         raise
     except OSError as error:
@@ -81,7 +89,7 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     return module
 
 
-def _config(model: ModelSpec) -> PreTrainedConfig:
+def model_config(model: ModelSpec) -> PreTrainedConfig:
     """The configuration as transformers would read it; of a GGUF file, from its header."""
     if model.source is None:
         assert model.architecture is not None
@@ -213,7 +221,7 @@ def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool
                 )
         pattern = "|".join(map(re.escape, kinds.values())) or pattern
     lora = lora.model_copy(update={"target_modules": pattern})
-    scorer = Scorer(module, int(module.config.hidden_size), num_classes=2, per_row=2)
+    scorer = Scorer(module, 1, num_classes=2, per_row=2)
     try:
         set_trainable(scorer, "lora", lora, seed=0)
     except InputError as error:

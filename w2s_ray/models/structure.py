@@ -18,6 +18,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.errors import InputError
+from w2s_ray.models.without_values import forward
 
 
 def check_supported(config: PreTrainedConfig, model: object) -> None:
@@ -35,7 +36,7 @@ def check_supported(config: PreTrainedConfig, model: object) -> None:
         why = "it does not read text alone"
     elif config.is_encoder_decoder:
         why = "it has an encoder"
-    elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING or not isinstance(MODEL_MAPPING.get(kind, None), type):
+    elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING or kind not in MODEL_MAPPING:
         why = "it is not a causal language model of transformers"
     if why is not None:
         raise InputError(
@@ -168,7 +169,7 @@ def stock_of(config: PreTrainedConfig) -> Stock:
     return Stock(kind.__name__, prefix, heads[0], _final_bias(whole.base_model))
 
 
-def transposed(module: nn.Module) -> frozenset[str]:
+def transposed_layers(module: nn.Module) -> frozenset[str]:
     """Names of the linear layers whose weight is stored as (in, out)."""
     return frozenset(name for name, part in module.named_modules() if isinstance(part, Conv1D))
 
@@ -182,9 +183,8 @@ def _final_bias(backbone: PreTrainedModel) -> str | None:
         if getattr(part, "bias", None) is not None
     ]
     try:
-        ids = torch.zeros(1, 2, dtype=torch.int64, device="meta")
-        states = backbone(input_ids=ids, use_cache=False).last_hidden_state
-    except Exception:  # a model that cannot be computed without values: nothing is known of it
+        states = forward(backbone, 2, restart=given.clear).states
+    except Exception:  # not computable without values
         return None
     finally:
         for handle in handles:
