@@ -133,17 +133,17 @@ def test_a_last_layer_keeps_its_bias(
 
 def test_a_bias_that_the_stock_class_cannot_hold_is_refused() -> None:
     for architecture in ("llama", "qwen2"):
+        backbone = tiny(architecture)
         with pytest.raises(InputError, match=f"{architecture} cannot be exported") as caught:
             check_exportable(backbone.module.config, "last_layer", 1)
         assert caught.value.place == ("execution", "export_models")
-        backbone = tiny(architecture)
         shapes = {n: tuple(p.shape) for n, p in biased(backbone, 1, True).items()}
         with pytest.raises(InputError, match="cannot be exported"):
             export_layout(shapes, backbone.module, "fp32")
         check_exportable(backbone.module.config, "last_layer", 2)
         check_exportable(backbone.module.config, "full", 1)
     for architecture in ("gpt2", "gpt_neox"):
-        check_exportable(backbone.module.config, "last_layer", 1)
+        check_exportable(tiny(architecture).module.config, "last_layer", 1)
         assert architecture in str(caught.value)
 
 

@@ -76,7 +76,7 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     blocks = blocks_of(module)
     _check_causal(module, config)
     parameters = dict(module.named_parameters())
-    heads = int(config.num_attention_heads)
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
     embeddings = sum(
         p.numel() for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     )
@@ -85,7 +85,7 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
     return {
         "layers": len(blocks),
         "hidden_size": _width(module),
-        "vocab_size": module.get_input_embeddings().weight.shape[0],
+        "vocab_size": _rows(module),
         "parameters": total,
         "architecture": config.model_type,
         "max_positions": _positions(config),
@@ -101,8 +101,8 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
             "linear_widths": sum(sum(m.weight.shape) for m in linear),
             "saved": [
                 [precision, device, *_saved(module, precision, device)]
-                for precision in _DTYPES
                 for device in ("cpu", "gpu")
+                for precision in _DTYPES
             ],
         },
     }
@@ -115,6 +115,11 @@ def _check_causal(module: nn.Module, config: PreTrainedConfig) -> None:
             f"architecture {config.model_type} is not supported: its tokens attend to later ones "
             "(docs/architectures.md)"
         )
+
+
+def _rows(module: Any) -> int:
+    """Rows of the token embedding."""
+    return int(module.get_input_embeddings().weight.shape[0])
 
 
 def _width(module: Any) -> int:
@@ -176,6 +181,9 @@ def _saved(module: Any, precision: str, device: str) -> tuple[int, int]:
             return -(-short.size // (_TOKENS * layers)), -(-scores // layers)
         long = _kept(module, 2 * _TOKENS, device)
     except Exception:  # not computable without values
+        if precision == "fp32":  # as a choice of experts, whose kernels have shapes in bf16 alone
+            fixed, per_row_token = _saved(module, "bf16", device)
+            return 2 * fixed, 2 * per_row_token
         return _estimate(module.config, width)
     each, of_long = short.size / _TOKENS, long.size / (2 * _TOKENS)
     slope = (of_long - each) / _TOKENS

@@ -130,7 +130,7 @@ def attend(
     """
     pattern = attention_mask if isinstance(attention_mask, Pattern) else None
     if pattern is None or pattern.line is None:
-        mask = attention_mask if pattern is None else pattern.dense()
+        mask: Any = attention_mask if pattern is None else pattern.dense()
         out, _ = sdpa_attention_forward(
             module, query, key, value, mask, dropout, scaling, softcap=softcap, **kwargs
         )
@@ -292,15 +292,13 @@ def _is_exact(module: PreTrainedModel) -> bool:
         try:
             states = _forward(module, ids.to(device)[None], line.positions)
         except Exception as error:
-            if (
-                own.layers
-            ):  # a device, a head size or a keyword that this attention does not support
+            if own.layers:  # a device, head size or keyword that this attention does not support
                 warnings.warn(f"packed attention: {type(error).__name__}: {error}", stacklevel=3)
             return False  # else a model with its own attention, which fails at the mask
     if own.layers != config.num_hidden_layers:
         return False
-    error = (states[0, line.last] - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6)
-    return bool(error < (1e-3 if next(module.parameters()).dtype == torch.float32 else 0.1))
+    difference = (states[0, line.last] - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6)
+    return bool(difference < (1e-3 if next(module.parameters()).dtype == torch.float32 else 0.1))
 
 
 def packed(module: nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def config_from(fields: dict[str, Any], model: object) -> PreTrainedConfig:
     Raises:
         InputError: the installed transformers has no such architecture, or refuses the fields.
     """
-    kind = fields.get("model_type")
+    kind = str(fields.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise InputError(
             f"model {model}: architecture {kind} is not one of transformers "
@@ -76,7 +76,7 @@ def untrained_module(config: PreTrainedConfig) -> PreTrainedModel:
 def own_attention(config: PreTrainedConfig) -> str:
     """The implementation of attention by transformers that separate rows are computed with."""
     kind: Any = MODEL_MAPPING[type(config)]
-    return "sdpa" if kind._supports_sdpa else "eager"
+    return str("sdpa" if kind._supports_sdpa else "eager")
 
 
 def prepare_config(config: PreTrainedConfig) -> None:
@@ -166,7 +166,13 @@ def stock_of(config: PreTrainedConfig) -> Stock:
             f"exported: the head of {kind.__name__} is not one linear layer without bias",
             ("execution", "export_models"),
         )
-    return Stock(kind.__name__, prefix, heads[0], _final_bias(whole.base_model))
+    backbone: Any = whole.base_model
+    return Stock(kind.__name__, prefix, heads[0], _final_bias(backbone))
+
+
+def linear_layers(module: nn.Module) -> list[str]:
+    """Names of all linear layers."""
+    return [n for n, part in module.named_modules() if isinstance(part, nn.Linear | Conv1D)]
 
 
 def transposed_layers(module: nn.Module) -> frozenset[str]:
@@ -176,7 +182,7 @@ def transposed_layers(module: nn.Module) -> frozenset[str]:
 
 def _final_bias(backbone: PreTrainedModel) -> str | None:
     """The bias of the layer that gives the last states; ``backbone`` is on the meta device."""
-    given: dict[int, str] = {}
+    given: dict[int, tuple[str, Any]] = {}
     handles = [
         part.register_forward_hook(partial(_note, given, name))
         for name, part in backbone.named_modules()
@@ -189,10 +195,14 @@ def _final_bias(backbone: PreTrainedModel) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    name = given.get(id(states))
-    return None if name is None else f"{name}.bias"
+    storage = states.untyped_storage()
+    return f"{given[storage._cdata][0]}.bias" if storage._cdata in given else None
 
 
-def _note(given: dict[int, str], name: str, part: nn.Module, args: Any, output: Any) -> None:
-    """Forward hook: which module gave which tensor."""
-    given[id(output)] = name
+def _note(
+    given: dict[int, tuple[str, Any]], name: str, part: nn.Module, args: Any, output: Any
+) -> None:
+    """Forward hook: which module gave the tensor of which storage, which lives on."""
+    if isinstance(output, torch.Tensor):
+        storage = output.untyped_storage()
+        given[storage._cdata] = (name, storage)
