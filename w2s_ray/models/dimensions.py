@@ -197,26 +197,43 @@ def _estimate(config: Any, width: int) -> tuple[int, int]:
 
 @dataclass
 class _Storages:
-    """Memory of the tensors that autograd keeps while a block runs, each counted once."""
+    """Memory of the tensors that autograd keeps while a block runs, each counted once.
+
+    What several blocks keep (rotary tables) is not a block's own, and is not counted.
+    """
 
     weights: set[int]
-    inside: bool = False
-    found: dict[int, torch.UntypedStorage] = field(default_factory=dict)
+    block: nn.Module | None = None
+    found: dict[int, tuple[nn.Module, torch.UntypedStorage]] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
 
-    def enter(self, *_: Any) -> None:
+    def restart(self) -> None:
+        """Forgets a forward pass that failed."""
+        self.found.clear()
+        self.shared.clear()
+
+    def enter(self, block: nn.Module, *_: Any) -> None:
         """Forward hook of a block, before it."""
-        self.inside = True
+        self.block = block
 
     def leave(self, *_: Any) -> None:
         """Forward hook of a block, after it."""
-        self.inside = False
+        self.block = None
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Hook of saved tensors."""
         storage = tensor.untyped_storage()
-        if self.inside and storage._cdata not in self.weights:
-            self.found[storage._cdata] = storage
+        if self.block is not None and storage._cdata not in self.weights:
+            first, _ = self.found.setdefault(storage._cdata, (self.block, storage))
+            if first is not self.block:
+                self.shared.add(storage._cdata)
         return tensor
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        own = self.found.keys() - self.shared
+        return sum(self.found[name][1].nbytes() for name in own)
 
 
 class _Kept(NamedTuple):
@@ -238,15 +255,12 @@ def _kept(module: Any, tokens: int, device: str) -> _Kept:
         ]
     try:
         with torch.autograd.graph.saved_tensors_hooks(storages.keep, lambda tensor: tensor):
-            heads = forward(module, tokens, device, storages.found.clear).heads
+            heads = forward(module, tokens, device, storages.restart).heads
     finally:
         for handle in handles:
             handle.remove()
-    return _Kept(sum(storage.nbytes() for storage in storages.found.values()), heads)
+    return _Kept(storages.size, heads)
 
 
 if __name__ == "__main__":
-    from w2s_ray.models.backbone import quiet
-
-    with quiet():
-        sys.stdout.write(answer(sys.stdin.read()))
+    sys.stdout.write(answer(sys.stdin.read()))

@@ -76,7 +76,7 @@ def untrained_module(config: PreTrainedConfig) -> PreTrainedModel:
 def own_attention(config: PreTrainedConfig) -> str:
     """The implementation of attention by transformers that separate rows are computed with."""
     kind: Any = MODEL_MAPPING[type(config)]
-    return str("sdpa" if kind._supports_sdpa else "eager")
+    return "sdpa" if kind._supports_sdpa else "eager"
 
 
 def prepare_config(config: PreTrainedConfig) -> None:
@@ -112,7 +112,7 @@ def blocks_path(module: PreTrainedModel) -> str:
     lists = (name for name, part in module.named_modules() if isinstance(part, nn.ModuleList))
     for name in sorted(lists, key=lambda name: name.count(".")):
         if len(list(module.get_submodule(name).children())) == count:
-            return name
+            return str(name)
     raise InputError(
         f"architecture {module.config.model_type} is not supported: it has no list of blocks"
     )
