@@ -2,11 +2,13 @@
 
 Parameters are counted; what autograd keeps of a block is collected in a forward pass.
 
-As a program (``catalog.measured`` runs it) it reads a request from stdin and writes its answer.
+As a program (``catalog.measured`` runs it) it reads requests from stdin and writes answers, a line
+each.
 """
 
 import json
 import math
+import select
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from w2s_ray.models.without_values import forward
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _TOKENS = 32  # of the shorter of two lines
+_PATIENCE_SECONDS = 30.0
 
 
 def answer(request: str) -> str:
@@ -262,5 +265,15 @@ def _kept(module: Any, tokens: int, device: str) -> _Kept:
     return _Kept(storages.size, heads)
 
 
+def main() -> None:
+    """Answers requests, one a line, until none comes for ``_PATIENCE_SECONDS``."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
+    while select.select([sys.stdin], [], [], _PATIENCE_SECONDS)[0]:
+        request = sys.stdin.readline()
+        if not request:
+            return
+        print(answer(request), file=answers, flush=True)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(answer(sys.stdin.read()))
+    main()

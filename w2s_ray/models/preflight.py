@@ -27,6 +27,7 @@ from w2s_ray.models.backbone import check_dimensions, quiet
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.structure import (
     check_supported,
+    is_converted,
     keep_first_blocks,
     own_attention,
     prepare_config,
@@ -60,7 +61,7 @@ def check_models(
                 _check_tokenizer(model, int(module.config.vocab_size))
                 _check_weights(model, module)
                 if name in sharded:
-                    _check_shardable(model)
+                    _check_shardable(model, module)
             if lora is not None and lora.target_modules != "all-linear":
                 _check_targets(name, module, lora, name in sharded)
 
@@ -153,6 +154,8 @@ def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
     stored = {name.removeprefix(prefix): size for file in files for name, size in _shapes(file)}
     expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     missing = [name for name in expected if name not in stored]
+    if missing and is_converted(module.config):
+        return  # transformers puts them together when it loads them, and says what is missing
     if missing:
         raise InputError(
             f"model {model.source}: {len(missing)} weights are missing, the first is {missing[0]}"
@@ -165,8 +168,12 @@ def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
             )
 
 
-def _check_shardable(model: ModelSpec) -> None:
-    """Refuses a model without safetensors files, from which shards are read."""
+def _check_shardable(model: ModelSpec, module: PreTrainedModel) -> None:
+    """Refuses a model whose parameters are not, as they are, in the safetensors files."""
+    if is_converted(module.config) and any(p.ndim == 3 for p in module.parameters()):
+        raise InputError(
+            f"model {model.source}: experts cannot be read in shards, expected a ZeRO stage below 3"
+        )
     folder = _folder(model)
     if folder is not None and _hub(model) is None and not safetensors_files(folder):
         raise InputError(

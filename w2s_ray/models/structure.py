@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.errors import InputError
@@ -168,6 +169,11 @@ def stock_of(config: PreTrainedConfig) -> Stock:
         )
     backbone: Any = whole.base_model
     return Stock(kind.__name__, prefix, heads[0], _final_bias(backbone))
+
+
+def is_converted(config: PreTrainedConfig) -> bool:
+    """Whether files hold some weights otherwise than the model does: experts one by one."""
+    return get_checkpoint_conversion_mapping(config.model_type) is not None
 
 
 def linear_layers(module: nn.Module) -> list[str]:
