@@ -31,6 +31,7 @@ from w2s_ray.models.structure import (
     prepare_config,
     untrained_module,
 )
+from w2s_ray.models.tokenizer import first_line
 from w2s_ray.models.without_values import forward
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -45,6 +46,9 @@ def answer(request: str) -> str:
         return json.dumps(dimensions(asked["fields"], asked["layers"]))
     except InputError as error:
         return json.dumps({"refused": str(error).removeprefix("model : ")})
+    except Exception as error:  # whatever an unknown architecture makes of a configuration
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return json.dumps({"refused": f"its shape cannot be computed: {reason}"})
 
 
 def prepare(fields: Mapping[str, Any], layers: int | None) -> None:
@@ -75,11 +79,12 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
         with torch.device("meta"):
             module = untrained_module(config)
     except Exception as error:  # transformers raises all kinds
-        raise InputError(f"its config is refused: {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"its config is refused: {reason}") from error
     blocks = blocks_of(module)
     _check_causal(module, config)
     parameters = dict(module.named_parameters())
-    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    heads = int(_field(config, "num_attention_heads") or 1)
     embeddings = sum(
         p.numel() for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
     )
@@ -94,8 +99,8 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
         "max_positions": _positions(config),
         "intermediate_size": _inner(blocks, config),
         "heads": heads,
-        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
-        "head_width": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "kv_heads": _field(config, "num_key_value_heads") or heads,
+        "head_width": _field(config, "head_dim") or config.hidden_size // heads,
         "vectors": sum(p.numel() for p in parameters.values() if p.ndim < 2),
         "measured": {
             "embeddings": embeddings,
@@ -118,6 +123,15 @@ def _check_causal(module: nn.Module, config: PreTrainedConfig) -> None:
             f"architecture {config.model_type} is not supported: its tokens attend to later ones "
             "(docs/architectures.md)"
         )
+
+
+def _field(config: PreTrainedConfig, name: str) -> int | None:
+    """A field of the configuration; None where layers differ in it, or there is none."""
+    try:
+        value: int | None = getattr(config, name, None)
+    except Exception:  # transformers has an error of its own for fields of single layers
+        return None
+    return value
 
 
 def _rows(module: Any) -> int:

@@ -137,19 +137,20 @@ def export_layout(
     biased = "head.bias" in shapes
     if biased:
         check_exportable(module.config, "last_layer", per_row=1)
-    transposed = {f"backbone.{name}.weight" for name in transposed_layers(module)}
+    transposed = transposed_layers(module)
     targets: list[Target] = []
     for name, shape in shapes.items():
         if "lora_" in name or not name.startswith("backbone."):
             continue
         own = name.removeprefix("backbone.")
-        exported = f"{stock.backbone}.{own.replace('.base_layer.', '.')}"
+        plain = own.replace(".base_layer.", ".")
+        exported = f"{stock.backbone}.{plain}"
         adapter = _adapter(name, shapes)
         if biased and own == stock.final_bias:
             sources = (name, "head.weight", "head.bias")
             target = Target(exported, torch.float32, shape, sources, "with the head's bias")
         elif adapter:
-            inverted = name in transposed or "embedding" in adapter[0]
+            inverted = plain.removesuffix(".weight") in transposed or "embedding" in adapter[0]
             recipe: Recipe = "merged, transposed" if inverted else "merged"
             target = Target(exported, dtype, shape, (name, *adapter), recipe)
         else:

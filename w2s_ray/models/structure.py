@@ -173,7 +173,8 @@ def stock_of(config: PreTrainedConfig) -> Stock:
 
 def is_converted(config: PreTrainedConfig) -> bool:
     """Whether files hold some weights otherwise than the model does: experts one by one."""
-    return get_checkpoint_conversion_mapping(config.model_type) is not None
+    conversions: Any = get_checkpoint_conversion_mapping
+    return conversions(config.model_type) is not None
 
 
 def linear_layers(module: nn.Module) -> list[str]:
@@ -182,8 +183,9 @@ def linear_layers(module: nn.Module) -> list[str]:
 
 
 def transposed_layers(module: nn.Module) -> frozenset[str]:
-    """Names of the linear layers whose weight is stored as (in, out)."""
-    return frozenset(name for name, part in module.named_modules() if isinstance(part, Conv1D))
+    """Names of the linear layers whose weight is stored as (in, out), adapted or not."""
+    names = (name for name, part in module.named_modules() if isinstance(part, Conv1D))
+    return frozenset(name.removesuffix(".base").removesuffix(".base_layer") for name in names)
 
 
 def _final_bias(backbone: PreTrainedModel) -> str | None:

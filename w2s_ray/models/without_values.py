@@ -107,7 +107,8 @@ def _attend(
         repeat = query.shape[1] // key.shape[1]
         if repeat > 1:
             key, value = (t.repeat_interleave(repeat, dim=1) for t in (key, value))
-    out = _Kept.apply(query, key, value, gpu)  # type: ignore[no-untyped-call]
+    keep: Any = _Kept.apply
+    out = keep(query, key, value, gpu)
     return out.transpose(1, 2).contiguous(), None
 
 
