@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from w2s_ray.console.data_view import lines
+from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
@@ -129,12 +129,16 @@ class _Study:
             )
         if not todo:
             return {}
+        read = {s.key: s.slug for s in self.plan if s.kind.name == "prepare" and s.key in finished}
+        for key, record in self.store.records(read).items() if read else ():
+            self._report_rows(read[key], record["metrics"]["report"])
         from w2s_ray.running.preflight import prepare_data
 
         return prepare_data(self.spec, self.plan, todo, self.store, self._report_rows)
 
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
-        for line in lines(name, report):
+        self.console.print(data_view.table(name, report))
+        for line in data_view.lines(name, report):
             self.say(line)
 
     def _not_exported(self, finished: Container[str]) -> Counter[str]:

@@ -237,6 +237,20 @@ def test_the_configuration_has_no_settings_of_this_project(
     assert {**after, "_name_or_path": ""} == {**before, "_name_or_path": ""}
 
 
+def test_the_names_of_the_classes_are_in_configuration_and_card(tmp_path: Path) -> None:
+    backbone = tiny("gpt2")
+    parameters = dict(trained(backbone, 1, "full").named_parameters())
+    names = ("calm", "calm ", "loud")[:CLASSES]
+    export(tmp_path, backbone, parameters, card=card(1, classes=names))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.id2label == dict(enumerate(names))
+    assert model.config.label2id == {name: index for index, name in enumerate(names)}
+    assert (
+        "one per class. The classes in order: `calm`, `calm `, `loud`."
+        in (tmp_path / "README.md").read_text()
+    )
+
+
 @ALL
 @PAIRS_AND_CLASSES
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

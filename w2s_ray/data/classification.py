@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from w2s_ray.data.class_names import is_blank
 from w2s_ray.data.columns import Unusable, required, wrong_type
 from w2s_ray.errors import InputError
 
@@ -24,7 +25,8 @@ def read_text(row: Mapping[str, Any], where: str, renamed: Mapping[str, str]) ->
         renamed: our field name → the column's name in this data.
 
     Raises:
-        InputError: a field is missing or has the wrong type (labels: integers or texts).
+        InputError: a field is missing, has no value, or has the wrong type (labels: integers or
+            texts).
     """
     text = required(row, where, "text", renamed)
     label = required(row, where, "label", renamed)
@@ -32,6 +34,8 @@ def read_text(row: Mapping[str, Any], where: str, renamed: Mapping[str, str]) ->
         raise wrong_type(where, renamed.get("text", "text"), text, "a text")
     if not isinstance(label, int | str):
         raise wrong_type(where, renamed.get("label", "label"), label, "an integer or a text")
+    if is_blank(label):
+        raise InputError(f"{where}: field '{renamed.get('label', 'label')}' has no value")
     if not text:
         return Unusable("empty text")
     return Text(text, str(int(label)) if isinstance(label, int) else label)
@@ -39,6 +43,9 @@ def read_text(row: Mapping[str, Any], where: str, renamed: Mapping[str, str]) ->
 
 def class_indices(first_rows: Mapping[str, str]) -> dict[str, int]:
     """The class index of each label: in numeric order if all are integers, else alphabetical.
+
+    Integers that are written in two ways (1 and 01) are two classes, the one that comes first in
+    the alphabet first: the order of the rows changes nothing.
 
     Args:
         first_rows: each label → file and line of the first row that has it.
@@ -56,4 +63,5 @@ def class_indices(first_rows: Mapping[str, str]) -> dict[str, int]:
     if len(first_rows) < 2:
         given = "".join(f"'{label}' ({where})" for label, where in first_rows.items())
         raise InputError(f"labels: expected at least two classes, given {given or 'none'}")
-    return {label: index for index, label in enumerate(words or sorted(numbers, key=int))}
+    in_order = sorted(numbers, key=lambda label: (int(label), label))
+    return {label: index for index, label in enumerate(words or in_order)}

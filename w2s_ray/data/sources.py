@@ -110,6 +110,7 @@ def data_identity(data: "DataSpec") -> dict[str, Any]:
     else:
         splits = data.splits.model_dump()
         content = {name: fingerprint(files, part)["digest"] for name, files in splits.items()}
+    no_label = {} if data.no_label is None else {"no_label": sorted(data.no_label)}
     return {
         "kind": data.kind,
         "content": content,
@@ -117,6 +118,7 @@ def data_identity(data: "DataSpec") -> dict[str, Any]:
         "seed": data.seed,
         "format": data.format,
         "columns": data.columns.model_dump(exclude_none=True),
+        **no_label,
     }
 
 

@@ -14,7 +14,7 @@ The stock classes differ from our scorer in two ways: they have no adapters, so 
 and their head has no bias, so a bias of classes moves into the final norm's bias where it has one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +191,7 @@ def write_export(
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, layout.kinds, _targets(layout, iter(tensors)), shard_bytes=shard_bytes)
-    stock_config(config, layout, tokenizer).save_pretrained(folder)
+    stock_config(config, layout, tokenizer, card.classes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_card(folder / "README.md", card, layout.precision, loader=_loader(folder, tokenizer))
 
@@ -205,9 +205,16 @@ def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:
 
 
 def stock_config(
-    config: PreTrainedConfig, layout: Layout, tokenizer: PreTrainedTokenizerFast
+    config: PreTrainedConfig,
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerFast,
+    classes: Sequence[str] = (),
 ) -> PreTrainedConfig:
-    """The configuration of the stock class: the backbone's, without this project's settings."""
+    """The configuration of the stock class: the backbone's, without this project's settings.
+
+    Args:
+        classes: names of the K classes in order; empty for pairs, and for classes without names.
+    """
     stock: Any = deepcopy(config)
     stock._attn_implementation = None
     stock._name_or_path = ""  # a folder of this machine
@@ -216,7 +223,7 @@ def stock_config(
     stock.use_cache = True
     stock.pad_token_id = tokenizer.pad_token_id
     pairs = layout.outputs == 1
-    names = ["reward"] if pairs else [f"LABEL_{label}" for label in range(layout.outputs)]
+    names = ["reward"] if pairs else list(classes) or [f"LABEL_{n}" for n in range(layout.outputs)]
     stock.id2label = dict(enumerate(names))
     stock.label2id = {name: label for label, name in enumerate(names)}
     stock.problem_type = None if pairs else "single_label_classification"

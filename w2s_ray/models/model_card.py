@@ -38,6 +38,7 @@ class Card:
         per_row: texts of a row: 2 for pairs, 1 for classes.
         num_classes: K; 2 for pairs.
         metrics: numbers by name, e.g. ``test_accuracy``.
+        classes: their names in order; empty for pairs.
         ending_in_pad: number of test texts whose last token is the pad token, which the stock
             class takes for padding: it reads the token before it.
     """
@@ -51,6 +52,7 @@ class Card:
     num_classes: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     ending_in_pad: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> bool:
@@ -99,7 +101,9 @@ def _front_matter(card: Card) -> str:
 
 
 def _description(card: Card) -> str:
+    names = ", ".join(f"`{name}`" for name in card.classes)
     output = f"It returns {card.num_classes} logits for a text, one per class."
+    output += f" The classes in order: {names}." if names else ""
     if card.pairs:
         output = (
             "It returns a reward r for a text; of two answers A and B to a prompt, A is preferred "

@@ -12,7 +12,7 @@ from w2s_ray.plan.step import Kind
 
 # In the order in which data flow; also the order of tables.
 _ROWS = (
-    Kind("prepare", 1, "w2s_ray.steps.prepare", needs_torch=False, plural="data sets"),
+    Kind("prepare", 2, "w2s_ray.steps.prepare", needs_torch=False, plural="data sets"),
     Kind("features", 1, "w2s_ray.steps.features", scored=SPLITS, is_end=False),
     Kind(
         "weak",

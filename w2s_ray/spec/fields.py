@@ -66,6 +66,15 @@ def as_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def as_names(value: Any) -> Any:
+    """Read one or several labels as their names; null in a list is the empty one."""
+    if value is None:
+        return None
+    return tuple(
+        "" if item is None else str(item) if type(item) is int else item for item in as_list(value)
+    )
+
+
 def as_pairs(value: Any) -> Any:
     """Read ``[[weak, strong], …]``; a single ``[weak, strong]`` is a list of one pair."""
     items = as_list(value)

@@ -15,6 +15,7 @@ from w2s_ray.spec.fields import (
     Text,
     Tokenizer,
     as_list,
+    as_names,
     as_numbers,
     mistake,
     refuse,
@@ -84,11 +85,14 @@ class Columns(Model):
     rejected: Text | None = Field(None, description="name of the column with the rejected answers")
     text: Text | None = Field(None, description="name of the column with the texts to classify")
     label: Text | None = Field(None, description="name of the column with the labels")
+    group: Text | None = Field(
+        None, description="name of a column: rows with the same value are kept in one split"
+    )
 
 
 _COLUMNS_OF = {
-    "preference": ("prompt", "chosen", "rejected"),
-    "classification": ("text", "label"),
+    "preference": ("prompt", "chosen", "rejected", "group"),
+    "classification": ("text", "label", "group"),
 }
 
 
@@ -112,6 +116,11 @@ class DataSpec(Model):
     columns: Columns = Field(
         Columns(), description="a mapping from our column names to those in the files"
     )
+    no_label: Annotated[tuple[str, ...] | None, BeforeValidator(as_names)] = Field(
+        None,
+        description='a list of labels that mean "no label", such as -1 or "" (an empty cell); '
+        "[]: none; null: decided by the labels, and refused where they do not decide",
+    )
     revision: Text | None = Field(None, description="a Hub commit, tag or branch")
     subset: Text | None = Field(None, description="a Hub configuration name")
     split: Text = Field("train", description="the Hub split to read")
@@ -132,6 +141,8 @@ class DataSpec(Model):
             expected = "ground_truth, weak and test (numbers of rows) with source"
             error = mistake(expected, given="" if given else "nothing")
             wrong.append((("sizes",), given, error))
+        if self.kind == "preference":
+            wrong += _without(self, "no {} with kind: preference", "no_label")
         if self.kind == "classification":
             wrong += _without(self, "no {} with kind: classification", "format")
             if (self.source or "").startswith("generate:"):

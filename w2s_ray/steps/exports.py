@@ -40,6 +40,7 @@ def card_of(step: Step, data: Rows) -> Card:
         data=str(data.artifact.record["slug"]),
         per_row=data.per_row,
         num_classes=data.num_classes,
+        classes=data.classes,
     )
 
 

@@ -44,6 +44,11 @@ class Rows:
         return int(self.artifact.record["metrics"]["num_classes"])
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their indices; empty for pairs."""
+        return tuple(self.artifact.record["metrics"].get("report", {}).get("classes", ()))
+
+    @property
     def per_row(self) -> int:
         """Texts of a row, m: 2 for pairs, 1 for classes."""
         return int(self.artifact.record["metrics"]["per_row"])
