@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.catalog.measured import keep, kept
-from w2s_ray.catalog.shapes import UNLIMITED
+from w2s_ray.catalog.shapes import UNLIMITED, Saved
 from w2s_ray.errors import InputError
 from w2s_ray.models.structure import (
     blocks_of,
@@ -108,7 +108,7 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
             "matrices": total - embeddings - _idle(module, config),
             "linear_widths": sum(sum(m.weight.shape) for m in linear),
             "saved": [
-                [precision, device, *_saved(module, precision, device)]
+                _saved(module, precision, device)
                 for device in ("cpu", "gpu")
                 for precision in _DTYPES
             ],
@@ -186,8 +186,8 @@ def _idle(module: nn.Module, config: Any) -> int:
     return sum(p.numel() * max(0, count - _used(config)) // count for count, p in stacks)
 
 
-def _saved(module: Any, precision: str, device: str) -> tuple[int, int]:
-    """``fixed`` and ``per_row_token`` of ``catalog.shapes.Saved``."""
+def _saved(module: Any, precision: str, device: str) -> Saved:
+    """What is kept of a block for each token."""
     width = _DTYPES[precision].itemsize
     module.to(_DTYPES[precision])
     layers = module.config.num_hidden_layers
@@ -195,21 +195,21 @@ def _saved(module: Any, precision: str, device: str) -> tuple[int, int]:
         short = _kept(module, _TOKENS, device)
         if short.heads:
             scores = width * short.heads if device == "cpu" else 0
-            return -(-short.size // (_TOKENS * layers)), -(-scores // layers)
+            fixed = -(-short.size // (_TOKENS * layers))
+            return Saved(precision, device, fixed, -(-scores // layers))
         long = _kept(module, 2 * _TOKENS, device)
     except Exception:  # not computable without values
         if precision == "fp32":  # as a choice of experts, whose kernels have shapes in bf16 alone
-            fixed, per_row_token = _saved(module, "bf16", device)
-            return 2 * fixed, 2 * per_row_token
-        return _estimate(module.config, width)
+            half = _saved(module, "bf16", device)
+            return Saved(precision, device, 2 * half.fixed, 2 * half.per_row_token)
+        # A GPT without dropout, by Korthikanti et al. (2022), section 4.1.
+        config = module.config
+        heads = 2 * width * config.num_attention_heads
+        return Saved(precision, device, 16 * width * config.hidden_size, heads)
     each, of_long = short.size / _TOKENS, long.size / (2 * _TOKENS)
     slope = (of_long - each) / _TOKENS
-    return math.ceil((each - slope * _TOKENS) / layers), math.ceil(slope / layers)
-
-
-def _estimate(config: Any, width: int) -> tuple[int, int]:
-    """A GPT's activations without dropout, by Korthikanti et al. (2022), section 4.1."""
-    return 16 * width * config.hidden_size, 2 * width * config.num_attention_heads
+    fixed = math.ceil((each - slope * _TOKENS) / layers)
+    return Saved(precision, device, fixed, math.ceil(slope / layers))
 
 
 @dataclass
@@ -221,12 +221,13 @@ class _Storages:
 
     weights: set[int]
     block: nn.Module | None = None
-    found: dict[int, tuple[nn.Module, torch.UntypedStorage]] = field(default_factory=dict)
+    owners: dict[int, tuple[nn.Module, torch.UntypedStorage]] = field(default_factory=dict)
     shared: set[int] = field(default_factory=set)
 
     def restart(self) -> None:
         """Forgets a forward pass that failed."""
-        self.found.clear()
+        self.block = None
+        self.owners.clear()
         self.shared.clear()
 
     def enter(self, block: nn.Module, *_: Any) -> None:
@@ -241,7 +242,7 @@ class _Storages:
         """Hook of saved tensors."""
         storage = tensor.untyped_storage()
         if self.block is not None and storage._cdata not in self.weights:
-            first, _ = self.found.setdefault(storage._cdata, (self.block, storage))
+            first, _ = self.owners.setdefault(storage._cdata, (self.block, storage))
             if first is not self.block:
                 self.shared.add(storage._cdata)
         return tensor
@@ -249,8 +250,8 @@ class _Storages:
     @property
     def size(self) -> int:
         """Bytes."""
-        own = self.found.keys() - self.shared
-        return sum(self.found[name][1].nbytes() for name in own)
+        own = self.owners.keys() - self.shared
+        return sum(self.owners[name][1].nbytes() for name in own)
 
 
 class _Kept(NamedTuple):
