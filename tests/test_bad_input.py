@@ -114,3 +114,23 @@ def test_model_that_cannot_be_read_as_it_is(
 def test_spec_that_is_not_there(tmp_path, capsys):
     assert main([str(tmp_path / "nothing.yaml")]) == 2
     assert "nothing.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["store", "store/student", "store/results"])
+def test_a_store_that_cannot_be_written(write_spec, tmp_path, capsys, way):
+    (tmp_path / way).parent.mkdir(exist_ok=True)
+    (tmp_path / way).write_text("a file, not a folder")
+    assert main([str(write_spec()), "--local", "--store", str(tmp_path / "store")]) == 2
+    output = capsys.readouterr().err.strip()
+    assert "\n" not in output and str(tmp_path / "store") in output
+    assert not list(tmp_path.glob("store/*/*"))
+
+
+def test_a_disk_that_fills_up_is_one_line(write_spec, finished, capsys, monkeypatch):
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("w2s_ray.study.write_results", full)
+    assert main([str(finished), "--local"]) == 2
+    output = capsys.readouterr().err.strip()
+    assert "\n" not in output and "No space left on device" in output

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -162,7 +163,36 @@ def test_finished_steps_without_an_export_are_told(write_spec, tmp_path, capsys)
     for kind in ("student", "ceiling"):
         shutil.rmtree(tmp_path / "store" / kind)
     assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
-    assert len(list(tmp_path.glob("store/*/*/export/config.json"))) == 3
+    exports = sorted(map(str, tmp_path.glob("store/*/*/export")))
+    assert len(exports) == 3
+    output = capsys.readouterr().out
+    assert sorted(re.findall(r"^export +(.*)$", output, re.MULTILINE)) == exports
+    assert main([str(write_spec(**one, **wanted)), "--local", "--json"]) == 0
+    assert sorted(json.loads(capsys.readouterr().out)["exports"]) == exports
     capsys.readouterr()
     assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
     assert "without an export" not in capsys.readouterr().out
+
+
+def test_axes_without_effect_are_one_computation_and_a_row_for_each_cell(
+    write_spec, tmp_path, capsys
+):
+    spec = write_spec(
+        grid__loss=["forward_kl"],
+        grid__noise_ratio=[0.0],
+        grid__noise_strength=[-1.0, 0.5],
+        grid__confidence_warmup=[0.1, 0.3],
+    )
+    assert main([str(spec), "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["cells"], plan["steps"]["student"], plan["cells_sharing_students"]) == (4, 1, 3)
+    assert main([str(spec), "--plan"]) == 0
+    assert "3 cells have the student of another cell" in capsys.readouterr().out
+    assert main([str(spec), "--local"]) == 0
+    rows = pq.read_table(tmp_path / "store/results").to_pylist()
+    axes = {(row["noise_strength"], row["confidence_warmup"]) for row in rows}
+    assert axes == {(-1.0, 0.1), (-1.0, 0.3), (0.5, 0.1), (0.5, 0.3)} and len(rows) == 4
+    assert len({row["student_accuracy"] for row in rows}) == len({r["key"] for r in rows}) == 1
+    assert {row["status"] for row in rows} == {"done"}
+    predictions = pq.read_table(tmp_path / "store/predictions").to_pylist()
+    assert len({(row["key"], row["row_id"]) for row in predictions}) == len(predictions) == 3 * 32

@@ -20,6 +20,7 @@ from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
+from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
@@ -27,9 +28,11 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.names import RESERVED, predictions_file, results_file, study_file
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 WIDTH = 120  # of tables that go to a file or a pipe
+MOST_EXPORTS = 8  # lines at the end of a run
 EXPORTED = "export/config.json"  # a file of every step that was exported
 
 
@@ -95,7 +98,7 @@ class _Study:
     console: Console
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(masked(text), highlight=False, markup=False, soft_wrap=True)
 
     def describe(self, *, as_json: bool) -> None:
         """Shows the plan and its state, for ``--plan`` and ``--status``."""
@@ -106,7 +109,11 @@ class _Study:
 
     def prepared(self) -> dict[str, Step]:
         """Checks the inputs, prepares the data, and returns the steps that remain."""
-        self.store.probe()
+        study = self.plan.study
+        self.store.probe(
+            (*RESERVED, *self.plan.count()),
+            (study_file(study), results_file(study), predictions_file(study)),
+        )
         finished = self.store.finished()
         todo = self.plan.todo(finished)
         done = sum(step.key in finished for step in self.plan)
@@ -154,8 +161,15 @@ class _Study:
             for step in self.plan
             if step.kind.name in wanted and step.key in finished
         }
-        records = self.store.records(kinds) if kinds else {}
-        return Counter(kinds[key] for key, r in records.items() if EXPORTED not in r["files"])
+        exported = self.store.file_locations(kinds, EXPORTED)
+        return Counter(kind for key, kind in kinds.items() if key not in exported)
+
+    def _exports(self) -> list[str]:
+        """The folders of the exported models, in the order of the plan."""
+        wanted = self.spec.execution.export_models
+        keys = [step.key for step in self.plan if step.kind.name in wanted]
+        exported = self.store.file_locations(keys, EXPORTED)
+        return [exported[key].rpartition("/")[0] for key in keys if key in exported]
 
     def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
         """Runs the steps in this process, or on Ray (``cluster.session``)."""
@@ -192,9 +206,11 @@ class _Study:
         from w2s_ray.store.predictions import write_predictions
 
         cells = [cell.as_json() for cell in self.plan.cells]
-        save_cells(self.store, self.plan.study, cells)
-        results, results_path = write_results(self.store, self.plan.study, cells)
-        predictions_path = write_predictions(self.store, self.plan.study, cells)
+        with self.store.writing_errors():
+            save_cells(self.store, self.plan.study, cells)
+            results, results_path = write_results(self.store, self.plan.study, cells)
+            predictions_path = write_predictions(self.store, self.plan.study, cells)
+        exports = self._exports()
         states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
         missing = sum(status != "done" or error is not None for status, error in states)
         if as_json:
@@ -204,12 +220,17 @@ class _Study:
                 "cells_with_failures": missing,
                 "results": results_path,
                 "predictions": predictions_path,
+                "exports": exports,
             }
             print(json.dumps(summary))
         else:
             for table in tables(results):
                 self.console.print(table)
             self.say(f"results      {results_path}\npredictions  {predictions_path}")
+            for folder in exports[:MOST_EXPORTS]:
+                self.say(f"export       {folder}")
+            if len(exports) > MOST_EXPORTS:
+                self.say(f"exports      {len(exports):,} in all; with --json they are listed")
         if missing:
             self.say(
                 f"{missing} of {len(cells)} cells are incomplete; see the `status` and `error` "
@@ -219,6 +240,8 @@ class _Study:
 
 
 if __name__ == "__main__":
+    # What libraries print, and the traceback of an error of our own, hold no secrets either.
+    sys.stdout, sys.stderr = MaskedStream(sys.stdout), MaskedStream(sys.stderr)
     code = main()
     sys.stdout.flush()
     if code == 130:  # threads that still run a step must not delay the end

@@ -36,6 +36,12 @@ ONE = {
     "grid__loss": [{"name": "symmetric_ce", "a": 1.0, "b": 0.1}],
     "grid__noise_ratio": [0.0],
 }
+# What an axis has an effect with; without, see tests/plan/test_effects.py.
+WITH = {
+    "grid__noise_strength": {"grid__noise_ratio": [0.1]},
+    "grid__confidence_warmup": {"grid__confidence_weight": [0.1]},
+    "grid__confidence_form": {"grid__confidence_weight": [0.1]},
+}
 
 
 def student(write_spec, **changes):
@@ -45,7 +51,9 @@ def student(write_spec, **changes):
 
 @pytest.mark.parametrize("field", SCIENCE)
 def test_every_field_of_the_science_changes_the_key(write_spec, field):
-    assert student(write_spec) != student(write_spec, **{field: SCIENCE[field]})
+    beside = WITH.get(field, {})
+    changed = student(write_spec, **beside, **{field: SCIENCE[field]})
+    assert student(write_spec, **beside) != changed
 
 
 def test_data_changes_the_key(write_spec):

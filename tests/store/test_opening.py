@@ -1,5 +1,6 @@
 """A store that cannot be used is refused in one line, before any work."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.identity import Identity as Identity
+from w2s_ray.store.object_store import ObjectStoreBackend
 
 
 def use(address: str) -> None:
@@ -84,6 +86,58 @@ def test_a_probe_makes_the_root_and_leaves_nothing_in_it(store: Store, tmp_path:
     folder = tmp_path / "new" / "store"
     Store.open(folder).probe()
     assert list(folder.iterdir()) == []
+
+
+def test_a_probe_leaves_what_is_in_the_store_as_it_is(store: Store) -> None:
+    store.write_json("results/hh.parquet", [1])
+    store.write_json("failures/a1.json", [2])
+    store.probe(["results", "failures", "parts"], ["results/hh.parquet", "studies/hh.json"])
+    assert store.listing("") == ["failures", "results"]
+    assert store.listing("results") == ["hh.parquet"]
+    assert store.read_json("results/hh.parquet") == [1]
+
+
+def test_what_is_in_the_way_of_a_run_is_found_before_it(local: Store, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    (root / "results/hh.parquet").mkdir(parents=True)
+    local.probe(["results"])
+    with pytest.raises(InputError, match=r"cannot be written: .*hh\.parquet"):
+        local.probe(["results"], ["results/hh.parquet"])
+    (root / "student").write_text("a file, not a folder")
+    local.probe(["results"])
+    with pytest.raises(InputError, match=r"cannot be written: .*student"):
+        local.probe(["results", "student"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError("Forbidden"),
+        RuntimeError("Forbidden"),  # of a library behind fsspec
+    ],
+)
+def test_a_store_whose_system_refuses_to_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if isinstance(store.backend, ObjectStoreBackend):
+        monkeypatch.setattr(store.backend, "_upload", refuse)
+    with pytest.raises(InputError, match=str(error.args[-1])) as refused:
+        store.probe()
+    assert "\n" not in str(refused.value) and "--store" in str(refused.value)
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_a_run(
+    tmp_path: Path, remote: Store
+) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    with pytest.raises(InputError, match=r"cannot be written: .*cache"):
+        remote.probe()
 
 
 def test_reading_a_store_that_became_unreadable(

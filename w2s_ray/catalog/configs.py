@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_ray.catalog.architectures import ARCHITECTURES, supported_architecture
+from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.catalog.gguf_header import read_gguf_header
 from w2s_ray.catalog.model_files import CONFIG, check_folder
@@ -40,7 +40,7 @@ def config_fields(model: "ModelSpec") -> Mapping[str, Any] | None:
         None for a Hub model that is neither in the local cache nor among the published ones.
 
     Raises:
-        InputError: the configuration cannot be read, or its architecture is not supported.
+        InputError: the configuration cannot be read.
     """
     if model.source is None:
         assert model.architecture is not None
@@ -74,8 +74,14 @@ def published_models() -> Mapping[str, Mapping[str, Any]]:
 
 def _folder_config(folder: Path, source: str) -> dict[str, Any]:
     config = check_folder(folder, source)
-    place = folder / CONFIG
-    return supported_architecture(config.get("model_type"), place).common_names(config)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise InputError(
+            f"model {folder / CONFIG}: model_type: {model_type!r}, expected the name of an "
+            "architecture"
+        )
+    record = ARCHITECTURES.get(model_type)
+    return config if record is None else record.common_names(config)
 
 
 def _gguf_config(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ray.tune import Trainable
 
 from w2s_ray.cluster.gauges import Gauges
 from w2s_ray.cluster.process import use_only
+from w2s_ray.errors import line_of
 from w2s_ray.plan.schedule import Group
 from w2s_ray.plan.step import Step
 from w2s_ray.store.artifacts import Store
@@ -151,7 +152,7 @@ class StepActor(Trainable):
         running = self._running
         if running.ended.wait(self._settings.period):
             if running.error is not None:
-                raise StepError(dict.fromkeys(self._keys, _line(running.error)))
+                raise StepError(dict.fromkeys(self._keys, line_of(running.error)))
             return {"done": True, NUMBERS: [_for_tune(running.outcomes)]}
         newest = running.newest()
         self._gauges.show(group[0], newest, time.monotonic() - self._started)
@@ -209,14 +210,12 @@ def _for_tune(outcomes: Outcomes) -> dict[str, Numbers]:
     Raises:
         StepError: all steps failed.
     """
-    errors = {key: _line(error) for key, error in outcomes.items() if isinstance(error, Exception)}
+    errors = {
+        key: line_of(error) for key, error in outcomes.items() if isinstance(error, Exception)
+    }
     if len(errors) == len(outcomes):
         raise StepError(errors)
     return {
         key: {"error": errors[key]} if isinstance(outcome, Exception) else dict(outcome)
         for key, outcome in outcomes.items()
     }
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

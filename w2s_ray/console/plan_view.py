@@ -10,6 +10,7 @@ from rich.table import Table
 
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.memory import GIB
+from w2s_ray.masking import masked_value
 from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layout_table import layout_table
@@ -23,11 +24,13 @@ def describe(
     failures: Mapping[str, Any],
     claimed: Container[str],
 ) -> dict[str, Any]:
-    """The plan as one JSON object.
+    """The plan as one JSON object, without secrets.
 
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
     ``todo`` and ``failed`` are counts; ``flops`` is a rough estimate for ``todo`` alone. ``axes``
     holds the values of every axis, ``running`` the steps that a process holds at this moment.
+    ``cells_sharing_students`` counts cells whose student another cell has too, since an axis has no
+    effect there.
     With a ``gpu_type``, ``placements`` says how each kind of step of each model is run, and
     ``gpu_hours`` how long ``todo`` takes (``usd``: at the price in ``gpu_types.json``); otherwise
     they are [] and null.
@@ -37,9 +40,10 @@ def describe(
     cost = estimate(todo.values())
     failed = {key: failures[key] for key in todo if key in failures}
     layouts = layout_table(spec, plan, todo)
-    return {
+    description = {
         "study": plan.study,
         "cells": len(plan.cells),
+        "cells_sharing_students": plan.cells_sharing_students(),
         "axes": _axes(plan),
         "cells_done": sum(cell.keys["student_evaluate"] in finished for cell in plan.cells),
         "steps": plan.count(),
@@ -56,6 +60,8 @@ def describe(
         "placements": [row.as_json() for row in layouts],
         **_hours(spec, [row.gpu_hours for row in layouts]),
     }
+    masked: dict[str, Any] = masked_value(description)
+    return masked
 
 
 def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str | None]:
@@ -96,6 +102,13 @@ def show(description: Mapping[str, Any], console: Console) -> None:
         + ".",
         highlight=False,
     )
+    if shared := description["cells_sharing_students"]:
+        console.print(
+            f"{shared:,} cells have the student of another cell: where confidence_weight or "
+            "noise_ratio is 0, or a solver is exact, other axes have no effect.",
+            highlight=False,
+            soft_wrap=True,
+        )
     for step in description["running"]:
         console.print(f"running: {step}", markup=False, highlight=False, soft_wrap=True)
     for key, error in description["failures"].items():

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from w2s_ray.masking import masked
 from w2s_ray.plan.step import Step
 
 
@@ -97,7 +98,9 @@ class ProgressDisplay:
         self._say(f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}", style="red")
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            masked(text), style=style, markup=False, highlight=False, soft_wrap=True
+        )
 
     @property
     def time_left(self) -> str:

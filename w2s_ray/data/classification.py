@@ -1,11 +1,13 @@
 """Parsing of raw classification rows, and the class index 0 … K-1 of each label."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from w2s_ray.data.class_names import is_blank
-from w2s_ray.data.columns import Unusable, required, wrong_type
+from w2s_ray.data.columns import Unusable, note_unread, required, wrong_type
+from w2s_ray.data.conversations import AS_TEXT, messages_in, note_fields, read_turns, transcript
 from w2s_ray.errors import InputError
 
 
@@ -16,26 +18,47 @@ class Text(NamedTuple):
     label: str
 
 
-def read_text(row: Mapping[str, Any], where: str, renamed: Mapping[str, str]) -> Text | Unusable:
+def read_text(
+    row: Mapping[str, Any],
+    where: str,
+    renamed: Mapping[str, str],
+    notes: Counter[str] | None = None,
+) -> Text | Unusable:
     """Parse one labelled text.
 
     Args:
-        row: a raw row with the fields text and label.
+        row: a raw row with the fields text (a text, or a conversation, which is rendered as a
+            transcript) and label.
         where: file and line of the row, for messages.
         renamed: our field name → the column's name in this data.
+        notes: counts what a reader must know of rows, such as columns that are not read.
 
     Raises:
         InputError: a field is missing, has no value, or has the wrong type (labels: integers or
             texts).
     """
+    notes = Counter() if notes is None else notes
     text = required(row, where, "text", renamed)
     label = required(row, where, "label", renamed)
-    if not isinstance(text, str):
-        raise wrong_type(where, renamed.get("text", "text"), text, "a text")
+    columns = (renamed.get("text", "text"), renamed.get("label", "label"))
+    if not isinstance(text, str | list):
+        raise wrong_type(where, columns[0], text, "a text or a list of {role, content}")
     if not isinstance(label, int | str):
-        raise wrong_type(where, renamed.get("label", "label"), label, "an integer or a text")
+        raise wrong_type(where, columns[1], label, "an integer or a text")
     if is_blank(label):
-        raise InputError(f"{where}: field '{renamed.get('label', 'label')}' has no value")
+        raise InputError(f"{where}: field '{columns[1]}' has no value")
+    if len(row) > 2:
+        note_unread(row, columns, notes)
+    messages = messages_in(text, where, columns[0]) if isinstance(text, str) else text
+    if messages is not None:
+        if isinstance(text, str):
+            notes[AS_TEXT] += 1
+        unread: set[str] = set()
+        turns = read_turns(messages, where, columns[0], unread)
+        if isinstance(turns, Unusable):
+            return turns
+        note_fields(unread, notes)
+        text = transcript(turns)
     if not text:
         return Unusable("empty text")
     return Text(text, str(int(label)) if isinstance(label, int) else label)

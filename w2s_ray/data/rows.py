@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from w2s_ray.data import contexts
 from w2s_ray.data.class_names import NO_LABEL, is_blank
 from w2s_ray.data.classification import Text, read_text
-from w2s_ray.data.columns import Unusable, required
+from w2s_ray.data.columns import COLUMNS_NOT_READ, Unusable, required
 from w2s_ray.data.contexts import Context, digest
 from w2s_ray.data.formats import RawRow
 from w2s_ray.data.messages import Conversation, conversations_of
@@ -62,9 +62,14 @@ class Origin:
     notes: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """The counts as text, for messages."""
+        """The counts as text, for messages, with reasons and columns that were not read."""
         reasons = "".join(f", {count} {reason}" for reason, count in self.unusable.most_common())
-        return f"{len(self.rows)} of {self.read} rows are usable{reasons}"
+        unread = "".join(
+            f" ({note}; {count} rows)"
+            for note, count in self.notes.most_common()
+            if note.startswith(COLUMNS_NOT_READ)
+        )
+        return f"{len(self.rows)} of {self.read} rows are usable{reasons}{unread}"
 
     def remove_unlabelled(self, stand_ins: Iterable[str]) -> None:
         """Counts the rows with one of these labels as unusable."""
@@ -93,6 +98,8 @@ def read_origin(
     group_column = renamed.pop("group", None)
     also_read = group_column in {*renamed.values(), *FIELDS}
     origin = Origin()
+    generated = (data.source or "").startswith(GENERATED)
+    notes = Counter[str]() if generated else origin.notes
     for where, raw in located:
         origin.read += 1
         if _has_no_label(raw, data):
@@ -105,9 +112,9 @@ def read_origin(
                 raw = {name: value for name, value in raw.items() if name != group_column}
         parsed: Pair | Text | Unusable
         if data.kind == "classification":
-            parsed = read_text(raw, where, renamed)
+            parsed = read_text(raw, where, renamed, notes)
         else:
-            parsed = read_pair(raw, where, renamed, data.format)
+            parsed = read_pair(raw, where, renamed, data.format, notes)
         if isinstance(parsed, Unusable):
             origin.unusable[parsed.reason] += 1
         elif not _encodes(parsed):

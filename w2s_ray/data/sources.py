@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from pyarrow import ArrowException, fs
 
 from w2s_ray.data import agreement
-from w2s_ray.data.formats import FORMATS, RawRow, format_of, rows_of
+from w2s_ray.data.folders import data_files
+from w2s_ray.data.formats import COMPRESSIONS, FORMATS, RawRow, format_of, rows_of
+from w2s_ray.data.signatures import refuse_misnamed
 from w2s_ray.errors import InputError
+from w2s_ray.masking import masked
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import DataSpec
@@ -44,6 +47,8 @@ WHOLE = HubPart()
 
 
 class _File(NamedTuple):
+    """A data file; ``name`` is for people and holds no secrets."""
+
     name: str
     filesystem: fs.FileSystem
     path: str
@@ -128,11 +133,12 @@ def _as_list(source: str | Sequence[str]) -> Sequence[str]:
 
 
 def _files(source: str) -> list[_File]:
-    """The data files of a path or URI; for a folder all at any depth except hidden ones."""
+    """The data files of a path or URI."""
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
-            prefix = source.removesuffix("/").removesuffix(path.removesuffix("/"))
+            base = masked(source.partition("?")[0])
+            prefix = base.removesuffix("/").removesuffix(path.removesuffix("/"))
         else:
             filesystem, path, prefix = fs.LocalFileSystem(), source, ""
         info = filesystem.get_file_info(path)
@@ -141,20 +147,10 @@ def _files(source: str) -> list[_File]:
         if info.type == fs.FileType.File:
             if format_of(path) is None:
                 raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
-            return [_File(source, filesystem, path)]
-        inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            return [_File(masked(source), filesystem, path)]
+        paths = data_files(masked(source), filesystem, path)
     except (OSError, ArrowException) as error:
         raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
-    prefix_length = len(path.removesuffix("/")) + 1
-    paths = sorted(
-        entry.path
-        for entry in inside
-        if entry.type == fs.FileType.File
-        and format_of(entry.path)
-        and not any(name.startswith((".", "_")) for name in entry.path[prefix_length:].split("/"))
-    )
-    if not paths:
-        raise InputError(f"{source}: no file of {', '.join(FORMATS)} in this folder")
     return [_File(f"{prefix}{path}", filesystem, path) for path in paths]
 
 
@@ -166,11 +162,19 @@ def _hint(filesystem: fs.FileSystem, path: str) -> str:
 
 
 def _hash(file: _File) -> tuple[str, int]:
-    """SHA-256 and length in bytes of a file, as stored."""
+    """SHA-256 and length in bytes of a file, as stored.
+
+    Raises:
+        InputError: the file cannot be read, or its first bytes are those of another kind of file.
+    """
     digest, length = hashlib.sha256(), 0
+    form = FORMATS[format_of(file.path) or ""]
+    is_text = not form.random_access and not file.path.lower().endswith(tuple(COMPRESSIONS))
     try:
         with file.filesystem.open_input_stream(file.path, compression=None) as stream:
             while block := stream.read(1 << 20):
+                if length == 0:
+                    refuse_misnamed(file.name, block, is_text)
                 digest.update(block)
                 length += len(block)
     except OSError as error:

@@ -16,18 +16,25 @@ from pathlib import Path
 import torch
 from huggingface_hub import is_offline_mode, try_to_load_from_cache
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.catalog.configs import config_fields, untrained_config
 from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path
 from w2s_ray.catalog.gguf_header import read_gguf_header
 from w2s_ray.catalog.model_files import safetensors_files, weight_files
-from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError, at
-from w2s_ray.models.backbone import keep_first_blocks, prepare_config, quiet
+from w2s_ray.models.backbone import check_dimensions, quiet
 from w2s_ray.models.folders import model_folder
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.structure import (
+    check_supported,
+    is_converted,
+    keep_first_blocks,
+    own_attention,
+    prepare_config,
+    untrained_module,
+)
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
 from w2s_ray.models.weight_headers import check_gguf_header, check_headers
@@ -57,7 +64,7 @@ def check_models(
                 _check_tokenizer(model, int(module.config.vocab_size))
                 _check_weights(model, module)
                 if name in sharded:
-                    _check_shardable(model)
+                    _check_shardable(model, module)
             if lora is not None and lora.target_modules != "all-linear":
                 _check_targets(name, module, lora, name in sharded)
 
@@ -66,13 +73,15 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     """The backbone without values; its parameters are those that loading will need."""
     name = f"model {model.source or model.architecture}"
     try:
-        config = _config(model)
-        shape(model)
+        config = model_config(model)
+        check_dimensions(model)
+        check_supported(config, model.source or model.architecture)
         prepare_config(config)
+        config._attn_implementation = own_attention(config)
         if model.num_layers is not None:
             keep_first_blocks(config, model.num_layers)
         with torch.device("meta"):
-            module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+            module = untrained_module(config)
     except InputError:
         raise
     except OSError as error:
@@ -84,7 +93,7 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     return module
 
 
-def _config(model: ModelSpec) -> PreTrainedConfig:
+def model_config(model: ModelSpec) -> PreTrainedConfig:
     """The configuration as transformers would read it; of a GGUF file, from its header."""
     if model.source is None:
         assert model.architecture is not None
@@ -154,8 +163,12 @@ def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
     check_headers(model.source, files, module)
 
 
-def _check_shardable(model: ModelSpec) -> None:
-    """Refuses a model without safetensors files, from which shards are read."""
+def _check_shardable(model: ModelSpec, module: PreTrainedModel) -> None:
+    """Refuses a model whose parameters are not, as they are, in the safetensors files."""
+    if is_converted(module.config) and any(p.ndim == 3 for p in module.parameters()):
+        raise InputError(
+            f"model {model.source}: experts cannot be read in shards, expected a ZeRO stage below 3"
+        )
     folder = _folder(model)
     if folder is not None and _hub(model) is None and not safetensors_files(folder):
         raise InputError(
@@ -200,7 +213,7 @@ def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool
                 )
         pattern = "|".join(map(re.escape, kinds.values())) or pattern
     lora = lora.model_copy(update={"target_modules": pattern})
-    scorer = Scorer(module, int(module.config.hidden_size), num_classes=2, per_row=2)
+    scorer = Scorer(module, 1, num_classes=2, per_row=2)
     try:
         set_trainable(scorer, "lora", lora, seed=0)
     except InputError as error:

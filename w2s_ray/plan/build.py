@@ -2,7 +2,8 @@
 
 Every step's configuration is complete: defaults are resolved, models and data are named by the
 digest of their content. Two cells that need the same step therefore share it, and a file that
-changes on disk changes every key that depends on it.
+changes on disk changes every key that depends on it. Cells that differ only in axes without effect
+(``effects``) share their student too; each stays a cell, with its values as written.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from w2s_ray.plan.configs import (
     TrainConfig,
     Training,
 )
+from w2s_ray.plan.effects import effective
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
@@ -62,14 +64,14 @@ class Builder:
         """All steps and cells.
 
         Raises:
-            InputError: two cells have one student.
+            InputError: two cells have one student, and not because an axis has no effect.
         """
         cells: list[Cell] = []
         owners: dict[str, CellPoint] = {}
         for point in expand(self.spec):
             cell = self._cell(point)
             other = owners.setdefault(cell.keys["student"], point)
-            if other is not point:
+            if other is not point and self._effective(other) != self._effective(point):
                 raise InputError(
                     f"grid: two cells compute the same student (key {cell.keys['student']}): "
                     f"{other} and {point}; do two names stand for one model or data set?",
@@ -146,7 +148,12 @@ class Builder:
         return self._shared[name]
 
     def student(self, point: CellPoint, training: Training, label: Step) -> Step:
-        """A strong model trained on the weak labels; each cell has its own."""
+        """A strong model trained on the weak labels.
+
+        Args:
+            point: with axes without effect at their canonical values; every such point has a
+                student of its own.
+        """
         config = StudentConfig(
             self._model_identities[point.strong],
             training,
@@ -217,16 +224,16 @@ class Builder:
         return self.steps[key]
 
     def _cell(self, point: CellPoint) -> Cell:
-        data, settings = point.data, self.spec.training
+        data, settings, effective = point.data, self.spec.training, self._effective(point)
         weak_seed = point.seed if settings.weak_seed is None else settings.weak_seed
         self.prepare(data)
         weak = self.trained_on_truth(
             KINDS["weak"], data, point.weak, self._weak_training(point), weak_seed
         )
-        training = self._strong_training(point)
+        training = self._strong_training(effective)
         ceiling = self.trained_on_truth(KINDS["ceiling"], data, point.strong, training, point.seed)
         label = self.label(data, point.weak, weak)
-        student = self.student(point, training, label)
+        student = self.student(effective, training, label)
         keys = {
             "prepare": student.inputs["prepare"],
             "weak": weak.key,
@@ -249,12 +256,15 @@ class Builder:
             "noise_ratio": point.noise_ratio,
             "noise_strength": point.noise_strength,
             "trainable": point.trainable,
-            "learning_rate": training.learning_rate,
-            "epochs": training.epochs,
-            "batch_size": training.batch_size,
+            "learning_rate": point.learning_rate,
+            "epochs": point.epochs,
+            "batch_size": point.batch_size,
             "seed": point.seed,
         }
         return Cell(values, keys)
+
+    def _effective(self, point: CellPoint) -> CellPoint:
+        return effective(point, self.spec.training)
 
     def _model_identity(self, name: str) -> dict[str, Any]:
         """What the weights of the model ``name`` are."""

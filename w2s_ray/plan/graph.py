@@ -34,6 +34,10 @@ class Plan:
         counts = Counter(step.kind.name for step in self.steps.values())
         return {name: counts[name] for name in (*KINDS, *counts) if counts[name]}
 
+    def cells_sharing_students(self) -> int:
+        """Cells whose student another cell before them has: an axis has no effect there."""
+        return len(self.cells) - len({cell.keys["student"] for cell in self.cells})
+
     def naive_steps(self) -> int:
         """Steps that the grid would need if no two cells shared any: each cell alone needs its
         models, their scores, and all the inputs of these."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.masking import masked_value
 from w2s_ray.plan.configs import Config
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
 from w2s_ray.store.identity import Identity
@@ -132,7 +133,10 @@ class Step:
         return None if "features" in self.inputs else self.model
 
     def described_execution(self) -> dict[str, Any]:
-        """How the step is run and where its sources are, as JSON values for the record."""
+        """How the step is run and where its sources are, as JSON values without secrets."""
         if self.model is not None:
-            return {**self.execution.as_json(), "model": self.model.model_dump(mode="json")}
-        return {} if self.data is None else {"data": self.data.model_dump(mode="json")}
+            model = masked_value(self.model.model_dump(mode="json"))
+            return {**self.execution.as_json(), "model": model}
+        return (
+            {} if self.data is None else {"data": masked_value(self.data.model_dump(mode="json"))}
+        )

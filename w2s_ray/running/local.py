@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from w2s_ray.errors import line_of
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.running.interrupts import Interrupts
@@ -41,7 +42,7 @@ def run(
                 outcome = outcomes[step.key]
                 if isinstance(outcome, Exception):  # recorded; the other steps still run
                     schedule.fail(step.key)
-                    on_event("failed", step, {"error": f"{type(outcome).__name__}: {outcome}"})
+                    on_event("failed", step, {"error": line_of(outcome)})
                 else:
                     schedule.succeed(step.key)
                     on_event("done", step, outcome)

@@ -43,7 +43,8 @@ def prepare_data(
     for key in set(store.listing("checkpoints")) & store.finished().keys():
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     for step in (step for step in todo.values() if step.kind.name == "prepare"):
-        metrics = execute(step, store)
+        with store.writing_errors():  # errors of the sources are InputErrors already
+            metrics = execute(step, store)
         report(step.slug, metrics["report"])
         check_classes(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
@@ -63,13 +64,15 @@ def _check_exports(todo: Mapping[str, Step]) -> None:
     if not exported:
         return
     from w2s_ray.models.export import check_exportable
+    from w2s_ray.models.preflight import model_config
 
     for step in exported:
         assert step.model is not None
         assert step.data is not None
         known, trainable = shape(step.model), step.config_as(TrainConfig).training.trainable
         if known is not None:
-            check_exportable(known.architecture, trainable, TEXTS_PER_ROW[step.data.kind])
+            config = model_config(step.model)
+            check_exportable(config, trainable, TEXTS_PER_ROW[step.data.kind])
 
 
 def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:

@@ -189,6 +189,8 @@ class _Source:
             return self._local(value, context["folder"]) if context else value
         name, body = prefix[1], value[prefix.end() :]
         if body.startswith("//"):
+            if re.search(r"\s", value):
+                raise mistake("a URI without spaces (%20 stands for one)")
             return value
         scheme = next((scheme for scheme in self.schemes if scheme.name == name), None)
         if scheme is None:

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from w2s_ray.errors import InputError
+from w2s_ray.masking import masked, masked_address, masked_value
 from w2s_ray.spec.fields import Location
 from w2s_ray.spec.schema import Spec
 
@@ -52,7 +53,7 @@ class SpecError(InputError):
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(" ".join(line.split()) for line in lines)
+        self.lines = tuple(masked(" ".join(line.split())) for line in lines)
         super().__init__(" ".join(self.lines))
 
     def __str__(self) -> str:
@@ -154,9 +155,10 @@ def _description(field: FieldInfo | None, otherwise: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a researcher would write it, cut to 200 characters."""
+    """A value as a researcher would write it, without secrets, cut to 200 characters."""
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_unset=True)
+    value = masked_value(value, masked_address)
     if isinstance(value, str):
         text = f"'{value}'"
     elif isinstance(value, bool | dict | list | tuple | None):

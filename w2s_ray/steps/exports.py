@@ -70,7 +70,7 @@ class HeadExports:
         }
         shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         precision = step.config_as(TrainConfig).training.precision
-        layout = export_layout(shapes, module.config, precision)
+        layout = export_layout(shapes, module, precision)
 
         def wanted() -> Iterator[tuple[str, Tensor]]:
             for name in layout.sources:

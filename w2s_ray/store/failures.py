@@ -1,6 +1,7 @@
 """Notes on failed steps: one line for tables, the traceback for people.
 
-They lie in ``failures/<key>.json``, and a later commit of the same step removes its note.
+They lie in ``failures/<key>.json``, and a later commit of the same step removes its note. They hold
+no secrets (``masking``).
 """
 
 import traceback
@@ -8,19 +9,21 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from w2s_ray.errors import line_of
+from w2s_ray.masking import masked, masked_value
 from w2s_ray.store.files import StoreFiles
 from w2s_ray.store.names import FAILURES
 
 
 def note_of(error: BaseException | str) -> dict[str, str]:
     """{error (one line), traceback ("" if ``error`` is a text), time (ISO 8601, UTC)}."""
-    message, trace = str(error), ""
+    message, trace = masked(str(error)), ""
     if isinstance(error, BaseException):
-        message = f"{type(error).__name__}: {error}"
+        message = line_of(error)
         trace = "".join(traceback.format_exception(error))
     return {
         "error": " ".join(message.split()),
-        "traceback": trace,
+        "traceback": masked(trace),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -32,5 +35,5 @@ def read_notes(files: StoreFiles) -> dict[str, dict[str, Any]]:
         with suppress(FileNotFoundError, ValueError):  # removed since the listing, or damaged
             note = files.read_json(f"{FAILURES}/{name}")
             if isinstance(note, dict) and note.keys() >= {"key", "error"}:
-                notes[note["key"]] = note
+                notes[note["key"]] = masked_value(note)  # earlier versions wrote secrets
     return notes

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,6 +14,8 @@ from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.names import component
 from w2s_ray.store.records import json_bytes
+
+PROBE_BYTES = 1 << 20  # of a file written to see whether there is space
 
 
 class StoreFiles:
@@ -34,18 +36,29 @@ class StoreFiles:
         """Path or URI of a file of the store, for people and other programs; without secrets."""
         return f"{shown(self.uri)}/{path}"
 
-    def probe(self) -> None:
-        """Create the root, and write and remove a small file there.
+    def probe(self, folders: Iterable[str] = (), files: Iterable[str] = ()) -> None:
+        """Create the root, and write and remove a file there, as a run will.
+
+        Args:
+            folders: Folders in the root that a run may write to; those that exist are probed too.
+            files: Files that a run will replace.
 
         Raises:
             InputError: That is not possible.
         """
         name = f".probe-{uuid4().hex}"
-        try:
-            self.write_json(name, {})
-            self.backend.remove(name)
-        except OSError as error:
-            raise InputError(f"store {shown(self.uri)} cannot be written: {error}") from None
+        with self.writing_errors(Exception):  # fsspec raises those of the library behind it
+            self._write_and_remove(name, bytes(PROBE_BYTES))
+            for folder in sorted(set(folders).intersection(self.listing(""))):
+                self._write_and_remove(f"{folder}/{name}", b"{}")
+            for file in files:
+                with suppress(FileNotFoundError):
+                    self.open_file(file).close()
+
+    def _write_and_remove(self, path: str, content: bytes) -> None:
+        with self.backend.writing(path) as target:
+            target.write_bytes(content)
+        self.backend.remove(path)
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
@@ -111,6 +124,20 @@ class StoreFiles:
         if content is None:
             raise FileNotFoundError(f"there is no file {self.location(path)}")
         return json.loads(content)
+
+    @contextmanager
+    def writing_errors(self, kind: type[Exception] = OSError) -> Iterator[None]:
+        """Inside, where the store is written, a ``kind`` of error becomes an ``InputError``."""
+        try:
+            yield
+        except InputError:
+            raise
+        except kind as error:
+            reason = str(error) or type(error).__name__
+            raise InputError(
+                f"store {shown(self.uri)} cannot be written: {reason}; expected a folder or bucket "
+                "with permission and space (store: in the spec, or --store)"
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[None]:
