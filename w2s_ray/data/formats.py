@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ LocatedRows = Iterator[tuple[str, RawRow]]
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
-_LONGEST_CELL = 2**31 - 1
+_LONGEST_CELL = sys.maxsize
 """Characters of a cell of CSV, instead of the 131,072 that Python allows by default."""
 
 

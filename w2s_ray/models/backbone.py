@@ -31,6 +31,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.models import dimensions, packed_attention
 from w2s_ray.models.folders import model_folder
 from w2s_ray.models.structure import (
+    PRECISIONS,
     blocks_path,
     check_supported,
     keep_first_blocks,
@@ -40,8 +41,6 @@ from w2s_ray.models.structure import (
 )
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}  # by their names in a spec
 
 
 @dataclass(frozen=True)

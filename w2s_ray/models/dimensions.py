@@ -23,6 +23,7 @@ from w2s_ray.catalog.measured import keep, kept
 from w2s_ray.catalog.shapes import UNLIMITED, Saved
 from w2s_ray.errors import InputError
 from w2s_ray.models.structure import (
+    PRECISIONS,
     blocks_of,
     check_supported,
     config_from,
@@ -34,7 +35,6 @@ from w2s_ray.models.structure import (
 from w2s_ray.models.tokenizer import first_line
 from w2s_ray.models.without_values import forward
 
-_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _TOKENS = 32  # of the shorter of two lines
 _PATIENCE_SECONDS = 30.0
 
@@ -110,7 +110,7 @@ def dimensions(fields: Mapping[str, Any], layers: int | None) -> dict[str, Any]:
             "saved": [
                 _saved(module, precision, device)
                 for device in ("cpu", "gpu")
-                for precision in _DTYPES
+                for precision in PRECISIONS
             ],
         },
     }
@@ -188,8 +188,8 @@ def _idle(module: nn.Module, config: Any) -> int:
 
 def _saved(module: Any, precision: str, device: str) -> Saved:
     """What is kept of a block for each token."""
-    width = _DTYPES[precision].itemsize
-    module.to(_DTYPES[precision])
+    width = PRECISIONS[precision].itemsize
+    module.to(PRECISIONS[precision])
     layers = module.config.num_hidden_layers
     try:
         short = _kept(module, _TOKENS, device)

@@ -33,9 +33,8 @@ from transformers import (
 from w2s_ray.data.joining import loaded_joins_exactly
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
-from w2s_ray.models.backbone import PRECISIONS
 from w2s_ray.models.model_card import Card, write_card
-from w2s_ray.models.structure import stock_of, transposed_layers
+from w2s_ray.models.structure import PRECISIONS, stock_of, transposed_layers
 from w2s_ray.models.weight_files import SHARD_BYTES, Kinds, write_weights
 from w2s_ray.spec.schema import Lora
 

@@ -21,7 +21,6 @@ from w2s_ray.catalog.model_files import safetensors_files
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
 from w2s_ray.models.backbone import (
-    PRECISIONS,
     Backbone,
     quiet,
     reading,
@@ -29,7 +28,12 @@ from w2s_ray.models.backbone import (
     training_config,
 )
 from w2s_ray.models.folders import checked_folder
-from w2s_ray.models.structure import keep_first_blocks, own_attention, untrained_module
+from w2s_ray.models.structure import (
+    PRECISIONS,
+    keep_first_blocks,
+    own_attention,
+    untrained_module,
+)
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 

@@ -21,6 +21,8 @@ from transformers.pytorch_utils import Conv1D
 from w2s_ray.errors import InputError
 from w2s_ray.models.without_values import forward
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}  # by their names in a spec
+
 
 def check_supported(config: PreTrainedConfig, model: object) -> None:
     """Refuses what is not a causal language model of text.

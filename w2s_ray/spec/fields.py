@@ -111,7 +111,8 @@ Number = Annotated[float, BeforeValidator(as_number), Field(allow_inf_nan=False)
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SEEDS = 2**63
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Trainable = Literal["full", "last_layer", "lora"]
 Axis = Annotated[

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2s_ray.objectives.names import DEFINITIONS
+from w2s_ray.spec.fields import SEEDS
 from w2s_ray.spec.json_schema import json_schema
 
 PAGE, SCHEMA = "spec.md", "spec.schema.json"
@@ -212,7 +213,7 @@ def _range(schema: Json) -> str:
 
 
 def _bound(value: float) -> str:
-    return "2^63" if value == 2**63 else f"{value:g}"
+    return "2^63" if value == SEEDS else f"{value:g}"
 
 
 def main(arguments: Sequence[str]) -> int:
