@@ -39,7 +39,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 check: lint
-	$(PYTEST) -m "not processes and not groups and not ray and not slow"
+	$(PYTEST) -m "not long and not groups and not ray and not slow"
 
 test: lint
 	$(PYTEST) -m "not slow"

@@ -95,7 +95,7 @@ def test_models_train_whole_or_by_adapters(write_spec, tmp_path, trainable):
     assert row["tokens"] > 0 and row["peak_memory_bytes"] > 0
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_path):
     spec = write_spec(grid__seed=list(range(40)))
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]

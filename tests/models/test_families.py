@@ -42,6 +42,9 @@ SEGMENTS = torch.tensor([[3, 2, 4], [0, 1, 5], [9, 11, 7], [4, 0, 2]])
 IDS = torch.arange(int(SEGMENTS.sum())) * 7919 % 251
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Model specs by family; each folder is written once."""

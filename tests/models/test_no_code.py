@@ -94,6 +94,7 @@ def answered(code: str, argument: str, where: str, home: Path) -> str:
     return run.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["pipe", "terminal"])
 def test_code_is_refused_in_one_line_and_never_run(where: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
