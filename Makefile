@@ -1,11 +1,13 @@
 # make study                     the quickstart study, from nothing to a table
 # make study SPEC=… ARGS=--plan  any other spec, with any arguments of the command
-# make check                     lint, types and the tests that start neither Ray nor a process group
+# make check                     lint, types and the tests that start nothing: seconds each
 # make test                      what a change must pass: lint, types, all tests but the slow ones
 # make test-all                  every test: the long products and the README at full size too
 # make install                   the virtual environment alone
 # make bench                     all measurements of docs/benchmarks.md, on a machine at rest
 # make bench ROWS=trl,heads      some of them; ARGS=--quick tries whether they run
+#
+# Tests run in JOBS=2 processes; JOBS=0 runs them in one, for a debugger.
 #
 # Every target makes .venv when it is missing, and again when pyproject.toml or constraints.txt
 # have changed. PYTHON=… chooses the interpreter it is made with.
@@ -14,11 +16,14 @@ PYTHON ?= python3
 SPEC ?= study_specs/quickstart.yaml
 ARGS ?=
 ROWS ?=
+JOBS ?= 2
 
 VENV := .venv
 STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 TRL := $(VENV)-trl
+# A file stays in one process, which starts its fixtures once.
+PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := install
 .PHONY: bench check install lint study test test-all
@@ -34,13 +39,13 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 check: lint
-	$(VENV)/bin/pytest -m "not groups and not ray and not slow"
+	$(PYTEST) -m "not long and not groups and not ray and not slow"
 
 test: lint
-	$(VENV)/bin/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/pytest
+	$(PYTEST)
 
 bench: $(STAMP) $(TRL)/.installed
 	$(VENV)/bin/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)

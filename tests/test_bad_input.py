@@ -77,6 +77,40 @@ def test_unreadable_model(write_spec, tmp_path, capsys, content):
     assert "broken-model" in output
 
 
+@pytest.mark.parametrize(
+    ("file", "fields", "expected"),
+    [
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, "(fp8): quantised"),
+        ("config.json", {"auto_map": {"AutoModel": "x.X"}}, "auto_map names Python code (x.X)"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["x.X", None]}}, "code (x.X)"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "holds an adapter"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("options", [["--local"], ["--plan"]])
+def test_model_that_cannot_be_read_as_it_is(
+    write_spec, tmp_path, capsys, file, fields, expected, options
+):
+    """Before anything is spent: in ``--plan`` already, and whatever the study would load."""
+    from tests.testing.tiny_models import tiny
+
+    folder = tmp_path / "model"
+    backbone = tiny("llama")
+    backbone.module.save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+    content = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps({**content, **fields}))
+    models = {
+        "small": {**TINY_MODEL, "config": tiny_config(16)},
+        "large": {"source": "./model"},
+    }
+    spec = write_spec(models=models)
+    capsys.readouterr()
+    assert main([str(spec), *options]) == 2
+    output = capsys.readouterr().err.strip()
+    assert expected in output and f"model: {file}" in output and "\n" not in output
+    assert not list(spec.parent.glob("store/*/*"))
+
+
 def test_spec_that_is_not_there(tmp_path, capsys):
     assert main([str(tmp_path / "nothing.yaml")]) == 2
     assert "nothing.yaml" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -94,6 +95,7 @@ def test_models_train_whole_or_by_adapters(write_spec, tmp_path, trainable):
     assert row["tokens"] > 0 and row["peak_memory_bytes"] > 0
 
 
+@pytest.mark.long
 def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_path):
     spec = write_spec(grid__seed=list(range(40)))
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
@@ -161,7 +163,12 @@ def test_finished_steps_without_an_export_are_told(write_spec, tmp_path, capsys)
     for kind in ("student", "ceiling"):
         shutil.rmtree(tmp_path / "store" / kind)
     assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
-    assert len(list(tmp_path.glob("store/*/*/export/config.json"))) == 3
+    exports = sorted(map(str, tmp_path.glob("store/*/*/export")))
+    assert len(exports) == 3
+    output = capsys.readouterr().out
+    assert sorted(re.findall(r"^export +(.*)$", output, re.MULTILINE)) == exports
+    assert main([str(write_spec(**one, **wanted)), "--local", "--json"]) == 0
+    assert sorted(json.loads(capsys.readouterr().out)["exports"]) == exports
     capsys.readouterr()
     assert main([str(write_spec(**one, **wanted)), "--local"]) == 0
     assert "without an export" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from w2s_ray.console.data_view import lines
+from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import ProgressDisplay
 from w2s_ray.errors import InputError
@@ -32,6 +32,7 @@ from w2s_ray.store.names import RESERVED, predictions_file, results_file, study_
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 WIDTH = 120  # of tables that go to a file or a pipe
+MOST_EXPORTS = 8  # lines at the end of a run
 EXPORTED = "export/config.json"  # a file of every step that was exported
 
 
@@ -135,13 +136,22 @@ class _Study:
             )
         if not todo:
             return {}
+        read = {s.key: s.slug for s in self.plan if s.kind.name == "prepare" and s.key in finished}
+        for key, record in self.store.records(read).items() if read else ():
+            self._report_rows(read[key], record["metrics"]["report"])
         from w2s_ray.running.preflight import prepare_data
 
-        return prepare_data(self.spec, self.plan, todo, self.store, self._report_rows)
+        return prepare_data(
+            self.spec, self.plan, todo, self.store, self._report_rows, self._report_tokens
+        )
 
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
-        for line in lines(name, report):
+        self.console.print(data_view.table(name, report))
+        for line in data_view.lines(name, report):
             self.say(line)
+
+    def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
+        self.say(data_view.token_line(data, model, counts, self.spec.training))
 
     def _not_exported(self, finished: Container[str]) -> Counter[str]:
         """Counts, by kind, of finished steps whose export the spec asks for and that have none."""
@@ -151,8 +161,15 @@ class _Study:
             for step in self.plan
             if step.kind.name in wanted and step.key in finished
         }
-        records = self.store.records(kinds) if kinds else {}
-        return Counter(kinds[key] for key, r in records.items() if EXPORTED not in r["files"])
+        exported = self.store.file_locations(kinds, EXPORTED)
+        return Counter(kind for key, kind in kinds.items() if key not in exported)
+
+    def _exports(self) -> list[str]:
+        """The folders of the exported models, in the order of the plan."""
+        wanted = self.spec.execution.export_models
+        keys = [step.key for step in self.plan if step.kind.name in wanted]
+        exported = self.store.file_locations(keys, EXPORTED)
+        return [exported[key].rpartition("/")[0] for key in keys if key in exported]
 
     def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
         """Runs the steps in this process, or on Ray (``cluster.session``)."""
@@ -193,6 +210,7 @@ class _Study:
             save_cells(self.store, self.plan.study, cells)
             results, results_path = write_results(self.store, self.plan.study, cells)
             predictions_path = write_predictions(self.store, self.plan.study, cells)
+        exports = self._exports()
         states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
         missing = sum(status != "done" or error is not None for status, error in states)
         if as_json:
@@ -202,12 +220,17 @@ class _Study:
                 "cells_with_failures": missing,
                 "results": results_path,
                 "predictions": predictions_path,
+                "exports": exports,
             }
             print(json.dumps(summary))
         else:
             for table in tables(results):
                 self.console.print(table)
             self.say(f"results      {results_path}\npredictions  {predictions_path}")
+            for folder in exports[:MOST_EXPORTS]:
+                self.say(f"export       {folder}")
+            if len(exports) > MOST_EXPORTS:
+                self.say(f"exports      {len(exports):,} in all; with --json they are listed")
         if missing:
             self.say(
                 f"{missing} of {len(cells)} cells are incomplete; see the `status` and `error` "

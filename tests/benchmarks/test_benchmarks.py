@@ -159,6 +159,7 @@ def test_packing_computes_little_more_than_each_token_once(tmp_path: Path):
     assert counted.reached, counted.note
 
 
+@pytest.mark.long
 def test_packed_pairs_agree_with_separate_rows_in_a_script_that_needs_little():
     """The script of GPU machines, on a CPU, where of this project it loads one module."""
     code = (

@@ -31,6 +31,7 @@ from w2s_ray.models import packed_attention, packed_layout
 REFUSED = ("pydantic", "pyarrow", "ray", "deepspeed", "peft", "datasets")
 
 
+@pytest.mark.long
 def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_open():
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({REFUSED}))\n"
@@ -90,6 +91,7 @@ def test_flops_are_six_a_weight_and_what_the_mask_lets_see():
     assert embedded - vectors == TINY["vocab_size"] * TINY["hidden_size"]
 
 
+@pytest.mark.long
 def test_compiled_blocks_keep_what_is_predicted():
     """The states stand, and autograd saves less than for eager blocks, by as much as is said."""
     model = build(TINY | {"num_hidden_layers": 1}, torch.bfloat16, "cpu")

@@ -47,7 +47,10 @@ def test_rows_of_another_form_are_refused_and_empty_ones_told():
 def test_messages_name_the_place_and_the_column_of_the_file():
     renamed = {"text": "t", "label": "y"}
     for row, told in (
-        ({"t": 5, "y": 0}, "x:1: field 't' is 5; expected a text"),
+        (
+            {"t": 5, "y": 0},
+            "x:1: field 't' is 5; expected a text or a list of {role, content}",
+        ),
         ({"t": "a", "y": 0.5}, "x:1: field 'y' is 0.5; expected an integer or a text"),
         ({"y": 0}, "x:1: field 't' is missing; the row has y"),
         ({"t": "a"}, "x:1: field 'y' is missing; the row has t"),

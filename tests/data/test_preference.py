@@ -160,7 +160,7 @@ def test_a_sound_row_that_teaches_nothing_is_told_by_reason(row, form, reason):
         ({"chosen": 3, "rejected": "b"}, {}, "field 'chosen' is 3; expected a text or a list"),
         ({"chosen": "a", "rejected": ["b"]}, {}, "field 'rejected' is ['b']; expected a text"),
         ({"prompt": 1, "chosen": "a", "rejected": "b"}, {}, "field 'prompt' is 1"),
-        ({"chosen": [{"role": "bot", "content": "a"}], "rejected": [assistant("b")]}, {},
+        ({"chosen": [{"role": "wizard", "content": "a"}], "rejected": [assistant("b")]}, {},
          "a role of system, user, assistant, tool"),
         ({"chosen": ["a"], "rejected": ["b"]}, {}, "expected {role, content}"),
     ],
@@ -189,7 +189,7 @@ def test_a_row_of_another_form_is_refused_with_its_place(row, renamed, told):
         ({"good": [assistant("a")], "bad": ["b"], "q": "p"}, "auto",
          "field 'bad' is 'b'; expected {role, content} with a role of system, user, assistant"),
         ({"good": [assistant("a")], "bad": [assistant("b")], "q": [{"role": "user"}]}, "auto",
-         "field 'q' is {'role': 'user'}; expected {role, content}"),
+         "field 'q': message 1 has no content; expected a text (its fields are role)"),
     ],
 )  # fmt: skip
 def test_a_message_names_the_column_of_the_file_not_ours(row, form, told):
@@ -218,7 +218,10 @@ def test_a_row_without_fields_says_so_and_suggests_nothing():
     assert str(error.value) == "x:1: field 'chosen' is missing; the row has none"
     with pytest.raises(InputError) as error:
         read_pair({"a": 1}, "x:1", {})
-    assert str(error.value) == "x:1: field 'chosen' is missing; the row has a"
+    assert str(error.value) == (
+        "x:1: field 'chosen' is missing; the row has a; to read another column, set columns: "
+        "{chosen: NAME} in the spec"
+    )
 
 
 def test_columns_can_have_other_names():

@@ -159,7 +159,9 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path):
         "rows": 15,
         "usable": 10,
         "unusable": {"chosen equals rejected": 2, "empty answer": 1, "not valid Unicode": 2},
+        "notes": {},
         "duplicates": 0,
+        "contradictions": 0,
     }
     assert json.loads(json.dumps(prepared.report)) == prepared.report
 

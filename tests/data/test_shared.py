@@ -1,5 +1,7 @@
 """The real pairs and texts, where they lie beside the project: the published shape, no row lost."""
 
+import gzip
+import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -48,6 +50,23 @@ def test_two_percent_of_the_prompts_are_in_more_than_one_split(harmless):
     assert overlap["any"]["share"] == pytest.approx(0.015, abs=0.005)
     for pair in ("ground_truth, weak", "ground_truth, test", "weak, test"):
         assert 0.02 < overlap[pair]["share"] < 0.04
+
+
+def test_stripped_copies_share_as_many_prompts_as_the_originals(harmless, tmp_path):
+    splits = {}
+    for split in SPLITS:
+        with gzip.open(SHARED / "hh-harmless" / f"{split}.jsonl.gz", "rt") as file:
+            rows = [{name: t.strip() for name, t in json.loads(line).items()} for line in file]
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        splits[split] = [str(path)]
+    stripped = prepare(DataSpec.model_validate({"kind": "preference", "splits": splits})).report
+    assert {split: of["rows"] for split, of in stripped["splits"].items()} == {
+        split: of["rows"] for split, of in harmless.report["splits"].items()
+    }
+    assert stripped["overlap"] == harmless.report["overlap"]
+    assert stripped["overlap"]["any"]["prompts"] == 169
+    assert all(of["guessed_groups"] == 0 for of in stripped["splits"].values())
 
 
 def test_the_shorter_answer_is_right_in_sixty_percent(harmless):

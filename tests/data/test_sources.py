@@ -29,6 +29,14 @@ def write(path: Path) -> Path:
         path.write_bytes(packed.get(path.suffix, LINES))
     elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif path.suffix == ".arrow":
+        table = pa.Table.from_pylist(ROWS)
+        opened = pa.ipc.new_stream if "stream" in path.name else pa.ipc.new_file
+        with opened(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=1)
+    elif path.name.endswith((".json", ".json.gz")):
+        content = LINES if "lines" in path.name else json.dumps(ROWS, indent=1).encode()
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     else:
         assert path.suffix == ".csv", "a new format is written here"
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -46,6 +54,11 @@ def write(path: Path) -> Path:
         ("rows.jsonl.zst", [":1", ":2"]),
         ("rows.csv", [":2", ":3"]),
         ("rows.parquet", [": row 1", ": row 2"]),
+        ("stream.arrow", [": row 1", ": row 2"]),
+        ("file.arrow", [": row 1", ": row 2"]),
+        ("rows.json", [":2", ":6"]),
+        ("rows.json.gz", [":2", ":6"]),
+        ("lines.json", [":1", ":2"]),
     ],
 )
 @pytest.mark.parametrize("as_uri", [False, True])
@@ -82,6 +95,13 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ("x.csv", b"a,b,c,b,c\n", "x.csv:1: column name 'b' twice"),
         ("x.csv", b'a,b\n"1" or 2,3\n', "x.csv:2: expected a row of CSV in UTF-8"),
         ("x.jsonl", b"[%s]\n" % (b"1" * 60), f"a JSON object, given b'[{'1' * 39}'"),
+        ("x.jsonl", b'[{"a": 1}]\n', "given b'[{\"a\": 1}]\\n'; name a file with an array .json"),
+        ("x.jsonl", b'{"a": ' + b"[" * 200_000, "x.jsonl:1: expected a JSON object per line"),
+        ("x.json", b'{\n "a": 1\n}', "x.json:1: an object over several lines; expected an array"),
+        ("x.json", b'[{"a": 1},\n 2]', "x.json:2: expected a JSON object in the array"),
+        ("x.csv", b"a;b\n1;2\n", "x.csv:1: one column named 'a;b'; expected columns separated by"),
+        ("x.arrow", b"ARROW1 is not enough", "x.arrow: cannot be read"),
+        ("x.arrow", b"\xff\xff\xff\xff\x09", "x.arrow: cannot be read"),
         ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
         ("x.parquet.gz", b"", "x.parquet.gz: expected a file of .jsonl"),
         ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
@@ -106,6 +126,12 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_first_field(tmp_path):
             [row for _, row in read_rows(str(tmp_path / n))] for n in (name, f"marked {name}")
         )
         assert plain == marked and "text" in plain[0]
+
+
+def test_a_cell_of_csv_may_have_any_length(tmp_path):
+    cell = "word " * 60_000
+    (tmp_path / "x.csv").write_text(f"text,label\n{cell},1\n")
+    assert [row for _, row in read_rows(str(tmp_path / "x.csv"))] == [{"text": cell, "label": "1"}]
 
 
 def test_line_ends_within_a_cell_stay_as_they_are(tmp_path):
@@ -189,8 +215,14 @@ def test_the_hub_out_of_reach_is_one_line():
 
 
 def test_a_hub_data_set_gives_the_rows_of_the_split_asked_for(tmp_path, monkeypatch):
-    # The hub's client reads a folder of that name below the current one in the hub's stead.
-    monkeypatch.chdir(tmp_path)
+    import datasets
+
+    load = datasets.load_dataset
+
+    def from_folder(name, *part, **how):
+        return load(str(tmp_path / name), *part, **how)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_folder)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "some" / "data").mkdir(parents=True)
     for split in ("train", "test"):
@@ -201,6 +233,10 @@ def test_a_hub_data_set_gives_the_rows_of_the_split_asked_for(tmp_path, monkeypa
     ]
     with pytest.raises(InputError, match=r"split 'nope'|nope"):
         list(read_rows("hf:some/data", HubPart(split="nope")))
+    # The Hub's client would read a folder of that name below the current one in the Hub's stead.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"hf:some/data: some/data is also a folder here"):
+        list(read_rows("hf:some/data", HubPart(split="test")))
 
 
 def test_the_fingerprint_is_of_content_not_of_names_or_order(tmp_path):

@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
@@ -54,6 +55,7 @@ def killed_in_the_midst(kind, command, root):
         run.kill()
 
 
+@pytest.mark.long
 def test_2_a_killed_run_counts_for_nothing_and_the_same_command_carries_on(write_spec, tmp_path):
     spec = write_spec(grid__trainable=["full"], grid__seed=[0, 1, 2])
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.testing.specs import TINY_MODEL, tiny_config
+from w2s_ray.data.sources import read_rows
 from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
 from w2s_ray.study import main
@@ -148,3 +149,9 @@ def test_keys_do_not_depend_on_secrets(write_spec, files):
         for data in (plain, with_secrets(files))
     ]
     assert keys[0] == keys[1]
+
+
+def test_the_places_of_rows_show_no_secret(files, tmp_path):
+    places = [place for place, _ in read_rows(f"{(tmp_path / 'data').as_uri()}{QUERY}")]
+    assert len(places) == 3 * 24 and is_clean("".join(places))
+    assert places[0] == f"{files['ground_truth']}:1"

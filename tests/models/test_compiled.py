@@ -12,6 +12,7 @@ SEGMENTS = torch.tensor([[5, 3, 4], [0, 6, 1], [1, 9, 12]])
 IDS = torch.arange(int(SEGMENTS.sum())) % 257
 
 
+@pytest.mark.long
 def test_compiled_is_eager_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny("llama")
     module = backbone.module

@@ -133,17 +133,17 @@ def test_a_last_layer_keeps_its_bias(
 
 def test_a_bias_that_the_stock_class_cannot_hold_is_refused() -> None:
     for architecture in ("llama", "qwen2"):
-        with pytest.raises(InputError, match=f"{architecture} cannot be exported") as caught:
-            check_exportable(architecture, "last_layer", 1)
-        assert caught.value.place == ("execution", "export_models")
         backbone = tiny(architecture)
+        with pytest.raises(InputError, match=f"{architecture} cannot be exported") as caught:
+            check_exportable(backbone.module.config, "last_layer", 1)
+        assert caught.value.place == ("execution", "export_models")
         shapes = {n: tuple(p.shape) for n, p in biased(backbone, 1, True).items()}
         with pytest.raises(InputError, match="cannot be exported"):
-            export_layout(shapes, backbone.module.config, "fp32")
-        check_exportable(architecture, "last_layer", 2)
-        check_exportable(architecture, "full", 1)
+            export_layout(shapes, backbone.module, "fp32")
+        check_exportable(backbone.module.config, "last_layer", 2)
+        check_exportable(backbone.module.config, "full", 1)
     for architecture in ("gpt2", "gpt_neox"):
-        check_exportable(architecture, "last_layer", 1)
+        check_exportable(tiny(architecture).module.config, "last_layer", 1)
         assert architecture in str(caught.value)
 
 
@@ -175,7 +175,7 @@ def test_other_parameters_than_the_layouts_are_refused(tmp_path: Path) -> None:
     backbone = tiny("llama")
     parameters = dict(trained(backbone, 2, "lora").named_parameters())
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-    layout = export_layout(shapes, backbone.module.config, "fp32", LORA)
+    layout = export_layout(shapes, backbone.module, "fp32", LORA)
     assert sorted(layout.sources) == sorted(parameters)
     rest: dict[str, Any] = {
         "config": backbone.module.config,
@@ -196,7 +196,7 @@ def test_only_one_tensor_and_its_sources_are_in_memory(tmp_path: Path) -> None:
     backbone = tiny("gpt2")
     parameters = dict(trained(backbone, 2, "lora").named_parameters())
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-    layout = export_layout(shapes, backbone.module.config, "fp32", LORA)
+    layout = export_layout(shapes, backbone.module, "fp32", LORA)
     held: list[weakref.ref[Tensor]] = []
     most = 0
 
@@ -235,6 +235,32 @@ def test_the_configuration_has_no_settings_of_this_project(
     assert backbone.module.config._attn_implementation == "w2s_packed"
     after = backbone.module.config.to_dict()
     assert {**after, "_name_or_path": ""} == {**before, "_name_or_path": ""}
+
+
+def test_the_names_of_the_classes_are_in_configuration_and_card(tmp_path: Path) -> None:
+    backbone = tiny("gpt2")
+    parameters = dict(trained(backbone, 1, "full").named_parameters())
+    names = ("calm", "calm ", "loud")[:CLASSES]
+    export(tmp_path, backbone, parameters, card=card(1, classes=names))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.id2label == dict(enumerate(names))
+    assert model.config.label2id == {name: index for index, name in enumerate(names)}
+    assert (
+        "one per class. The classes in order: `calm`, `calm `, `loud`."
+        in (tmp_path / "README.md").read_text()
+    )
+
+
+def test_no_name_of_code_travels_on(tmp_path: Path) -> None:
+    """Who loads the export would be asked whether to run it."""
+    backbone = tiny("llama")
+    backbone.module.config.auto_map = {"AutoModel": "x.X"}
+    backbone.module.config.custom_pipelines = {"text-classification": {"impl": "x.X"}}
+    backbone.tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": ["x.X", None]}
+    export(tmp_path, backbone, dict(trained(backbone, 2, "full").named_parameters()))
+    for file in tmp_path.glob("*.json"):
+        assert "x.X" not in file.read_text() and "auto_map" not in file.read_text()
+    assert backbone.module.config.auto_map and "auto_map" in backbone.tokenizer.init_kwargs
 
 
 @ALL

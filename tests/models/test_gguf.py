@@ -4,81 +4,30 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter
-from gguf.quants import dequantize, quantize
+from gguf import GGMLQuantizationType
 from torch.nn.functional import cross_entropy
 
+from tests.testing.gguf_file import VOCABULARY, write_gguf
 from tests.testing.tiny_models import texts
 from w2s_ray.catalog.digests import cache_folder
 from w2s_ray.catalog.shapes import shape
+from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.gguf import unpacked
+from w2s_ray.models.preflight import check_models
 from w2s_ray.models.scorer import readout
-from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
-HIDDEN, INNER, BLOCKS, VOCABULARY = 32, 64, 3, 258
 ENGLISH = (
     "The old library stood at the corner of the square. Every morning, before the doors were "
     "opened, a small group of students waited on the steps and talked about the books that they "
     "had read during the week."
 )
-
-
-def write(path: Path, pre: str = "default") -> dict[str, np.ndarray]:
-    """A Llama file with Q8_0 matrices; returns what its weights are when unpacked."""
-    draw = np.random.default_rng(0)
-    writer = GGUFWriter(path, "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(BLOCKS)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    vocabulary = sorted(bytes_tokenizer().get_vocab().items(), key=lambda item: item[1])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    blank = vocabulary[ord(" ")][0]
-    writer.add_token_list([*(token for token, _ in vocabulary), blank + blank])
-    writer.add_token_merges([f"{blank} {blank}"])
-    writer.add_token_types([1] * 256 + [3, 1])
-    writer.add_eos_token_id(256)
-    shapes = {"token_embd.weight": (VOCABULARY, HIDDEN), "output_norm.weight": (HIDDEN,)}
-    for block in range(BLOCKS):
-        for name, size in {
-            "attn_norm": (HIDDEN,),
-            "ffn_norm": (HIDDEN,),
-            "attn_q": (HIDDEN, HIDDEN),
-            "attn_k": (HIDDEN // 2, HIDDEN),
-            "attn_v": (HIDDEN // 2, HIDDEN),
-            "attn_output": (HIDDEN, HIDDEN),
-            "ffn_gate": (INNER, HIDDEN),
-            "ffn_up": (INNER, HIDDEN),
-            "ffn_down": (HIDDEN, INNER),
-        }.items():
-            shapes[f"blk.{block}.{name}.weight"] = size
-    unpacked_weights = {}
-    for name, size in shapes.items():
-        weight = draw.normal(0, 0.3, size).astype(np.float32)
-        if len(size) == 1:
-            writer.add_tensor(name, weight)
-        else:
-            kind = GGMLQuantizationType.Q8_0
-            packed = quantize(weight, kind)
-            writer.add_tensor(name, packed, raw_dtype=kind)
-            weight = dequantize(packed, kind)
-        unpacked_weights[name] = weight
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return unpacked_weights
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +39,7 @@ def _cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_file_is_unpacked_exactly_and_only_once(tmp_path: Path) -> None:
     file = tmp_path / "tiny.gguf"
-    expected = write(file)
+    expected = write_gguf(file)
     spec = ModelSpec(source=str(file))
     first = load_backbone(spec, "fp32")
     weights = first.module.state_dict()
@@ -122,7 +71,7 @@ def test_a_file_is_unpacked_exactly_and_only_once(tmp_path: Path) -> None:
 
 def test_processes_that_unpack_at_once_share_one_folder(tmp_path: Path) -> None:
     file = tmp_path / "tiny.gguf"
-    write(file)
+    write_gguf(file)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(unpacked, [file, file])
     assert first == second
@@ -131,17 +80,46 @@ def test_processes_that_unpack_at_once_share_one_folder(tmp_path: Path) -> None:
 
 def test_a_failed_unpacking_leaves_nothing_behind(tmp_path: Path) -> None:
     file = tmp_path / "tiny.gguf"
-    write(file)
+    write_gguf(file)
     file.write_bytes(file.read_bytes().replace(b"general.architecture", b"general.architectuRE"))
     with pytest.raises((KeyError, ValueError)):
         unpacked(file)
     assert [p for p in (cache_folder() / "unpacked").iterdir() if p.is_dir()] == []
 
 
+@pytest.mark.parametrize("missing", ["blk.1.attn_v.weight", "output_norm.weight"])
+def test_a_file_that_lacks_a_weight_is_refused_and_not_unpacked(
+    missing: str, tmp_path: Path
+) -> None:
+    """Transformers would draw the weight at random, and the cache would keep it."""
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file, without=[missing])
+    with pytest.raises(InputError, match=f"1 weights are missing, the first is {missing}"):
+        check_models({"m": ModelSpec(source=str(file))}, None)
+    with pytest.raises(InputError, match="1 weights are missing"):
+        unpacked(file)
+    assert [p for p in (cache_folder() / "unpacked").iterdir() if p.is_dir()] == []
+
+
+def test_what_a_gguf_file_lacks_is_seen_in_its_header(tmp_path: Path) -> None:
+    def refused(**lacking: Any) -> str:
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf"
+        write_gguf(file, **lacking)
+        with pytest.raises(InputError) as caught:
+            check_models({"m": ModelSpec(source=str(file))}, None)
+        return str(caught.value)
+
+    assert "token_embd.weight is missing" in refused(without=["token_embd.weight"])
+    assert "expected tokenizer.ggml.model in its header" in refused(tokenizer=False)
+    unknown = refused(kind=GGMLQuantizationType.Q8_1)
+    assert "token_embd.weight is stored as Q8_1, which cannot be unpacked" in unknown
+    assert list(tmp_path.glob("cache/*")) == []
+
+
 def test_smollm_files_split_digits_off_their_blanks(tmp_path: Path) -> None:
     tokens = {}
     for pre in ("default", "smollm"):
-        write(tmp_path / f"{pre}.gguf", pre)
+        write_gguf(tmp_path / f"{pre}.gguf", pre)
         tokenizer = load_backbone(ModelSpec(source=str(tmp_path / f"{pre}.gguf")), "fp32").tokenizer
         tokens[pre] = tokenizer("a  1  b", add_special_tokens=False)["input_ids"]
         assert tokenizer.pad_token_id == 256

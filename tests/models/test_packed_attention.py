@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 from transformers import LlamaModel, PreTrainedModel, Qwen2Config, Qwen2Model
+from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
 from tests.testing.tiny_models import ARCHITECTURES, tiny, tiny_spec
 from w2s_ray.models import packed_attention, packed_layout
 from w2s_ray.models.backbone import load_backbone
-from w2s_ray.models.packed_attention import attend, packed, separate, use_if_exact
+from w2s_ray.models.packed_attention import (
+    Pattern,
+    attend,
+    packed,
+    packing,
+    separate,
+    use_if_exact,
+)
 from w2s_ray.models.packed_layout import Layout, lay_out
 from w2s_ray.models.scorer import readout
 from w2s_ray.models.tokenizer import bytes_tokenizer
@@ -30,6 +38,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 every_model = pytest.mark.parametrize("name", MODELS)
 
+RULES = {"causal": causal_mask_function, "window": sliding_window_causal_mask_function(6)}
 LONG = [9, 41, 30]  # tokens of the prompt and of each answer
 MIXED = [[3, 2, 4], [0, 1, 5], [4, 0, 2], LONG, [1, 3, 0], [2, 2, 2]]
 
@@ -67,7 +76,12 @@ def seen(segments: list[list[int]]) -> Tensor:
 def states(module: PreTrainedModel, segments: list[list[int]], **inputs: Tensor) -> Tensor:
     """(T, H) states of all tokens of a packed line."""
     layout, positions, _ = lay_out(torch.tensor(segments))
-    found: Tensor = module(**inputs, position_ids=positions[None], layout=layout).last_hidden_state
+    with packing(layout):
+        found: Tensor = module(
+            **inputs,
+            attention_mask=torch.ones(1, len(positions), dtype=torch.int64),
+            position_ids=positions[None],
+        ).last_hidden_state
     return found[0]
 
 
@@ -245,9 +259,11 @@ def test_the_block_mask_of_a_gpu_is_the_masks_of_a_cpu(segments: list[list[int]]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("softcap", [None, 0.5])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("heads", [4, 2, 1])
 def test_flex_attention_gives_what_a_cpu_computes(
-    heads: int, monkeypatch: pytest.MonkeyPatch
+    heads: int, rule: Any, softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FlexAttention as it stands, not compiled; its line is filled up and cut again."""
     monkeypatch.setattr(packed_attention, "_compiled_flex", lambda: flex_attention)
@@ -257,14 +273,19 @@ def test_flex_attention_gives_what_a_cpu_computes(
     query, key, value = (
         torch.randn(1, count, total, 8, generator=draw) for count in (4, heads, heads)
     )
-    layout, _, _ = lay_out(segments)
-    gpu = Layout([], packed_layout._block_mask(segments, total))
+    layout, positions, _ = lay_out(segments)
+    gpu = Layout([], packed_layout._block_mask(segments, total), positions)
     module = torch.nn.Module()
+
+    def attended(layout: Layout, scaling: float | None) -> Tensor:
+        with packing(layout):
+            mask = Pattern(mask_function=rule)
+        return attend(module, query, key, value, mask, scaling, softcap=softcap)[0]
+
     for scaling in (None, 0.7):
         with torch.no_grad():
-            ours, _ = attend(module, query, key, value, None, scaling, layout=gpu)
-            theirs, _ = attend(module, query, key, value, None, scaling, layout=layout)
-        trained, _ = attend(module, query, key, value, None, scaling, layout=layout)
+            ours, theirs = attended(gpu, scaling), attended(layout, scaling)
+        trained = attended(layout, scaling)
         assert ours.shape == (1, total, 4, 8)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
         torch.testing.assert_close(trained, theirs, atol=1e-5, rtol=0)
@@ -274,9 +295,10 @@ def test_flex_attention_gives_what_a_cpu_computes(
 
 
 def check_separate(module: PreTrainedModel) -> None:
-    """Every text of a line gets the state that the model gives to that text alone."""
+    """Every text of a line gets the state that the model gives to that text alone, eagerly."""
     ids = tokens_for(MIXED)
     found = readout(module, ids, torch.tensor(MIXED))
+    module.config._attn_implementation = "eager"
     alone = []
     for row, sizes in zip(ids.split([sum(row) for row in MIXED]), MIXED, strict=True):
         prompt, *answers = row.split(sizes)
@@ -284,9 +306,9 @@ def check_separate(module: PreTrainedModel) -> None:
     torch.testing.assert_close(found, torch.stack(alone), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("window", [4, 64])
-def test_a_model_with_sliding_windows_keeps_separate_rows(tmp_path: Path, window: int) -> None:
-    """However long the window is: the few tokens of the test need not reach beyond it."""
+@pytest.mark.parametrize("window", [3, 64])
+def test_a_model_with_sliding_windows_shares_prompts(tmp_path: Path, window: int) -> None:
+    """A window counts positions of a text, not tokens of the line."""
     config = Qwen2Config(
         vocab_size=257,
         hidden_size=32,
@@ -304,10 +326,8 @@ def test_a_model_with_sliding_windows_keeps_separate_rows(tmp_path: Path, window
         Qwen2Model(config).save_pretrained(tmp_path)
     bytes_tokenizer().save_pretrained(tmp_path)
     backbone = load_backbone(ModelSpec(source=str(tmp_path)), "fp32")
-    assert not backbone.shares_prompts
+    assert backbone.shares_prompts
     check_separate(backbone.module)
-    # Its first block alone sees all earlier tokens.
-    assert load_backbone(ModelSpec(source=str(tmp_path), num_layers=1), "fp32").shares_prompts
 
 
 def test_a_model_that_takes_no_positions_keeps_separate_rows(

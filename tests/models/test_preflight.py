@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
 
 from tests.testing.tiny_models import ARCHITECTURES, tiny, tiny_spec
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.preflight import TARGETS, check_models
+from w2s_ray.models.weight_headers import check_headers
 from w2s_ray.spec.schema import Lora, ModelSpec
 
 OF = ("models", "large")
@@ -118,6 +120,84 @@ def test_a_damaged_file_of_weights(tmp_path: Path) -> None:
     assert "model.safetensors: cannot be read" in str(refused(folder))
     (folder / "model.safetensors").unlink()
     assert "expected model.safetensors" in str(refused(folder))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_pickled_weights_are_checked_too(sharded: bool, tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    weights = {f"model.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    name = "model.layers.2.mlp.up_proj.weight"
+
+    def write(weights: Mapping[str, torch.Tensor]) -> Path:
+        if not sharded:
+            torch.save(dict(weights), folder / "pytorch_model.bin")
+            return folder / "pytorch_model.bin"
+        parts = {"a.bin": sorted(weights)[::2], "b.bin": sorted(weights)[1::2]}
+        for file, names in parts.items():
+            torch.save({name: weights[name] for name in names}, folder / file)
+        index = {"weight_map": {name: file for file, names in parts.items() for name in names}}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        return folder / "b.bin"
+
+    file = write(weights)
+    check_models({"large": ModelSpec(source=str(folder))}, None)
+    write({**weights, name: weights[name].T.contiguous()})
+    assert "up_proj.weight is (32, 128), expected (128, 32)" in str(refused(folder))
+    write({key: value for key, value in weights.items() if key != name})
+    assert "1 weights are missing, the first is layers.2.mlp.up_proj" in str(refused(folder))
+    check_models({"large": ModelSpec(source=str(folder), num_layers=2)}, None)
+    for content in (b"", b"no pickle", file.read_bytes()[:-100]):
+        file.write_bytes(content)
+        assert f"{file.name}: cannot be read as plain tensors" in str(refused(folder))
+    file.unlink()
+    assert ("b.bin is missing" if sharded else "expected model.safetensors") in str(refused(folder))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_that_are_no_floating_point_numbers(
+    kind: torch.dtype, file: str, tmp_path: Path
+) -> None:
+    """Quantised, though no configuration says so; loading would take integers for weights."""
+    folder = save(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    name = "layers.1.mlp.up_proj.weight"
+    weights |= {name: weights[name].to(kind), "attn.mask": torch.ones(2, dtype=torch.bool)}
+    (folder / "model.safetensors").unlink()
+    if file.endswith("bin"):
+        torch.save(weights, folder / file)
+    else:
+        save_file(weights, folder / file)
+    message = str(refused(folder))
+    assert f"weight {name} is stored as" in message and "quantised weights cannot" in message
+    (folder / file).unlink()
+    del weights[name]
+    save_file(weights, folder / "model.safetensors")
+    assert f"1 weights are missing, the first is {name}" in str(refused(folder))
+
+
+def test_merged_experts_are_what_transformers_would_merge(tmp_path: Path) -> None:
+    """A checkpoint of a mixture holds experts one by one; the model holds them in one tensor."""
+    config = AutoConfig.for_model(
+        "qwen3_moe", hidden_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=64,
+        num_key_value_heads=1, head_dim=16, num_experts=4, moe_intermediate_size=16,
+        num_experts_per_tok=2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        module = AutoModel.from_config(config)
+    module.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    check_headers("m", [file], module)
+    weights = load_file(file)
+    lost = next(name for name in weights if "layers.1" in name and "experts.2" in name)
+    save_file({name: value for name, value in weights.items() if name != lost}, file)
+    with pytest.raises(InputError, match=r"model m: weight.*layers\.1\.mlp\.experts"):
+        check_headers("m", [file], module)
+    lost = next(name for name in weights if "layers.0" in name and "experts.1.up" in name)
+    save_file({name: value for name, value in weights.items() if name != lost}, file)
+    with pytest.raises(InputError, match="stored in parts cannot be merged"):
+        check_headers("m", [file], module)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,7 @@ def test_what_a_group_shares_fails_all_of_it(write_spec, tmp_path):
     assert all("damaged" in note["error"] for note in store.failures().values())
 
 
+@pytest.mark.long
 def test_kill_9_amid_a_group_costs_nothing_that_was_committed(write_spec, tmp_path):
     spec = write_spec(**{**GRID, "grid__seed": list(range(20))})
     process = work(spec, tmp_path / "store", "student")
@@ -200,6 +201,7 @@ def test_kill_9_amid_a_group_costs_nothing_that_was_committed(write_spec, tmp_pa
     assert not list(tmp_path.glob("store/*/.tmp*"))
 
 
+@pytest.mark.long
 def test_two_processes_that_race_over_a_group_compute_every_step_once(write_spec, tmp_path):
     spec = write_spec(**GRID)
     processes = [work(spec, tmp_path / "store", "student") for _ in range(2)]

@@ -24,10 +24,10 @@ from w2s_ray.spec.schema import (
 
 FIELDS = {
     "Spec": "study store data models grid training execution",
-    "DataSpec": "kind splits source sizes seed format columns revision subset split",
+    "DataSpec": "kind splits source sizes seed format columns no_label revision subset split",
     "Splits": "ground_truth weak test",
     "Sizes": "ground_truth weak test",
-    "Columns": "prompt chosen rejected text label",
+    "Columns": "prompt chosen rejected text label group",
     "ModelSpec": "source revision init architecture config tokenizer init_seed num_layers",
     "Grid": "data pair loss confidence_weight confidence_warmup confidence_form "
     "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed "
@@ -35,8 +35,9 @@ FIELDS = {
     "Cells": "data pair loss confidence_weight confidence_warmup confidence_form "
     "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed",
     "Loss": "name",
-    "Training": "epochs batch_size max_length_tokens precision learning_rate clip_norm adam_betas "
-    "adam_epsilon schedule solver label_clip lora weak_seed weak",
+    "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "
+    "learning_rate clip_norm adam_betas adam_epsilon schedule solver label_clip lora weak_seed "
+    "weak",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
     "WeakOverrides": "trainable epochs learning_rate batch_size",

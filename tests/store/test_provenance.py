@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.store.provenance import git_state, provenance
+from w2s_ray.store.canonical import DIGEST_LENGTH
+from w2s_ray.store.provenance import _digest, git_state, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -82,3 +83,36 @@ def test_times_are_utc_and_seconds_their_difference() -> None:
     assert recorded["started"] == "2030-01-01T12:00:00.000000+00:00"
     assert recorded["pid"] == os.getpid()
     assert len(recorded["code"]["digest"]) == 20
+
+
+def test_the_digest_of_the_code_is_of_names_and_contents_of_its_python_files(
+    package: Path,
+) -> None:
+    digests = {_digest(package)}
+
+    def changed() -> bool:
+        digests.add(value := _digest(package))
+        return len(digests) > before and len(value) == DIGEST_LENGTH
+
+    for path, text in (
+        ("__init__.py", "x = 2\n"),
+        ("below/part.py", "x = 3\n"),
+        ("part.py", ""),
+        ("below/part.py", ""),
+    ):
+        before = len(digests)
+        (package / path).parent.mkdir(exist_ok=True)
+        (package / path).write_text(text)
+        assert changed()
+    before = len(digests)
+    (package / "notes.txt").write_text("x")
+    assert not changed()
+
+
+def test_looking_at_the_state_leaves_the_index_alone(package: Path) -> None:
+    """A refresh would take git's lock, and a commit at that moment would fail."""
+    os.utime(package / "__init__.py", (0, 0))
+    index = package.parent / ".git" / "index"
+    before = index.read_bytes()
+    assert git_state(package)["dirty"] is False
+    assert index.read_bytes() == before

@@ -93,7 +93,7 @@ def export(
     **options: Any,
 ) -> Path:
     shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-    layout = export_layout(shapes, backbone.module.config, precision, LORA)
+    layout = export_layout(shapes, backbone.module, precision, LORA)
     write_export(
         folder,
         layout,

@@ -28,10 +28,13 @@ AXES = (
     "batch_size, seed"
 )
 TRAINING = (
-    "epochs, batch_size, max_length_tokens, precision, learning_rate, clip_norm, adam_betas, "
-    "adam_epsilon, schedule, solver, label_clip, lora, weak_seed, weak"
+    "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "
+    "learning_rate, clip_norm, adam_betas, adam_epsilon, schedule, solver, label_clip, lora, "
+    "weak_seed, weak"
 )
-DATA_FIELDS = "kind, splits, source, sizes, seed, format, columns, revision, subset, split"
+DATA_FIELDS = (
+    "kind, splits, source, sizes, seed, format, columns, no_label, revision, subset, split"
+)
 TOP = "study, store, data, models, grid, training, execution"
 
 # (text in GOOD, its replacement, the message)

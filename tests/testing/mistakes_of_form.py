@@ -80,7 +80,7 @@ MISTAKES_OF_FORM: dict[str, tuple[str, str, str]] = {
         SOURCE,
         f"{SOURCE}\n    columns: {{text: t}}",
         "6: data.hh.columns.text: given 't', "
-        "expected only prompt, chosen, rejected with kind: preference",
+        "expected only prompt, chosen, rejected, group with kind: preference",
     ),
     # models
     "model folder": (

@@ -263,6 +263,7 @@ def test_activation_checkpointing_changes_nothing_but_time(tmp_path):
     assert files(tmp_path / "plain")[1:] == files(tmp_path / "again")[1:]
 
 
+@pytest.mark.long
 def test_a_killed_study_resumes_inside_the_step(write_spec, tmp_path):
     """``kill -9`` while a student is trained; the same command ends with the same results."""
     spec = write_spec(

@@ -326,6 +326,10 @@ def warm_bytes(shape: "Shape", precision: str) -> int:
 
 def _saved_per_token(shape: "Shape", width: int, row_tokens: int, device: Device) -> int:
     """Bytes that autograd keeps of one block for each token."""
+    if shape.measured is not None:
+        name = ("bf16" if width == 2 else "fp32", device)
+        (saved,) = (entry for entry in shape.measured.saved if entry[:2] == name)
+        return saved.fixed + saved.per_row_token * row_tokens
     hidden, inner, family = shape.hidden_size, shape.intermediate_size, shape.family
     queries, keys = shape.queries, shape.keys
     if device == "gpu":  # q, k, v, the output twice (as computed, and in order), log-sums
@@ -343,4 +347,4 @@ def _saved_per_token(shape: "Shape", width: int, row_tokens: int, device: Device
 
 def adapter_parameters(shape: "Shape", rank: int, target_modules: object = "all-linear") -> int:
     """LoRA parameters of all linear layers of the blocks: an upper bound for fewer modules."""
-    return shape.layers * rank * sum(a + b for a, b in shape.linear_layers)
+    return rank * shape.linear_widths

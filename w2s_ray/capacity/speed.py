@@ -37,12 +37,11 @@ def flops_per_token(
 ) -> float:
     """Operations of forward and backward for one token: 6 N and attention's share.
 
-    N excludes embeddings, which are look-ups. Frozen weights need no gradients of their own (4 N);
-    recomputed blocks cost a second forward (2 N more).
+    N excludes embeddings, which are look-ups, and the experts of other tokens. Frozen weights need
+    no gradients of their own (4 N); recomputed blocks cost a second forward (2 N more).
     """
-    matrices = model.parameters - model.embeddings
     attention = 2 * model.layers * model.heads * model.head_width * row_tokens  # causal: half
-    forward = 2.0 * matrices + attention
+    forward = 2.0 * model.matrices + attention
     sweeps = 3.0 if trainable == "full" else 2.0
     return forward * (sweeps + recomputed)
 

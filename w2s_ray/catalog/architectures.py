@@ -1,15 +1,14 @@
-"""The supported architectures: one record per family of models, and nothing else asks by name.
+"""Architectures with formulas: those of random models, and of plans that need no torch.
 
-Whatever the planner, the loader or the export must know of a family stands in its record, so a new
-family is a new record here, its name in ``spec.schema.ModelSpec.architecture``, and a tiny
-configuration in the tests, which compare every record with the classes of transformers.
+Every causal language model of transformers can be used (docs/architectures.md); what a loaded model
+needs is read off the model itself (``models.structure``), what a plan needs is measured
+(``measured``). A record here saves a plan that measurement, and gives random models the defaults
+that make their identity complete. The tests compare every record with the classes of transformers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from w2s_ray.errors import InputError
 
 Bias = bool | str
 """Whether linear layers have a bias; a string names the configuration field that decides."""
@@ -203,21 +202,3 @@ _QWEN2 = Architecture(
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record for record in (_GPT2, _GPT_NEOX, _LLAMA, _QWEN2)
 }
-
-
-def supported_architecture(model_type: object, model: object) -> Architecture:
-    """The record of ``model_type``, as a configuration names it.
-
-    Args:
-        model: the model's source or the path of its configuration, for the message.
-
-    Raises:
-        InputError: there is no such record.
-    """
-    record = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
-    if record is None:
-        raise InputError(
-            f"model {model}: architecture {model_type} is not supported, expected one of "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    return record

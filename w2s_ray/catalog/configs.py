@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s_ray.catalog.architectures import ARCHITECTURES, supported_architecture
+from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.catalog.gguf_header import read_gguf_header
+from w2s_ray.catalog.model_files import CONFIG, check_folder
 from w2s_ray.catalog.random_init import complete_config
 from w2s_ray.errors import InputError
 
@@ -39,7 +40,7 @@ def config_fields(model: "ModelSpec") -> Mapping[str, Any] | None:
         None for a Hub model that is neither in the local cache nor among the published ones.
 
     Raises:
-        InputError: the configuration cannot be read, or its architecture is not supported.
+        InputError: the configuration cannot be read.
     """
     if model.source is None:
         assert model.architecture is not None
@@ -48,9 +49,9 @@ def config_fields(model: "ModelSpec") -> Mapping[str, Any] | None:
     name = hub_id(model.source)
     if name is not None:
         cached = _cached_config(name, model.revision)
-        return _folder_config(cached) if cached else _published_config(name)
+        return _folder_config(cached.parent, model.source) if cached else _published_config(name)
     path = local_path(model.source)
-    return _gguf_config(path) if path.is_file() else _folder_config(path / "config.json")
+    return _gguf_config(path) if path.is_file() else _folder_config(path, str(path))
 
 
 def untrained_config(model: "ModelSpec") -> dict[str, Any]:
@@ -71,15 +72,16 @@ def published_models() -> Mapping[str, Mapping[str, Any]]:
     return models
 
 
-def _folder_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"model {path.parent}: expected a config.json, there is none") from error
-    except ValueError as error:
-        raise InputError(f"model {path}: not readable as JSON: {error}") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    return supported_architecture(model_type, path).common_names(config)
+def _folder_config(folder: Path, source: str) -> dict[str, Any]:
+    config = check_folder(folder, source)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise InputError(
+            f"model {folder / CONFIG}: model_type: {model_type!r}, expected the name of an "
+            "architecture"
+        )
+    record = ARCHITECTURES.get(model_type)
+    return config if record is None else record.common_names(config)
 
 
 def _gguf_config(path: Path) -> dict[str, Any]:
@@ -91,6 +93,8 @@ def _gguf_config(path: Path) -> dict[str, Any]:
             f"model {path}: GGUF architecture {name} is not supported, expected one of "
             f"{', '.join(supported)}"
         )
+    if "token_embd.weight" not in header.tensors:
+        raise InputError(f"model {path}: the weight token_embd.weight is missing")
     fields = {field: header.metadata.get(f"{name}.{key}") for field, key in _GGUF_FIELDS.items()}
     return {
         "model_type": name,
@@ -125,7 +129,10 @@ def _vocabulary(tokenizer: str) -> int | None:
         return config.get("vocab_size") if config else None
     path = local_path(tokenizer)
     if path.is_file():
-        return int(read_gguf_header(path).metadata["tokenizer.ggml.tokens"])
+        count = read_gguf_header(path).metadata.get("tokenizer.ggml.tokens")
+        if count is None:
+            raise InputError(f"tokenizer {path}: expected tokenizer.ggml.tokens in its header")
+        return int(count)
     return _folder_vocabulary(path)
 
 

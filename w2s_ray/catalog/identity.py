@@ -3,13 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.catalog.configs import untrained_config
-from w2s_ray.catalog.digests import (
-    file_identity,
-    folder_identity,
-    hub_id,
-    local_path,
-    tokenizer_folder_identity,
-)
+from w2s_ray.catalog.digests import digest, file_identity, hub_id, local_path
+from w2s_ray.catalog.model_files import CHAT_TEMPLATE, folder_identity, tokenizer_folder_identity
 from w2s_ray.catalog.shapes import shape
 
 if TYPE_CHECKING:
@@ -42,6 +37,18 @@ def weights_identity(model: "ModelSpec") -> dict[str, Any]:
         "init_seed": model.init_seed,
         "num_layers": layers,
     }
+
+
+def template_identity(model: "ModelSpec") -> dict[str, Any]:
+    """What identifies a chat template that lies beside a tokenizer's files; {} where none does.
+
+    It is no part of the tokenizer's identity, since only a rendering by it reads it.
+    """
+    source = model.source or model.tokenizer
+    if source == "bytes" or hub_id(source):
+        return {}
+    template = local_path(source) / CHAT_TEMPLATE
+    return {"chat_template": digest(template)} if template.is_file() else {}
 
 
 def tokenizer_identity(tokenizer: str) -> Any:

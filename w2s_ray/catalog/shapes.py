@@ -1,7 +1,8 @@
 """Dimensions and parameter counts of a model, from its configuration alone.
 
 Plans, costs and memory are computed before anything is spent, on machines that may have no torch.
-The tests compare the formulas with the real models of transformers.
+The architectures of ``ARCHITECTURES`` have formulas, which the tests compare with the real models
+of transformers; every other one is measured on a model without values (``measured``).
 """
 
 from collections.abc import Mapping
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from w2s_ray.catalog.architectures import ARCHITECTURES, Architecture
 from w2s_ray.catalog.configs import config_fields
+from w2s_ray.catalog.measured import measured
 from w2s_ray.errors import InputError
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import ModelSpec
+
+
+UNLIMITED = 2**31 - 1
 
 
 class LinearSize(NamedTuple):
@@ -21,6 +26,41 @@ class LinearSize(NamedTuple):
 
     inputs: int
     outputs: int
+
+
+class Saved(NamedTuple):
+    """What autograd keeps of a block for each token, on average over the blocks.
+
+    Attributes:
+        precision: bf16 or fp32, of the model.
+        device: gpu or cpu, whose attention is used.
+        fixed: bytes.
+        per_row_token: bytes more for each token of the row.
+    """
+
+    precision: str
+    device: str
+    fixed: int
+    per_row_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What no formula gives: numbers read off a model without values (``models.dimensions``).
+
+    Attributes:
+        embeddings: parameters of all embeddings.
+        block: parameters of the largest block.
+        matrices: parameters that a token is multiplied with; of experts, those of its own.
+        linear_widths: inputs and outputs of all linear layers, added up.
+        saved: for each precision and device.
+    """
+
+    embeddings: int
+    block: int
+    matrices: int
+    linear_widths: int
+    saved: tuple[Saved, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +72,12 @@ class Shape:
         hidden_size: width of the states that the head reads.
         vocab_size: rows of the embedding.
         parameters: of the embeddings, the kept blocks and the final norm; no LM head.
-        architecture: name of its record in ``ARCHITECTURES``.
-        max_positions: longest input in tokens.
+        architecture: ``model_type`` of its configuration.
+        max_positions: longest input in tokens; ``UNLIMITED`` where positions have no end.
         intermediate_size: inner width of a feed-forward layer.
         heads, kv_heads, head_width: of attention; queries are heads × head_width wide.
         vectors: how many of the parameters are in norms and biases.
+        measured: None for an architecture with formulas.
     """
 
     layers: int
@@ -50,10 +91,11 @@ class Shape:
     kv_heads: int
     head_width: int
     vectors: int
+    measured: Measured | None = None
 
     @property
     def family(self) -> Architecture:
-        """What holds for every model of this architecture."""
+        """What holds for every model of an architecture with formulas."""
         return ARCHITECTURES[self.architecture]
 
     @property
@@ -69,18 +111,36 @@ class Shape:
     @property
     def embeddings(self) -> int:
         """Parameters of the token embedding and of learned positions."""
+        if self.measured is not None:
+            return self.measured.embeddings
         positions = self.max_positions if self.family.learned_positions else 0
         return (self.vocab_size + positions) * self.hidden_size
 
     @property
     def block(self) -> int:
-        """Parameters of one block."""
+        """Parameters of one block, the largest."""
+        if self.measured is not None:
+            return self.measured.block
         final_norm = self.family.norm_vectors * self.hidden_size
         return (self.parameters - self.embeddings - final_norm) // self.layers
 
     @property
+    def matrices(self) -> int:
+        """Parameters that a token is multiplied with: not embeddings, nor the experts of others."""
+        if self.measured is not None:
+            return self.measured.matrices
+        return self.parameters - self.embeddings
+
+    @property
+    def linear_widths(self) -> int:
+        """Inputs and outputs of all linear layers, added up."""
+        if self.measured is not None:
+            return self.measured.linear_widths
+        return self.layers * sum(size.inputs + size.outputs for size in self.linear_layers)
+
+    @property
     def linear_layers(self) -> tuple[LinearSize, ...]:
-        """The linear layers of one block."""
+        """The linear layers of one block, of an architecture with formulas."""
         hidden, inner, queries, keys = (
             self.hidden_size,
             self.intermediate_size,
@@ -107,6 +167,8 @@ def shape(model: "ModelSpec") -> Shape | None:
     config = config_fields(model)
     if config is None:
         return None
+    if config["model_type"] not in ARCHITECTURES:
+        return shape_from(measured(config, model.num_layers, name))
     try:
         layers = int(config["num_hidden_layers"])
         if model.num_layers is not None and model.num_layers > layers:
@@ -145,6 +207,13 @@ def shape_of(fields: Mapping[str, Any], layers: int | None = None) -> Shape:
     vectors = _vectors(blank, config)
     matrices = blank.layers * sum(size.inputs * size.outputs for size in blank.linear_layers)
     return replace(blank, parameters=blank.embeddings + matrices + vectors, vectors=vectors)
+
+
+def shape_from(numbers: Mapping[str, Any]) -> Shape:
+    """The shape whose fields, as JSON, are ``numbers``."""
+    own = dict(numbers["measured"])
+    saved = tuple(Saved(*entry) for entry in own.pop("saved"))
+    return Shape(**{**numbers, "measured": Measured(**own, saved=saved)})
 
 
 def _vectors(shape: Shape, config: Mapping[str, Any]) -> int:

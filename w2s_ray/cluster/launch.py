@@ -48,13 +48,13 @@ from w2s_ray.data.stream import (
     put,
     rank_dataset,
 )
-from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.fit import fit
-from w2s_ray.training.job import TrainJob
+from w2s_ray.training.job import TrainJob, rows_to_train_on
 from w2s_ray.training.oom_retry import with_smaller_micro_batch
+from w2s_ray.training.outputs import counts_of
 from w2s_ray.training.progress import Progress, Throttle
 
 RETRIES = 2  # of a group that lost a process before it wrote a new checkpoint
@@ -94,7 +94,9 @@ class WorkerGroup:
             Exception: the error of a worker; the loss of a worker, if that happened too often.
         """
         set_defaults(TRAIN)
-        tokens = encode(job.rows, load_tokenizer(job.model), job.max_length_tokens)
+        tokens = job.encoded(job.rows, load_tokenizer(job.model))
+        counts = counts_of(tokens)
+        job, tokens = rows_to_train_on(job, tokens)
         source = put(tokens, job.soft_labels)
         saved_update, losses = 0, 0
         while True:
@@ -115,7 +117,7 @@ class WorkerGroup:
         assert result.return_value is not None
         result.checkpoint.to_directory(out)
         self._remove(job)
-        return {**result.return_value, "truncated_rows": tokens.truncated}
+        return {**result.return_value, **counts}
 
     def _trainer(self, job: TrainJob, source: Source) -> TorchTrainer:
         need = need_of(job.execution, cluster_nodes())

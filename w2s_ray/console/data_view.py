@@ -1,24 +1,144 @@
-"""Rows of a data set: how many are used, and why the others are not."""
+"""What was read of a data set: a table of rows, prompts and classes, and what to know of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from w2s_ray.spec.training import Training
+
+COLUMNS = 8  # classes whose shares are columns of the table; of more, they are lines
+NAMES = 40  # classes that a line names
+
+
+def table(name: str, report: Mapping[str, Any]) -> Table:
+    """Rows read and used, prompts, and the share of each class, by split.
+
+    Args:
+        name: of the data set.
+        report: metric of the ``prepare`` step.
+    """
+    classes: list[str] = report["classes"]
+    shown = Table(
+        title=Text(f"{name}: what was read"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown.add_column("")
+    subjects = "texts" if classes else "prompts"
+    for column in ("rows read", "not usable", "rows used", subjects):
+        shown.add_column(column, justify="right")
+    shares = classes if len(classes) <= COLUMNS else []
+    for label in shares:
+        shown.add_column(Text(_name(label)), justify="right")
+    origins, splits = report["read"], report["splits"]
+    for origin in (name for name in origins if name not in splits):
+        of = origins[origin]
+        shown.add_row(origin, f"{of['rows']:,}", f"{of['rows'] - of['usable']:,}")
+    for split, of in splits.items():
+        read = ("", "")
+        if split in origins:
+            rows, usable = origins[split]["rows"], origins[split]["usable"]
+            read = (f"{rows:,}", f"{rows - usable:,}")
+        percent = (f"{100 * share:.1f} %" for share in of["label_share"][: len(shares)])
+        shown.add_row(split, *read, f"{of['rows']:,}", f"{of['groups']:,}", *percent)
+    return shown
 
 
 def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
-    """Lines on the rows of a data set, for people.
+    """What the table does not show, a line each.
 
     Args:
+        name: of the data set.
         report: metric of the ``prepare`` step.
     """
-    splits = report["splits"]
-    yield f"{name}: " + ", ".join(f"{of['rows']:,} {split}" for split, of in splits.items())
+    yield from (f"{name}: {line}" for line in _of_classes(report))
     for origin, of in report["read"].items():
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in of["unusable"].items())
-        if reasons:
-            yield f"{name}: not usable of {of['rows']:,} rows of {origin}: {reasons}"
+        yield from (f"{name}: {line}" for line in _of_origin(origin, of, bool(report["classes"])))
+    guessed = sum(of["guessed_groups"] for of in report["splits"].values())
+    if guessed:
+        used = sum(of["rows"] for of in report["splits"].values())
+        yield (
+            f"{name}: which rows have one prompt is a guess for {guessed:,} of {used:,} rows: they "
+            "have no column with the prompt, so how their two texts begin decides; name one "
+            "(columns.prompt), or a column with the group (columns.group)"
+        )
     overlap = report["overlap"].get("any", {})
     if overlap.get("prompts"):
         yield (
             f"{name}: {overlap['prompts']:,} prompts or texts ({100 * overlap['share']:.1f} %) "
             "are in more than one of the given splits"
         )
+    for pair, count in report["shared_texts"].items():
+        if count:
+            first, second = pair.split(", ")
+            yield f"{name}: {count:,} rows of {second} have a whole text that {first} has too"
+
+
+def _of_classes(report: Mapping[str, Any]) -> Iterator[str]:
+    classes: list[str] = report["classes"]
+    if classes:
+        yield f"{len(classes)} classes, in order: {_names(classes)}"
+    if len(classes) > COLUMNS:
+        for split, of in report["splits"].items():
+            named = zip(map(_name, classes[:NAMES]), of["label_share"], strict=False)
+            shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in named)
+            yield f"shares in {split}: {shares}{_more(classes)}"
+    for names in report["look_alikes"]:
+        listed = " and ".join(f"'{name}'" for name in names)
+        yield f"classes that look alike but are different ones: {listed}"
+    for split, names in report["absent_classes"].items():
+        yield f"{split} has no row of {_names(names)}"
+
+
+def _of_origin(origin: str, of: Mapping[str, Any], has_classes: bool) -> Iterator[str]:
+    of_rows = f"of {of['rows']:,} rows of {origin}"
+    if reasons := ", ".join(f"{count:,} {reason}" for reason, count in of["unusable"].items()):
+        yield f"not usable {of_rows}: {reasons}"
+    for note, count in of["notes"].items():
+        yield f"{of_rows}: {count:,} {note}"
+    if of["duplicates"]:
+        yield f"{of_rows}: {of['duplicates']:,} repeat another row of it"
+    if of["contradictions"]:
+        other = (
+            "the same text has another label" if has_classes else "the pair is also turned round"
+        )
+        yield f"{of_rows}: {of['contradictions']:,} contradict another row ({other})"
+
+
+def token_line(data: str, model: str, counts: Mapping[str, int], training: Training) -> str:
+    """One line on the tokens of a data set as a model reads them.
+
+    Args:
+        counts: as of ``running.token_counts``.
+    """
+    rows = f"{counts['rows']:,} rows"
+    if counts["rows"] < counts["of_rows"]:
+        rows = f"the first {rows} of {counts['of_rows']:,}"
+    line = f"{data}, {model}: {counts['tokens']:,} tokens in {rows}"
+    if counts["truncated"]:
+        line += f"; {counts['truncated']:,} cut to {training.max_length_tokens:,} tokens"
+    if counts["identical"]:
+        kept = "no gradient" if training.identical_pairs == "keep" else "left out of training"
+        line += (
+            f"; {counts['identical']:,} pairs with the same tokens for both answers ({kept}, "
+            "scored as ties)"
+        )
+    return line
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(_name, names[:NAMES])) + _more(names)
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
+
+
+def _name(name: str) -> str:
+    """The name of a class; in quotation marks where it would be hard to see."""
+    plain = name.isprintable() and name == name.strip() and "," not in name and name
+    return name if plain else repr(name)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.order import order
+from w2s_ray.spec.training import IdenticalPairs
 
 Indices = NDArray[np.int64]
 MicroBatches = list[tuple[Indices, NDArray[np.float32]]]
@@ -21,6 +22,28 @@ MicroBatches = list[tuple[Indices, NDArray[np.float32]]]
 def epoch_order(row_ids: Sequence[str], seed: int, epoch: int) -> Indices:
     """(n,) row indices in the order in which epoch ``epoch`` (from 0) visits them."""
     return order(row_ids, seed, "epoch", epoch)
+
+
+def trained_rows(identical: NDArray[np.bool_], choice: IdenticalPairs) -> Indices:
+    """Indices of the rows that batches are made of.
+
+    A pair whose answers are the same tokens has no gradient, whatever its label: no model can tell
+    its answers apart. Kept, it still counts as a row of its batch.
+
+    Args:
+        identical: (n,) as ``Tokens.identical``.
+        choice: whether such pairs are kept or left out.
+
+    Raises:
+        ValueError: no row remains.
+    """
+    kept = np.arange(len(identical)) if choice == "keep" else np.flatnonzero(~identical)
+    if len(identical) and not len(kept):
+        raise ValueError(
+            f"the answers of all {len(identical):,} pairs are the same tokens, mostly because they "
+            "were truncated, and are left out; raise training.max_length_tokens"
+        )
+    return kept
 
 
 def optimizer_batches(visits: Indices, batch_size: int) -> Iterator[Indices]:

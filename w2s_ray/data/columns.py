@@ -1,10 +1,14 @@
-"""Access to the fields of a raw row under the column names of the researcher's files."""
+"""Fields of a raw row under the column names of the researcher's files."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from w2s_ray.errors import InputError
+
+COLUMNS_NOT_READ = "columns not read"
+"""The beginning of the note on a row with columns that nothing reads."""
 
 
 class Unusable(NamedTuple):
@@ -34,13 +38,26 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
     columns = [str(present) for present in row]
     near = get_close_matches(column, columns, 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
+    if columns and not near and name not in renamed:
+        hint = f"; to read another column, set columns: {{{name}: NAME}} in the spec"
     raise InputError(
         f"{where}: field '{column}' is missing; the row has {', '.join(columns) or 'none'}{hint}"
     )
 
 
+def note_unread(row: Mapping[str, Any], read: Collection[str], notes: Counter[str]) -> None:
+    """Count a row with columns that nothing reads, by the names of these columns."""
+    unread = [str(column) or "(no name)" for column in row if column not in read]
+    if unread:
+        notes[f"{COLUMNS_NOT_READ}: {', '.join(unread)}"] += 1
+
+
 def wrong_type(where: str, column: str, value: object, expected: str) -> InputError:
     """The error for a value whose type is not the ``expected`` one."""
+    return InputError(f"{where}: field '{column}' is {shortened(value)}; expected {expected}")
+
+
+def shortened(value: object) -> str:
+    """A value as messages show it, with at most 40 characters."""
     shown = repr(value)
-    shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-    return InputError(f"{where}: field '{column}' is {shown}; expected {expected}")
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -9,12 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from pyarrow import ArrowException, fs
 
 from w2s_ray.data import agreement
-from w2s_ray.data.formats import FORMATS, RawRow, format_of, rows_of
+from w2s_ray.data.folders import data_files
+from w2s_ray.data.formats import COMPRESSIONS, FORMATS, RawRow, format_of, rows_of
+from w2s_ray.data.signatures import refuse_misnamed
 from w2s_ray.errors import InputError
 from w2s_ray.masking import masked
 
@@ -113,6 +116,7 @@ def data_identity(data: "DataSpec") -> dict[str, Any]:
     else:
         splits = data.splits.model_dump()
         content = {name: fingerprint(files, part)["digest"] for name, files in splits.items()}
+    no_label = {} if data.no_label is None else {"no_label": sorted(data.no_label)}
     return {
         "kind": data.kind,
         "content": content,
@@ -120,6 +124,7 @@ def data_identity(data: "DataSpec") -> dict[str, Any]:
         "seed": data.seed,
         "format": data.format,
         "columns": data.columns.model_dump(exclude_none=True),
+        **no_label,
     }
 
 
@@ -128,7 +133,7 @@ def _as_list(source: str | Sequence[str]) -> Sequence[str]:
 
 
 def _files(source: str) -> list[_File]:
-    """The data files of a path or URI; for a folder all at any depth except hidden ones."""
+    """The data files of a path or URI."""
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
@@ -143,19 +148,9 @@ def _files(source: str) -> list[_File]:
             if format_of(path) is None:
                 raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
             return [_File(masked(source), filesystem, path)]
-        inside = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+        paths = data_files(masked(source), filesystem, path)
     except (OSError, ArrowException) as error:
         raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
-    prefix_length = len(path.removesuffix("/")) + 1
-    paths = sorted(
-        entry.path
-        for entry in inside
-        if entry.type == fs.FileType.File
-        and format_of(entry.path)
-        and not any(name.startswith((".", "_")) for name in entry.path[prefix_length:].split("/"))
-    )
-    if not paths:
-        raise InputError(f"{source}: no file of {', '.join(FORMATS)} in this folder")
     return [_File(f"{prefix}{path}", filesystem, path) for path in paths]
 
 
@@ -167,11 +162,19 @@ def _hint(filesystem: fs.FileSystem, path: str) -> str:
 
 
 def _hash(file: _File) -> tuple[str, int]:
-    """SHA-256 and length in bytes of a file, as stored."""
+    """SHA-256 and length in bytes of a file, as stored.
+
+    Raises:
+        InputError: the file cannot be read, or its first bytes are those of another kind of file.
+    """
     digest, length = hashlib.sha256(), 0
+    form = FORMATS[format_of(file.path) or ""]
+    is_text = not form.random_access and not file.path.lower().endswith(tuple(COMPRESSIONS))
     try:
         with file.filesystem.open_input_stream(file.path, compression=None) as stream:
             while block := stream.read(1 << 20):
+                if length == 0:
+                    refuse_misnamed(file.name, block, is_text)
                 digest.update(block)
                 length += len(block)
     except OSError as error:
@@ -183,6 +186,11 @@ def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
     import datasets
 
     name = source.removeprefix(HUB)
+    if Path(name).exists():  # which datasets would read instead
+        raise InputError(
+            f"{source}: {name} is also a folder here, expected a Hub data set alone: give ./{name} "
+            "for the folder, or run the study in another working directory"
+        )
     try:
         loaded = datasets.load_dataset(name, part.subset, split=part.split, revision=part.revision)
     except Exception as error:  # the Hub's client raises errors of many libraries

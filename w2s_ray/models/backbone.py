@@ -10,12 +10,11 @@ model cannot change what is drawn afterwards.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
 from transformers import (
-    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
     PreTrainedConfig,
@@ -24,17 +23,24 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from w2s_ray.catalog.architectures import ARCHITECTURES, supported_architecture
-from w2s_ray.catalog.configs import untrained_config
-from w2s_ray.catalog.digests import hub_id, local_path
+from w2s_ray.catalog.architectures import ARCHITECTURES
+from w2s_ray.catalog.configs import config_fields, untrained_config
+from w2s_ray.catalog.digests import hub_id
 from w2s_ray.catalog.shapes import shape
 from w2s_ray.errors import InputError
-from w2s_ray.models import packed_attention
-from w2s_ray.models.gguf import unpacked
+from w2s_ray.models import dimensions, packed_attention
+from w2s_ray.models.folders import model_folder
+from w2s_ray.models.structure import (
+    PRECISIONS,
+    blocks_path,
+    check_supported,
+    keep_first_blocks,
+    own_attention,
+    prepare_config,
+    untrained_module,
+)
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}  # by their names in a spec
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def load_backbone(
     Raises:
         InputError: unreadable or unsupported model, or a Hub that cannot be reached.
     """
-    shape(model)
+    check_dimensions(model)
     dtype = PRECISIONS[precision]
     with quiet(), torch.random.fork_rng(devices=[]):
         module = _untrained(model, dtype) if model.source is None else _pretrained(model, dtype)
@@ -78,9 +84,36 @@ def load_backbone(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     module.to(device)  # type: ignore[arg-type]
-    config = module.config
+    width = state_width(module, model.source or model.architecture)
     shares = packed_attention.use_if_exact(module)
-    return Backbone(module.train(), tokenizer, config.hidden_size, config.num_hidden_layers, shares)
+    return Backbone(module.train(), tokenizer, width, module.config.num_hidden_layers, shares)
+
+
+def check_dimensions(model: ModelSpec) -> None:
+    """Refuses what plans refuse; measures here, where torch is loaded, what they would measure.
+
+    Raises:
+        InputError: an unreadable or unsupported model, or too few blocks.
+    """
+    fields = config_fields(model)
+    if fields is not None and fields["model_type"] not in ARCHITECTURES:
+        dimensions.prepare(fields, model.num_layers)
+    shape(model)
+
+
+def state_width(module: PreTrainedModel, model: object) -> int:
+    """Width of the last states.
+
+    Raises:
+        InputError: a token's state depends on later ones.
+    """
+    width = packed_attention.causal_width(module)
+    if width is None:
+        raise InputError(
+            f"model {model}: architecture {module.config.model_type} is not supported: a token's "
+            "state depends on later ones (docs/architectures.md)"
+        )
+    return width
 
 
 def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
@@ -89,16 +122,16 @@ def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     try:
         config = AutoConfig.for_model(model.architecture, **untrained_config(model))
         prepare_config(config)
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = own_attention(config)
         torch.default_generator.manual_seed(model.init_seed)
-        module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+        module = untrained_module(config)
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(
             f"model init: random, {model.architecture}: config is refused: {first_line(error)}"
         ) from error
     if model.num_layers is not None:
+        blocks = module.get_submodule(blocks_path(module))
         keep_first_blocks(config, model.num_layers)
-        blocks = module.get_submodule(ARCHITECTURES[model.architecture].blocks)
         assert isinstance(blocks, nn.ModuleList)
         del blocks[model.num_layers :]
     for parameter in module.parameters():  # not .to(dtype): rotary frequencies stay in fp32
@@ -112,11 +145,10 @@ def training_config(model: ModelSpec) -> PreTrainedConfig:
     Raises:
         InputError: unreadable or unsupported, or a Hub that cannot be reached.
     """
-    with reading(model):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            hub_name_or_folder(model), revision=model.revision or "main", trust_remote_code=False
-        )
-    supported_architecture(config.model_type, model.source)
+    assert model.source is not None
+    with reading(model), model_folder(model.source, model.revision, weights=False) as folder:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    check_supported(config, model.source)
     prepare_config(config)
     if model.num_layers is not None:
         if model.num_layers > config.num_hidden_layers:
@@ -128,25 +160,15 @@ def training_config(model: ModelSpec) -> PreTrainedConfig:
     return config
 
 
-def hub_name_or_folder(model: ModelSpec) -> str | Path:
-    """What transformers loads a pretrained model from; a GGUF file is unpacked into a folder."""
-    assert model.source is not None
-    name = hub_id(model.source)
-    if name is not None:
-        return name
-    path = local_path(model.source)
-    return unpacked(path) if path.is_file() else path
-
-
 def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     config = training_config(model)
-    with reading(model):
+    assert model.source is not None
+    with reading(model), model_folder(model.source, model.revision, weights=True) as folder:
         module, report = AutoModel.from_pretrained(
-            hub_name_or_folder(model),
-            revision=model.revision or "main",
+            folder,
             config=config,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=own_attention(config),
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -166,26 +188,10 @@ def reading(model: ModelSpec) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnpicklingError) as error:
         on_hub = hub_id(model.source or "") is not None
         what = "not in the local cache, or the Hub did not answer" if on_hub else "not readable"
         raise InputError(f"model {model.source}: {what}: {first_line(error)}") from error
-
-
-def prepare_config(config: PreTrainedConfig) -> None:
-    """Dropout off, no cache, and no pad token, whose embedding would not be trained."""
-    for name, value in config.to_dict().items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, int | float):
-            setattr(config, name, 0.0)
-    config.use_cache = False
-    config.pad_token_id = None
-
-
-def keep_first_blocks(config: PreTrainedConfig, count: int) -> None:
-    """Reduces a configuration to its first ``count`` blocks."""
-    config.num_hidden_layers = count
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:count]
 
 
 @contextmanager

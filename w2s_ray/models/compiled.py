@@ -14,11 +14,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.models import packed_attention
+from w2s_ray.models.structure import blocks_of
 
 if TYPE_CHECKING:
     from w2s_ray.models.backbone import Backbone
@@ -60,7 +60,7 @@ def compile_if_it_pays(backbone: "Backbone", tokens: int, flops_per_parameter: i
     return True
 
 
-def compile_blocks(module: nn.Module, keep: float = 1.0) -> None:
+def compile_blocks(module: PreTrainedModel, keep: float = 1.0) -> None:
     """Has each block compiled when it is first called; blocks of one kind share the compilation.
 
     A checkpointed block keeps its checkpoint, but around the compiled call: transformers wraps a
@@ -85,7 +85,7 @@ def compile_blocks(module: nn.Module, keep: float = 1.0) -> None:
             block._compiled_call_impl = partial(checkpoint, compiled, use_reentrant=False)
 
 
-def leave_eager(module: nn.Module) -> None:
+def leave_eager(module: PreTrainedModel) -> None:
     """Undoes ``compile_blocks``."""
     for block in blocks_of(module):
         if isinstance(block._compiled_call_impl, partial):
@@ -109,12 +109,6 @@ def _compile_within(keep: float, graph: Any, inputs: Any) -> Any:
 
     with config.patch(activation_memory_budget=keep):
         return compile_fx(graph, inputs)
-
-
-def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a backbone."""
-    config: Any = module.config
-    return list(module.get_submodule(ARCHITECTURES[config.model_type].blocks).children())
 
 
 def _has_cpp_compiler() -> bool:

@@ -14,7 +14,7 @@ The stock classes differ from our scorer in two ways: they have no adapters, so 
 and their head has no bias, so a bias of classes moves into the final norm's bias where it has one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from w2s_ray.catalog.architectures import ARCHITECTURES
+from w2s_ray.data.joining import loaded_joins_exactly
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
-from w2s_ray.models.backbone import PRECISIONS
 from w2s_ray.models.model_card import Card, write_card
+from w2s_ray.models.structure import PRECISIONS, stock_of, transposed_layers
 from w2s_ray.models.weight_files import SHARD_BYTES, Kinds, write_weights
 from w2s_ray.spec.schema import Lora
 
@@ -38,6 +43,9 @@ _ADAPTERS = (  # parameters A and B of linear layers, and of embeddings
     ("lora_embedding_A.default", "lora_embedding_B.default"),
 )
 _PROBE = "A\u030a  probe:\n\n\tHuman's 1234 \u00e9\u00e8 \ufb01\u2026 {'x': 0.5}\r\n \U0001f600"
+
+
+_CODE = ("auto_map", "custom_pipelines")  # fields with which a configuration names Python code
 
 
 Recipe = Literal["unchanged", "merged", "merged, transposed", "with the head's bias"]
@@ -89,32 +97,31 @@ class Layout:
         return {target.name: (target.dtype, target.shape) for target in self.targets}
 
 
-def check_exportable(architecture: str, trainable: str, per_row: int) -> None:
+def check_exportable(config: PreTrainedConfig, trainable: str, per_row: int) -> None:
     """Refuses, before anything is spent, a model that the stock class cannot represent.
 
     Args:
-        architecture: name of a record in ``ARCHITECTURES``.
+        config: of the backbone.
         trainable: full, lora or last_layer.
         per_row: texts of a row, 2 for pairs.
 
     Raises:
-        InputError: a last layer for classes on an architecture whose final norm has no bias.
+        InputError: there is no stock class, or a last layer for classes whose bias it cannot hold.
     """
-    record = ARCHITECTURES[architecture]
-    if trainable == "last_layer" and per_row == 1 and record.final_norm_bias is None:
-        exportable = [name for name, other in ARCHITECTURES.items() if other.final_norm_bias]
+    stock = stock_of(config)
+    if trainable == "last_layer" and per_row == 1 and stock.final_bias is None:
         raise InputError(
-            f"execution.export_models: a last layer for classes on {architecture} cannot be "
-            f"exported: {record.stock_class} cannot hold its bias, since neither its head nor its "
-            f"final norm has one; expected trainable full or lora, or a {' or '.join(exportable)} "
-            "model",
+            f"execution.export_models: a last layer for classes on {config.model_type} cannot be "
+            f"exported: {stock.name} cannot hold its bias, since neither its head nor its "
+            "final norm has one; expected trainable full or lora, or a model whose final norm has "
+            "one, such as gpt2 or gpt_neox",
             ("execution", "export_models"),
         )
 
 
 def export_layout(
     shapes: Mapping[str, tuple[int, ...]],
-    config: PreTrainedConfig,
+    module: PreTrainedModel,
     precision: str,
     lora: Lora | None = None,
 ) -> Layout:
@@ -122,36 +129,38 @@ def export_layout(
 
     Args:
         shapes: whole shape of every parameter of the scorer by name, ``backbone.…`` and ``head.…``.
-        config: of the backbone.
+        module: the backbone; only its configuration and kinds of layers are read.
         precision: "bf16" or "fp32", in which it was trained. The head is float32 in the file.
         lora: rank and alpha, where ``shapes`` has adapters.
 
     Raises:
-        InputError: the head has a bias that the stock class cannot hold.
+        InputError: there is no stock class, or it cannot hold the head's bias.
     """
-    architecture, dtype = ARCHITECTURES[config.model_type], PRECISIONS[precision]
+    stock, dtype = stock_of(module.config), PRECISIONS[precision]
     biased = "head.bias" in shapes
     if biased:
-        check_exportable(config.model_type, "last_layer", per_row=1)
+        check_exportable(module.config, "last_layer", per_row=1)
+    transposed = transposed_layers(module)
     targets: list[Target] = []
     for name, shape in shapes.items():
         if "lora_" in name or not name.startswith("backbone."):
             continue
         own = name.removeprefix("backbone.")
-        stock = f"{architecture.stock_backbone}.{own.replace('.base_layer.', '.')}"
+        plain = own.replace(".base_layer.", ".")
+        exported = f"{stock.backbone}.{plain}"
         adapter = _adapter(name, shapes)
-        if biased and own == architecture.final_norm_bias:
+        if biased and own == stock.final_bias:
             sources = (name, "head.weight", "head.bias")
-            target = Target(stock, torch.float32, shape, sources, "with the head's bias")
+            target = Target(exported, torch.float32, shape, sources, "with the head's bias")
         elif adapter:
-            transposed = architecture.transposed_linear or "embedding" in adapter[0]
-            recipe: Recipe = "merged, transposed" if transposed else "merged"
-            target = Target(stock, dtype, shape, (name, *adapter), recipe)
+            inverted = plain.removesuffix(".weight") in transposed or "embedding" in adapter[0]
+            recipe: Recipe = "merged, transposed" if inverted else "merged"
+            target = Target(exported, dtype, shape, (name, *adapter), recipe)
         else:
-            target = Target(stock, dtype, shape, (name,))
+            target = Target(exported, dtype, shape, (name,))
         targets.append(target)
     head = shapes["head.weight"]
-    targets.append(Target("score.weight", torch.float32, head, ("head.weight",)))
+    targets.append(Target(stock.head, torch.float32, head, ("head.weight",)))
     scale = lora.alpha / lora.rank if lora is not None else 0.0
     return Layout(tuple(targets), precision, head[0], scale)
 
@@ -185,9 +194,25 @@ def write_export(
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, layout.kinds, _targets(layout, iter(tensors)), shard_bytes=shard_bytes)
-    stock_config(config, layout, tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_card(folder / "README.md", card, layout.precision, loader=_loader(folder, tokenizer))
+    stock_config(config, layout, tokenizer, card.classes).save_pretrained(folder)
+    _without_code(tokenizer).save_pretrained(folder)
+    write_card(
+        folder / "README.md",
+        card,
+        layout.precision,
+        loader=_loader(folder, tokenizer),
+        in_pieces=loaded_joins_exactly(tokenizer),
+    )
+
+
+def _without_code(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer; its configuration names no Python code."""
+    named = [name for name in _CODE if name in tokenizer.init_kwargs]
+    if named:
+        tokenizer = deepcopy(tokenizer)
+        for name in named:
+            del tokenizer.init_kwargs[name]
+    return tokenizer
 
 
 def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:
@@ -199,18 +224,28 @@ def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:
 
 
 def stock_config(
-    config: PreTrainedConfig, layout: Layout, tokenizer: PreTrainedTokenizerFast
+    config: PreTrainedConfig,
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerFast,
+    classes: Sequence[str] = (),
 ) -> PreTrainedConfig:
-    """The configuration of the stock class: the backbone's, without this project's settings."""
+    """The configuration of the stock class: the backbone's, without this project's settings.
+
+    Args:
+        classes: names of the K classes in order; empty for pairs, and for classes without names.
+    """
     stock: Any = deepcopy(config)
     stock._attn_implementation = None
     stock._name_or_path = ""  # a folder of this machine
-    stock.architectures = [ARCHITECTURES[config.model_type].stock_class]
+    for code in _CODE:
+        if hasattr(stock, code):
+            delattr(stock, code)
+    stock.architectures = [stock_of(config).name]
     stock.dtype = PRECISIONS[layout.precision]
     stock.use_cache = True
     stock.pad_token_id = tokenizer.pad_token_id
     pairs = layout.outputs == 1
-    names = ["reward"] if pairs else [f"LABEL_{label}" for label in range(layout.outputs)]
+    names = ["reward"] if pairs else list(classes) or [f"LABEL_{n}" for n in range(layout.outputs)]
     stock.id2label = dict(enumerate(names))
     stock.label2id = {name: label for label, name in enumerate(names)}
     stock.problem_type = None if pairs else "single_label_classification"
@@ -296,7 +331,8 @@ def _loader(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
     ``AutoTokenizer`` takes every tokenizer beside a qwen2 model for Qwen's own, which it rebuilds
     with another normalisation.
     """
-    same = _ids(AutoTokenizer.from_pretrained(folder)) == _ids(tokenizer)
+    reloaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    same = _ids(reloaded) == _ids(tokenizer)
     return "AutoTokenizer" if same else "PreTrainedTokenizerFast"
 
 

@@ -30,7 +30,7 @@ def last_states(
     *,
     progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
-    """Hidden states (n, m, H) of the last real token of every text.
+    """Hidden states (n, m, H) of the last real token of every text; equal for equal texts.
 
     Args:
         tokens: n rows of m texts.
@@ -40,7 +40,9 @@ def last_states(
     budget = token_budget or _budget(backbone.module)
     forward = partial(_row_states, backbone.module)
     flat = sweep(forward, tokens, budget, progress=progress)
-    return flat.reshape(len(flat), tokens.per_row, -1)
+    states = flat.reshape(len(flat), tokens.per_row, -1)
+    states[tokens.identical] = states[tokens.identical, :1]  # whatever rounding makes of them
+    return states
 
 
 def scorer_logits(
@@ -50,9 +52,11 @@ def scorer_logits(
     *,
     progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
-    """Logits (n, K) of every row; arguments as for ``last_states``."""
+    """Logits (n, K) of every row, 0 for equal texts; arguments as for ``last_states``."""
     budget = token_budget or _budget(scorer)
-    return sweep(partial(_row_logits, scorer), tokens, budget, progress=progress)
+    logits = sweep(partial(_row_logits, scorer), tokens, budget, progress=progress)
+    logits[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
+    return logits
 
 
 def _row_states(module: torch.nn.Module, input_ids: Tensor, segments: Tensor) -> Tensor:

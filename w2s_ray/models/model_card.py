@@ -38,6 +38,7 @@ class Card:
         per_row: texts of a row: 2 for pairs, 1 for classes.
         num_classes: K; 2 for pairs.
         metrics: numbers by name, e.g. ``test_accuracy``.
+        classes: their names in order; empty for pairs.
         ending_in_pad: number of test texts whose last token is the pad token, which the stock
             class takes for padding: it reads the token before it.
     """
@@ -51,6 +52,7 @@ class Card:
     num_classes: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     ending_in_pad: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> bool:
@@ -62,12 +64,20 @@ class Card:
         return replace(self, metrics={**self.metrics, "test_accuracy": accuracy})
 
 
-def write_card(file: Path, card: Card, precision: str, *, loader: str = "AutoTokenizer") -> None:
+def write_card(
+    file: Path,
+    card: Card,
+    precision: str,
+    *,
+    loader: str = "AutoTokenizer",
+    in_pieces: bool = True,
+) -> None:
     """Writes the model card.
 
     Args:
         precision: "bf16" or "fp32", of the weights.
         loader: class of transformers that loads the tokenizer.
+        in_pieces: whether prompt and answer are tokenised separately in transcripts.
     """
     parts = [
         _front_matter(card),
@@ -77,7 +87,7 @@ def write_card(file: Path, card: Card, precision: str, *, loader: str = "AutoTok
         _training(card),
         *(["## Numbers", _numbers(card)] if card.metrics else []),
         "## Use",
-        _use(card, precision, loader),
+        _use(card, precision, loader, in_pieces),
         "## Licence",
         f"The licence of the base model: {_base(card.model)}.",
     ]
@@ -99,7 +109,9 @@ def _front_matter(card: Card) -> str:
 
 
 def _description(card: Card) -> str:
+    names = ", ".join(f"`{name}`" for name in card.classes)
     output = f"It returns {card.num_classes} logits for a text, one per class."
+    output += f" The classes in order: {names}." if names else ""
     if card.pairs:
         output = (
             "It returns a reward r for a text; of two answers A and B to a prompt, A is preferred "
@@ -160,10 +172,13 @@ def _base(model: ModelSpec) -> str:
     return base if model.num_layers is None else f"{base}, its first {model.num_layers} blocks"
 
 
-def _use(card: Card, precision: str, loader: str) -> str:
-    length = int(card.config["training"]["max_length_tokens"])
+def _use(card: Card, precision: str, loader: str, in_pieces: bool) -> str:
+    training = card.config["training"]
+    length, bos = int(training["max_length_tokens"]), bool(training.get("bos", False))
+    is_chat = training.get("render") == "chat_template"
+    way = "chat" if is_chat else "pieces" if in_pieces else "whole"
     notes = [
-        _truncation(card.pairs, length),
+        _truncation(card.pairs, length, way, bos),
         "The score is read at the last token that is not the pad token: pad on the right, and "
         "beware of texts that end in the pad token itself, whose score is that of the text "
         f"without it ({card.ending_in_pad} of the test texts do).",
@@ -177,61 +192,107 @@ def _use(card: Card, precision: str, loader: str) -> str:
             "float32, which does not round them, by somewhat more."
         )
     dtype = "" if precision == "bf16" else ", dtype=torch.float32"
-    code = _SNIPPET[card.pairs].format(length=length, loader=loader, dtype=dtype)
+    code = (_PAIRS if card.pairs else _CLASSES).format(
+        loader=loader,
+        dtype=dtype,
+        tokens=(_PAIR_TOKENS[way] if card.pairs else _TEXT_TOKENS[way]).format(length=length - bos),
+        bos=_BOS if bos else "",
+        imports="import os.path\n\n" if card.pairs and way != "pieces" else "",
+        prompt="messages" if is_chat else "prompt",
+        question='[{"role": "user", "content": "How are you?"}]' if is_chat else '"How are you?"',
+        blank="" if is_chat else " ",
+    )
     return "\n\n".join([code, *notes])
 
 
-def _truncation(pairs: bool, length: int) -> str:
+def _truncation(pairs: bool, length: int, way: str, bos: bool) -> str:
     """How texts were tokenised and truncated in training."""
-    if not pairs:
-        return (
-            "Texts are tokenised without special tokens. In training they had at most "
-            f"{length} tokens: longer texts lost their beginning."
-        )
+    special = (
+        "beginning with the BOS token, which is never cut" if bos else "without special tokens"
+    )
+    texts = "Texts are"
+    if way == "chat":
+        texts = "Conversations are rendered by the chat template of the tokenizer and"
+        special = "without further special tokens"
+    elif pairs and way == "pieces":
+        texts, special = "Prompt and answer are", f"separately, {special}, and joined"
+    elif pairs:
+        texts = "Prompt and answer are joined and"
+    cut = "the beginning of their prompt, the same for both answers of a pair" if pairs else ""
     return (
-        "Prompt and answer are tokenised separately, without special tokens, and joined. In "
-        f"training they had at most {length} tokens: longer texts lost the beginning of their "
-        "prompt, the same for both answers of a pair."
+        f"{texts} tokenised {special}. In training they had at most {length} tokens: longer texts "
+        f"lost {cut or 'their beginning'}."
     )
 
 
 _BEGIN = """```python
-import torch
+{imports}import torch
 from transformers import AutoModelForSequenceClassification, {loader}
 
 folder = "."  # of this file
 tokenizer = {loader}.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder{dtype})
 model.eval()
-"""
-_SNIPPET = {
-    True: _BEGIN
-    + """
 
-def rewards(prompt, answers):
-    head, *tails = (
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, *answers)
-    )
-    room = max(0, {length} - max(map(len, tails)))
-    texts = [head[max(0, len(head) - room) :] + tail[-{length}:] for tail in tails]
+"""
+_PAIRS = (
+    _BEGIN
+    + """
+def rewards({prompt}, answers):
+{tokens}{bos}
     batch = tokenizer.pad({{"input_ids": texts}}, padding_side="right", return_tensors="pt")
     with torch.no_grad():
         return model(**batch).logits[:, 0].float()
 
 
-a, b = rewards("How are you?", [" Well, thank you.", " Go away."])
+a, b = rewards({question}, ["{blank}Well, thank you.", "{blank}Go away."])
 p_a_is_preferred = torch.sigmoid(a - b).item()
-```""",
-    False: _BEGIN
+```"""
+)
+_CLASSES = (
+    _BEGIN
     + """
-
 def probabilities(texts):
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"][-{length}:] for text in texts]
-    batch = tokenizer.pad({{"input_ids": ids}}, padding_side="right", return_tensors="pt")
+{tokens}{bos}
+    batch = tokenizer.pad({{"input_ids": texts}}, padding_side="right", return_tensors="pt")
     with torch.no_grad():
         return model(**batch).logits.float().softmax(dim=1)
 
 
 p = probabilities(["A text.", "Another text."])
-```""",
+```"""
+)
+_BOS = """
+    texts = [[tokenizer.bos_token_id, *ids] for ids in texts]"""
+_SHARED = """
+    texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    shared = min(len(os.path.commonprefix(texts)), min(map(len, texts)) - 1)
+    cut = min(shared, max(0, max(map(len, texts)) - {length}))
+    texts = [ids[cut:][-{length}:] for ids in texts]"""
+_PAIR_TOKENS = {
+    "pieces": """\
+    head, *tails = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, *answers)
+    )
+    room = max(0, {length} - max(map(len, tails)))
+    texts = [head[max(0, len(head) - room) :] + tail[-{length}:] for tail in tails]""",
+    "whole": """\
+    texts = [prompt + answer for answer in answers]"""
+    + _SHARED,
+    "chat": """\
+    chats = [[*messages, {{"role": "assistant", "content": answer}}] for answer in answers]
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]"""
+    + _SHARED,
+}
+_TEXT = """\
+    texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    texts = [ids[-{length}:] for ids in texts]"""
+_TEXT_TOKENS = {
+    "pieces": _TEXT,
+    "whole": _TEXT,
+    "chat": """\
+    chats = [[{{"role": "user", "content": text}}] for text in texts]
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
+"""
+    + _TEXT,
 }

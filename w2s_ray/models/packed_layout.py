@@ -5,7 +5,8 @@ divided into ``Block``s of adjacent groups of similar size; on a GPU it has one 
 FlexAttention.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,10 @@ from torch.nn.attention.flex_attention import BlockMask
 BLOCK = 128  # tokens of a FlexAttention block; on a GPU a line is padded to a multiple of it
 BLOCK_SCORES = 8 * 1024  # most scores per head in a ``Block`` of several groups
 SIMILAR = 0.75  # shortest group of a ``Block``, as a fraction of its longest
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Whether a token may attend to another, from batch, head, and the positions of both in a row, as
+the mask functions of transformers say it; a bool tensor of the indices' common shape."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,13 @@ class Block:
         tokens = values.view(len(line), self.count * self.size, -1)
         line[:, self.span] = tokens if self.real is None else tokens.index_select(1, self.real)
 
+    def restricted(self, rule: Rule, positions: Tensor) -> "Block":
+        """This block under a ``Layout.restricted`` mask; ``positions`` are those of the line."""
+        own = self.take(positions[None, :, None]).view(self.count, self.size)
+        zero = torch.zeros((), dtype=torch.int64)
+        allowed = rule(zero, zero, own[:, :, None], own[:, None, :])
+        return replace(self, mask=self.mask.masked_fill(~allowed, float("-inf")))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -58,10 +70,28 @@ class Layout:
     Attributes:
         blocks: on a CPU: adjacent blocks that cover the line.
         block_mask: on a GPU: the mask of the whole line.
+        positions: (T,) int64 position of each token in its text.
     """
 
     blocks: list[Block]
     block_mask: BlockMask | None
+    positions: Tensor
+
+    def restricted(self, rule: Rule) -> "Layout":
+        """This layout, in which a token attends only where ``rule`` of the positions holds too."""
+        if self.block_mask is None:
+            blocks = [block.restricted(rule, self.positions) for block in self.blocks]
+            return replace(self, blocks=blocks)
+        attends = self.block_mask.mask_mod
+        padding = self.block_mask.seq_lengths[0] - len(self.positions)
+        positions = nn.functional.pad(self.positions, (0, padding))
+
+        def restricted(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            allowed = rule(batch, head, positions[query], positions[key])
+            return attends(batch, head, query, key) & allowed
+
+        mask = _mask_of_blocks(restricted, len(positions), positions.device)
+        return replace(self, block_mask=mask)
 
 
 class PackedLine(NamedTuple):
@@ -96,9 +126,9 @@ def lay_out(segments: Tensor) -> PackedLine:
     total = int(flat.sum())
     positions = torch.arange(total, device=device) - offset.flatten().repeat_interleave(flat)
     if device.type == "cpu":
-        layout = Layout(_blocks(segments.tolist()), None)
+        layout = Layout(_blocks(segments.tolist()), None, positions)
     else:
-        layout = Layout([], _block_mask(segments, total))
+        layout = Layout([], _block_mask(segments, total), positions)
     return PackedLine(layout, positions, last.flatten())
 
 
@@ -175,15 +205,19 @@ def _block_mask(segments: Tensor, total: int) -> BlockMask:
         own = (part[key] == 0) | (part[key] == part[query])
         return (group[query] == group[key]) & own & (query >= key)
 
+    return _mask_of_blocks(attends, len(padded), device)
+
+
+def _mask_of_blocks(attends: Rule, total: int, device: torch.device) -> BlockMask:
+    """FlexAttention's mask of ``total`` tokens, a multiple of ``BLOCK``."""
     # Not create_block_mask: eagerly it makes T² numbers; compiled, its sort can take Triton minutes
     # (pytorch issue 182060).
-    tokens = torch.arange(len(padded), device=device)
-    blocks = len(padded) // BLOCK
+    tokens = torch.arange(total, device=device)
+    zero = tokens.new_zeros(())
+    blocks = total // BLOCK
     attended = torch.cat(
         [
-            attends(tokens, tokens, rows[:, None], tokens)
-            .view(-1, BLOCK, blocks, BLOCK)
-            .sum((1, 3))
+            attends(zero, zero, rows[:, None], tokens).view(-1, BLOCK, blocks, BLOCK).sum((1, 3))
             for rows in torch.split(tokens, 8 * BLOCK)
         ]
     )

@@ -13,22 +13,26 @@ from typing import NamedTuple
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import nn
-from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from w2s_ray.catalog.digests import safetensors_files
+from w2s_ray.catalog.model_files import safetensors_files
 from w2s_ray.errors import InputError
 from w2s_ray.models import packed_attention
 from w2s_ray.models.backbone import (
-    PRECISIONS,
     Backbone,
-    hub_name_or_folder,
-    keep_first_blocks,
     quiet,
     reading,
+    state_width,
     training_config,
+)
+from w2s_ray.models.folders import checked_folder
+from w2s_ray.models.structure import (
+    PRECISIONS,
+    keep_first_blocks,
+    own_attention,
+    untrained_module,
 )
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
@@ -54,9 +58,10 @@ def load_partitioned(
     dtype = PRECISIONS[precision]
     with quiet(), torch.random.fork_rng(devices=[]):
         config = training_config(model)
-        shares = _shares_prompts(config, dtype, device)
+        attention = _attention(config, model, dtype, device)
+        config._attn_implementation = own_attention(config)
         with init_empty_weights(include_buffers=False):
-            module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+            module = untrained_module(config)
         tokenizer = load_tokenizer(model)
         stored = _stored(model, module) if reads else {}
     for buffers in (part._buffers for part in module.modules()):
@@ -73,23 +78,39 @@ def load_partitioned(
             part._parameters[name] = nn.Parameter(whole)
         if own:
             partition(part)
-    config._attn_implementation = packed_attention.NAME if shares else "sdpa"
-    return Backbone(module.train(), tokenizer, config.hidden_size, config.num_hidden_layers, shares)
+    if attention.shares_prompts:
+        config._attn_implementation = packed_attention.NAME
+    layers = config.num_hidden_layers
+    return Backbone(module.train(), tokenizer, attention.width, layers, attention.shares_prompts)
 
 
-def _shares_prompts(config: PreTrainedConfig, dtype: torch.dtype, device: str) -> bool:
-    """Whether prompts can be shared, tested on one random block of the architecture."""
+class _Attention(NamedTuple):
+    """What a test of a few random blocks says of the whole model.
+
+    Attributes:
+        width: of the last states.
+        shares_prompts: whether prompts can be shared.
+    """
+
+    width: int
+    shares_prompts: bool
+
+
+def _attention(
+    config: PreTrainedConfig, model: ModelSpec, dtype: torch.dtype, device: str
+) -> _Attention:
+    """Tests the first blocks of the architecture, with random weights: one of each type."""
     small = deepcopy(config)
-    keep_first_blocks(small, 1)
-    small.vocab_size, small._attn_implementation = 64, "sdpa"
+    types = getattr(config, "layer_types", None) or ["any"]
+    keep_first_blocks(small, 1 + max(types.index(kind) for kind in set(types)))
+    small.vocab_size, small._attn_implementation = 64, own_attention(config)
     torch.default_generator.manual_seed(0)
     with torch.device(device):
-        block: PreTrainedModel = MODEL_MAPPING[type(small)](small)  # type: ignore[operator]
-    for parameter in block.parameters():
+        blocks = untrained_module(small)
+    for parameter in blocks.parameters():
         parameter.data = parameter.data.to(dtype)
-    # One block represents the others only if all are of one type.
-    uniform = len(set(getattr(config, "layer_types", None) or ["any"])) == 1
-    return uniform and packed_attention.use_if_exact(block.train())
+    width = state_width(blocks, model.source)
+    return _Attention(width, packed_attention.use_if_exact(blocks.train()))
 
 
 class _Stored(NamedTuple):
@@ -101,9 +122,12 @@ class _Stored(NamedTuple):
 
 def _stored(model: ModelSpec, module: PreTrainedModel) -> dict[str, _Stored]:
     """The stored tensor of every parameter, by the parameter's name."""
+    assert model.source is not None
     prefix = f"{module.base_model_prefix}."
     stored: dict[str, _Stored] = {}
-    for file in filter(Path.is_file, safetensors_files(_folder(model))):
+    with reading(model):
+        folder = checked_folder(model.source, model.revision, weights=True)
+    for file in filter(Path.is_file, safetensors_files(folder)):
         with safe_open(file, framework="pt") as opened:
             keys = list(opened.keys())
         stored |= {key.removeprefix(prefix): _Stored(file, key) for key in keys}
@@ -114,13 +138,3 @@ def _stored(model: ModelSpec, module: PreTrainedModel) -> dict[str, _Stored]:
             f"the first is {missing[0]}"
         )
     return stored
-
-
-def _folder(model: ModelSpec) -> Path:
-    """The folder with the model's files; those of a Hub model are downloaded first."""
-    source = hub_name_or_folder(model)
-    if isinstance(source, Path):
-        return source
-    patterns = ["*.safetensors", "*.json"]
-    with reading(model):
-        return Path(snapshot_download(source, revision=model.revision, allow_patterns=patterns))

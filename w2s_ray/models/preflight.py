@@ -9,25 +9,35 @@ checked, since unpacking takes longer; Hub weights that are not cached yet are n
 
 import re
 import textwrap
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from huggingface_hub import is_offline_mode, try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from w2s_ray.catalog.configs import config_fields, untrained_config
-from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path, safetensors_files
-from w2s_ray.catalog.shapes import shape
+from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path
+from w2s_ray.catalog.gguf_header import read_gguf_header
+from w2s_ray.catalog.model_files import safetensors_files, weight_files
 from w2s_ray.errors import InputError, at
-from w2s_ray.models.backbone import keep_first_blocks, prepare_config, quiet
+from w2s_ray.models.backbone import check_dimensions, quiet
+from w2s_ray.models.folders import model_folder
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.structure import (
+    check_supported,
+    is_converted,
+    keep_first_blocks,
+    own_attention,
+    prepare_config,
+    untrained_module,
+)
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
 from w2s_ray.models.trainable import set_trainable
+from w2s_ray.models.weight_headers import check_gguf_header, check_headers
 from w2s_ray.spec.schema import Lora, ModelSpec
 
 TARGETS = ("training", "lora", "target_modules")
@@ -54,7 +64,7 @@ def check_models(
                 _check_tokenizer(model, int(module.config.vocab_size))
                 _check_weights(model, module)
                 if name in sharded:
-                    _check_shardable(model)
+                    _check_shardable(model, module)
             if lora is not None and lora.target_modules != "all-linear":
                 _check_targets(name, module, lora, name in sharded)
 
@@ -63,13 +73,15 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     """The backbone without values; its parameters are those that loading will need."""
     name = f"model {model.source or model.architecture}"
     try:
-        config = _config(model)
-        shape(model)
+        config = model_config(model)
+        check_dimensions(model)
+        check_supported(config, model.source or model.architecture)
         prepare_config(config)
+        config._attn_implementation = own_attention(config)
         if model.num_layers is not None:
             keep_first_blocks(config, model.num_layers)
         with torch.device("meta"):
-            module: PreTrainedModel = MODEL_MAPPING[type(config)](config)  # type: ignore[operator]
+            module = untrained_module(config)
     except InputError:
         raise
     except OSError as error:
@@ -81,18 +93,17 @@ def _on_meta(model: ModelSpec) -> PreTrainedModel:
     return module
 
 
-def _config(model: ModelSpec) -> PreTrainedConfig:
+def model_config(model: ModelSpec) -> PreTrainedConfig:
     """The configuration as transformers would read it; of a GGUF file, from its header."""
     if model.source is None:
         assert model.architecture is not None
         return AutoConfig.for_model(model.architecture, **untrained_config(model))
-    source = _hub(model) or local_path(model.source)
-    if isinstance(source, Path) and source.is_file():
+    if _hub(model) is None and local_path(model.source).is_file():
         fields = dict(config_fields(model) or {})
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    config: PreTrainedConfig = AutoConfig.from_pretrained(
-        source, revision=model.revision or "main", trust_remote_code=False
-    )
+    with model_folder(model.source, model.revision, weights=False) as folder:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config._attn_implementation = "sdpa"  # a configuration may name a kernel of the Hub
     return config
 
 
@@ -127,38 +138,37 @@ def _check_tokenizer(model: ModelSpec, rows: int) -> None:
 
 
 def _check_weights(model: ModelSpec, module: PreTrainedModel) -> None:
-    """Refuses safetensors files whose headers lack a parameter or give it another shape."""
-    folder = _folder(model)
-    if folder is None or list(folder.glob("pytorch_model*.bin")):
+    """Refuses weights that are missing, of another shape or quantised, by their headers."""
+    if model.source is None:
         return
-    files = safetensors_files(folder)
-    if not files or not all(file.is_file() for file in files):
+    path = local_path(model.source) if _hub(model) is None else None
+    if path is not None and path.is_file():
+        check_gguf_header(model.source, read_gguf_header(path), module)
+        return
+    folder = _folder(model)
+    if folder is None:
+        return
+    files = weight_files(folder)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
         if _hub(model) is None:
-            raise InputError(f"model {model.source}: expected {WEIGHTS}, there is none")
+            what = f"{missing[0]} is missing" if missing else f"expected {WEIGHTS}, there is none"
+            raise InputError(f"model {model.source}: {what}")
         if is_offline_mode():
             raise InputError(
                 f"model {model.source}: its weights are not in the local cache, and HF_HUB_OFFLINE "
                 "is set"
             )
         return  # downloaded when they are needed
-    prefix = f"{module.base_model_prefix}."
-    stored = {name.removeprefix(prefix): size for file in files for name, size in _shapes(file)}
-    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    missing = [name for name in expected if name not in stored]
-    if missing:
+    check_headers(model.source, files, module)
+
+
+def _check_shardable(model: ModelSpec, module: PreTrainedModel) -> None:
+    """Refuses a model whose parameters are not, as they are, in the safetensors files."""
+    if is_converted(module.config) and any(p.ndim == 3 for p in module.parameters()):
         raise InputError(
-            f"model {model.source}: {len(missing)} weights are missing, the first is {missing[0]}"
+            f"model {model.source}: experts cannot be read in shards, expected a ZeRO stage below 3"
         )
-    for name, size in expected.items():
-        if stored[name] != size:
-            raise InputError(
-                f"model {model.source}: weight {name} is {stored[name]}, expected {size} by its "
-                "config.json"
-            )
-
-
-def _check_shardable(model: ModelSpec) -> None:
-    """Refuses a model without safetensors files, from which shards are read."""
     folder = _folder(model)
     if folder is not None and _hub(model) is None and not safetensors_files(folder):
         raise InputError(
@@ -183,16 +193,6 @@ def _folder(model: ModelSpec) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the tensors in a safetensors file."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (not a mapping)
-                yield name, tuple(opened.get_slice(name).get_shape())
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"model {file}: cannot be read: {first_line(error)}") from error
-
-
 def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool) -> None:
     """Refuses modules that cannot have adapters.
 
@@ -213,7 +213,7 @@ def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool
                 )
         pattern = "|".join(map(re.escape, kinds.values())) or pattern
     lora = lora.model_copy(update={"target_modules": pattern})
-    scorer = Scorer(module, int(module.config.hidden_size), num_classes=2, per_row=2)
+    scorer = Scorer(module, 1, num_classes=2, per_row=2)
     try:
         set_trainable(scorer, "lora", lora, seed=0)
     except InputError as error:

@@ -201,10 +201,5 @@ class StackedScorer:
             flat = packed_attention.separate(self.backbone, *rows)
             return flat.view(self.cells, -1, flat.shape[-1])
         line = lay_out(segments)
-        states: Tensor = self.backbone(
-            input_ids=input_ids.expand(self.cells, -1),
-            position_ids=line.positions[None],
-            use_cache=False,
-            layout=line.layout,
-        ).last_hidden_state
-        return states[:, line.last]
+        ids = input_ids.expand(self.cells, -1)
+        return packed_attention.states_of_line(self.backbone, ids, line)[:, line.last]

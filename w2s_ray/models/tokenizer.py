@@ -4,15 +4,14 @@ Every tokenizer has a pad token, because padded batches are rectangles. No code 
 it, since its id may be that of a real token: the last token of a text follows from lengths.
 """
 
-from pathlib import Path
-
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from w2s_ray.catalog.configs import BYTES_VOCABULARY
 from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.errors import InputError
-from w2s_ray.models.gguf import unpacked
+from w2s_ray.models.folders import named_config, tokenizer_folder
+from w2s_ray.models.gguf import gguf_tokenizer, is_unpacked
 from w2s_ray.spec.schema import ModelSpec
 
 PAD = "<pad>"
@@ -29,6 +28,19 @@ def load_tokenizer(model: ModelSpec) -> PreTrainedTokenizerFast:
     return bytes_tokenizer() if model.tokenizer == "bytes" else _from_source(model.tokenizer, None)
 
 
+def tokenizer_to_check(model: ModelSpec) -> PreTrainedTokenizerFast:
+    """As ``load_tokenizer``, but a GGUF file is not unpacked for it, which takes long.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    source = model.source or model.tokenizer
+    path = None if source == "bytes" or hub_id(source) else local_path(source)
+    if path is not None and path.is_file() and not is_unpacked(path):
+        return gguf_tokenizer(path)  # type: ignore[no-any-return]
+    return load_tokenizer(model)
+
+
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
     """The UTF-8 bytes of a text, ids 0–255; the last id pads and never comes from a text."""
     vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
@@ -41,12 +53,13 @@ def bytes_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
-    name_or_folder: str | Path | None = hub_id(source)
-    if name_or_folder is None:
-        path = local_path(source)
-        name_or_folder = unpacked(path) if path.is_file() else path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision or "main")
+        with tokenizer_folder(source, revision) as folder:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, config=named_config(folder, source), trust_remote_code=False
+            )
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {source}: cannot be loaded: {first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

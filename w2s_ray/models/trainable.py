@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from w2s_ray.errors import InputError
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.structure import linear_layers
 from w2s_ray.spec.schema import Lora
 
 
@@ -25,7 +26,7 @@ def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list
         The parameters to train, in the order of ``scorer.named_parameters()``.
 
     Raises:
-        InputError: the backbone has none of the named modules.
+        InputError: the backbone has none of the named modules, or they are experts.
     """
     assert trainable in ("full", "last_layer", "lora")
     scorer.backbone.requires_grad_(trainable == "full")
@@ -68,13 +69,21 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
 
 
 def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
-    """Adds adapters in fp32, whatever the backbone's dtype: their updates are small."""
-    from peft import LoraConfig, inject_adapter_in_model  # takes nearly a second; few steps need it
+    """Adds adapters in fp32, whatever the backbone's dtype: their updates are small.
 
+    Of a model with experts ``all-linear`` means its linear layers. peft would add the experts,
+    stacks of matrices whose adapters can neither be fused nor exported.
+    """
+    from peft import LoraConfig, inject_adapter_in_model  # takes nearly a second; few steps need it
+    from peft.tuners.lora import ParamWrapper
+
+    targets: str | list[str] = lora.target_modules  # a regular expression, or "all-linear"
+    if targets == "all-linear" and any(p.ndim == 3 for p in backbone.parameters()):
+        targets = linear_layers(backbone)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        target_modules=lora.target_modules,  # a regular expression, or "all-linear"
+        target_modules=targets,
         lora_dropout=0.0,
         bias="none",
     )
@@ -86,6 +95,12 @@ def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
             inject_adapter_in_model(config, backbone)
         except (ValueError, re.error) as error:
             raise InputError(f"training.lora.target_modules: {error}") from error
+    for name, module in backbone.named_modules():
+        if isinstance(module, ParamWrapper):
+            raise InputError(
+                f"training.lora.target_modules: given {lora.target_modules!r}, which matches the "
+                f"experts {name}, expected linear layers"
+            )
     for name, parameter in backbone.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.identity import weights_identity
+from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.catalog.shapes import shape
+from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
 from w2s_ray.plan.configs import (
@@ -81,7 +82,9 @@ class Builder:
 
     def prepare(self, data: str) -> Step:
         """The rows of a data set."""
-        config = PrepareConfig(self._data_identities[data])
+        config = PrepareConfig(
+            self._data_identities[data], messages=self.spec.training.render == "chat_template"
+        )
         name = ("prepare", data)
         if name not in self._shared:
             self._shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
@@ -90,7 +93,10 @@ class Builder:
     def features(self, data: str, model: str, training: Training) -> Step:
         """The frozen states that last layers of a model are trained on."""
         config = FeaturesConfig(
-            self._model_identities[model], training.precision, training.max_length_tokens
+            self._model_identities[model],
+            training.precision,
+            training.max_length_tokens,
+            training.rendering,
         )
         name = ("features", data, model)
         if name not in self._shared:
@@ -215,6 +221,7 @@ class Builder:
                 execution,
                 None if model is None else self.spec.models[model],
                 None if data is None else self.spec.data[data],
+                None if model is None else self._model_identities[model],
             )
         return self.steps[key]
 
@@ -273,7 +280,10 @@ class Builder:
                     f"{known.max_positions}, the positions of model {name!r}",
                     ("training", "max_length_tokens"),
                 )
-            return weights_identity(model)
+            identity = weights_identity(model)
+            if self.spec.training.render == "chat_template":
+                identity |= template_identity(model)
+            return identity
 
     def _data_identity(self, name: str) -> dict[str, Any]:
         """What the rows of the data set ``name`` are."""
@@ -324,6 +334,8 @@ class Builder:
                 adam_epsilon=training.adam_epsilon,
                 solver=training.solver if trainable == "last_layer" else None,
                 lora=training.lora if trainable == "lora" else None,
+                rendering=Rendering(training.render, training.bos),
+                identical_pairs=training.identical_pairs,
             )
         return self._trainings[given]
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from w2s_ray.data.rendering import TRANSCRIPT, Rendering
 from w2s_ray.objectives.names import LABEL_CLIP
 from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Form, Lora
+from w2s_ray.spec.training import IdenticalPairs
 
 Json = Mapping[str, Any]
 Precision = Literal["bf16", "fp32"]
@@ -38,6 +40,8 @@ class Training:
         clip_norm: largest gradient norm; None: no limit.
         solver: of a last layer; None for the others.
         lora: adapters where ``trainable`` is "lora"; None for the others.
+        rendering: how texts are made of rows.
+        identical_pairs: whether pairs whose answers are the same tokens stay in batches.
     """
 
     trainable: Trainable
@@ -52,6 +56,8 @@ class Training:
     adam_epsilon: float
     solver: Solver | None = None
     lora: Lora | None = None
+    rendering: Rendering = TRANSCRIPT
+    identical_pairs: IdenticalPairs = "leave_out"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -71,15 +77,20 @@ class Training:
             values["solver"] = self.solver
         if self.lora is not None:
             values["lora"] = self.lora.model_dump(mode="json")
+        values |= self.rendering.as_json()
+        if self.identical_pairs != "leave_out":
+            values["identical_pairs"] = self.identical_pairs
         return values
 
     @classmethod
     def from_json(cls, values: Json) -> Self:
         """The inverse of ``as_json``, for a record."""
         lora = values.get("lora")
+        rendering = {name: values[name] for name in ("render", "bos") if name in values}
         return cls(
             **{
-                **values,
+                **{name: value for name, value in values.items() if name not in rendering},
+                "rendering": Rendering(**rendering),
                 "adam_betas": tuple(values["adam_betas"]),
                 "lora": None if lora is None else Lora.model_validate(lora),
             }
@@ -126,12 +137,16 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class PrepareConfig(Config):
-    """``prepare``. ``data`` is the digest of the sources and how rows are made of them."""
+    """``prepare``. ``data`` is the digest of the sources and how rows are made of them.
+
+    ``messages``: the rows hold their conversations as messages too, for chat templates.
+    """
 
     data: Json
+    messages: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {"data": self.data}
+        return {"data": self.data, **({"messages": True} if self.messages else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +156,14 @@ class FeaturesConfig(Config):
     model: Json
     precision: Precision
     max_length_tokens: int
+    rendering: Rendering = TRANSCRIPT
 
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "precision": self.precision,
             "max_length_tokens": self.max_length_tokens,
+            **self.rendering.as_json(),
         }
 
 

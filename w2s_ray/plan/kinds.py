@@ -12,11 +12,11 @@ from w2s_ray.plan.step import Kind
 
 # In the order in which data flow; also the order of tables.
 _ROWS = (
-    Kind("prepare", 1, "w2s_ray.steps.prepare", needs_torch=False, plural="data sets"),
-    Kind("features", 1, "w2s_ray.steps.features", scored=SPLITS, is_end=False),
+    Kind("prepare", 2, "w2s_ray.steps.prepare", needs_torch=False, plural="data sets"),
+    Kind("features", 2, "w2s_ray.steps.features", scored=SPLITS, is_end=False),
     Kind(
         "weak",
-        3,
+        4,
         "w2s_ray.steps.train",
         trained_on="ground_truth",
         scored=("test",),
@@ -26,7 +26,7 @@ _ROWS = (
     Kind("label", 1, "w2s_ray.steps.label", scored=("weak",), plural="sets of weak labels"),
     Kind(
         "ceiling",
-        3,
+        4,
         "w2s_ray.steps.train",
         trained_on="ground_truth",
         scored=("test",),
@@ -35,7 +35,7 @@ _ROWS = (
     ),
     Kind(
         "student",
-        3,
+        4,
         "w2s_ray.steps.train",
         trained_on="weak",
         scored=("test",),

@@ -86,6 +86,7 @@ class Step:
         execution: how it is run.
         model: the model that the step starts from; None: it needs none.
         data: the data set that its rows come from; None: it reads predictions alone.
+        model_identity: what the weights of ``model`` were when the key was made.
     """
 
     kind: Kind
@@ -96,6 +97,7 @@ class Step:
     execution: Execution = field(default_factory=Execution)
     model: ModelSpec | None = None
     data: DataSpec | None = None
+    model_identity: Mapping[str, Any] | None = None
 
     def config_as(self, kind_of_config: type[C]) -> C:
         """The configuration, which must be of the class that the step's kind has.

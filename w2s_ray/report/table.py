@@ -4,6 +4,7 @@ It is made from the results table alone. A mean over seeds is always shown with 
 deviation between seeds; a missing score is a dash, never a zero.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 TABLE_COLUMNS = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
@@ -25,6 +27,8 @@ LINE_COLUMNS = (
     "noise_strength",
 )
 """Columns of the results whose values one line of a table has in common."""
+
+CLASSES = 12  # names that a caption lists
 
 
 def tables(results: pa.Table) -> Iterator[Table]:
@@ -84,11 +88,14 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
     incomplete = sum(row["status"] != "done" for row in rows)
     incomplete_line = f"\n{incomplete} of {len(rows)} cells are incomplete" if incomplete else ""
+    names = json.loads(next((row["classes"] for row in rows if row.get("classes")), "[]"))
+    more = f" and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
+    classes = f"\nclasses {escape(', '.join(names[:CLASSES]))}{more}" if names else ""
     shorter = percent([rows[0]["shorter_answer_accuracy"]])
     return (
         f"weak {weak}   ceiling {ceiling}   shorter answer {shorter}\n"
         f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
-        f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{incomplete_line}"
+        f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{classes}{incomplete_line}"
     )
 
 

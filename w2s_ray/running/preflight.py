@@ -17,15 +17,23 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 
 Report = Callable[[str, Mapping[str, Any]], None]
+ReportTokens = Callable[[str, str, Mapping[str, int]], None]
 
 
 def prepare_data(
-    spec: Spec, plan: Plan, todo: Mapping[str, Step], store: Store, report: Report
+    spec: Spec,
+    plan: Plan,
+    todo: Mapping[str, Step],
+    store: Store,
+    report: Report,
+    report_tokens: ReportTokens = lambda data, model, counts: None,
 ) -> dict[str, Step]:
     """Checks the models that ``todo`` needs, prepares its data, and returns the remaining steps.
 
     Args:
         report: takes the name of a data set and the report of its rows.
+        report_tokens: takes the names of a data set and of a model, and the counts of its rows as
+            tokens (``token_counts.TokenCounts``).
 
     Raises:
         InputError: a model, a row or a setting that would make a step fail.
@@ -42,7 +50,12 @@ def prepare_data(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
             metrics["num_classes"],
         )
-    return {key: step for key, step in todo.items() if step.kind.name != "prepare"}
+    remaining = {key: step for key, step in todo.items() if step.kind.name != "prepare"}
+    if any(step.backbone is not None for step in remaining.values()):
+        from w2s_ray.running.token_counts import count_tokens
+
+        count_tokens(spec, remaining, store, report_tokens)
+    return remaining
 
 
 def _check_exports(todo: Mapping[str, Step]) -> None:
@@ -51,13 +64,15 @@ def _check_exports(todo: Mapping[str, Step]) -> None:
     if not exported:
         return
     from w2s_ray.models.export import check_exportable
+    from w2s_ray.models.preflight import model_config
 
     for step in exported:
         assert step.model is not None
         assert step.data is not None
         known, trainable = shape(step.model), step.config_as(TrainConfig).training.trainable
         if known is not None:
-            check_exportable(known.architecture, trainable, TEXTS_PER_ROW[step.data.kind])
+            config = model_config(step.model)
+            check_exportable(config, trainable, TEXTS_PER_ROW[step.data.kind])
 
 
 def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:

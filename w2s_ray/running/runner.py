@@ -14,6 +14,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
@@ -201,6 +202,8 @@ def _commit_group(
 
 def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[Write | Exception]:
     """A writer for each step. Modules are imported here: some take seconds."""
+    for step in steps:
+        _check_model(step)
     artifacts = _artifacts(steps, store)
     fusion = steps[0].fusion
     if fusion is not None and len(steps) > 1:
@@ -223,6 +226,25 @@ def _run(
     draft: Draft,
 ) -> None:
     module.run(step, inputs, draft, context)
+
+
+def _check_model(step: Step) -> None:
+    """Refuses to compute with other weights than those that the key names.
+
+    Raises:
+        ValueError: the model's files were changed after the study was planned.
+    """
+    model = step.backbone
+    if model is None or step.model_identity is None:
+        return
+    identity = weights_identity(model)
+    if "chat_template" in step.model_identity:
+        identity |= template_identity(model)
+    if identity != step.model_identity:
+        raise ValueError(
+            f"the model {model.source or model.tokenizer} has changed since the study was planned; "
+            "run the study again"
+        )
 
 
 def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:

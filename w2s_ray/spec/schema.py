@@ -54,11 +54,11 @@ __all__ = [
 
 
 class Loss(Model):
-    """A loss with its parameters: ``{name: symmetric_ce, a: 1.0, b: 0.1}``."""
+    """A loss with its parameters, ``{name: symmetric_ce, a: 1.0, b: 0.1}``, or its name alone."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Number]
-    name: str = Field(description="the name of a loss")
+    name: str = Field(description="the name of a loss", examples=["symmetric_ce"])
 
     @property
     def parameters(self) -> tuple[tuple[str, float], ...]:
@@ -93,19 +93,23 @@ class Loss(Model):
         return self
 
 
-def _loss_by_name(value: Any) -> Any:
+def loss_by_name(value: Any) -> Any:
+    """Read the name of a loss as the loss with its default parameters."""
     if not isinstance(value, str | dict | Loss):
         raise mistake("the name of a loss, or {name: …} with its parameters")
     return {"name": value} if isinstance(value, str) else value
 
 
-LossValue = Annotated[Loss, BeforeValidator(_loss_by_name)]
+LossValue = Annotated[Loss, BeforeValidator(loss_by_name)]
 Form = Literal["target", "sum"]
 Strength = Annotated[Number, Field(ge=-1, le=1)]
 
 
 class Cells(Model):
-    """Values on some of the axes, for ``include`` and ``exclude``; an omitted axis is ()."""
+    """Values on some of the axes of ``grid``, for ``include`` and ``exclude``.
+
+    An omitted axis takes the grid's values in ``include`` and matches every value in ``exclude``.
+    """
 
     data: Axis[str] = Field((), description="names of data sets")
     pair: Pairs = Field((), description="[weak, strong] pairs of model names")
@@ -133,51 +137,91 @@ AXES: tuple[str, ...] = tuple(Cells.model_fields)
 
 
 class Grid(Model):
-    """The axes of the study, in nesting order (seed innermost); ``expansion`` makes the cells."""
+    """The axes of the study: the cells are their product.
 
-    data: Axis[str] = Field((), description="names of data sets; omitted: the only one")
-    pair: Pairs = Field(description="a list of [weak, strong] pairs of model names")
+    They are nested in this order, with seed innermost.
+    """
+
+    data: Axis[str] = Field(
+        (), description="names of data sets; omitted: the only one", examples=["hh"]
+    )
+    pair: Pairs = Field(
+        description="a list of [weak, strong] pairs of model names", examples=[[["small", "large"]]]
+    )
     loss: Axis[LossValue] = Field(
-        (Loss(name="forward_ce"),), description="losses of the student on the weak labels"
+        (Loss(name="forward_ce"),),
+        description="losses of the student on the weak labels",
+        examples=[["forward_kl", {"name": "symmetric_ce", "a": 1.0, "b": 0.2}]],
     )
     confidence_weight: Axis[Share] = Field(
-        (0.0,), description="α_max of the confidence regularisation, 0 to 1"
+        (0.0,),
+        description="α_max of the confidence regularisation, 0 to 1",
+        examples=[[0.0, 0.5]],
+        json_schema_extra={"unit": ""},
     )
     confidence_warmup: Axis[Share] = Field(
-        (0.2,), description="fraction of steps over which α rises, 0 to 1"
+        (0.2,),
+        description="fraction of steps over which α rises, 0 to 1",
+        examples=[[0.2]],
+        json_schema_extra={"unit": "fraction of optimizer steps"},
     )
     confidence_form: Axis[Form] = Field(
-        ("target",), description="target (mix the labels) or sum (mix the losses)"
+        ("target",),
+        description="target (mix the labels) or sum (mix the losses)",
+        examples=[["target", "sum"]],
     )
     label_temperature: Axis[NotNegative] = Field(
         (1.0,),
         description="T of the weak labels softmax(log w / T), before noise; 0: hard labels",
     )
     noise_ratio: Axis[Share] = Field(
-        (0.0,), description="fraction of the student's weak labels with noise, 0 to 1"
+        (0.0,),
+        description="fraction of the student's weak labels with noise, 0 to 1",
+        examples=[[0.0, 0.2, 0.4]],
+        json_schema_extra={"unit": "fraction of rows"},
     )
     noise_strength: Axis[Strength] = Field(
         (-1.0,),
         description="factor on a noisy label's distance from 1/K, -1 (flip) to 1 (no change)",
+        examples=[[-1.0, 0.0]],
+        json_schema_extra={"unit": ""},
     )
-    trainable: Axis[Trainable] = Field(("full",), description="full, last_layer or lora")
+    trainable: Axis[Trainable] = Field(
+        ("full",), description="full, last_layer or lora", examples=[["full", "lora"]]
+    )
     learning_rate: Axis[Positive | None] = Field(
-        (None,), description="learning rates of student and ceiling; null: as in training"
+        (None,),
+        description="learning rates of student and ceiling; null: as in training",
+        examples=[[1e-05, 3e-05]],
+        json_schema_extra={"unit": ""},
     )
     epochs: Axis[Count | None] = Field(
-        (None,), description="epochs of student and ceiling; null: as in training"
+        (None,),
+        description="epochs of student and ceiling; null: as in training",
+        examples=[[1, 2]],
+        json_schema_extra={"unit": "epochs"},
     )
     batch_size: Axis[Count | None] = Field(
-        (None,), description="rows per optimizer step of student and ceiling; null: as in training"
+        (None,),
+        description="rows per optimizer step of student and ceiling; null: as in training",
+        examples=[[16, 64]],
+        json_schema_extra={"unit": "rows"},
     )
     seed: Axis[Seed] = Field(
-        (0,), description="seeds of new heads and adapters, row order and noise"
+        (0,),
+        description="seeds of new heads and adapters, row order and noise",
+        examples=[[0, 1, 2]],
+        json_schema_extra={"unit": ""},
     )
     include: Annotated[tuple[Cells, ...], BeforeValidator(as_list)] = Field(
-        (), description="a list of products to add; an omitted axis takes the grid's values"
+        (),
+        description="a list of products to add; an omitted axis takes the grid's values",
+        examples=[[{"loss": "jeffreys", "seed": 0}]],
     )
     exclude: Annotated[tuple[Cells, ...], BeforeValidator(as_list)] = Field(
-        (), description="a list of entries; cells that match every axis of an entry are removed"
+        (),
+        description="a list of entries; cells that match every axis of an entry are removed",
+        examples=[[{"trainable": "lora", "noise_ratio": 0.4}]],
     )
 
 
@@ -192,15 +236,46 @@ class _Reference(NamedTuple):
 class Spec(Model):
     """A study, as written in one YAML file."""
 
-    study: Name = Field(description="a name of letters, digits, '.', '_' and '-'")
-    store: StoreLocation | None = Field(
-        None, description="a folder or URI; null: ../store, relative to the spec"
+    study: Name = Field(
+        description="a name of letters, digits, '.', '_' and '-'", examples=["my-study"]
     )
-    data: dict[Name, DataSpec] = Field(min_length=1, description="data sets by name")
-    models: dict[Name, ModelSpec] = Field(min_length=1, description="models by name")
-    grid: Grid = Field(description="the axes of the study")
-    training: Training = Field(Training(), description="how models are trained")
-    execution: Execution = Field(Execution(), description="how steps are run")
+    store: StoreLocation | None = Field(
+        None,
+        description="a folder or URI; null: ../store, relative to the spec",
+        examples=["s3://my-bucket/store?region=eu-west-1"],
+    )
+    data: dict[Name, DataSpec] = Field(
+        min_length=1,
+        description="data sets by name",
+        examples=[
+            {
+                "hh": {
+                    "kind": "preference",
+                    "source": "hf:Anthropic/hh-rlhf",
+                    "sizes": {"ground_truth": 4000, "weak": 4000, "test": 2000},
+                }
+            }
+        ],
+    )
+    models: dict[Name, ModelSpec] = Field(
+        min_length=1,
+        description="models by name",
+        examples=[
+            {"small": {"source": "hf:Qwen/Qwen2.5-0.5B"}, "large": {"source": "hf:Qwen/Qwen2.5-3B"}}
+        ],
+    )
+    grid: Grid = Field(
+        description="the axes of the study",
+        examples=[{"pair": [["small", "large"]], "loss": ["forward_kl", "reverse_kl"]}],
+    )
+    training: Training = Field(
+        Training(),
+        description="how models are trained",
+        examples=[{"epochs": 2, "precision": "bf16"}],
+    )
+    execution: Execution = Field(
+        Execution(), description="how steps are run", examples=[{"gpu_type": "H100"}]
+    )
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -40,6 +40,7 @@ def card_of(step: Step, data: Rows) -> Card:
         data=str(data.artifact.record["slug"]),
         per_row=data.per_row,
         num_classes=data.num_classes,
+        classes=data.classes,
     )
 
 
@@ -69,7 +70,7 @@ class HeadExports:
         }
         shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         precision = step.config_as(TrainConfig).training.precision
-        layout = export_layout(shapes, module.config, precision)
+        layout = export_layout(shapes, module, precision)
 
         def wanted() -> Iterator[tuple[str, Tensor]]:
             for name in layout.sources:
@@ -92,5 +93,6 @@ class HeadExports:
     def _tokens(self) -> Tokens:
         from w2s_ray.data.tokens import encode
 
-        length = self._step.config_as(TrainConfig).training.max_length_tokens
-        return encode(self._data["test"], self._backbone.tokenizer, length)
+        training = self._step.config_as(TrainConfig).training
+        test, tokenizer = self._data["test"], self._backbone.tokenizer
+        return encode(test, tokenizer, training.max_length_tokens, training.rendering)

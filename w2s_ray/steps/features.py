@@ -52,21 +52,22 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return last_states(backbone, tokens, progress=progress)
 
-    sharded = Sharded(rows, SPLITS, backbone.tokenizer, config.max_length_tokens, states, context)
+    length, rendering = config.max_length_tokens, config.rendering
+    sharded = Sharded(rows, SPLITS, backbone.tokenizer, length, rendering, states, context)
     compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_per_parameter=2)
-    computed, truncated = 0, {}
+    computed, truncated, identical = 0, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
     for split in SPLITS:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)
         target = np.lib.format.open_memmap(
             draft.folder / f"{split}.npy", mode="w+", dtype=np.float32, shape=shape
         )
         row_ids: list[str] = []
-        truncated[split] = 0
         for tokens, values in sharded.of(split):
             target[len(row_ids) : len(row_ids) + len(tokens.row_ids)] = values
             row_ids += tokens.row_ids
             computed += len(tokens.ids)
             truncated[split] += tokens.truncated
+            identical[split] += int(tokens.identical.sum())
         target.flush()
         pq.write_table(pa.table({"row_id": row_ids}), draft.folder / f"{split}.parquet")
     draft.metrics.update(
@@ -75,4 +76,5 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         shares_prompts=backbone.shares_prompts,
         compiled=compiled,
         truncated_rows=truncated,
+        identical_rows=identical,
     )

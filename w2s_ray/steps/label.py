@@ -50,5 +50,6 @@ def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> N
     def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return scorer_logits(scorer, tokens, progress=progress)
 
-    sharded = Sharded(data, ("weak",), tokenizer, training.max_length_tokens, logits, context)
+    length, rendering = training.max_length_tokens, training.rendering
+    sharded = Sharded(data, ("weak",), tokenizer, length, rendering, logits, context)
     return np.concatenate([values for _, values in sharded.of("weak")])

@@ -21,7 +21,7 @@ class ModelExport:
     def __call__(self, folder: Path | None, job: TrainJob, trained: TrainedModel) -> None:
         """Writes ``export/`` into ``folder``, on rank 0; every rank must call this."""
         backbone = trained.backbone
-        layout = export_layout(trained.shapes, backbone.module.config, job.precision, job.lora)
+        layout = export_layout(trained.shapes, backbone.module, job.precision, job.lora)
         pads = ending_in_pad(trained.test, int(backbone.tokenizer.pad_token_id))
         card = self.card.scored(trained.logits, job.test["label"].to_numpy())
         write_export(

@@ -44,6 +44,11 @@ class Rows:
         return int(self.artifact.record["metrics"]["num_classes"])
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their indices; empty for pairs."""
+        return tuple(self.artifact.record["metrics"].get("report", {}).get("classes", ()))
+
+    @property
     def per_row(self) -> int:
         """Texts of a row, m: 2 for pairs, 1 for classes."""
         return int(self.artifact.record["metrics"]["per_row"])
@@ -54,7 +59,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     assert step.data is not None
     if data_identity(step.data) != step.config_as(PrepareConfig).data:
         raise ValueError("the data have changed since the study was planned; run the study again")
-    prepared = prepare(step.data)
+    prepared = prepare(step.data, messages=step.config_as(PrepareConfig).messages)
     for split, table in prepared.tables.items():
         pq.write_table(table, draft.folder / f"{split}.parquet")
     draft.metrics.update(

@@ -7,6 +7,10 @@ problem. What they share is read once, and a head that fails fails alone.
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
+from w2s_ray.data.batches import trained_rows
 from w2s_ray.models.model_card import EXPORT
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.step import Step
@@ -42,31 +46,43 @@ def run_together(
     split = str(shared.kind.trained_on)
     table, test = rows[split], rows["test"]
     targets = Targets(table, rows.num_classes, artifacts)
+    states = features.of(split, table)
+    identical = _identical(states)
+    kept = trained_rows(identical, shared.config_as(TrainConfig).training.identical_pairs)
     data = HeadData(
-        row_ids=targets.row_ids,
-        features=features.of(split, table),
+        row_ids=[targets.row_ids[row] for row in kept],
+        features=states if len(kept) == len(states) else states[kept],
         test=test,
         test_features=features.of("test", test),
         num_classes=rows.num_classes,
     )
-    jobs = [_job(step, targets) for step in steps]
+    jobs = [_job(step, targets, kept) for step in steps]
     sound = [job for job in jobs if not isinstance(job, Exception)]
     fitted = iter(fit_heads(data, sound, progress=context.progress) if sound else [])
     outcomes = [job if isinstance(job, Exception) else next(fitted) for job in jobs]
     exports = HeadExports(shared, rows)
     return [
-        o if isinstance(o, Exception) else partial(_write, o, data, step, exports)
+        o if isinstance(o, Exception) else partial(_write, o, data, step, exports, identical)
         for step, o in zip(steps, outcomes, strict=True)
     ]
 
 
-def _job(step: Step, targets: Targets) -> HeadJob | Exception:
+def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,) whether both answers of a pair have one state, as equal texts have; from (n, m, H)."""
+    if states.shape[1] == 1:
+        return np.zeros(len(states), dtype=np.bool_)
+    same: NDArray[np.bool_] = (states[:, 0] == states[:, 1]).all(axis=1)
+    return same
+
+
+def _job(step: Step, targets: Targets, kept: NDArray[np.int64]) -> HeadJob | Exception:
     config = step.config_as(TrainConfig)
     training = config.training
     try:
         soft_labels, objective = targets.of(step)
         return HeadJob(
-            soft_labels=soft_labels,
+            # No copy where all are kept: many heads share one array.
+            soft_labels=soft_labels if len(kept) == len(soft_labels) else soft_labels[kept],
             objective=objective,
             seed=config.seed,
             solver=training.solver or "sgd",
@@ -81,9 +97,14 @@ def _job(step: Step, targets: Targets) -> HeadJob | Exception:
 
 
 def _write(
-    fitted: FittedHead, data: HeadData, step: Step, exports: HeadExports, draft: Draft
+    fitted: FittedHead,
+    data: HeadData,
+    step: Step,
+    exports: HeadExports,
+    identical: NDArray[np.bool_],
+    draft: Draft,
 ) -> None:
     write_head(fitted, data, draft.folder)
     if is_exported(step):
         exports.write(step, fitted, draft.folder / EXPORT)
-    draft.metrics.update(fitted.metrics)
+    draft.metrics.update(fitted.metrics, identical_rows=int(identical.sum()))

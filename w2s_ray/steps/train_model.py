@@ -54,6 +54,8 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Target
         trainable=training.trainable,
         lora=training.lora or Lora(),
         max_length_tokens=training.max_length_tokens,
+        rendering=training.rendering,
+        identical_pairs=training.identical_pairs,
         precision=training.precision,
         epochs=training.epochs,
         batch_size=training.batch_size,

@@ -138,6 +138,18 @@ class Store(StoreFiles):
         """
         return cache(partial(self._artifact, self._folders(keys)))
 
+    def file_locations(self, keys: Iterable[str], name: str) -> dict[str, str]:
+        """key -> path or URI of the file ``name``, of each finished step that has one.
+
+        Raises:
+            InputError: The store cannot be read.
+        """
+        return {
+            key: self.location(self.backend.file_in(step.path, step.content, name))
+            for key, step in self._finished_steps(keys)
+            if name in step.record["files"]
+        }
+
     def contents(self, keys: Iterable[str], name: str) -> Iterator[bytes]:
         """The file ``name`` of each finished step, in the order of the keys, a few at a time.
 

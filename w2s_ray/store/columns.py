@@ -121,6 +121,13 @@ RESULTS = (
         "test_rows", _INT, "examples", "number of test examples on which the student was evaluated"
     ),
     Column(
+        "classes",
+        _TEXT,
+        "",
+        "names of the classes as a JSON list, in the order of their indices; null for preference "
+        "pairs",
+    ),
+    Column(
         "shorter_answer_accuracy",
         _REAL,
         "fraction",

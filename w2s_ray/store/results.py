@@ -5,6 +5,7 @@ from the records of those steps. The table can be deleted at any time and is reb
 for row and byte for byte (with one version of pyarrow).
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -130,11 +131,13 @@ def _row(
     for name in _OF_STUDENT:
         row[name] = student.get(name)
     report = metrics["prepare"].get("report", {})
+    names = report.get("classes")
     row.update(
         key=keys["student"],
         status=status,
         error=error,
         test_rows=evaluated.get("rows"),
+        classes=json.dumps(names, ensure_ascii=False) if names else None,
         shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
         pgr=_pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),

@@ -22,20 +22,20 @@ from torch import Tensor
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
-from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.training.fit import load_model
-from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream
+from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
-from w2s_ray.training.outputs import training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 
 SHARED = (
     "model", "num_classes", "per_row", "trainable", "lora", "seed", "epochs", "batch_size",
-    "max_length_tokens", "precision",
+    "max_length_tokens", "precision", "rendering", "identical_pairs",
 )  # fmt: skip
 """Fields of ``TrainJob`` that must be equal, beside the tables ``rows`` and ``test``."""
 
@@ -70,11 +70,10 @@ def fit_batched_lora(
     first = jobs[0]
     with peak_memory() as peak:
         model = load_model(first)
-        tokenizer = model.backbone.tokenizer
         frozen = {n: p for n, p in model.scorer.named_parameters() if not p.requires_grad}
         stack = StackedScorer(model.scorer, len(jobs))
-        test = encode(first.test, tokenizer, first.max_length_tokens)
-        tokens = encode(first.rows, tokenizer, first.max_length_tokens)
+        test, read = (first.encoded(t, model.backbone.tokenizer) for t in (first.test, first.rows))
+        jobs, tokens = _rows_to_train_on(jobs, read)
         work = len(jobs) * first.epochs * len(tokens.ids)
         compiled = compile_if_it_pays(model.backbone, work, flops_per_parameter=6)
         cells = cells_of(stack, jobs)
@@ -82,8 +81,8 @@ def fit_batched_lora(
         logits = _score(stack, test, first.device)
         peak_bytes = peak()
     shared = {
-        "truncated_test_rows": test.truncated,
-        "truncated_rows": tokens.truncated,
+        **counts_of(read),
+        **counts_of(test, "test_"),
         "shares_prompts": model.backbone.shares_prompts,
         "compiled": compiled,
         "micro_batch_tokens": _budget(jobs),
@@ -100,6 +99,12 @@ def fit_batched_lora(
             trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
             _write(cell, out, state, trained)
     return [cell.error or {**training_metrics(cell.curve), **shared} for cell in cells]
+
+
+def _rows_to_train_on(jobs: Sequence[TrainJob], tokens: Tokens) -> tuple[list[TrainJob], Tokens]:
+    """As ``job.rows_to_train_on``, for jobs that share their rows."""
+    remaining = [rows_to_train_on(job, tokens) for job in jobs]
+    return [each.job for each in remaining], remaining[0].tokens
 
 
 def _whole(parameters: Mapping[str, Tensor], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
@@ -121,6 +126,7 @@ def _score(stack: StackedScorer, tokens: Tokens, device: str) -> NDArray[np.floa
     """(C, n, K) float32 logits of C cells for all rows, in table order."""
     budget = max(1, INFERENCE_TOKENS[device] // stack.cells)
     flat = sweep(partial(_flat_logits, stack), tokens, budget)
+    flat[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
     return np.ascontiguousarray(flat.reshape(len(flat), stack.cells, -1).swapaxes(0, 1))
 
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
-from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
@@ -33,9 +33,15 @@ from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
-from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, threshold_buffer
+from w2s_ray.training.job import (
+    TrainedModel,
+    TrainJob,
+    memory_stream,
+    rows_to_train_on,
+    threshold_buffer,
+)
 from w2s_ray.training.loop import Curve, train
-from w2s_ray.training.outputs import training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
@@ -123,8 +129,9 @@ def fit(
         closes = stream is None
         try:
             if stream is None:
-                tokens = encode(job.rows, model.backbone.tokenizer, job.max_length_tokens)
-                metrics["truncated_rows"] = tokens.truncated
+                tokens = job.encoded(job.rows, model.backbone.tokenizer)
+                metrics |= counts_of(tokens)
+                job, tokens = rows_to_train_on(job, tokens)
                 stream = partial(memory_stream, job, tokens)
                 work = job.epochs * len(tokens.ids)
                 metrics["compiled"] = compile_if_it_pays(
@@ -150,7 +157,7 @@ def _train_and_write(
     progress: Progress,
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
-    test = encode(job.test, model.backbone.tokenizer, job.max_length_tokens)
+    test = job.encoded(job.test, model.backbone.tokenizer)
     buffer = threshold_buffer(job)
     trained_shapes = {name: model.shapes[name] for name in model.trained}
     checkpointer = _checkpointer(job, engine, trained_shapes, preempted)
@@ -179,7 +186,7 @@ def _train_and_write(
     return {
         **training_metrics(curve),
         **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
-        "truncated_test_rows": test.truncated,
+        **counts_of(test, "test_"),
         "micro_batch_tokens": job.token_budget,
         "out_of_memory": job.oom_retries,
     }
@@ -222,7 +229,7 @@ def _score(engine: Engine, tokens: Tokens, token_budget: int) -> NDArray[np.floa
     Args:
         token_budget: most tokens of one forward pass.
     """
-    return sweep(
+    logits = sweep(
         partial(_logits, engine),
         tokens,
         token_budget,
@@ -230,6 +237,8 @@ def _score(engine: Engine, tokens: Tokens, token_budget: int) -> NDArray[np.floa
         world=engine.world,
         gather=engine.gather,
     )
+    logits[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
+    return logits
 
 
 def _logits(engine: Engine, input_ids: Tensor, segments: Tensor) -> Tensor:

@@ -7,25 +7,28 @@ the trained model, is handed in as an object of a declared protocol.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
-from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
-from w2s_ray.data.tokens import Tokens
+from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack, trained_rows
+from w2s_ray.data.rendering import TRANSCRIPT, Rendering
+from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.spec.training import IdenticalPairs
 from w2s_ray.training.engine import Adam, Batch
 from w2s_ray.training.resume import CheckpointStorage
 
@@ -74,6 +77,8 @@ class TrainJob:
         export: writes the trained model for use elsewhere; None: it is not exported.
         checkpoints: where the state of the run is kept; None: nowhere.
         oom_retries: how often the job ran out of memory; each time halves the micro-batch.
+        rendering: how texts are made of rows.
+        identical_pairs: whether pairs whose answers are the same tokens stay in batches.
     """
 
     name: str
@@ -99,10 +104,16 @@ class TrainJob:
     export: Export | None = None
     checkpoints: CheckpointStorage | None = None
     oom_retries: int = 0
+    rendering: Rendering = TRANSCRIPT
+    identical_pairs: IdenticalPairs = "leave_out"
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32
         assert len(self.soft_labels) == self.rows.num_rows
+
+    def encoded(self, rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> Tokens:
+        """``rows`` as tokens, by the job's length and rendering."""
+        return encode(rows, tokenizer, self.max_length_tokens, self.rendering)
 
     @property
     def total_steps(self) -> int:
@@ -126,6 +137,29 @@ class TrainJob:
     def device(self) -> str:
         """The torch device type of this process: "cuda" or "cpu"."""
         return "cuda" if self.on_gpu else "cpu"
+
+
+class Trainable(NamedTuple):
+    """What remains of a job's rows to train on."""
+
+    job: TrainJob
+    tokens: Tokens
+
+
+def rows_to_train_on(job: TrainJob, tokens: Tokens) -> Trainable:
+    """The job, without the pairs whose answers are the same tokens if it leaves them out.
+
+    Args:
+        tokens: the job's rows, tokenised.
+
+    Raises:
+        ValueError: no row remains.
+    """
+    kept = trained_rows(tokens.identical, job.identical_pairs)
+    if len(kept) == len(tokens.row_ids):
+        return Trainable(job, tokens)
+    rows, soft_labels = job.rows.take(kept), job.soft_labels[kept]
+    return Trainable(replace(job, rows=rows, soft_labels=soft_labels), tokens.take(kept))
 
 
 def memory_stream(job: TrainJob, tokens: Tokens, start: int = 0) -> Iterator[list[Batch]]:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.training.loop import Curve
 
 
@@ -41,6 +42,18 @@ def write_curve(path: Path, curve: Curve) -> None:
         ),
         path,
     )
+
+
+def counts_of(tokens: Tokens, split: str = "") -> dict[str, int]:
+    """Counts of rows that were truncated, and of pairs whose answers are the same tokens.
+
+    Args:
+        split: ``test_`` for the test rows.
+    """
+    return {
+        f"truncated_{split}rows": tokens.truncated,
+        f"identical_{split}rows": int(tokens.identical.sum()),
+    }
 
 
 def training_metrics(curve: Curve) -> dict[str, Any]:

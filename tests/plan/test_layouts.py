@@ -1,0 +1,124 @@
+"""What the spec says of execution reaches every step, and what it leaves open is chosen once."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.testing.specs import tiny_spec
+from w2s_ray.plan.build import build
+from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.schema import AXES, Spec
+
+MODELS = {name: {"source": f"hf:Qwen/Qwen2.5-{name}"} for name in ("0.5B", "7B")}
+WRITTEN: dict[str, Any] = {
+    "workers": 3,
+    "min_workers": 2,
+    "zero_stage": 3,
+    "offload": "parameters",
+    "activation_checkpointing": True,
+    "micro_batch_tokens": 1234,
+    "checkpoint_steps": 17,
+    "checkpoint_minutes": 4.5,
+    "cpus_per_worker": 2.0,
+    "gpus_per_worker": 1.0,
+    "keep_models": ("weak", "student"),
+    "export_models": ("student",),
+    "lora_together": 3,
+}
+
+
+def planned(trainable: str = "full", models: Any = None, **changes: Any) -> Plan:
+    pair = [["small", "large"]] if models is None else [list(models)]
+    grid = {"pair": pair, "loss": ["forward_kl"], "trainable": [trainable], "seed": [0]}
+    content = {"grid": grid} if models is None else {"grid": grid, "models": models}
+    return build(Spec.model_validate(tiny_spec(**{**content, **changes})))
+
+
+def steps(plan: Plan) -> dict[str, Step]:
+    """One step of each kind."""
+    return {step.kind.name: step for step in plan}
+
+
+def memory(kind: str, trainable: str = "full", **changes: Any) -> int:
+    changes.setdefault("execution", {"gpu_type": "H100"})
+    predicted = steps(planned(trainable, MODELS, **changes))[kind].execution.predicted_memory_bytes
+    assert predicted is not None
+    return predicted
+
+
+def test_what_the_spec_says_reaches_every_step_that_trains(tmp_path: Path) -> None:
+    written = WRITTEN | {"offload_path": str(tmp_path)}
+    for kind in ("weak", "ceiling", "student"):
+        execution = steps(planned(execution=written))[kind].execution
+        assert {field: getattr(execution, field) for field in written} == written
+
+
+def test_a_spec_that_says_nothing_is_one_process_at_stage_2_without_offload() -> None:
+    execution = steps(planned())["student"].execution
+    assert (execution.workers, execution.zero_stage, execution.offload) == (1, 2, "none")
+    assert execution.activation_checkpointing is False and execution.offload_path is None
+    assert execution.micro_batch_tokens is None and execution.gpus_per_worker == 0
+    offloaded = steps(planned(execution={"offload": "parameters"}))["student"].execution
+    assert offloaded.zero_stage == 3  # no other stage can
+
+
+def test_heads_labels_and_features_are_of_one_process() -> None:
+    last = steps(planned("last_layer", execution={"workers": 2}))
+    full = steps(planned("full", execution={"workers": 2}))
+    alone = [last[kind] for kind in ("weak", "features", "label", "student")] + [full["label"]]
+    assert {step.execution.workers for step in alone} == {1}
+    assert full["student"].execution.workers == full["weak"].execution.workers == 2
+
+
+def test_labels_and_features_need_the_memory_of_a_forward_of_their_model() -> None:
+    assert memory("label") < memory("weak")
+    # The weak model's states and the strong model's are of different models.
+    both = planned("last_layer", MODELS, execution={"gpu_type": "H100"})
+    features = {s.slug: s.execution for s in both if s.kind.name == "features"}
+    (weak, strong) = sorted(e.predicted_memory_bytes or 0 for e in features.values())
+    assert 0 < weak < strong / 5
+    # A head's labels run no backbone.
+    assert steps(both)["label"].execution.predicted_memory_bytes is None
+
+
+def test_adapters_that_train_together_are_counted_each() -> None:
+    def of(together: int, rank: int = 64) -> int:
+        lora = {"rank": rank}
+        fixed = {"workers": 1, "activation_checkpointing": True, "micro_batch_tokens": 4096}
+        execution = {"gpu_type": "H100", "lora_together": together, **fixed}
+        return memory("student", "lora", execution=execution, training={"lora": lora})
+
+    one, two, eight = of(1), of(2), of(8)
+    assert one < two < eight
+    assert of(2, rank=8) < two
+
+
+def test_a_margin_leaves_memory_free() -> None:
+    workers = [
+        steps(planned("full", MODELS, execution={"gpu_type": "H100", "memory_margin": margin}))[
+            "student"
+        ].execution.workers
+        for margin in (0.05, 0.6)
+    ]
+    assert workers[0] < workers[1]
+
+
+def test_a_cell_names_its_steps_by_their_roles_and_its_values_by_their_axes() -> None:
+    plan = planned("last_layer")
+    (cell,) = plan.cells
+    roles = {role: plan.steps[key].kind.name for role, key in cell.keys.items()}
+    assert roles == {
+        "prepare": "prepare",
+        "features": "features",
+        "weak_features": "features",
+        "weak": "weak",
+        "weak_evaluate": "evaluate",
+        "label": "label",
+        "ceiling": "ceiling",
+        "ceiling_evaluate": "evaluate",
+        "student": "student",
+        "student_evaluate": "evaluate",
+    }
+    student = plan.steps[cell.keys["student"]]
+    assert student.inputs["features"] == cell.keys["features"] != cell.keys["weak_features"]
+    assert set(AXES) - {"pair"} <= cell.values.keys() >= {"study", "weak", "strong"}

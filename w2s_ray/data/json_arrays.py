@@ -1,0 +1,116 @@
+"""An array of JSON objects as a stream of rows: memory for the largest row, not for the file."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from w2s_ray.errors import InputError
+
+_BLOCK = 1 << 20
+_SPACE = " \t\r\n"
+
+
+class _Window:
+    """The part of a text that is being decoded; it grows while a value in it is incomplete.
+
+    Attributes:
+        line: line of the current position, from 1.
+    """
+
+    def __init__(self, stream: io.TextIOBase) -> None:
+        self.line = 1
+        self._stream = stream
+        self._text = ""
+        self._at = 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def next_character(self) -> str:
+        """The first character from here that is not white space; empty at the end."""
+        while True:
+            at = self._at
+            while at < len(self._text) and self._text[at] in _SPACE:
+                at += 1
+            self._advance(at)
+            if at < len(self._text):
+                return self._text[at]
+            if not self._grow():
+                return ""
+
+    def skip(self) -> None:
+        """Skip one character."""
+        self._advance(self._at + 1)
+
+    def value(self) -> Any:
+        """Decode the value at the position and move behind it.
+
+        Raises:
+            ValueError, RecursionError: there is no valid value; ``line`` is that of the error.
+        """
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._grow():
+                    continue
+                self.line += self._text.count("\n", self._at, error.pos)
+                raise
+            self._advance(end)
+            return value
+
+    def _advance(self, to: int) -> None:
+        self.line += self._text.count("\n", self._at, to)
+        self._at = to
+
+    def _grow(self) -> bool:
+        """Read more of the stream, at least as much as is in the window; False at the end."""
+        block = self._stream.read(max(_BLOCK, len(self._text) - self._at))
+        self._text = self._text[self._at :] + block
+        self._at = 0
+        return bool(block)
+
+
+def rows_of_array(name: str, file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON array, each with ``file:line`` of its beginning.
+
+    Args:
+        name: of the file in messages.
+        file: its content in UTF-8, which begins with ``[`` (after a byte order mark or spaces).
+
+    Raises:
+        InputError: the content is not an array of objects; the message names the line.
+    """
+    window = _Window(io.TextIOWrapper(file, encoding="utf-8-sig"))
+    try:
+        yield from _rows(name, window)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InputError(f"{name}:{window.line}: expected an array of objects: {what}") from error
+
+
+def _rows(name: str, window: _Window) -> Iterator[tuple[str, dict[str, Any]]]:
+    window.next_character()
+    window.skip()
+    character = window.next_character()
+    while character != "]":
+        if character != "{":
+            raise _unexpected(name, window, "a JSON object in the array", character)
+        yield f"{name}:{window.line}", window.value()
+        character = window.next_character()
+        if character == ",":
+            window.skip()
+            character = window.next_character()
+            if character == "]":
+                raise _unexpected(name, window, "a JSON object after ','", character)
+        elif character != "]":
+            raise _unexpected(name, window, "',' or ']' after an object", character)
+    window.skip()
+    if character := window.next_character():
+        raise _unexpected(name, window, "the end of the file after the array", character)
+
+
+def _unexpected(name: str, window: _Window, expected: str, given: str) -> InputError:
+    shown = f"'{given}'" if given else "the end of the file"
+    return InputError(f"{name}:{window.line}: expected {expected}, given {shown}")
