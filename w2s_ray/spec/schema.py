@@ -173,6 +173,8 @@ class Grid(Model):
     label_temperature: Axis[NotNegative] = Field(
         (1.0,),
         description="T of the weak labels softmax(log w / T), before noise; 0: hard labels",
+        examples=[[1.0, 0.5, 0.0]],
+        json_schema_extra={"unit": ""},
     )
     noise_ratio: Axis[Share] = Field(
         (0.0,),
