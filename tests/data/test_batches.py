@@ -82,10 +82,14 @@ def test_one_process_alone_sees_the_whole_batch():
 
 
 def test_rows_of_one_length_keep_their_order():
-    lengths, batch = np.full(200, 7), np.random.default_rng(0).permutation(200)
+    draw = np.random.default_rng(0)
+    lengths, batch = np.full(200, 7), draw.permutation(200)
     ((rows, _),) = micro_batches(batch, lengths, 10**9)
     assert rows.tolist() == batch.tolist()
     assert np.concatenate(length_batches(lengths, 70)).tolist() == list(range(200))
+    two = draw.integers(3, 5, 5000)
+    in_order = sorted(range(5000), key=lambda row: -two[row])  # stable by definition
+    assert np.concatenate(length_batches(two, 70)).tolist() == in_order
 
 
 @given(row_lengths, st.integers(1, 9))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.testing.tokenizers import byte_level, lossless, lossy, sentencepiece_bpe
+from tests.testing.tokenizer_kinds import byte_level, lossless, lossy, sentencepiece_bpe
 from w2s_ray.data.joining import joins_exactly, loaded_joins_exactly
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.models.tokenizer import bytes_tokenizer

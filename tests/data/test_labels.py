@@ -51,4 +51,5 @@ def test_an_absent_id_and_an_id_given_twice_are_refused():
 
 
 def test_true_labels_are_certain():
+    assert one_hot(np.array([2, 0, 1]), 3).dtype == np.float32
     assert one_hot(np.array([2, 0, 1]), 3).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.testing.tokenizers import byte_level, sentencepiece_bpe
+from tests.testing.tokenizer_kinds import byte_level, sentencepiece_bpe
 from w2s_ray.data.rendering import Rendering, RowError, check_rendering
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.errors import InputError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
-from tests.testing.tokenizers import lossless
+from tests.testing.tokenizer_kinds import lossless
 from w2s_ray.plan.build import build
 from w2s_ray.plan.configs import PrepareConfig, TrainConfig, Training
 from w2s_ray.plan.graph import Plan

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import normalizers
 
 from tests.testing.specs import TINY_MODEL, tiny_config
-from tests.testing.tokenizers import byte_level, words
+from tests.testing.tokenizer_kinds import byte_level, words
 from w2s_ray.plan.build import build
 from w2s_ray.running.preflight import prepare_data
 from w2s_ray.spec.loading import load

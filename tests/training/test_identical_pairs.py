@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.testing.jobs import MODEL, job, labelled_rows
-from tests.testing.tokenizers import byte_level
+from tests.testing.tokenizer_kinds import byte_level
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.backbone import load_backbone
