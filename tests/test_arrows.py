@@ -51,6 +51,7 @@ NO_TORCH = (
     "spec/",
     "objectives/names.py",
     "objectives/noise.py",
+    "objectives/temperature.py",
     "store/",
     "data/",
     "catalog/",

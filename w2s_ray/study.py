@@ -125,8 +125,8 @@ class _Study:
         if replaced := replaced_cells(self.store, self.plan.study, cells):
             self.say(
                 f"note: {replaced:,} cells in this study's tables are not in the spec any more; "
-                "their rows will be removed (their artifacts stay, and the rows return with the "
-                "cells)"
+                "their rows are removed at the end of this run (their artifacts stay, and the rows "
+                "return with the cells)"
             )
         if lacking := self._not_exported(finished):
             counts = ", ".join(f"{count:,} {kind}" for kind, count in lacking.items())

@@ -59,3 +59,15 @@ def test_percent():
     assert percent([None, None]) == "–"
     assert percent([0.5, None]) == "50.0"
     assert percent([0.5, 0.6]) == "55.0 ±7.1"
+
+
+def test_a_ceiling_that_is_not_above_the_weak_model_is_said():
+    assert "no gap to recover" in drawn([row(ceiling_accuracy=0.6)])
+    assert "no gap to recover" in drawn([row(ceiling_accuracy=0.4, weak_accuracy=0.6)])
+    assert "no gap to recover" not in drawn([row()])
+    assert "no gap to recover" not in drawn([row(ceiling_accuracy=None)])
+
+
+def test_classes_have_no_baseline_of_lengths_and_names_that_are_hard_to_see_are_quoted():
+    text = drawn([row(shorter_answer_accuracy=None, classes='["calm", "calm "]')])
+    assert "shorter" not in text and "classes calm, 'calm '" in text

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from w2s_ray.data.class_names import visible
 from w2s_ray.spec.training import Training
 
 COLUMNS = 8  # classes whose shares are columns of the table; of more, they are lines
@@ -33,7 +34,7 @@ def table(name: str, report: Mapping[str, Any]) -> Table:
         shown.add_column(column, justify="right")
     shares = classes if len(classes) <= COLUMNS else []
     for label in shares:
-        shown.add_column(Text(_name(label)), justify="right")
+        shown.add_column(Text(visible(label)), justify="right")
     origins, splits = report["read"], report["splits"]
     for origin in (name for name in origins if name not in splits):
         of = origins[origin]
@@ -84,7 +85,7 @@ def _of_classes(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{len(classes)} classes, in order: {_names(classes)}"
     if len(classes) > COLUMNS:
         for split, of in report["splits"].items():
-            named = zip(map(_name, classes[:NAMES]), of["label_share"], strict=False)
+            named = zip(map(visible, classes[:NAMES]), of["label_share"], strict=False)
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in named)
             yield f"shares in {split}: {shares}{_more(classes)}"
     for names in report["look_alikes"]:
@@ -131,14 +132,8 @@ def token_line(data: str, model: str, counts: Mapping[str, int], training: Train
 
 
 def _names(names: Sequence[str]) -> str:
-    return ", ".join(map(_name, names[:NAMES])) + _more(names)
+    return ", ".join(map(visible, names[:NAMES])) + _more(names)
 
 
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
-
-
-def _name(name: str) -> str:
-    """The name of a class; in quotation marks where it would be hard to see."""
-    plain = name.isprintable() and name == name.strip() and "," not in name and name
-    return name if plain else repr(name)

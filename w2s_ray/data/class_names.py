@@ -85,3 +85,9 @@ def _appearance(name: str) -> str:
     if re.fullmatch(r"\s*-?\d+\s*", words):
         return str(int(words))
     return " ".join(re.split(r"[\s_\-]+", words)).strip()
+
+
+def visible(name: str) -> str:
+    """A name for people; in quotation marks where it would be hard to see."""
+    plain = name.isprintable() and name == name.strip() and "," not in name and name
+    return name if plain else repr(name)

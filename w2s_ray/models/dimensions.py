@@ -149,7 +149,17 @@ def _width(module: Any) -> int:
 
 
 def _positions(config: Any) -> int:
-    """Longest input in tokens."""
+    """Longest input in tokens.
+
+    Under longrope it is what the model was first trained on: transformers takes other frequencies
+    for a whole batch if one row in it is longer, so a row's states would depend on its neighbours.
+    """
+    rotary = getattr(config, "rope_parameters", None)
+    if isinstance(rotary, dict) and rotary.get("rope_type") == "longrope":
+        first = rotary.get("original_max_position_embeddings")
+        first = first or getattr(config, "original_max_position_embeddings", None)
+        if first:
+            return int(first)
     for name in ("max_position_embeddings", "max_seq_len", "n_positions"):
         if isinstance(getattr(config, name, None), int):
             return int(getattr(config, name))

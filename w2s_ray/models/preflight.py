@@ -103,7 +103,7 @@ def model_config(model: ModelSpec) -> PreTrainedConfig:
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     with model_folder(model.source, model.revision, weights=False) as folder:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    config._attn_implementation = "sdpa"  # a configuration may name a kernel of the Hub
+    config._attn_implementation = "eager"  # a configuration may name a kernel of the Hub
     return config
 
 

@@ -159,6 +159,7 @@ def stock_of(config: PreTrainedConfig) -> Stock:
     small = deepcopy(config)
     keep_first_blocks(small, 1)
     small.num_labels = 3
+    small._attn_implementation = own_attention(config)
     with torch.device("meta"):
         whole: PreTrainedModel = kind(small)
     prefix = whole.base_model_prefix

@@ -15,6 +15,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from w2s_ray.data.class_names import visible
+
 TABLE_COLUMNS = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
 """Columns of the results whose values one table has in common."""
 LINE_COLUMNS = (
@@ -82,21 +84,31 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
 
 
 def _caption(rows: list[dict[str, Any]]) -> str:
-    weak = percent(_by_model(rows, "weak_key", "weak_accuracy"))
-    ceiling = percent(_by_model(rows, "ceiling_key", "ceiling_accuracy"))
+    weak, ceiling = (_by_model(rows, f"{of}_key", f"{of}_accuracy") for of in ("weak", "ceiling"))
     seeds = len({row["seed"] for row in rows})
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
     incomplete = sum(row["status"] != "done" for row in rows)
     incomplete_line = f"\n{incomplete} of {len(rows)} cells are incomplete" if incomplete else ""
     names = json.loads(next((row["classes"] for row in rows if row.get("classes")), "[]"))
     more = f" and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
-    classes = f"\nclasses {escape(', '.join(names[:CLASSES]))}{more}" if names else ""
-    shorter = percent([rows[0]["shorter_answer_accuracy"]])
+    listed = escape(", ".join(map(visible, names[:CLASSES])))
+    classes = f"\nclasses {listed}{more}" if names else ""
+    shorter = rows[0]["shorter_answer_accuracy"]
+    baseline = "" if shorter is None else f"   shorter answer {percent([shorter])}"
     return (
-        f"weak {weak}   ceiling {ceiling}   shorter answer {shorter}\n"
+        f"weak {percent(weak)}   ceiling {percent(ceiling)}{baseline}\n"
+        f"{_without_gap(weak, ceiling)}"
         f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
         f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{classes}{incomplete_line}"
     )
+
+
+def _without_gap(weak: Sequence[float | None], ceiling: Sequence[float | None]) -> str:
+    """A line where there is nothing to recover, so that a ``pgr`` near 1 is not read as success."""
+    scores = [[score for score in of if score is not None] for of in (weak, ceiling)]
+    if not all(scores) or np.mean(scores[0]) < np.mean(scores[1]):
+        return ""
+    return "the ceiling is not above the weak model: there is no gap to recover, and no pgr\n"
 
 
 def _by_model(rows: list[dict[str, Any]], key: str, score: str) -> list[float | None]:

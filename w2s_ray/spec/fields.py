@@ -211,6 +211,9 @@ class _Source:
             siblings = sorted(parent.iterdir()) if os.access(parent, os.R_OK | os.X_OK) else []
             names = tuple(other.name for other in siblings if self.allows(str(other)))
             expected = f"{self.expected} (looked for {path})"
+            hub = next((scheme for scheme in self.schemes if scheme.name == "hf"), None)
+            if hub is not None and not names and re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+                raise mistake(f"{expected}, or hf:{value} for the Hub")
             raise mistake(expected, names, os.path.basename(path))
         return path
 

@@ -239,7 +239,8 @@ class ModelSpec(Model):
     )
     tokenizer: Tokenizer = Field(
         "bytes",
-        description="bytes, or the source of a tokenizer (as for source)",
+        description="with init: random, bytes or the source of a tokenizer (as for source); "
+        "a model with a source has its own",
         examples=["hf:gpt2"],
     )
     init_seed: Seed = Field(

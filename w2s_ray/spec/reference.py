@@ -27,7 +27,7 @@ This page is written by `python -m w2s_ray.spec.reference docs`, from the schema
 A spec is one YAML file. A field without a default is required; `null` is what a field is without
 being written, unless its default says otherwise. Where a list is expected, a single value is read
 as a list of one. The rules that concern several fields are in
-[study_specs](../study_specs/README.md#rules); how data are read is in the README.
+[study_specs](../study_specs/README.md#rules); how data are read is in [data.md](data.md).
 
 Results, models and exports go to `store`: unless it is set there or by `--store`, that is the
 folder `store` beside the folder of the spec (`../store`). An exported model is the folder `export`

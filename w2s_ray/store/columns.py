@@ -74,7 +74,7 @@ AXES = (
     ),
     _never_null("noise_ratio", _REAL, "share of the weak labels that are perturbed", "fraction"),
     _never_null(
-        "noise_strength", _REAL, "a perturbed label w becomes 1/2 + noise_strength (w - 1/2)"
+        "noise_strength", _REAL, "a perturbed label w becomes 1/K + noise_strength (w - 1/K)"
     ),
     Column(
         "label_clip",
@@ -191,9 +191,19 @@ RESULTS = (
         "the plan's upper estimate of peak_memory_bytes, for rows of the maximum length;"
         " null without a gpu_type and for a head on stored features",
     ),
-    Column("workers", _INT, "processes", "number of processes that trained the student together"),
+    Column(
+        "workers",
+        _INT,
+        "processes",
+        "number of processes that trained the student together; null for a last layer",
+    ),
     Column("steps", _INT, "steps", "optimizer steps of the student"),
-    Column("final_loss", _REAL, "nat", "the student's last reported training loss"),
+    Column(
+        "final_loss",
+        _REAL,
+        "nat",
+        "the student's training loss, the mean of its last 10 optimizer steps",
+    ),
     Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),
     Column("ceiling_key", _TEXT, "", "key of the ceiling's step, as in predictions"),
     Column("label_key", _TEXT, "", "key of the step that made the weak labels"),
