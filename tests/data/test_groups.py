@@ -20,7 +20,20 @@ Rows = list[dict[str, Any]]
 WORDS = ("how", "many", "whales", "see", "Tuesday", "old", "tea", "über", "café", "7", "fall")
 OPENINGS = ("", "", "I think ", "Sure! It is ", "Well, that depends. My view: ", "As an AI, ")
 SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
-FORMS = ("prompt", "text so far", "messages", "prompt of messages", "transcript", "stripped")
+# Marks of the system, the user and the assistant in texts of other dialects.
+DIALECTS = {
+    "user and bot": ("System: ", "\nUser: ", "\nBot: "),
+    "questions and answers": ("", "\nQ: ", "\nA: "),
+    "instructions": ("", "\n\n### Instruction:\n", "\n\n### Response:\n"),
+    "one line": ("", " USER: ", " ASSISTANT: "),
+    "special tokens": ("<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n"),
+    "full width": ("System：", "\nUser：", "\nAI："),
+    "brackets": ("<<SYS>>", "[INST] ", "[/INST] "),
+}
+FORMS = (
+    *("prompt", "text so far", "messages", "prompt of messages", "transcript", "stripped"),
+    *DIALECTS,
+)
 # Questions of which it is certain where they end, also where nothing marks it.
 COMPLETE = ("?", ".", "!", "?\n", "? ")
 
@@ -33,10 +46,21 @@ def written(turns: list[dict[str, str]]) -> str:
     return "".join(f"\n\n{SPEAKERS[turn['role']]}: {turn['content']}" for turn in turns)
 
 
+def in_dialect(form: str, turns: list[dict[str, str]]) -> str:
+    """The turns in a dialect of text, to the mark of the answer."""
+    marks = dict(zip(("system", "user", "assistant"), DIALECTS[form], strict=True))
+    ends = {"system": "<</SYS>>"} if form == "brackets" else {}
+    parts = [marks[turn["role"]] + turn["content"] + ends.get(turn["role"], "") for turn in turns]
+    return "".join([*parts, marks["assistant"].rstrip(" ")]).lstrip()
+
+
 def in_form(form: str, turns: list[dict[str, str]], chosen: str, rejected: str) -> dict[str, Any]:
     """A row of a conversation that ends with the user's turn, and two answers to it."""
     if form == "prompt":
         return {"prompt": turns[0]["content"], "chosen": f" {chosen}", "rejected": f" {rejected}"}
+    if form in DIALECTS:
+        text = in_dialect(form, turns)
+        return {"prompt": text, "chosen": f" {chosen}", "rejected": f" {rejected}"}
     if form == "text so far":
         text = "\n".join(turn["content"] for turn in turns)
         return {"prompt": text, "chosen": f"\n{chosen}", "rejected": f"\n{rejected}"}
@@ -67,13 +91,15 @@ def conversations(draw: st.DrawFn, forms: tuple[str, ...]) -> list[tuple[str, se
         question = f"Q{number}x " + " ".join(source.choices(WORDS, k=source.randint(2, 8)))
         turns = [message("user", question.strip() + source.choice(ends))]
         if source.random() < 0.3 and "implicit" not in forms:
-            turns.insert(0, message("system", f"You are number {number}."))
+            turns.insert(0, message("system", f"You are number {source.random()}."))
         for _ in range(source.randint(1, 4)):
             form = source.choice(forms)
             if form in ("prompt", "implicit") and len(turns) > 1:
                 continue  # these forms have no turns
             if form == "text so far" and turns[0]["role"] == "system":
                 continue
+            if turns[0]["role"] == "system" and source.random() < 0.5:
+                turns = [message("system", f"You are number {source.random()}."), *turns[1:]]
             opening, tag = source.choice(OPENINGS), f"row{len(rows)}end"
             row = in_form(form, turns, f"{opening}yes {tag}", f"{opening}no, {tag}")
             if source.random() < 0.3 and form in ("prompt", "text so far"):
@@ -213,6 +239,70 @@ def test_prompts_that_are_one(first, second, together):
     assert same_group(given_prompt(first), given_prompt(second)) is together
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("What now?", "\ufeffWhat\u200b now?"),  # nobody sees them
+        ("What now?", "What\u00ad now?\u2060"),
+        ("What now (or then)?", "What\u3000now （or then）？"),  # width
+        ("\u2764 now?", "\u2764\ufe0f now?"),  # how a sign is drawn
+    ],
+)
+def test_what_a_reader_does_not_see_makes_no_other_prompt(first, second):
+    assert same_group(given_prompt(first), given_prompt(second))
+    assert same_group(of_text(first), of_text(second))
+    assert same_group(implicit(first, "I think"), implicit(second))
+    talk = "Human: {}\n\nAssistant:"
+    assert same_group(given_prompt(first), given_prompt("\ufeff" + talk.format(second)))
+
+
+QUESTION = "How big is a whale?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_guess"),
+    [
+        ("User: {}", False),
+        ("**User:** {}\n**Assistant:** x\n**User:** go on", False),
+        ("Human: {}\nAI: x\nHuman: go on\nAI:", False),
+        ("Q1: {}\nA1: x\nQ2: And a cat?\nA2:", False),
+        ("Below is a task.\n\n### Instruction:\n{}\n\n### Input:\n\n### Response:", False),
+        ("<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n{} [/INST] x </s>[INST] go on [/INST]", False),
+        ("<|im_start|>system\nA bot<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n", False),
+        ("<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n", False),
+        ("{}\nAnswer:", False),
+        ("{}\nBot: x\nUser: go on", True),  # the system may have begun
+        ("You are a bot.\nUser: {}\nBot:", True),  # so may the user
+        ("A chat of two. USER: {} ASSISTANT: x</s>USER: go on ASSISTANT:", True),
+    ],
+)
+def test_a_prompt_in_a_dialect_is_its_users_first_question(prompt, is_guess):
+    context = given_prompt(prompt.format(QUESTION))
+    assert same_group(context, given_prompt(QUESTION))
+    assert not same_group(context, given_prompt(prompt.format("How big is a cat?")))
+    assert context.is_guess is is_guess
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Which?\nA: tea\nB: milk", "Which?\nA: cake\nB: milk"),  # choices
+        ("User: Which?\nA: tea\nB: milk\nBot:", "User: Which?\nA: cake\nB: milk\nBot:"),
+        ("### Instruction:\nSum.\n### Input:\n1 2", "### Instruction:\nSum.\n### Input:\n3"),
+        ("Context: a b.\nQuestion: Who?\nAnswer:", "Context: c d.\nQuestion: Who?\nAnswer:"),
+        ("Write code.\nInput: a\nOutput: b c", "Write code.\nInput: d\nOutput: b c"),
+        ("Bot: Tea?\nUser: Yes.", "Bot: Milk?\nUser: Yes."),  # what is answered
+    ],
+)
+def test_prompts_with_marks_that_are_not_one(first, second):
+    assert not same_group(given_prompt(first), given_prompt(second))
+
+
+def test_plain_texts_in_a_dialect_are_one_with_their_question():
+    for start in ("User: {}\nBot:", "A bot.\nUser: {}\nBot: x\nUser: go on\nBot:", "Q: {}\nA:"):
+        assert same_group(implicit(start.format(QUESTION), "I"), given_prompt(QUESTION))
+
+
 def test_a_prompt_between_two_connects_them():
     texts = ("Tell me of whales.", "Tell me of whales. Big.\nMore?", "Tell me of tea.")
     names = group_names([given_prompt(text) for text in texts])
@@ -253,6 +343,7 @@ def test_scripts_without_spaces_have_sentences_too():
 
 
 def test_texts_to_classify_are_one_by_what_the_user_said_first():
+    assert same_group(of_text("Q: a b\nA: c"), of_text("Question: a b\nAnswer: d"))
     talk = "\n\nHuman: Is tea old?\n\nAssistant: {}"
     assert same_group(of_text(talk.format("Yes.")), of_text(talk.format("No.").strip()))
     assert same_group(of_text("a  b"), of_text("a b\n"))

@@ -2,10 +2,12 @@
 
 Rows with a key in common are kept in one split (``groups``). The context is
 
-* the prompt where the file gives one, with white space and Unicode composition made alike;
-* of a conversation or transcript the beginning up to and including the first thing that the user
-  says, so that all turns and branches of one conversation are together. Where the prompt ends
-  before the user has said anything, what the user says in each of the two answers;
+* the prompt where the file gives one, with white space, invisible characters and Unicode's
+  compatible forms made alike (``alike``);
+* of a conversation or transcript, in any dialect of text (``first_turns``), what the user says
+  first, so that all turns and branches of one conversation are together. What the system says is
+  no part of it. Where the prompt ends before the user has said anything, what the user says in each
+  of the two answers;
 * of two plain texts without a prompt a guess. Their common beginning is the prompt and what both
   answers happen to begin with, so only its first sentence is used (or what comes before a mark such
   as ``Answer:``); a beginning without a complete sentence is compared by its first words;
@@ -17,10 +19,10 @@ openings), so the rows it was made for are counted and reported. Upper and lower
 
 import json
 import re
-import unicodedata
 from hashlib import blake2b
 from typing import NamedTuple
 
+from w2s_ray.data.first_turns import FirstTurn, first_turn, visible
 from w2s_ray.data.preference import Pair
 
 MIN_WORDS = 3
@@ -35,7 +37,7 @@ _SENTENCE = re.compile(
 _ANSWER = re.compile(
     r"(?:^|\n)[ \t]*(?:#+[ \t]*|\*\*)?"
     r"(?:Assistant|Answer|A|Response|Output|Completion|Reply|Bot|AI|GPT|Model|Summary|TL;?DR)"
-    r"[ \t]*(?:\*\*)?:"
+    r"[ \t]*(?:\*\*)?[:\uff1a]"
     r"|\[/INST\]|<\|im_start\|>\s*assistant|<\|assistant\|>|<start_of_turn>\s*model"
     r"|<\|start_header_id\|>\s*assistant",
     re.IGNORECASE,
@@ -53,7 +55,7 @@ class Context(NamedTuple):
         name: a hash that does not depend on other rows; of a group, the lowest names it.
         prompt: a plain prompt, made alike, that other prompts may continue.
         may_continue: whether it may itself continue another one.
-        is_guess: whether the file does not say where the prompt ends.
+        is_guess: whether the file does not say where the prompt, or its first turn, begins or ends.
     """
 
     keys: tuple[str, ...]
@@ -69,9 +71,8 @@ def digest(*texts: str) -> str:
 
 
 def alike(text: str) -> str:
-    """The text in Unicode's composed form, with each run of white space as one space."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
+    """The text as a reader sees it: ``visible``, with each run of white space as one space."""
+    text = visible(text)
     same = " ".join(text.split())
     return text if same == text else same
 
@@ -84,8 +85,8 @@ def of_group(value: object) -> Context:
 
 def of_text(text: str) -> Context:
     """The context of a text to classify: all of it, or of a transcript the user's first turn."""
-    same = alike(text)
-    return Context((_prompt_key(_first_turn(same) or same),), digest(text))
+    turn = first_turn(text)
+    return Context((_prompt_key(turn.text if turn else alike(text)),), digest(text))
 
 
 def of_generated(pair: Pair) -> Context:
@@ -104,20 +105,14 @@ def of_pair(pair: Pair, prompt_given: str | None) -> Context:
     chosen, rejected = alike(pair.prompt + pair.chosen), alike(pair.prompt + pair.rejected)
     prompt = alike(pair.prompt)
     if _SPEAKER.match(chosen) and _SPEAKER.match(rejected):
-        question = _first_turn(prompt, is_whole=bool(prompt_given))
-        if question is not None:
-            return Context((_prompt_key(question),), digest(pair.prompt), _plain(question))
-        questions = {_first_turn(chosen), _first_turn(rejected)} - {None}
-        if questions:
-            keys = tuple(sorted(_prompt_key(question) for question in questions if question))
-            return Context(keys, _name_of_texts(pair))
-        if _SPEAKER.sub("", prompt).strip():
-            return Context((_prompt_key(prompt),), digest(pair.prompt))
-        return Context(_text_keys(chosen, rejected), _name_of_texts(pair))
+        return _of_transcripts(pair, is_whole=bool(prompt_given))
     if prompt_given is not None and prompt:
+        turn = first_turn(pair.prompt, may_follow_text=True)
+        if turn is not None:
+            return _of_turn(turn, pair)
         return Context((_prompt_key(prompt),), digest(pair.prompt), prompt, may_continue=True)
     guess = _guess(pair, is_declared_empty=prompt_given is not None)
-    texts = _text_keys(chosen, rejected)
+    texts = _text_keys(pair)
     if guess is None:
         return Context(texts, _name_of_texts(pair))
     return guess._replace(keys=(*guess.keys, *texts))
@@ -131,33 +126,43 @@ def _prompt_key(text: str) -> str:
     return f"prompt {digest(text)}"
 
 
-def _text_keys(*texts: str) -> tuple[str, ...]:
-    return tuple(f"text {digest(text)}" for text in texts)
+def _text_keys(pair: Pair) -> tuple[str, ...]:
+    return tuple(f"text {digest(alike(pair.prompt + answer))}" for answer in pair[1:])
 
 
-def _first_turn(transcript: str, *, is_whole: bool = True) -> str | None:
-    """A transcript to the end of the user's first turn that is not blank; None if there is none.
-
-    A question by itself has no mark of its speaker: it is the same as a plain prompt.
+def _of_transcripts(pair: Pair, *, is_whole: bool) -> Context:
+    """The context of two texts that both begin with a mark of HH-RLHF.
 
     Args:
-        transcript: made alike.
-        is_whole: whether the last turn is complete without another one after it.
+        pair: its texts as they were read.
+        is_whole: whether the prompt's last turn is complete without another one after it.
     """
-    marks = list(_SPEAKER.finditer(transcript))
-    if not marks or marks[0].start() != 0:
-        return None
-    ends = [mark.start() for mark in marks[1:]] + ([len(transcript)] if is_whole else [])
-    for mark, end in zip(marks, ends, strict=False):
-        said = transcript[mark.end() : end].strip()
-        if mark[1] == "Human" and said:
-            return said if mark is marks[0] else transcript[:end]
-    return None
+    turn = first_turn(pair.prompt, is_whole=is_whole)
+    if turn is not None:
+        return _of_turn(turn, pair)
+    turns = [first_turn(pair.prompt + answer) for answer in pair[1:]]
+    questions = {turn.text for turn in turns if turn is not None}
+    if questions:
+        return Context(tuple(sorted(map(_prompt_key, questions))), _name_of_texts(pair))
+    prompt = alike(pair.prompt)
+    if _SPEAKER.sub("", prompt).strip():
+        return Context((_prompt_key(prompt),), digest(pair.prompt))
+    return Context(_text_keys(pair), _name_of_texts(pair))
 
 
-def _plain(question: str) -> str | None:
-    """A question without the mark of a speaker, which a plain prompt may continue; or None."""
-    return None if _SPEAKER.match(question) else question
+def _of_turn(turn: FirstTurn, pair: Pair) -> Context:
+    """The context of a pair whose prompt marks what the user says first.
+
+    A plain prompt may continue it. It continues another one itself only where it has no mark: turns
+    that are marked can be seen to end.
+    """
+    return Context(
+        (_prompt_key(turn.text),),
+        digest(pair.prompt),
+        turn.text if turn.is_plain else None,
+        may_continue=turn.has_no_mark,
+        is_guess=turn.is_guess,
+    )
 
 
 def _guess(pair: Pair, *, is_declared_empty: bool) -> Context | None:
@@ -171,8 +176,10 @@ def _guess(pair: Pair, *, is_declared_empty: bool) -> Context | None:
     name = digest(pair.prompt) if pair.prompt else _name_of_texts(pair)
     same = len(_common(chosen, rejected))
     answer = _ANSWER.search(chosen, 0, same)
-    before = alike(chosen[: answer.start()]) if answer else ""
-    sentence = before or alike(_first_sentence(chosen, rejected, same))
+    before = chosen[: answer.start()] if answer else ""
+    before = before if before.strip() else _first_sentence(chosen, rejected, same)
+    turn = first_turn(chosen[:same], is_whole=False, may_follow_text=True) or first_turn(before)
+    sentence = turn.text if turn else alike(before)
     if sentence:
         return Context((_prompt_key(sentence),), name, sentence, is_guess=True)
     if is_declared_empty:
