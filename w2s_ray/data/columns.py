@@ -34,7 +34,7 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
     if value is not None:
         return value
     if column in row:
-        raise InputError(f"{where}: field '{column}' has no value")
+        raise no_value(where, name, column)
     columns = [str(present) for present in row]
     near = get_close_matches(column, columns, 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
@@ -43,6 +43,14 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
     raise InputError(
         f"{where}: field '{column}' is missing; the row has {', '.join(columns) or 'none'}{hint}"
     )
+
+
+def no_value(where: str, name: str, column: str) -> InputError:
+    """The error for a missing value of our field ``name``, which is in ``column``."""
+    hint = ""
+    if name == "label":
+        hint = '; no_label: [""] in the data set of the spec leaves such rows out'
+    return InputError(f"{where}: field '{column}' has no value{hint}")
 
 
 def note_unread(row: Mapping[str, Any], read: Collection[str], notes: Counter[str]) -> None:
