@@ -61,7 +61,8 @@ def test_every_reason_and_note_is_described_and_there_is_no_other(table):
     if table == "reason":
         plain = re.sub(r'Unusable\(f"(.*?)\{.*?\}(.*?)"\)', r'Unusable("\1\2")', CODE)
         given = set(re.findall(r'Unusable\(\s*"(.*?)"', plain))
-        given |= set(re.findall(r'unusable\["(.*?)"\]', CODE)) | {"no label"}
+        given |= set(re.findall(r'unusable\["(.*?)"\]', CODE))
+        given |= {"no label", preference.NO_COMMON_PROMPT}
     else:
         constants = {
             *(preference.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
