@@ -84,3 +84,17 @@ def test_messages_name_the_place_and_the_column_of_the_file():
         with pytest.raises(InputError) as error:
             read_text(row, "x:1", renamed)
         assert str(error.value) == told
+
+
+def test_a_csv_without_names_of_columns_is_recognised_as_a_possibility():
+    row = {"great film": "a", "1": "0"}
+    with pytest.raises(InputError) as error:
+        read_text(row, "films.csv:2", {})
+    assert str(error.value) == (
+        "films.csv:2: field 'text' is missing; the row has great film, 1; is the first line one "
+        "with the names of the columns? If so, to read another column, set columns: {text: NAME} "
+        "in the spec"
+    )
+    with pytest.raises(InputError) as error:
+        read_text(row, "films.jsonl:2", {})
+    assert "first line" not in str(error.value)
