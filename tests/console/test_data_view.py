@@ -38,11 +38,12 @@ def test_a_table_of_rows_prompts_and_classes(tmp_path):
     table_lines = shown(of_source)
     assert " ".join(table_lines[0]) == "d: what was read"
     assert " ".join(table_lines[1]) == "rows read not usable rows used texts 'down ' up"
-    assert ["source", "41", "1"] in table_lines
+    assert ["source", "41", "1", "30"] in table_lines
     for split in SPLITS:
         assert [split, "10", "5", "50.0", "%", "50.0", "%"] in table_lines
     assert list(lines("d", of_source)) == [
         "d: 2 classes, in order: 'down ', up",
+        "d: of 41 rows of source: 10 are usable but in no split (sizes)",
         "d: not usable of 41 rows of source: 1 empty text",
         "d: of 41 rows of source: 40 contradict another row (the same text has another label)",
     ]
@@ -58,10 +59,10 @@ def test_lines_name_all_that_a_reader_should_know(tmp_path):
     told = "\n".join(lines("d", report(tmp_path, rows, kind="preference")))
     assert "of 3 rows of ground_truth: 1 repeat another row of it" in told
     assert "of 3 rows of ground_truth: 2 contradict another row (the pair is also turned" in told
-    assert "of 1 rows of weak: 1 contradict another row" in told
+    assert "of 1 row of weak: 1 contradict another row" in told
     assert "is a guess for 4 of 5 rows" in told
-    assert "1 prompts or texts (33.3 %) are in more than one of the given splits" in told
-    assert "1 rows of weak have a whole text that ground_truth has too" in told
+    assert "1 prompt or text (33.3 %) is in more than one of the given splits" in told
+    assert "1 row of weak has a whole text that ground_truth has too" in told
 
 
 def test_classes_that_look_alike_or_are_absent_are_named(tmp_path):

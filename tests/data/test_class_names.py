@@ -90,7 +90,7 @@ def test_rows_of_a_split_without_labels_are_counted_and_refused(tmp_path):
 
 @pytest.mark.parametrize("label", [None, "", "  ", float("nan")])
 def test_an_empty_label_is_refused_or_counted_as_the_spec_says(tmp_path, label):
-    with pytest.raises(InputError, match=r"weak\.jsonl:2: field 'label' (has no value|is nan)"):
+    with pytest.raises(InputError, match=r"weak\.jsonl:2: field 'label' has no value; no_label"):
         prepare(given(tmp_path, {"weak": [0, label, 1]}))
     out = prepare(given(tmp_path, {"weak": [0, label, 1]}, no_label=[None]))
     assert unlabelled(out)["weak"] == {"no label": 1}

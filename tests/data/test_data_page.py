@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.data import columns, conversations, folders, preference, scores
+from w2s_ray.data import classification, columns, conversations, folders, preference, scores
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS
@@ -61,12 +61,13 @@ def test_every_reason_and_note_is_described_and_there_is_no_other(table):
     if table == "reason":
         plain = re.sub(r'Unusable\(f"(.*?)\{.*?\}(.*?)"\)', r'Unusable("\1\2")', CODE)
         given = set(re.findall(r'Unusable\(\s*"(.*?)"', plain))
-        given |= set(re.findall(r'unusable\["(.*?)"\]', CODE)) | {"no label"}
+        given |= set(re.findall(r'unusable\["(.*?)"\]', CODE))
+        given |= {"no label", preference.NO_COMMON_PROMPT}
     else:
         constants = {
             *(preference.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
             *(preference.NO_PROMPT, preference.ONE_AS_TEXT, conversations.AS_TEXT),
-            *(scores.CONTRADICTED, scores.TIED),
+            *(scores.CONTRADICTED, scores.TIED, classification.DECIMALS),
         }
         given = constants | {f"{begin} " for begin in re.findall(r'notes\[f"(.*?:) \{', CODE)}
         given = given - {"{COLUMNS_NOT_READ}: "} | {f"{columns.COLUMNS_NOT_READ}: "}

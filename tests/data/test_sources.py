@@ -82,15 +82,29 @@ def test_a_folder_is_its_data_files_but_no_hidden_ones(tmp_path):
         ]
 
 
+NOT_UTF8 = (
+    "expected text in UTF-8, given the byte 0xff (invalid start byte); save the file as UTF-8"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
         ("x.jsonl", b'{"a": 1}\n\n{"a": \n', "x.jsonl:3: expected a JSON object"),
         ("x.jsonl", b'{"a": 1}\n[2]\n', "x.jsonl:2: expected a JSON object"),
-        ("x.jsonl", b'{"a": "\xff"}\n', "x.jsonl:1: expected a JSON object"),
-        ("x.csv", b"a,b\n1,2\n3\n", "x.csv:3: 1 cells under 2 column names"),
+        ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', f"x.jsonl:2: {NOT_UTF8}"),
+        ("x.json", b'[{"a": 1},\n{"a": "\xff"}]\n', f"x.json:2: {NOT_UTF8}"),
+        (
+            "x.json",
+            b"[" + b'{"a": "%s"},\n' % (b"a" * 999) * 3000 + b'{"a": "\xff"}]',
+            "x.json:3001:",
+        ),
+        ("x.csv.gz", gzip.compress(b"a,b\n" + b"1,\xc3\xa9\n" * 5000 + b"1,\xff\n"), ":5002: exp"),
+        ("x.csv", b"a,b\n1,2\n3\n", "x.csv:3: 1 cell under 2 column names"),
         ("x.csv", b'a,b\n"1\n2",2\n3,4,5\n', "x.csv:4: 3 cells under 2 column names"),
-        ("x.csv", b"a,b\n1,\xff\n", "expected a row of CSV in UTF-8"),
+        ("x.csv", b"\xef\xbb\xbfa,b\n1,2\n1,\xff\n", f"x.csv:3: {NOT_UTF8}"),
+        ("x.csv", b'a,b\n1,"2\n\xff"\n', f"x.csv:3: {NOT_UTF8}"),
+        ("x.csv", b"a,b\r1,2\r3,\xff\r", f"x.csv:3: {NOT_UTF8}"),
         ("x.csv", b"a,b,b\n1,2,3\n", "x.csv:1: column name 'b' twice"),
         ("x.csv", b"a,b,c,b,c\n", "x.csv:1: column name 'b' twice"),
         ("x.csv", b'a,b\n"1" or 2,3\n', "x.csv:2: expected a row of CSV in UTF-8"),

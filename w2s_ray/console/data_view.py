@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from w2s_ray.data.class_names import visible
+from w2s_ray.data.counting import counted
 from w2s_ray.spec.training import Training
 
 COLUMNS = 8  # classes whose shares are columns of the table; of more, they are lines
@@ -38,7 +39,8 @@ def table(name: str, report: Mapping[str, Any]) -> Table:
     origins, splits = report["read"], report["splits"]
     for origin in (name for name in origins if name not in splits):
         of = origins[origin]
-        shown.add_row(origin, f"{of['rows']:,}", f"{of['rows'] - of['usable']:,}")
+        unusable = of["rows"] - of["usable"]
+        shown.add_row(origin, f"{of['rows']:,}", f"{unusable:,}", f"{_used(origin, report):,}")
     for split, of in splits.items():
         read = ("", "")
         if split in origins:
@@ -58,6 +60,10 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     """
     yield from (f"{name}: {line}" for line in _of_classes(report))
     for origin, of in report["read"].items():
+        if unused := of["usable"] - _used(origin, report):
+            of_rows = _of_rows(origin, of)
+            are = "is" if unused == 1 else "are"
+            yield f"{name}: {of_rows}: {unused:,} {are} usable but in no split (sizes)"
         yield from (f"{name}: {line}" for line in _of_origin(origin, of, bool(report["classes"])))
     guessed = sum(of["guessed_groups"] for of in report["splits"].values())
     if guessed:
@@ -69,14 +75,27 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
         )
     overlap = report["overlap"].get("any", {})
     if overlap.get("prompts"):
+        are = "is" if overlap["prompts"] == 1 else "are"
         yield (
-            f"{name}: {overlap['prompts']:,} prompts or texts ({100 * overlap['share']:.1f} %) "
-            "are in more than one of the given splits"
+            f"{name}: {counted(overlap['prompts'], 'prompt or text', 'prompts or texts')} "
+            f"({100 * overlap['share']:.1f} %) {are} in more than one of the given splits"
         )
     for pair, count in report["shared_texts"].items():
         if count:
             first, second = pair.split(", ")
-            yield f"{name}: {count:,} rows of {second} have a whole text that {first} has too"
+            have = "has" if count == 1 else "have"
+            rows = f"{counted(count, 'row')} of {second}"
+            yield f"{name}: {rows} {have} a whole text that {first} has too"
+
+
+def _used(origin: str, report: Mapping[str, Any]) -> int:
+    """Rows of the given split, or of the one source, that are in a split."""
+    splits = report["splits"]
+    return sum(of["rows"] for split, of in splits.items() if origin in (split, "source"))
+
+
+def _of_rows(origin: str, of: Mapping[str, Any]) -> str:
+    return f"of {counted(of['rows'], 'row')} of {origin}"
 
 
 def _of_classes(report: Mapping[str, Any]) -> Iterator[str]:
@@ -96,7 +115,7 @@ def _of_classes(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_origin(origin: str, of: Mapping[str, Any], has_classes: bool) -> Iterator[str]:
-    of_rows = f"of {of['rows']:,} rows of {origin}"
+    of_rows = _of_rows(origin, of)
     if reasons := ", ".join(f"{count:,} {reason}" for reason, count in of["unusable"].items()):
         yield f"not usable {of_rows}: {reasons}"
     for note, count in of["notes"].items():

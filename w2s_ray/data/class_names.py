@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
+from decimal import Decimal
 
 from w2s_ray.errors import InputError
 
@@ -19,7 +20,7 @@ NUMBERS = frozenset({"-1", "-100"})
 
 def is_blank(label: object) -> bool:
     """Whether a label is missing: null, NaN, or white space, as in an empty cell of CSV."""
-    if isinstance(label, float):
+    if isinstance(label, float | Decimal):
         return label != label
     return label is None or (isinstance(label, str) and not label.strip())
 

@@ -3,12 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from w2s_ray.data.class_names import is_blank
-from w2s_ray.data.columns import Unusable, note_unread, required, wrong_type
+from w2s_ray.data.columns import Unusable, no_value, note_unread, required, wrong_type
 from w2s_ray.data.conversations import AS_TEXT, messages_in, note_fields, read_turns, transcript
 from w2s_ray.errors import InputError
+
+DECIMALS = "labels written as decimals; read as integers"
+"""Whole numbers such as 4.0, as libraries write integers of which some are missing."""
 
 
 class Text(NamedTuple):
@@ -34,8 +38,8 @@ def read_text(
         notes: counts what a reader must know of rows, such as columns that are not read.
 
     Raises:
-        InputError: a field is missing, has no value, or has the wrong type (labels: integers or
-            texts).
+        InputError: a field is missing, has no value, or has the wrong type (labels: integers,
+            also as 4.0, or texts).
     """
     notes = Counter() if notes is None else notes
     text = required(row, where, "text", renamed)
@@ -43,10 +47,13 @@ def read_text(
     columns = (renamed.get("text", "text"), renamed.get("label", "label"))
     if not isinstance(text, str | list):
         raise wrong_type(where, columns[0], text, "a text or a list of {role, content}")
+    if is_blank(label):
+        raise no_value(where, "label", columns[1])
+    if isinstance(label, float | Decimal) and label % 1 == 0:
+        notes[DECIMALS] += 1
+        label = int(label)
     if not isinstance(label, int | str):
         raise wrong_type(where, columns[1], label, "an integer or a text")
-    if is_blank(label):
-        raise InputError(f"{where}: field '{columns[1]}' has no value")
     if len(row) > 2:
         note_unread(row, columns, notes)
     messages = messages_in(text, where, columns[0]) if isinstance(text, str) else text

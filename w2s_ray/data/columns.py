@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from w2s_ray.data.formats import format_of
 from w2s_ray.errors import InputError
 
 COLUMNS_NOT_READ = "columns not read"
@@ -34,15 +35,26 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
     if value is not None:
         return value
     if column in row:
-        raise InputError(f"{where}: field '{column}' has no value")
+        raise no_value(where, name, column)
     columns = [str(present) for present in row]
     near = get_close_matches(column, columns, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hints = [f"did you mean '{near[0]}'?"] if near else []
+    if not near and format_of(where.rpartition(":")[0]) == ".csv":
+        hints.append("is the first line one with the names of the columns?")
     if columns and not near and name not in renamed:
-        hint = f"; to read another column, set columns: {{{name}: NAME}} in the spec"
+        hints.append(f"to read another column, set columns: {{{name}: NAME}} in the spec")
+    hint = "".join(f"; {hint}" for hint in hints).replace("?; ", "? If so, ")
     raise InputError(
         f"{where}: field '{column}' is missing; the row has {', '.join(columns) or 'none'}{hint}"
     )
+
+
+def no_value(where: str, name: str, column: str) -> InputError:
+    """The error for a missing value of our field ``name``, which is in ``column``."""
+    hint = ""
+    if name == "label":
+        hint = '; no_label: [""] in the data set of the spec leaves such rows out'
+    return InputError(f"{where}: field '{column}' has no value{hint}")
 
 
 def note_unread(row: Mapping[str, Any], read: Collection[str], notes: Counter[str]) -> None:

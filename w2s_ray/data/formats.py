@@ -11,7 +11,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import fs, parquet
 
+from w2s_ray.data.counting import counted
 from w2s_ray.data.json_arrays import rows_of_array
+from w2s_ray.data.utf8 import ERRORS, checked_lines, not_utf8
 from w2s_ray.errors import InputError
 
 RawRow = dict[str, Any]
@@ -82,7 +84,9 @@ def _json_lines(name: str, file: BinaryIO) -> LocatedRows:
             continue
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+        except UnicodeDecodeError as error:
+            raise not_utf8(f"{name}:{number}", error) from error
+        except (ValueError, RecursionError) as error:  # not JSON
             raise InputError(
                 f"{name}:{number}: expected a JSON object per line: {_reason(error, line)}"
             ) from error
@@ -114,7 +118,8 @@ def _json(name: str, file: io.BufferedReader) -> LocatedRows:
 
 def _csv(name: str, file: BinaryIO) -> LocatedRows:
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=ERRORS, newline="")
+    reader = csv.reader(checked_lines(name, text), strict=True)
     header: list[str] | None = None
     line = 1
     try:
@@ -126,8 +131,11 @@ def _csv(name: str, file: BinaryIO) -> LocatedRows:
             elif len(cells) == len(header):
                 yield where, dict(zip(header, cells, strict=True))
             elif cells:
-                raise InputError(f"{where}: {len(cells)} cells under {len(header)} column names")
-    except (csv.Error, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"{where}: {counted(len(cells), 'cell')} under "
+                    f"{counted(len(header), 'column name')}"
+                )
+    except csv.Error as error:
         raise InputError(f"{name}:{line}: expected a row of CSV in UTF-8: {error}") from error
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from w2s_ray.data.utf8 import ERRORS, not_utf8, wrong_byte
 from w2s_ray.errors import InputError
 
 _BLOCK = 1 << 20
@@ -18,8 +19,9 @@ class _Window:
         line: line of the current position, from 1.
     """
 
-    def __init__(self, stream: io.TextIOBase) -> None:
+    def __init__(self, name: str, stream: io.TextIOBase) -> None:
         self.line = 1
+        self._name = name
         self._stream = stream
         self._text = ""
         self._at = 0
@@ -63,8 +65,16 @@ class _Window:
         self._at = to
 
     def _grow(self) -> bool:
-        """Read more of the stream, at least as much as is in the window; False at the end."""
+        """Read more of the stream, at least as much as is in the window; False at the end.
+
+        Raises:
+            InputError: there is a byte that is not UTF-8.
+        """
         block = self._stream.read(max(_BLOCK, len(self._text) - self._at))
+        if wrong := wrong_byte(block):
+            before = wrong.object[: wrong.start].count(b"\n")
+            line = self.line + self._text.count("\n", self._at) + before
+            raise not_utf8(f"{self._name}:{line}", wrong)
         self._text = self._text[self._at :] + block
         self._at = 0
         return bool(block)
@@ -80,12 +90,12 @@ def rows_of_array(name: str, file: BinaryIO) -> Iterator[tuple[str, dict[str, An
     Raises:
         InputError: the content is not an array of objects; the message names the line.
     """
-    window = _Window(io.TextIOWrapper(file, encoding="utf-8-sig"))
+    window = _Window(name, io.TextIOWrapper(file, encoding="utf-8-sig", errors=ERRORS))
     try:
         yield from _rows(name, window)
     except InputError:
         raise
-    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON
         what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise InputError(f"{name}:{window.line}: expected an array of objects: {what}") from error
 

@@ -36,6 +36,7 @@ REPEATED = "prompt repeated in the answers; removed once"
 REPEATED_IN_ONE = "prompt repeated in one of the two answers; kept"
 NOT_IN_ANSWERS = "prompt not read: the answers contain another conversation"
 NO_PROMPT = "prompt has no value; the common beginning of the answers is used"
+NO_COMMON_PROMPT = "no common prompt"
 ONE_AS_TEXT = "one of the two answers is a list of messages written as text; kept as text"
 
 _TURNS = "a text or a list of {role, content}"
@@ -306,7 +307,7 @@ def _of_transcripts(chosen: str, rejected: str) -> Pair | Unusable:
         return Unusable("chosen equals rejected")
     end = chosen.rfind(ASSISTANT, 0, _common_prefix(chosen, rejected))
     if end < 0:
-        return Unusable("no common prompt")
+        return Unusable(NO_COMMON_PROMPT)
     end += len(ASSISTANT)
     return _of_texts(chosen[:end], chosen[end:], rejected[end:])
 

@@ -23,8 +23,8 @@ from w2s_ray.data.groups import group_names
 from w2s_ray.data.messages import MESSAGES
 from w2s_ray.data.read_report import report
 from w2s_ray.data.rows import Origin, Row, read_origin
+from w2s_ray.data.shortage import none_usable, too_few
 from w2s_ray.data.sources import GENERATED, HubPart, read_rows
-from w2s_ray.errors import InputError
 from w2s_ray.order import hashes, order
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def prepare(data: "DataSpec", *, messages: bool = False) -> Prepared:
         parts = {split: origins[split].rows for split in SPLITS}
         for split, files in data.splits.model_dump().items():
             if not parts[split]:
-                raise InputError(f"{', '.join(files)}: {origins[split].summary()}")
+                raise none_usable(files, origins[split], data)
 
     classes = class_indices(labels) if data.kind == "classification" else {}
     kept = {split: _limited(parts[split], sizes[split], data.seed) for split in SPLITS}
@@ -133,38 +133,9 @@ def _divide(origin: Origin, sizes: Mapping[str, int], data: "DataSpec") -> dict[
         while len(part) < sizes[split]:
             position = next(shuffled, None)
             if position is None:
-                raise InputError(_too_few(origin, groups, sizes, data))
+                raise too_few(origin, groups, {name: sizes[name] for name in SPLITS}, data)
             part += groups[names[position]]
     return parts
-
-
-def _too_few(
-    origin: Origin,
-    groups: Mapping[str, list[Row]],
-    sizes: Mapping[str, int],
-    data: "DataSpec",
-) -> str:
-    """Why the splits cannot be filled, and what to do where groups are larger than prompts."""
-    texts = {row.prompt or row.answers for row in origin.rows}
-    kinds = "prompts" if data.kind == "preference" else "texts"
-    merged, largest = len(groups) < len(texts), max(map(len, groups.values()), default=0)
-    parts = f" in {len(groups)} groups of rows that belong together, the largest of {largest} rows"
-    requested = ", ".join(f"{name} {sizes[name]}" for name in SPLITS)
-    guessed = sum(row.context.is_guess for row in origin.rows)
-    if guessed:
-        hint = (
-            f"; {guessed} rows have no prompt, and their groups are a guess from how their texts "
-            "begin: name a column with the prompt (columns.prompt) or the group (columns.group)"
-        )
-    elif len(origin.rows) < sum(sizes.values()):
-        hint = ""
-    else:
-        hint = "; a column with the group of each row can be named (columns.group)"
-    return (
-        f"{data.source}: too few rows: {origin.summary()}, with {len(texts)} different {kinds}"
-        f"{parts if merged else ''}; sizes require {requested}, and no prompt may be in two splits"
-        f"{hint}"
-    )
 
 
 def _limited(rows: list[Row], size: int | None, seed: int) -> dict[str, Row]:

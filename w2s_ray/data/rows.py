@@ -10,6 +10,7 @@ from w2s_ray.data.class_names import NO_LABEL, is_blank
 from w2s_ray.data.classification import Text, read_text
 from w2s_ray.data.columns import COLUMNS_NOT_READ, Unusable, required
 from w2s_ray.data.contexts import Context, digest
+from w2s_ray.data.counting import counted
 from w2s_ray.data.formats import RawRow
 from w2s_ray.data.messages import Conversation, conversations_of
 from w2s_ray.data.preference import Pair, read_pair
@@ -54,22 +55,25 @@ class Origin:
         read: how many there are in all.
         unusable: how many are unusable, by reason.
         notes: how many of the rows have a peculiarity that a reader must know, by peculiarity.
+        example: the first usable one as it was read; empty if there is none.
     """
 
     rows: list[Row] = field(default_factory=list)
     read: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    example: RawRow = field(default_factory=dict)
 
     def summary(self) -> str:
         """The counts as text, for messages, with reasons and columns that were not read."""
         reasons = "".join(f", {count} {reason}" for reason, count in self.unusable.most_common())
         unread = "".join(
-            f" ({note}; {count} rows)"
+            f" ({note}; {counted(count, 'row')})"
             for note, count in self.notes.most_common()
             if note.startswith(COLUMNS_NOT_READ)
         )
-        return f"{len(self.rows)} of {self.read} rows are usable{reasons}{unread}"
+        are = "row is" if self.read == 1 else "rows are"
+        return f"{len(self.rows)} of {self.read} {are} usable{reasons}{unread}"
 
     def remove_unlabelled(self, stand_ins: Iterable[str]) -> None:
         """Counts the rows with one of these labels as unusable."""
@@ -125,6 +129,7 @@ def read_origin(
             row = _row(parsed, raw, data, group)
             if messages:
                 row = replace(row, messages=conversations_of(parsed, raw, where, renamed))
+            origin.example = origin.example or raw
             origin.rows.append(row)
     return origin
 
