@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.data import columns, conversations, folders, preference, scores
+from w2s_ray.data import columns, conversations, folders, pair_fields, preference, scores
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS
@@ -64,8 +64,8 @@ def test_every_reason_and_note_is_described_and_there_is_no_other(table):
         given |= set(re.findall(r'unusable\["(.*?)"\]', CODE)) | {"no label"}
     else:
         constants = {
-            *(preference.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
-            *(preference.NO_PROMPT, preference.ONE_AS_TEXT, conversations.AS_TEXT),
+            *(pair_fields.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
+            *(pair_fields.NO_PROMPT, pair_fields.ONE_AS_TEXT, conversations.AS_TEXT),
             *(scores.CONTRADICTED, scores.TIED),
         }
         given = constants | {f"{begin} " for begin in re.findall(r'notes\[f"(.*?:) \{', CODE)}
