@@ -8,7 +8,8 @@ import pytest
 from w2s_ray.data.classification import Text, read_text
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS, Turn, messages_in, read_turns, transcript
-from w2s_ray.data.preference import Pair, conversations_of, read_pair
+from w2s_ray.data.messages import conversations_of
+from w2s_ray.data.preference import Pair, read_pair
 from w2s_ray.errors import InputError
 
 TRL = [
@@ -194,13 +195,56 @@ TRANSCRIPTS = [f"\n\nHuman: Why?\n\nAssistant: {message['content']}" for message
 def test_every_form_gives_a_chat_template_the_same_messages(row):
     pair = read_pair(row, "x:1", {})
     assert isinstance(pair, Pair)
-    assert conversations_of(row, "x:1", {}, pair) == [[WHY, ENDS[0]], [WHY, ENDS[1]]]
+    assert conversations_of(pair, row, "x:1", {}) == [[WHY, ENDS[0]], [WHY, ENDS[1]]]
 
 
 def test_texts_without_a_prompt_are_one_message_of_the_user():
     row = {"chosen": "It is a cat.", "rejected": "It is a dog."}
     pair = read_pair(row, "x:1", {})
     assert isinstance(pair, Pair)
-    assert conversations_of(row, "x:1", {}, pair) == [
+    assert conversations_of(pair, row, "x:1", {}) == [
         [{"role": "user", "content": text}] for text in row.values()
     ]
+
+
+MARKED = "Human: Why?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": f"{MARKED} Because.", "rejected": f"{MARKED} No."},
+        {"prompt": MARKED, "chosen": " Because.", "rejected": " No."},
+        {"prompt": 5, "chosen": f"{MARKED} Because.", "rejected": f"{MARKED} No."},
+        {"chosen": f"\n{MARKED} Because.", "rejected": f"\n{MARKED} No."},
+        {
+            name: f"\n\n{MARKED} {end}".replace("\n", "\r\n")
+            for name, end in (("chosen", "Because."), ("rejected", "No."))
+        },
+        {"prompt": None, "conversations": [WHY], "chosen": [ENDS[0]], "rejected": [ENDS[1]]},
+        {"conversations": [WHY], "chosen": "Because.", "rejected": "No."},
+        {"conversations": str([WHY]), "chosen": "Because.", "rejected": "No."},
+        {"messages": [WHY], "chosen": [ENDS[0]], "rejected": [ENDS[1]]},
+    ],
+)
+def test_a_question_is_never_lost_nor_merged_with_its_marks(row):
+    notes = Counter[str]()
+    pair = read_pair(row, "x:1", {}, notes=notes)
+    assert isinstance(pair, Pair)
+    assert " ".join(pair.prompt.split()) == "Human: Why? Assistant:"
+    assert conversations_of(pair, row, "x:1", {}) == [[WHY, ENDS[0]], [WHY, ENDS[1]]]
+    assert not any(note.startswith("columns not read") for note in notes)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [WHY, ENDS[0]], "chosen": "Because.", "rejected": "No."},
+        {"conversations": [WHY], "chosen": [ENDS[0]], "rejected": [WHY, ENDS[1]]},
+        {"messages": [WHY], "history": [WHY, WHY], "chosen": "Because.", "rejected": "No."},
+    ],
+)
+def test_unclear_turns_before_the_answers_are_refused(row):
+    with pytest.raises(InputError, match="x:1: ") as error:
+        read_pair(row, "x:1", {})
+    assert "\n" not in str(error.value)

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.data import classification, columns, conversations, folders, preference, scores
+from w2s_ray.data import (
+    classification,
+    columns,
+    conversations,
+    folders,
+    pair_fields,
+    preference,
+    scores,
+)
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS
@@ -61,12 +69,14 @@ def test_every_reason_and_note_is_described_and_there_is_no_other(table):
     if table == "reason":
         plain = re.sub(r'Unusable\(f"(.*?)\{.*?\}(.*?)"\)', r'Unusable("\1\2")', CODE)
         given = set(re.findall(r'Unusable\(\s*"(.*?)"', plain))
-        given |= set(re.findall(r'unusable\["(.*?)"\]', CODE))
-        given |= {"no label", preference.NO_COMMON_PROMPT}
+        given |= set(re.findall(r'unusable\["(.*?)"\]', CODE)) | {
+            "no label",
+            preference.NO_COMMON_PROMPT,
+        }
     else:
         constants = {
-            *(preference.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
-            *(preference.NO_PROMPT, preference.ONE_AS_TEXT, conversations.AS_TEXT),
+            *(pair_fields.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
+            *(pair_fields.NO_PROMPT, pair_fields.ONE_AS_TEXT, conversations.AS_TEXT),
             *(scores.CONTRADICTED, scores.TIED, classification.DECIMALS),
         }
         given = constants | {f"{begin} " for begin in re.findall(r'notes\[f"(.*?:) \{', CODE)}

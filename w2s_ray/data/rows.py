@@ -128,7 +128,8 @@ def read_origin(
                 labels.setdefault(parsed.label, where)
             row = _row(parsed, raw, data, group)
             if messages:
-                row = replace(row, messages=conversations_of(parsed, raw, where, renamed))
+                given = conversations_of(parsed, raw, where, renamed, data.format)
+                row = replace(row, messages=given)
             origin.example = origin.example or raw
             origin.rows.append(row)
     return origin
