@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from w2s_ray.data.conversations import messages_in
 from w2s_ray.data.counting import counted
-from w2s_ray.data.preference import CONVERSATIONS, NO_COMMON_PROMPT
+from w2s_ray.data.pair_fields import CONVERSATIONS
+from w2s_ray.data.preference import NO_COMMON_PROMPT
 from w2s_ray.data.rows import Origin, Row
 from w2s_ray.errors import InputError
 
