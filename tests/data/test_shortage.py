@@ -58,7 +58,7 @@ def test_a_column_that_may_be_the_prompt_is_suggested_before_one_of_groups(refus
 
 
 @pytest.mark.parametrize(
-    "more", [{"prompt_id": "p {}"}, {"context": 5}, {"prompt": "p", "input": "i"}, {"m": [TURN]}]
+    "more", [{"prompt_id": "p {}"}, {"context": 5}, {"prompt": "p", "input": "i"}]
 )
 def test_other_columns_are_not_taken_for_the_prompt(refused, more):
     message = refused(alike(30, **more))
