@@ -69,9 +69,9 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     if guessed:
         used = sum(of["rows"] for of in report["splits"].values())
         yield (
-            f"{name}: which rows have one prompt is a guess for {guessed:,} of {used:,} rows: they "
-            "have no column with the prompt, so how their two texts begin decides; name one "
-            "(columns.prompt), or a column with the group (columns.group)"
+            f"{name}: which rows have one prompt is a guess for {guessed:,} of {used:,} rows: "
+            "the file does not say where their prompt, or its first turn, begins and ends; name a "
+            "column with the prompt (columns.prompt), or with the group (columns.group)"
         )
     overlap = report["overlap"].get("any", {})
     if overlap.get("prompts"):
