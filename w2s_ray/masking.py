@@ -14,8 +14,8 @@ MASK = "***"
 # Parameters that say where data are, not who reads them; their values are shown.
 HARMLESS = ("region", "scheme")
 
-# The text before an @. A secret may hold slashes and colons; a port is not part of it.
-_USER = r"[^\s/@:]*(?::(?!\d+(?:[/?#\s]|$))\S*)?@"
+# The text before an @. A secret may hold slashes and colons, and begin as a port does.
+_USER = r"[^\s/@:]*(?::\S*)?@"
 _USER_OF_URI = re.compile(rf"(?P<scheme>\b[A-Za-z][\w+.-]*:/+){_USER}")
 # The same without ``scheme://``; what follows our own schemes is a name.
 _USER_ALONE = re.compile(
