@@ -28,8 +28,10 @@ from w2s_ray.data.tokens import encode
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import Backbone, load_backbone
 from w2s_ray.models.dimensions import dimensions as measure
+from w2s_ray.models.export import check_exportable
 from w2s_ray.models.inference import last_states
 from w2s_ray.models.packed_attention import separate
+from w2s_ray.models.preflight import model_config
 from w2s_ray.models.scorer import Scorer, readout
 from w2s_ray.models.structure import blocks_path, stock_of
 from w2s_ray.models.trainable import set_trainable
@@ -154,6 +156,17 @@ def test_exports_give_the_same_scores(
 
 
 @every_family
+def test_the_check_before_a_run_lets_pass_what_can_be_exported(saved: Any, name: str) -> None:
+    """It sees the configuration alone, in which no attention has been chosen for the model."""
+    config = model_config(saved(name))
+    if name in NO_CLASS:
+        with pytest.raises(InputError, match="transformers has no class for its scores"):
+            check_exportable(config, "full", 2)
+        return
+    check_exportable(config, "full", 2)
+
+
+@every_family
 @pytest.mark.parametrize("per_row", [1, 2])
 def test_last_layers_are_exported_with_their_bias(
     saved: Any, name: str, per_row: int, tmp_path: Path
@@ -240,6 +253,17 @@ def test_the_program_measures_what_a_loaded_model_does(
     monkeypatch.setattr(measured, "PROGRAM", "none")
     measured._answer.cache_clear()
     assert dimensions(spec) == known  # from the cache
+
+
+def test_longrope_ends_where_a_longer_neighbour_would_change_a_row() -> None:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rotary = {"rope_type": "longrope", "original_max_position_embeddings": 64, **factors}
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1}
+    fields = {"model_type": "phi3", "vocab_size": 64, "intermediate_size": 48, **sizes}
+    limits = {"max_position_embeddings": 256, "original_max_position_embeddings": 64}
+    fields |= {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None, **limits}
+    assert measure({**fields, "rope_parameters": rotary}, None)["max_positions"] == 64
+    assert measure(fields, None)["max_positions"] == 256
 
 
 @pytest.mark.parametrize(
