@@ -14,7 +14,7 @@ from w2s_ray.data.labels import write_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes
-from w2s_ray.plan.configs import Noise, StudentConfig
+from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig
 from w2s_ray.steps.targets import Targets
 from w2s_ray.store.names import SOFT_LABELS
 
@@ -36,9 +36,9 @@ def test_temperature_comes_before_noise_and_labels_are_joined_by_id(
     assert isinstance(config, StudentConfig)
 
     def labels(temperature: float, *noise: float) -> Any:
-        wanted = replace(config, noise=Noise(*noise), label_temperature=temperature)
+        wanted = replace(config, noise=Noise(*noise), labels=LabelTreatment(temperature))
         step = replace(a_step("student", "s"), config=wanted, inputs={"label": "labels"})
-        return targets.of(step)[0]
+        return targets.of(step).soft_labels
 
     np.testing.assert_array_equal(labels(1.0), weak)
     np.testing.assert_array_equal(labels(0.5), at_temperature(weak, 0.5))

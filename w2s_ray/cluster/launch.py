@@ -214,6 +214,7 @@ def _stream(
         rank=rank,
         world=world,
         start=start,
+        row_weights=job.weights,
     )
     dataset.context.execution_options = in_order()
     blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)

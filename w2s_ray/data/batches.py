@@ -53,18 +53,24 @@ def optimizer_batches(visits: Indices, batch_size: int) -> Iterator[Indices]:
 
 
 def micro_batches(
-    batch: Indices, lengths: Indices, token_budget: int, rank: int = 0, world: int = 1
+    batch: Indices,
+    lengths: Indices,
+    token_budget: int,
+    rank: int = 0,
+    world: int = 1,
+    row_weights: NDArray[np.float32] | None = None,
 ) -> MicroBatches:
     """This rank's micro-batches of one optimizer batch, as (rows, weights).
 
     There are as few as the budget allows, with nearly equal numbers of tokens, and equally many on
     every rank, as ZeRO needs. A rank without a row for one of them gets a filler: the batch's
-    shortest row with weight 0. Real rows weigh 1 / size of the whole batch.
+    shortest row with weight 0. Real rows weigh 1 / size of the whole batch, times their own weight.
 
     Args:
         batch: row indices of the optimizer batch.
         lengths: (n,) tokens of every row of the data set.
         token_budget: most tokens of a micro-batch; a longer row forms one by itself.
+        row_weights: (n,) of every row of the data set, with mean 1; None: all 1.
     """
     rows = batch[np.argsort(-lengths[batch], kind="stable")]
     weight = np.float32(1.0 / len(rows))
@@ -72,6 +78,8 @@ def micro_batches(
     own: MicroBatches = []
     for members in bins[rank::world]:
         weights = np.full(max(1, len(members)), weight if members else 0.0, dtype=np.float32)
+        if row_weights is not None and members:
+            weights *= row_weights[rows[members]]
         own.append((rows[members] if members else rows[-1:], weights))
     return own
 

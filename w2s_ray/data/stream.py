@@ -61,6 +61,7 @@ def rank_dataset(
     rank: int,
     world: int,
     start: int = 0,
+    row_weights: NDArray[np.float32] | None = None,
 ) -> Dataset:
     """A lazy data set of the micro-batches of one rank, one row each, in the order of training.
 
@@ -68,6 +69,7 @@ def rank_dataset(
         source: what ``put`` returned for the n rows and their soft labels; shared by all ranks.
         token_budget: most tokens of a micro-batch.
         start: optimizer steps to skip at the beginning.
+        row_weights: (n,) of the rows, with mean 1; None: all 1.
     """
     tokens, _ = ray.get(source)
     batches = [
@@ -80,7 +82,9 @@ def rank_dataset(
     planned = [
         (epoch, step, rows, weights)
         for epoch, step, batch in batches[start:]
-        for rows, weights in micro_batches(batch, tokens.row_lengths, token_budget, rank, world)
+        for rows, weights in micro_batches(
+            batch, tokens.row_lengths, token_budget, rank, world, row_weights
+        )
     ]
     table = pa.table(
         {

@@ -7,6 +7,7 @@ changes on disk changes every key that depends on it. Cells that differ only in 
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from w2s_ray.capacity.execution import Execution
@@ -20,6 +21,7 @@ from w2s_ray.plan.configs import (
     EvaluateConfig,
     FeaturesConfig,
     LabelConfig,
+    LabelTreatment,
     Noise,
     PrepareConfig,
     StudentConfig,
@@ -160,7 +162,7 @@ class Builder:
             point.seed,
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
-            point.label_temperature,
+            LabelTreatment(point.label_temperature),
         )
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
@@ -249,22 +251,13 @@ class Builder:
         for role, step in (("features", student), ("weak_features", weak)):
             if "features" in step.inputs:
                 keys[role] = step.inputs["features"]
-        values = {
-            "study": self.spec.study,
-            "data": data,
-            "weak": point.weak,
-            "strong": point.strong,
-            **self._objective(point).as_json(),
-            "label_temperature": point.label_temperature,
-            "noise_ratio": point.noise_ratio,
-            "noise_strength": point.noise_strength,
-            "trainable": point.trainable,
-            "learning_rate": point.learning_rate,
-            "epochs": point.epochs,
-            "batch_size": point.batch_size,
-            "seed": point.seed,
-        }
-        return Cell(values, keys)
+        return Cell(self._values(point), keys)
+
+    def _values(self, point: CellPoint) -> dict[str, Any]:
+        """The cell's own columns of ``results``: every axis, and what the spec fixes for all."""
+        axes = {field.name: getattr(point, field.name) for field in fields(point)}
+        axes["loss_parameters"] = dict(point.loss_parameters)
+        return {"study": self.spec.study, **axes, "label_clip": self.spec.training.label_clip}
 
     def _effective(self, point: CellPoint) -> CellPoint:
         return effective(point, self.spec.training)

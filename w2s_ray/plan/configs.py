@@ -1,11 +1,14 @@
 """The configuration of each kind of step: what it computes, and nothing of how.
 
 ``as_json`` is the form that is hashed into the key, so it is written out: a field added to a class
-moves no key until somebody adds it there, and raises the kind's version in ``kinds``.
+moves no key until somebody adds it there. A field that came after its kind is left out at the value
+that it has in ``ABSENT_MEANS``, so that no older key moves; any other raises the kind's version in
+``kinds``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from w2s_ray.data.rendering import TRANSCRIPT, Rendering
@@ -18,6 +21,20 @@ Json = Mapping[str, Any]
 Precision = Literal["bf16", "fp32"]
 Schedule = Literal["cosine", "constant"]
 Solver = Literal["sgd", "newton", "lbfgs"]
+
+ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
+    {
+        "identical_pairs": "leave_out",
+        "label_temperature": 1.0,
+        "messages": False,
+    }
+)
+"""What an older record means that has no such field; the classes' defaults are the same."""
+
+
+def _without_absent(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are not at the value that their absence means."""
+    return {n: v for n, v in values.items() if n not in ABSENT_MEANS or v != ABSENT_MEANS[n]}
 
 
 class Config:
@@ -78,9 +95,8 @@ class Training:
         if self.lora is not None:
             values["lora"] = self.lora.model_dump(mode="json")
         values |= self.rendering.as_json()
-        if self.identical_pairs != "leave_out":
-            values["identical_pairs"] = self.identical_pairs
-        return values
+        values["identical_pairs"] = self.identical_pairs
+        return _without_absent(values)
 
     @classmethod
     def from_json(cls, values: Json) -> Self:
@@ -136,6 +152,26 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelTreatment:
+    """What is done to the weak labels that a student learns from, before and after noise.
+
+    Attributes:
+        temperature: of the labels, before noise; see ``objectives.temperature``.
+    """
+
+    temperature: float = 1.0
+
+    @property
+    def all_rows_alike(self) -> bool:
+        """Whether no row is left out and all weigh the same."""
+        return True
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values by the spec's names of the fields."""
+        return {"label_temperature": self.temperature}
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareConfig(Config):
     """``prepare``. ``data`` is the digest of the sources and how rows are made of them.
 
@@ -146,7 +182,7 @@ class PrepareConfig(Config):
     messages: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {"data": self.data, **({"messages": True} if self.messages else {})}
+        return _without_absent({"data": self.data, "messages": self.messages})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,23 +217,23 @@ class TrainConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
-    """``student``. ``label_temperature`` is that of the weak labels, before noise."""
+    """``student``."""
 
     objective: StudentObjective
     noise: Noise
-    label_temperature: float = 1.0
+    labels: LabelTreatment = LabelTreatment()
 
     def as_json(self) -> dict[str, Any]:
-        values: dict[str, Any] = {
-            "model": self.model,
-            "training": self.training.as_json(),
-            "seed": self.seed,
-            "objective": self.objective.as_json(),
-            "noise": self.noise.as_json(),
-        }
-        if self.label_temperature != 1.0:  # absent means 1
-            values["label_temperature"] = self.label_temperature
-        return values
+        return _without_absent(
+            {
+                "model": self.model,
+                "training": self.training.as_json(),
+                "seed": self.seed,
+                "objective": self.objective.as_json(),
+                "noise": self.noise.as_json(),
+                **self.labels.as_json(),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

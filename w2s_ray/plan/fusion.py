@@ -17,7 +17,7 @@ def fuse_training(step: Step) -> Fusion | None:
     """Heads on the same features and split are one batched problem; LoRA students share passes.
 
     LoRA students are fused only where the spec asks for it (``lora_together``), if they share
-    backbone and batches and none needs DeepSpeed.
+    backbone and batches, learn from every row alike, and none needs DeepSpeed.
     """
     config, execution = step.config_as(TrainConfig), step.execution
     training = config.training
@@ -26,6 +26,8 @@ def fuse_training(step: Step) -> Fusion | None:
         return Fusion("w2s_ray.steps.train_heads", shared)
     alone = execution.uses_deepspeed or execution.lora_together == 1
     if training.trainable != "lora" or alone or not isinstance(config, StudentConfig):
+        return None
+    if not config.labels.all_rows_alike:
         return None
     batches = training.batches().as_json()
     same = canonical_json([config.model, batches, config.seed, step.inputs["prepare"]])

@@ -128,26 +128,15 @@ def _exclusion(entry: Cells) -> _Exclusion:
 
 
 def _cell(spec: Spec, values: Values) -> CellPoint:
-    data, (weak, strong), loss, weight, warmup, form, temperature, ratio, strength, *rest = values
-    trainable, rate, epochs, batch_size, seed = rest
-    training = spec.training
+    axes = dict(zip(AXES, values, strict=True))
+    weak, strong = axes.pop("pair")
+    loss, training = axes.pop("loss"), spec.training
+    if axes["learning_rate"] is None:
+        axes["learning_rate"] = getattr(training.learning_rate, axes["trainable"])
+    for axis in ("epochs", "batch_size"):
+        axes[axis] = axes[axis] or getattr(training, axis)
     return CellPoint(
-        data,
-        weak,
-        strong,
-        loss.name,
-        loss.parameters,
-        weight,
-        warmup,
-        form,
-        temperature,
-        ratio,
-        strength,
-        trainable,
-        getattr(training.learning_rate, trainable) if rate is None else rate,
-        epochs or training.epochs,
-        batch_size or training.batch_size,
-        seed,
+        weak=weak, strong=strong, loss=loss.name, loss_parameters=loss.parameters, **axes
     )
 
 

@@ -4,6 +4,7 @@ Heads on the same features differ in labels, loss, seed and rates only; they are
 problem. What they share is read once, and a head that fails fails alone.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -18,9 +19,11 @@ from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.exports import HeadExports, is_exported
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.targets import Targets, adam
+from w2s_ray.steps.targets import Supervision, Targets, adam
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head
+
+_NOT_TRAINED = AssertionError("a head that no group of rows holds")
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -47,24 +50,38 @@ def run_together(
     table, test = rows[split], rows["test"]
     targets = Targets(table, rows.num_classes, artifacts)
     states = features.of(split, table)
+    test_states = features.of("test", test)
     identical = _identical(states)
     kept = trained_rows(identical, shared.config_as(TrainConfig).training.identical_pairs)
-    data = HeadData(
-        row_ids=[targets.row_ids[row] for row in kept],
-        features=states if len(kept) == len(states) else states[kept],
-        test=test,
-        test_features=features.of("test", test),
-        num_classes=rows.num_classes,
-    )
-    jobs = [_job(step, targets, kept) for step in steps]
-    sound = [job for job in jobs if not isinstance(job, Exception)]
-    fitted = iter(fit_heads(data, sound, progress=context.progress) if sound else [])
-    outcomes = [job if isinstance(job, Exception) else next(fitted) for job in jobs]
+    left_out = np.ones(len(states), dtype=np.bool_)
+    left_out[kept] = False
     exports = HeadExports(shared, rows)
-    return [
-        o if isinstance(o, Exception) else partial(_write, o, data, step, exports, identical)
-        for step, o in zip(steps, outcomes, strict=True)
-    ]
+    outcomes: list[Write | Exception] = [_NOT_TRAINED] * len(steps)
+    on_rows: dict[bytes, list[tuple[int, Supervision]]] = defaultdict(list)
+    for index, step in enumerate(steps):
+        try:
+            supervision = targets.of(step).without(left_out)
+            on_rows[supervision.rows.tobytes()].append((index, supervision))
+        except Exception as error:  # of this step's own labels
+            outcomes[index] = error
+    for members in on_rows.values():
+        present = members[0][1].rows
+        data = HeadData(
+            row_ids=[targets.row_ids[row] for row in present],
+            features=states if len(present) == len(states) else states[present],
+            test=test,
+            test_features=test_states,
+            num_classes=rows.num_classes,
+        )
+        jobs = [_job(steps[index], supervision) for index, supervision in members]
+        fitted = fit_heads(data, jobs, progress=context.progress)
+        for (index, _), result in zip(members, fitted, strict=True):
+            outcomes[index] = (
+                result
+                if isinstance(result, Exception)
+                else partial(_write, result, data, steps[index], exports, identical)
+            )
+    return outcomes
 
 
 def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -75,25 +92,21 @@ def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
     return same
 
 
-def _job(step: Step, targets: Targets, kept: NDArray[np.int64]) -> HeadJob | Exception:
+def _job(step: Step, supervision: Supervision) -> HeadJob:
     config = step.config_as(TrainConfig)
     training = config.training
-    try:
-        soft_labels, objective = targets.of(step)
-        return HeadJob(
-            # No copy where all are kept: many heads share one array.
-            soft_labels=soft_labels if len(kept) == len(soft_labels) else soft_labels[kept],
-            objective=objective,
-            seed=config.seed,
-            solver=training.solver or "sgd",
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            schedule=training.schedule,
-            adam=adam(training),
-        )
-    except Exception as error:  # of this step's own labels or settings
-        return error
+    return HeadJob(
+        soft_labels=supervision.soft_labels,
+        weights=supervision.weights,
+        objective=supervision.objective,
+        seed=config.seed,
+        solver=training.solver or "sgd",
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        schedule=training.schedule,
+        adam=adam(training),
+    )
 
 
 def _write(

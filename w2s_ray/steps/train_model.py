@@ -41,16 +41,18 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Target
     config, kind = step.config_as(TrainConfig), step.kind
     training = config.training
     assert step.model is not None
-    soft_labels, objective = targets.of(step)
+    supervision = targets.of(step)
+    whole = len(supervision.rows) == rows.num_rows
     return TrainJob(
         name=f"{step.slug}-{step.key}",
         model=step.model,
-        rows=rows,
-        soft_labels=soft_labels,
+        rows=rows if whole else rows.take(supervision.rows),
+        soft_labels=supervision.soft_labels,
+        weights=supervision.weights,
         test=test,
         num_classes=data.num_classes,
         per_row=data.per_row,
-        objective=objective,
+        objective=supervision.objective,
         trainable=training.trainable,
         lora=training.lora or Lora(),
         max_length_tokens=training.max_length_tokens,

@@ -118,7 +118,7 @@ def _train(
     slots, thresholds, alphas = Slots(jobs), Thresholds(jobs, inputs), Alphas(jobs, total_steps)
     losses, norms = torch.zeros(2, total_steps, len(jobs)).unbind()
     failed: dict[int, FloatingPointError] = {}
-    for step, (batches, soft_labels) in enumerate(_batches(inputs, jobs)):
+    for step, (batches, soft_labels, row_weights) in enumerate(_batches(inputs, jobs)):
         scores = torch.empty(len(jobs), outputs * soft_labels.shape[1])
         for heads, x in batches:
             _multiply(weights[heads], x.T, scores[heads], outputs)
@@ -129,6 +129,7 @@ def _train(
             soft_labels.index_select(0, slots.head),
             alphas.at(step).index_select(0, slots.head),
             thresholds.values.index_select(0, slots.head),
+            None if row_weights is None else row_weights.index_select(0, slots.head),
         )
         torch.index_select(values, 0, slots.slot, out=losses[step])
         back = as_scores(slopes.index_select(0, slots.slot), outputs)
@@ -178,23 +179,30 @@ def _curves(
 
 def _batches(
     inputs: Inputs, jobs: Sequence[HeadJob]
-) -> Iterator[tuple[list[tuple[slice, Tensor]], Tensor]]:
-    """Yields for each step every seed's heads with their rows (b, P), and soft labels (J, b, K)."""
+) -> Iterator[tuple[list[tuple[slice, Tensor]], Tensor, Tensor | None]]:
+    """Yields for each step every seed's heads with their rows (b, P), soft labels (J, b, K), and
+    the weights (J, b) of the rows; None if no head has any."""
     spans: list[tuple[int, slice]] = []
     for seed, members in groupby(range(len(jobs)), key=lambda index: jobs[index].seed):
         heads = list(members)
         spans.append((seed, slice(heads[0], heads[-1] + 1)))
     visited = np.empty((len(jobs), *jobs[0].soft_labels.shape), dtype=np.float32)
     soft_labels = torch.from_numpy(visited)
+    weighted = any(job.weights is not None for job in jobs)
+    weights = torch.ones(visited.shape[:2]) if weighted else None
     for epoch in range(jobs[0].epochs):
         orders = {seed: epoch_order(inputs.row_ids, seed, epoch) for seed, _ in spans}
         for job, target in zip(jobs, visited, strict=True):
             np.take(job.soft_labels, orders[job.seed], axis=0, out=target)
+        for index, job in enumerate(jobs):
+            if job.weights is not None and weights is not None:
+                weights[index] = torch.from_numpy(job.weights[orders[job.seed]])
         for start in range(0, len(inputs.row_ids), jobs[0].batch_size):
             rows = slice(start, start + jobs[0].batch_size)
             yield (
                 [(heads, inputs.rows[orders[seed][rows]]) for seed, heads in spans],
                 soft_labels[:, rows].contiguous(),
+                None if weights is None else weights[:, rows].contiguous(),
             )
 
 

@@ -161,6 +161,8 @@ def _check(jobs: Sequence[TrainJob]) -> None:
     if first.trainable != "lora":
         raise ValueError(f"trainable is {first.trainable}, expected lora")
     texts = ["row_id", "prompt", "answers"]
+    if any(job.weights is not None for job in jobs):
+        raise ValueError("a job has weights of rows, expected none: fused jobs share their batches")
     for job in jobs[1:]:
         odd = [name for name in SHARED if getattr(job, name) != getattr(first, name)]
         if not job.rows.select(texts).equals(first.rows.select(texts)):

@@ -130,13 +130,19 @@ def as_scores(slopes: Tensor, outputs: int) -> Tensor:
 
 
 def losses_and_slopes(
-    slots: Slots, logits: Tensor, soft_labels: Tensor, alphas: Tensor, thresholds: Tensor
+    slots: Slots,
+    logits: Tensor,
+    soft_labels: Tensor,
+    alphas: Tensor,
+    thresholds: Tensor,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean loss (S,) of each slot's batch, and its gradient (S, b, K) by the logits.
 
     Args:
         logits, soft_labels: (S, b, K).
         alphas, thresholds: (S,).
+        weights: (S, b) of the rows; None: all 1.
     """
     size = logits.shape[1]
     leaves, losses = [], []
@@ -151,6 +157,11 @@ def losses_and_slopes(
         leaves.append(leaf)
         losses.append(loss)
     shares = [torch.full_like(loss, 1.0 / size) for loss in losses]
+    if weights is not None:
+        shares = [
+            share * weights[span].flatten()
+            for share, (_, span) in zip(shares, slots.spans, strict=True)
+        ]
     slopes = torch.autograd.grad(losses, leaves, shares)
     values = torch.cat([loss.detach() * share for loss, share in zip(losses, shares, strict=True)])
     return values.view(-1, size).sum(dim=1), torch.cat(slopes).view_as(logits)

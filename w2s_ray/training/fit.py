@@ -207,7 +207,9 @@ def _checkpointer(
         return None
     minutes = job.execution.checkpoint_minutes
     batches = [job.seed, job.epochs, job.batch_size, job.max_length_tokens]
-    rows = job.rows["row_id"].to_pylist(), job.soft_labels.tobytes().hex()
+    rows = [job.rows["row_id"].to_pylist(), job.soft_labels.tobytes().hex()]
+    if job.weights is not None:
+        rows.append(job.weights.tobytes().hex())
     return Checkpointer(
         job.checkpoints,
         engine,

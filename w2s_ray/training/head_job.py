@@ -20,6 +20,7 @@ class HeadJob:
 
     Attributes:
         soft_labels: (n, K) float32, in the order of the shared rows.
+        weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         solver: sgd (batches, Adam), or newton or lbfgs (all rows at once, to the minimum), which
             ignore epochs, batch size, learning rate, schedule and Adam's settings.
     """
@@ -33,6 +34,7 @@ class HeadJob:
     schedule: str
     adam: Adam
     solver: str = "sgd"
+    weights: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class TrainJob:
         name: stable and unique; it names the run when a worker group trains the job.
         rows: n training rows with columns row_id, prompt, answers.
         soft_labels: (n, K) float32, in the order of ``rows``.
+        weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         test: t rows with columns row_id, prompt, answers, label.
         export: writes the trained model for use elsewhere; None: it is not exported.
         checkpoints: where the state of the run is kept; None: nowhere.
@@ -106,6 +107,7 @@ class TrainJob:
     oom_retries: int = 0
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
+    weights: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32
@@ -158,8 +160,11 @@ def rows_to_train_on(job: TrainJob, tokens: Tokens) -> Trainable:
     kept = trained_rows(tokens.identical, job.identical_pairs)
     if len(kept) == len(tokens.row_ids):
         return Trainable(job, tokens)
-    rows, soft_labels = job.rows.take(kept), job.soft_labels[kept]
-    return Trainable(replace(job, rows=rows, soft_labels=soft_labels), tokens.take(kept))
+    weights = None if job.weights is None else job.weights[kept]
+    remaining = replace(
+        job, rows=job.rows.take(kept), soft_labels=job.soft_labels[kept], weights=weights
+    )
+    return Trainable(remaining, tokens.take(kept))
 
 
 def memory_stream(job: TrainJob, tokens: Tokens, start: int = 0) -> Iterator[list[Batch]]:
@@ -175,7 +180,9 @@ def memory_stream(job: TrainJob, tokens: Tokens, start: int = 0) -> Iterator[lis
     for rows in islice(batches, start, None):
         yield [
             token_batch(tokens, indices, soft_labels[indices], weights)
-            for indices, weights in micro_batches(rows, tokens.row_lengths, job.token_budget)
+            for indices, weights in micro_batches(
+                rows, tokens.row_lengths, job.token_budget, row_weights=job.weights
+            )
         ]
 
 

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2s_ray.objectives.divergence import loss
-from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.head_job import HeadJob, TrainedHead
 from w2s_ray.training.loop import Curve
 
@@ -68,7 +67,7 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> TrainedHead:
             " the student's own guesses change the objective as it learns; 0 or sgd expected"
         )
     started = time.monotonic()
-    problem = _Problem(rows, torch.from_numpy(job.soft_labels).double(), job.objective)
+    problem = _Problem(rows, job)
     if job.solver == "newton" and problem.size > NEWTON_PARAMETERS:
         raise ValueError(
             f"solver newton with {problem.size} parameters: at most {NEWTON_PARAMETERS}"
@@ -113,11 +112,13 @@ class _Problem:
         size: free · P, the number of weights.
     """
 
-    def __init__(self, rows: Tensor, soft_labels: Tensor, objective: Objective) -> None:
+    def __init__(self, rows: Tensor, job: HeadJob) -> None:
         self.rows = rows
-        self.free = soft_labels.shape[1] - 1
+        self._soft_labels = torch.from_numpy(job.soft_labels).double()
+        self._weights = None if job.weights is None else torch.from_numpy(job.weights).double()
+        self._objective = job.objective
+        self.free = self._soft_labels.shape[1] - 1
         self.size = self.free * rows.shape[1]
-        self._soft_labels, self._objective = soft_labels, objective
 
     def value(self, theta: Tensor) -> float:
         """The mean objective, in nats."""
@@ -183,7 +184,7 @@ class _Problem:
             label_clip=objective.label_clip,
             **dict(objective.loss_parameters),
         )
-        return losses.mean()
+        return losses.mean() if self._weights is None else (self._weights * losses).mean()
 
 
 def _newton(problem: _Problem, curve: Curve) -> tuple[Tensor, bool]:
