@@ -136,8 +136,8 @@ def _results_seconds(spec: Path, store: Store) -> float:
         shutil.rmtree(Path(store.uri) / folder, ignore_errors=True)
     with stopwatch() as watch:
         cells = [cell.as_json() for cell in plan.cells]
-        save_cells(store, plan.study, cells)
-        table, _ = write_results(store, plan.study, cells)
+        save_cells(store, plan.study, cells, plan.select)
+        table, _ = write_results(store, plan.study, cells, plan.select)
         write_predictions(store, plan.study, cells)
     assert set(table["status"].to_pylist()) == {"done"}
     return watch.seconds

@@ -207,8 +207,10 @@ class _Study:
 
         cells = [cell.as_json() for cell in self.plan.cells]
         with self.store.writing_errors():
-            save_cells(self.store, self.plan.study, cells)
-            results, results_path = write_results(self.store, self.plan.study, cells)
+            save_cells(self.store, self.plan.study, cells, self.plan.select)
+            results, results_path = write_results(
+                self.store, self.plan.study, cells, self.plan.select
+            )
             predictions_path = write_predictions(self.store, self.plan.study, cells)
         exports = self._exports()
         states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)

@@ -37,6 +37,7 @@ from w2s_ray.plan.step import Kind, Step
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Spec
+from w2s_ray.spec.selection import Rule
 from w2s_ray.store.canonical import digest
 
 
@@ -80,7 +81,9 @@ class Builder:
                     ("grid",),
                 )
             cells.append(cell)
-        return Plan(self.spec.study, self.steps, tuple(cells))
+        select = self.spec.select
+        chosen = None if select is None else select.model_dump(mode="json")
+        return Plan(self.spec.study, self.steps, tuple(cells), chosen)
 
     def prepare(self, data: str) -> Step:
         """The rows of a data set."""
@@ -117,7 +120,10 @@ class Builder:
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
-        config = TrainConfig(self._model_identities[model], training, seed)
+        held_out = self._validation_rows if kind.name == "ceiling" else 0
+        config = TrainConfig(
+            self._model_identities[model], training, seed, validation_rows=held_out
+        )
         name = (kind.name, data, model, training, seed)
         if name not in self._shared:
             self._shared[name] = self.add(
@@ -130,6 +136,11 @@ class Builder:
                 data=data,
             )
         return self._shared[name]
+
+    @property
+    def _validation_rows(self) -> int:
+        """Rows of the split ``weak`` that students and ceilings are scored on while they train."""
+        return 0 if self.spec.validation is None else self.spec.validation.rows
 
     def label(self, data: str, model: str, weak: Step) -> Step:
         """The soft labels of a weak model for the students' rows."""
@@ -163,6 +174,7 @@ class Builder:
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
             LabelTreatment(point.label_temperature),
+            validation_rows=self._validation_rows,
         )
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
@@ -177,14 +189,22 @@ class Builder:
         )
 
     def evaluate(self, model: Step, weak: Step | None = None) -> Step:
-        """Scores of a model; for a student also its distance to ``weak``."""
+        """Scores of a model; for a student also its distance to ``weak``.
+
+        Where steps are chosen, a student is scored at the step that the rule chooses, and a ceiling
+        at its best by the true labels of the validation rows.
+        """
         reference = {} if weak is None else {"weak": weak.key}
+        select, step_by = self.spec.select, None
+        if select is not None and select.step_by is not None:
+            rules: Mapping[str, Rule] = {"student": select.by, "ceiling": "ground_truth"}
+            step_by = rules.get(model.kind.name)
         name = ("evaluate", model.key, *reference.values())
         if name not in self._shared:
             self._shared[name] = self.add(
                 KINDS["evaluate"],
                 f"{model.kind}-{model.slug}",
-                EvaluateConfig(self.spec.training.label_clip),
+                EvaluateConfig(self.spec.training.label_clip, step_by=step_by),
                 {"model": model.key, **reference},
             )
         return self._shared[name]
@@ -295,7 +315,13 @@ class Builder:
 
     def _strong_training(self, point: CellPoint) -> Training:
         """Resolved settings of student and ceiling."""
-        return self._training(point.trainable, point.learning_rate, point.epochs, point.batch_size)
+        return self._training(
+            point.trainable,
+            point.learning_rate,
+            point.epochs,
+            point.batch_size,
+            self.spec.training.evaluations,
+        )
 
     def _weak_training(self, point: CellPoint) -> Training:
         """Resolved settings of the weak model: the student's, unless the spec overrides them."""
@@ -310,8 +336,9 @@ class Builder:
         learning_rate: float | None,
         epochs: int | None,
         batch_size: int | None,
+        evaluations: int = 1,
     ) -> Training:
-        given = (trainable, learning_rate, epochs, batch_size)
+        given = (trainable, learning_rate, epochs, batch_size, evaluations)
         if given not in self._trainings:
             training = self.spec.training
             self._trainings[given] = Training(
@@ -329,6 +356,7 @@ class Builder:
                 lora=training.lora if trainable == "lora" else None,
                 rendering=Rendering(training.render, training.bos),
                 identical_pairs=training.identical_pairs,
+                evaluations=evaluations,
             )
         return self._trainings[given]
 

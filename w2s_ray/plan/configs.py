@@ -7,7 +7,7 @@ that it has in ``ABSENT_MEANS``, so that no older key moves; any other raises th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -15,6 +15,7 @@ from w2s_ray.data.rendering import TRANSCRIPT, Rendering
 from w2s_ray.objectives.names import LABEL_CLIP
 from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Form, Lora
+from w2s_ray.spec.selection import Rule
 from w2s_ray.spec.training import IdenticalPairs
 
 Json = Mapping[str, Any]
@@ -24,9 +25,12 @@ Solver = Literal["sgd", "newton", "lbfgs"]
 
 ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
     {
+        "evaluations": 1,
         "identical_pairs": "leave_out",
         "label_temperature": 1.0,
         "messages": False,
+        "step_by": None,
+        "validation_rows": 0,
     }
 )
 """What an older record means that has no such field; the classes' defaults are the same."""
@@ -59,6 +63,7 @@ class Training:
         lora: adapters where ``trainable`` is "lora"; None for the others.
         rendering: how texts are made of rows.
         identical_pairs: whether pairs whose answers are the same tokens stay in batches.
+        evaluations: optimizer steps that are evaluated, log-spaced, the last among them.
     """
 
     trainable: Trainable
@@ -75,6 +80,7 @@ class Training:
     lora: Lora | None = None
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
+    evaluations: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -96,6 +102,7 @@ class Training:
             values["lora"] = self.lora.model_dump(mode="json")
         values |= self.rendering.as_json()
         values["identical_pairs"] = self.identical_pairs
+        values["evaluations"] = self.evaluations
         return _without_absent(values)
 
     @classmethod
@@ -205,14 +212,27 @@ class FeaturesConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig(Config):
-    """``weak`` and ``ceiling``. ``model`` is the identity of the weights before training."""
+    """``weak`` and ``ceiling``. ``model`` is the identity of the weights before training.
+
+    Attributes:
+        validation_rows: rows of the split ``weak`` that no student learns from, on which this model
+            is scored while it trains.
+    """
 
     model: Json
     training: Training
     seed: int
+    validation_rows: int = field(default=0, kw_only=True)
 
     def as_json(self) -> dict[str, Any]:
-        return {"model": self.model, "training": self.training.as_json(), "seed": self.seed}
+        return _without_absent(
+            {
+                "model": self.model,
+                "training": self.training.as_json(),
+                "seed": self.seed,
+                "validation_rows": self.validation_rows,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +251,7 @@ class StudentConfig(TrainConfig):
                 "seed": self.seed,
                 "objective": self.objective.as_json(),
                 "noise": self.noise.as_json(),
+                "validation_rows": self.validation_rows,
                 **self.labels.as_json(),
             }
         )
@@ -243,9 +264,15 @@ class LabelConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig(Config):
-    """``evaluate``. ``label_clip`` bounds the probabilities in logarithms."""
+    """``evaluate``. ``label_clip`` bounds the probabilities in logarithms.
+
+    Attributes:
+        step_by: the rule that chooses the evaluated step whose predictions are scored; None: the
+            last step.
+    """
 
     label_clip: float
+    step_by: Rule | None = field(default=None, kw_only=True)
 
     def as_json(self) -> dict[str, Any]:
-        return {"label_clip": self.label_clip}
+        return _without_absent({"label_clip": self.label_clip, "step_by": self.step_by})

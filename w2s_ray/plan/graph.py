@@ -23,11 +23,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All steps of a study, unique by key, every step after its inputs."""
+    """All steps of a study, unique by key, every step after its inputs.
+
+    Attributes:
+        select: the section ``select`` of the spec, as JSON values; None: there is none.
+    """
 
     study: str
     steps: Mapping[str, Step]
     cells: tuple[Cell, ...]
+    select: Mapping[str, Any] | None = None
 
     def count(self) -> dict[str, int]:
         """Steps by kind, in the order in which data flow."""

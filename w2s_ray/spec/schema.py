@@ -32,6 +32,8 @@ from w2s_ray.spec.fields import (
     refuse,
 )
 from w2s_ray.spec.inputs import Columns, DataSpec, ModelSpec, Sizes, Splits
+from w2s_ray.spec.selection import Select, Validation
+from w2s_ray.spec.selection_checks import selection_mistakes
 from w2s_ray.spec.training import LearningRates, Lora, Training, WeakOverrides
 
 __all__ = [
@@ -45,10 +47,12 @@ __all__ = [
     "Lora",
     "Loss",
     "ModelSpec",
+    "Select",
     "Sizes",
     "Spec",
     "Splits",
     "Training",
+    "Validation",
     "WeakOverrides",
 ]
 
@@ -275,6 +279,16 @@ class Spec(Model):
         description="how models are trained",
         examples=[{"epochs": 2, "precision": "bf16"}],
     )
+    validation: Validation | None = Field(
+        None,
+        description="rows held out of the students' training; null: none",
+        examples=[{"rows": 500}],
+    )
+    select: Select | None = Field(
+        None,
+        description="how one of several students is chosen; null: none is",
+        examples=[{"over": ["learning_rate", "step"], "by": "weak_ce"}],
+    )
     execution: Execution = Field(
         Execution(), description="how steps are run", examples=[{"gpu_type": "H100"}]
     )
@@ -323,4 +337,11 @@ class Spec(Model):
             reason = f"confidence_weight: {weights[0]:g}"
         if reason:
             refuse([(("training", "solver"), solver, mistake(f"sgd with {reason} in the grid"))])
+        return self
+
+    @model_validator(mode="after")
+    def _selectable(self) -> Self:
+        """Check that there is something to choose from, and rows to choose by."""
+        wrong = list(selection_mistakes(self))
+        refuse(wrong[:1])
         return self

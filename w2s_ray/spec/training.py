@@ -172,6 +172,12 @@ class Training(Model):
         description="sgd (with the settings above), or newton or lbfgs (solve last layers exactly)",
         examples=["newton"],
     )
+    evaluations: Count = Field(
+        1,
+        description="optimizer steps that are evaluated, log-spaced from 1 to the last",
+        examples=[6],
+        json_schema_extra={"unit": "steps"},
+    )
     label_clip: Annotated[Number, Field(gt=0, lt=0.5)] = Field(
         1.0e-3,
         description="γ: soft labels are clipped to [γ, 1 - γ]",

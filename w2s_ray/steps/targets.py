@@ -17,12 +17,31 @@ from w2s_ray.data.labels import one_hot, read_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
-from w2s_ray.order import hashes
-from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, Training
+from w2s_ray.order import hashes, order
+from w2s_ray.plan.configs import (
+    LabelTreatment,
+    Noise,
+    StudentConfig,
+    TrainConfig,
+    Training,
+)
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
+from w2s_ray.training.validation import HeldOut
+
+
+class Validation(NamedTuple):
+    """The rows on which a model is scored while it trains.
+
+    Attributes:
+        rows: (v,) positions in the table of the split ``weak``, ascending.
+        held_out: their labels.
+    """
+
+    rows: NDArray[np.int64]
+    held_out: HeldOut
 
 
 class Supervision(NamedTuple):
@@ -33,12 +52,14 @@ class Supervision(NamedTuple):
         soft_labels: (n, K) float32, in the order of ``rows``.
         weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         objective: what to do with them.
+        validation: what the model is scored on while it trains; None: nothing.
     """
 
     rows: NDArray[np.int64]
     soft_labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     objective: Objective
+    validation: Validation | None = None
 
     def without(self, left_out: NDArray[np.bool_]) -> "Supervision":
         """The same without some rows.
@@ -53,6 +74,59 @@ class Supervision(NamedTuple):
         return self._replace(
             rows=self.rows[kept], soft_labels=self.soft_labels[kept], weights=weights
         )
+
+
+class HeldOutRows:
+    """The validation rows: those of the split ``weak`` with the lowest hashes of their ids.
+
+    No seed enters, so they are the same for all models of a data set, and fewer of them are a part
+    of more.
+
+    Args:
+        weak: columns row_id and label of the split ``weak``.
+    """
+
+    def __init__(self, weak: pa.Table, num_classes: int) -> None:
+        self._weak, self._num_classes = weak, num_classes
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return order(self._weak["row_id"].to_pylist(), "validation")
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int64]:
+        labels: NDArray[np.int64] = self._weak["label"].to_numpy()
+        return labels
+
+    def cut(
+        self, supervision: Supervision, count: int, *, weak: bool, cuts: bool = True
+    ) -> Supervision:
+        """``supervision`` of a whole split, with ``count`` validation rows.
+
+        Args:
+            weak: whether the soft labels are a weak model's.
+            cuts: whether the split is ``weak``: the rows are taken out of it, with their soft
+                labels. Else they come with their true labels.
+
+        Raises:
+            ValueError: no row would remain.
+        """
+        if not count:
+            return supervision
+        if count >= len(self._order):
+            raise ValueError(
+                f"validation.rows: given {count:,}, expected less than {len(self._order):,}, the "
+                "size of the split weak"
+            )
+        rows = np.sort(self._order[:count])
+        labels = self._labels[rows]
+        if not cuts:
+            held_out = HeldOut(labels, one_hot(labels, self._num_classes), weak)
+            return supervision._replace(validation=Validation(rows, held_out))
+        held_out = HeldOut(labels, supervision.soft_labels[rows], weak)
+        left_out = np.zeros(len(self._order), dtype=np.bool_)
+        left_out[rows] = True
+        return supervision.without(left_out)._replace(validation=Validation(rows, held_out))
 
 
 class _Drawn(NamedTuple):
@@ -70,19 +144,30 @@ class Targets:
     Args:
         rows: columns row_id and label.
         artifacts: finds the weak labels.
+        weak: columns row_id and label of the split ``weak``, from which validation rows come;
+            None: that is ``rows``, and nothing is trained on its validation rows.
     """
 
-    def __init__(self, rows: pa.Table, num_classes: int, artifacts: Artifacts) -> None:
+    def __init__(
+        self,
+        rows: pa.Table,
+        num_classes: int,
+        artifacts: Artifacts,
+        weak: pa.Table | None = None,
+    ) -> None:
         self._rows, self._num_classes, self._artifacts = rows, num_classes, artifacts
+        self._held_out = HeldOutRows(rows if weak is None else weak, num_classes)
+        self._cuts = weak is None
         self._weak: dict[str, NDArray[np.float32]] = {}
         self._hashes: dict[int, NDArray[np.uint64]] = {}
         self._labels: dict[_Drawn, NDArray[np.float32]] = {}
 
     def of(self, step: Step) -> Supervision:
         """Rows, labels and objective of one step."""
-        config = step.config
+        config = step.config_as(TrainConfig)
         if not isinstance(config, StudentConfig):
-            return Supervision(self._all_rows, self._true, None, GROUND_TRUTH)
+            whole = Supervision(self._all_rows, self._true, None, GROUND_TRUTH)
+            return self._held_out.cut(whole, config.validation_rows, weak=False, cuts=self._cuts)
         wanted = config.objective
         drawn = _Drawn(step.inputs["label"], config.labels, config.seed, config.noise)
         objective = Objective(
@@ -93,7 +178,8 @@ class Targets:
             wanted.confidence_form,
             wanted.label_clip,
         )
-        return Supervision(self._all_rows, self._labels_of(drawn), None, objective)
+        whole = Supervision(self._all_rows, self._labels_of(drawn), None, objective)
+        return self._held_out.cut(whole, config.validation_rows, weak=True)
 
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:

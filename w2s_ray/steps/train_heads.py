@@ -48,7 +48,8 @@ def run_together(
     features = Features(artifacts(shared.inputs["features"]))
     split = str(shared.kind.trained_on)
     table, test = rows[split], rows["test"]
-    targets = Targets(table, rows.num_classes, artifacts)
+    weak = None if split == "weak" else rows.labels("weak")
+    targets = Targets(table, rows.num_classes, artifacts, weak)
     states = features.of(split, table)
     test_states = features.of("test", test)
     identical = _identical(states)
@@ -57,21 +58,26 @@ def run_together(
     left_out[kept] = False
     exports = HeadExports(shared, rows)
     outcomes: list[Write | Exception] = [_NOT_TRAINED] * len(steps)
-    on_rows: dict[bytes, list[tuple[int, Supervision]]] = defaultdict(list)
+    on_rows: dict[tuple[bytes, bytes], list[tuple[int, Supervision]]] = defaultdict(list)
     for index, step in enumerate(steps):
         try:
             supervision = targets.of(step).without(left_out)
-            on_rows[supervision.rows.tobytes()].append((index, supervision))
+            on_rows[_rows_of(supervision)].append((index, supervision))
         except Exception as error:  # of this step's own labels
             outcomes[index] = error
     for members in on_rows.values():
-        present = members[0][1].rows
+        present, validation = members[0][1].rows, members[0][1].validation
+        held_out = None
+        if validation is not None:
+            weak_states = states if weak is None else features.of("weak", weak)
+            held_out = weak_states[validation.rows]
         data = HeadData(
             row_ids=[targets.row_ids[row] for row in present],
             features=states if len(present) == len(states) else states[present],
             test=test,
             test_features=test_states,
             num_classes=rows.num_classes,
+            validation_features=held_out,
         )
         jobs = [_job(steps[index], supervision) for index, supervision in members]
         fitted = fit_heads(data, jobs, progress=context.progress)
@@ -82,6 +88,13 @@ def run_together(
                 else partial(_write, result, data, steps[index], exports, identical)
             )
     return outcomes
+
+
+def _rows_of(supervision: Supervision) -> tuple[bytes, bytes]:
+    """Equal for heads that read the same rows."""
+    validation = supervision.validation
+    held_out = b"" if validation is None else validation.rows.tobytes()
+    return supervision.rows.tobytes(), held_out
 
 
 def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -106,6 +119,8 @@ def _job(step: Step, supervision: Supervision) -> HeadJob:
         learning_rate=training.learning_rate,
         schedule=training.schedule,
         adam=adam(training),
+        evaluations=training.evaluations,
+        held_out=None if supervision.validation is None else supervision.validation.held_out,
     )
 
 

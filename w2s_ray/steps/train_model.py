@@ -32,16 +32,27 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[TrainJob]:
     """What is to be trained, for steps of one data set and split; shared tables are read once."""
     data = Rows(artifacts(steps[0].inputs["prepare"]))
-    rows, test = data[str(steps[0].kind.trained_on)], data["test"]
-    targets = Targets(rows, data.num_classes, artifacts)
-    return [_job(step, data, rows, test, targets) for step in steps]
+    split = str(steps[0].kind.trained_on)
+    rows, test = data[split], data["test"]
+    weak = None if split == "weak" else data["weak"]
+    targets = Targets(rows, data.num_classes, artifacts, weak)
+    held_out_from = rows if weak is None else weak
+    return [_job(step, data, rows, test, held_out_from, targets) for step in steps]
 
 
-def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Targets) -> TrainJob:
+def _job(
+    step: Step,
+    data: Rows,
+    rows: pa.Table,
+    test: pa.Table,
+    held_out_from: pa.Table,
+    targets: Targets,
+) -> TrainJob:
     config, kind = step.config_as(TrainConfig), step.kind
     training = config.training
     assert step.model is not None
     supervision = targets.of(step)
+    validation = supervision.validation
     whole = len(supervision.rows) == rows.num_rows
     return TrainJob(
         name=f"{step.slug}-{step.key}",
@@ -68,4 +79,7 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Target
         keep_weights=kind.name == "weak" or kind.name in step.execution.keep_models,
         execution=step.execution,
         seed=config.seed,
+        evaluations=training.evaluations,
+        validation=None if validation is None else held_out_from.take(validation.rows),
+        held_out=None if validation is None else validation.held_out,
     )

@@ -141,6 +141,81 @@ RESULTS = (
         "performance gap recovered, (student - weak) / (ceiling - weak) in accuracy; never clipped,"
         " so it can be negative or above 1; null where ceiling equals weak",
     ),
+    Column(
+        "selected",
+        _FLAG,
+        "",
+        "whether the rule chose this cell among those that differ only in what is chosen over;"
+        " null without select",
+    ),
+    Column(
+        "selected_by",
+        _TEXT,
+        "",
+        "the rule: weak_ce, weak_agreement, own_loss, or ground_truth, which a weak supervisor "
+        "cannot use; null without select",
+    ),
+    Column(
+        "selected_step",
+        _INT,
+        "steps",
+        "optimizer step of the student that is scored: the one that the rule chose, else the last;"
+        " null without validation",
+    ),
+    Column(
+        "selection_at_edge",
+        _TEXT,
+        "",
+        "of a selected cell: names, with commas, of what is chosen over and has its lowest or"
+        " highest value here; null otherwise",
+    ),
+    Column(
+        "selection_missing",
+        _INT,
+        "cells",
+        "cells that the rule could not choose, or whose ceiling it could not, since they are not "
+        "finished; null without select",
+    ),
+    Column("validation_rows", _INT, "examples", "number of held-out rows; null without validation"),
+    Column(
+        "validation_weak_ce",
+        _REAL,
+        "nat",
+        "the student's mean cross-entropy with the weak labels of the held-out rows, at"
+        " selected_step; nothing is clipped",
+    ),
+    Column(
+        "validation_weak_agreement",
+        _REAL,
+        "fraction",
+        "share of the held-out rows for which student and weak label have the same class; ties"
+        " count by their share",
+    ),
+    Column(
+        "validation_own_loss",
+        _REAL,
+        "nat",
+        "the student's own loss on the held-out rows, without the confidence term",
+    ),
+    Column(
+        "validation_accuracy",
+        _REAL,
+        "fraction",
+        "the student's accuracy with the true labels of the held-out rows",
+    ),
+    Column(
+        "ceiling_learning_rate",
+        _REAL,
+        "",
+        "peak learning rate of the ceiling that the row is compared with",
+    ),
+    Column("ceiling_epochs", _INT, "epochs", "training epochs of that ceiling"),
+    Column(
+        "ceiling_step",
+        _INT,
+        "steps",
+        "optimizer step at which that ceiling is scored; null without validation",
+    ),
     Column("gain", _REAL, "nat", "weak_cross_entropy - student_cross_entropy"),
     Column("misfit_forward", _REAL, "nat", "mean KL(weak‖student) on the test rows"),
     Column("misfit_reverse", _REAL, "nat", "mean KL(student‖weak) on the test rows"),

@@ -21,6 +21,8 @@ RECORD = "record.json"
 # Files inside artifacts that one room writes and another reads.
 TEST_PREDICTIONS = "test.parquet"  # a model's row_id, label and probs of the test rows
 SOFT_LABELS = "soft_labels.parquet"  # row_id and probs of the weak labels
+VALIDATION = "validation.parquet"  # scores on held-out rows, one row per evaluated step
+STEP_LOGITS = "step_logits.npy"  # test logits of the evaluated steps before the last
 
 CHECKPOINTS = "checkpoints"
 CLAIMS = "claims"

@@ -22,20 +22,22 @@ from w2s_ray.store.columns import (
     PREDICTIONS_SCHEMA_VERSION,
     schema,
 )
-from w2s_ray.store.names import TEST_PREDICTIONS, predictions_file
+from w2s_ray.store.names import STEP_LOGITS, TEST_PREDICTIONS, predictions_file
+from w2s_ray.store.step_logits import step_probs
 
 
 class _Sources(NamedTuple):
     """What a table was made from."""
 
     models: list[list[str]]  # role and key of each
-    record_digests: list[str]
+    record_digests: list[str]  # with the chosen step, where it is not the last
 
 
 def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any]]) -> str:
     """Write ``predictions/<study>.parquet`` from the finished models of the cells.
 
-    Each model's artifact holds ``test.parquet`` with columns row_id, label and probs. Models are
+    Each model's artifact holds ``test.parquet`` with columns row_id, label and probs. Where another
+    step than the last is evaluated, the probabilities are that step's. Models are
     sorted by role (weak, student, ceiling), then by key; rows are in the order of the artifact. A
     table that was made from exactly these artifacts is not written again.
 
@@ -46,15 +48,22 @@ def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any
         FileNotFoundError: An artifact has no ``test.parquet``.
         StoreError: An artifact's ``test.parquet`` is damaged.
     """
+    cells = list(cells)
     models_of_cells = {(role, cell["keys"][role]) for cell in cells for role in MODEL_ROLES}
     records = store.records(key for _, key in models_of_cells)
+    trainings = (record["config"].get("training", {}) for record in records.values())
+    curves = any(training.get("evaluations", 1) > 1 for training in trainings)
+    chosen = _chosen_steps(store, cells) if curves else {}
     models = sorted(
         ([role, key] for role, key in models_of_cells if key in records),
         key=lambda model: (MODEL_ROLES.index(model[0]), model[1]),
     )
-    sources = _Sources(models, [digest(records[key]) for _, key in models])
+    digests = [
+        digest([records[key], chosen[key]] if key in chosen else records[key]) for _, key in models
+    ]
+    sources = _Sources(models, digests)
     if _written_from(store, study) != sources:
-        _write(store, study, sources)
+        _write(store, study, sources, chosen)
     return store.location(predictions_file(study))
 
 
@@ -79,7 +88,24 @@ def _written_from(store: Store, study: str) -> _Sources | None:
         return None
 
 
-def _write(store: Store, study: str, sources: _Sources) -> None:
+def _chosen_steps(store: Store, cells: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Key of a model -> index of the step that its evaluation chose, where it is not the last."""
+    evaluations = {
+        cell["keys"][role]: cell["keys"].get(f"{role}_evaluate", "")
+        for cell in cells
+        for role in MODEL_ROLES
+    }
+    records = store.records(evaluations.values())
+    chosen: dict[str, int] = {}
+    for key, evaluation in evaluations.items():
+        metrics = records.get(evaluation, {}).get("metrics", {})
+        steps = metrics.get("evaluated_steps", [])
+        if steps and metrics["step"] != steps[-1]:
+            chosen[key] = steps.index(metrics["step"])
+    return chosen
+
+
+def _write(store: Store, study: str, sources: _Sources, chosen: Mapping[str, int]) -> None:
     table_schema = schema(
         PREDICTIONS,
         schema_version=str(PREDICTIONS_SCHEMA_VERSION),
@@ -97,8 +123,14 @@ def _write(store: Store, study: str, sources: _Sources) -> None:
         ) as writer,
     ):
         contents = store.contents((key for _, key in sources.models), TEST_PREDICTIONS)
+        earlier = store.contents((key for _, key in sources.models if key in chosen), STEP_LOGITS)
         for (role, key), content in zip(sources.models, contents, strict=True):
             test = parquet.ParquetFile(BytesIO(content)).read(use_threads=False)
+            if key in chosen:
+                probs = step_probs(BytesIO(next(earlier)), chosen[key])
+                offsets = pa.array(range(0, probs.size + 1, probs.shape[1]), pa.int32())
+                column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
+                test = test.set_column(test.column_names.index("probs"), "probs", column)
             table = _predictions(role, key, test, table_schema)
             writer.write_table(table, row_group_size=max(1, table.num_rows))
 

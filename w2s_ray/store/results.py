@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import canonical_json
+from w2s_ray.store.chosen_cells import choose, scores_of
 from w2s_ray.store.columns import (
     AXES,
     MODEL_ROLES,
@@ -40,6 +41,8 @@ _OF_STUDENT = (
 )
 
 Cell = Mapping[str, Any]
+Select = Mapping[str, Any]
+"""The section ``select`` of a spec: {"over": [names], "by": rule}."""
 
 
 def replaced_cells(store: Store, study: str, cells: Iterable[Cell]) -> int:
@@ -57,10 +60,17 @@ def replaced_cells(store: Store, study: str, cells: Iterable[Cell]) -> int:
     return len(saved) if saved.isdisjoint(new) else 0
 
 
-def save_cells(store: Store, study: str, cells: Iterable[Cell]) -> None:
-    """Store the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}."""
+def save_cells(
+    store: Store, study: str, cells: Iterable[Cell], select: Select | None = None
+) -> None:
+    """Store the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}.
+
+    Args:
+        select: the section ``select`` of the spec; None: there is none.
+    """
+    chosen = {} if select is None else {"select": dict(select)}
     store.write_json(
-        study_file(study), {"schema": CELLS_SCHEMA, "study": study, "cells": list(cells)}
+        study_file(study), {"schema": CELLS_SCHEMA, "study": study, **chosen, "cells": list(cells)}
     )
 
 
@@ -74,29 +84,52 @@ def load_cells(store: Store, study: str) -> list[dict[str, Any]]:
     return cells
 
 
+def load_select(store: Store, study: str) -> dict[str, Any] | None:
+    """The section ``select`` stored by ``save_cells``; None if there was none.
+
+    Raises:
+        FileNotFoundError: The store has no such study.
+    """
+    select: dict[str, Any] | None = store.read_json(study_file(study)).get("select")
+    return select
+
+
 def saved_studies(store: Store) -> list[str]:
     """Names of the studies whose cells are in the store, sorted."""
     return [name.removesuffix(".json") for name in store.listing(STUDIES)]
 
 
-def results_table(store: Store, cells: Sequence[Cell]) -> pa.Table:
-    """One row per cell, in the columns of ``columns.RESULTS``, sorted by axes and key."""
+def results_table(store: Store, cells: Sequence[Cell], select: Select | None = None) -> pa.Table:
+    """One row per cell, in the columns of ``columns.RESULTS``, sorted by axes and key.
+
+    Args:
+        select: as for ``save_cells``.
+    """
     used = ("student", "prepare", "label", *(f"{role}_evaluate" for role in MODEL_ROLES))
     records = store.records(cell["keys"][role] for role in used for cell in cells)
     failures = store.failures()
     rows = [_row(cell["cell"], cell["keys"], records, failures) for cell in cells]
+    if select is not None:
+        choose(rows, [cell["cell"] for cell in cells], select)
+    for row in rows:
+        row["pgr"] = _pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"])
     rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in _SORTED_BY])
     table_schema = schema(RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION))
     return pa.Table.from_pylist(rows, table_schema)
 
 
-def write_results(store: Store, study: str, cells: Sequence[Cell]) -> tuple[pa.Table, str]:
+def write_results(
+    store: Store, study: str, cells: Sequence[Cell], select: Select | None = None
+) -> tuple[pa.Table, str]:
     """Write ``results/<study>.parquet`` atomically.
+
+    Args:
+        select: as for ``save_cells``.
 
     Returns:
         The table, and the path or URI of the file.
     """
-    table = results_table(store, cells)
+    table = results_table(store, cells, select)
     with store.writing(results_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
     return table, store.location(results_file(study))
@@ -132,14 +165,20 @@ def _row(
         row[name] = student.get(name)
     report = metrics["prepare"].get("report", {})
     names = report.get("classes")
+    ceiling = metrics["ceiling_evaluate"]
+    row |= scores_of(evaluated)
     row.update(
+        ceiling_learning_rate=cell.get("learning_rate"),
+        ceiling_epochs=cell.get("epochs"),
+        ceiling_step=ceiling.get("step"),
+        ceiling_scores=ceiling.get("validation"),
+        evaluated_steps=evaluated.get("evaluated_steps"),
         key=keys["student"],
         status=status,
         error=error,
         test_rows=evaluated.get("rows"),
         classes=json.dumps(names, ensure_ascii=False) if names else None,
         shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
-        pgr=_pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
         misfit_forward=evaluated.get("misfit_forward"),
         misfit_reverse=evaluated.get("misfit_reverse"),

@@ -39,13 +39,14 @@ from w2s_ray.training.batched_objectives import (
 )
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve, learning_rate_at
+from w2s_ray.training.validation import evaluated_steps
 
 BLOCK = 32
 CHUNK_BYTES = 256 * 2**20
 """Memory of the heads that are trained at one time; more heads are trained in turns."""
 
 OnSteps = Callable[[int, Tensor], None]
-Pace = tuple[int, int, str, tuple[float, ...]]
+Pace = tuple[int, int, str, tuple[float, ...], int]
 
 
 def train_batched(
@@ -74,7 +75,11 @@ def train_batched(
         trained = _train(inputs, [jobs[index] for index in chunk], on_steps)
         for index, result in zip(chunk, trained, strict=True):
             if isinstance(result, TrainedHead):
-                result = replace(result, weights=result.weights[:, :width])
+                result = replace(
+                    result,
+                    weights=result.weights[:, :width],
+                    snapshots=[snapshot[:, :width] for snapshot in result.snapshots],
+                )
             results[index] = result
     return results
 
@@ -82,7 +87,7 @@ def train_batched(
 def _pace(job: HeadJob) -> Pace:
     """What must be equal for heads to take their steps together."""
     adam = (*job.adam.betas, job.adam.epsilon, job.adam.clip_norm or 0.0)
-    return job.epochs, job.batch_size, job.schedule, adam
+    return job.epochs, job.batch_size, job.schedule, adam, job.evaluations
 
 
 def _chunks(inputs: Inputs, jobs: Sequence[HeadJob], limit: int) -> Iterator[list[int]]:
@@ -96,7 +101,8 @@ def _chunks(inputs: Inputs, jobs: Sequence[HeadJob], limit: int) -> Iterator[lis
         alike = list(members)
         rows, width = inputs.rows.shape
         steps = steps_of(jobs[alike[0]], inputs)
-        floats = 4 * inputs.outputs * width + rows * inputs.num_classes + 2 * steps
+        copies = 4 + jobs[alike[0]].evaluations - 1  # weights, gradient, moments, snapshots
+        floats = copies * inputs.outputs * width + rows * inputs.num_classes + 2 * steps
         size = max(1, limit // (4 * floats))
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
@@ -118,6 +124,8 @@ def _train(
     slots, thresholds, alphas = Slots(jobs), Thresholds(jobs, inputs), Alphas(jobs, total_steps)
     losses, norms = torch.zeros(2, total_steps, len(jobs)).unbind()
     failed: dict[int, FloatingPointError] = {}
+    evaluated = evaluated_steps(total_steps, pace.evaluations)
+    snapshots: list[Tensor] = []  # (J, outputs, P) each
     for step, (batches, soft_labels, row_weights) in enumerate(_batches(inputs, jobs)):
         scores = torch.empty(len(jobs), outputs * soft_labels.shape[1])
         for heads, x in batches:
@@ -149,11 +157,19 @@ def _train(
         adam.param_groups[0]["lr"] = learning_rate_at(step, total_steps, 1.0, pace.schedule)
         adam.step()
         thresholds.update(logits, slots.slot)
+        if step + 1 in evaluated[:-1]:
+            snapshots.append((weights * peaks).view(len(jobs), outputs, -1))
         on_steps(len(jobs), losses[step])
     weights = (weights * peaks).view(len(jobs), outputs, -1)
     curves = _curves(jobs, losses, norms, alphas, (time.monotonic() - started) / len(jobs))
     return [
-        failed.get(index) or TrainedHead(weights[index], curve)
+        failed.get(index)
+        or TrainedHead(
+            weights[index],
+            curve,
+            evaluated=evaluated,
+            snapshots=[snapshot[index] for snapshot in snapshots],
+        )
         for index, curve in enumerate(curves)
     ]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,18 +27,21 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
+from w2s_ray.training.evaluations import Evaluations
 from w2s_ray.training.fit import load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
 from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
+from w2s_ray.training.validation import Evaluated, evaluated_steps
 
 SHARED = (
     "model", "num_classes", "per_row", "trainable", "lora", "seed", "epochs", "batch_size",
-    "max_length_tokens", "precision", "rendering", "identical_pairs",
+    "max_length_tokens", "precision", "rendering", "identical_pairs", "evaluations",
 )  # fmt: skip
-"""Fields of ``TrainJob`` that must be equal, beside the tables ``rows`` and ``test``."""
+"""Fields of ``TrainJob`` that must be equal, beside the tables ``rows``, ``test`` and
+``validation``."""
 
 
 def fit_batched_lora(
@@ -77,8 +81,15 @@ def fit_batched_lora(
         work = len(jobs) * first.epochs * len(tokens.ids)
         compiled = compile_if_it_pays(model.backbone, work, flops_per_parameter=6)
         cells = cells_of(stack, jobs)
-        train_cells(stack, cells, memory_stream(_as_one(jobs), tokens), progress)
-        logits = _score(stack, test, first.device)
+        score = partial(_score, stack, device=first.device)
+        evaluations: Evaluations | None = None
+        if first.validation is not None:
+            steps = evaluated_steps(jobs[0].total_steps, first.evaluations)
+            validation = first.encoded(first.validation, model.backbone.tokenizer)
+            evaluations = Evaluations(steps, score, validation, test)
+        train_cells(stack, cells, memory_stream(_as_one(jobs), tokens), progress, evaluations)
+        logits = score(test)
+        at_end = None if evaluations is None else evaluations.at_end()
         peak_bytes = peak()
     shared = {
         **counts_of(read),
@@ -97,7 +108,13 @@ def fit_batched_lora(
             state = stack.state(index)
             whole = partial(_whole, {**frozen, **state})
             trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
-            _write(cell, out, state, trained)
+            evaluated = None
+            if evaluations is not None and at_end is not None:
+                assert cell.job.held_out is not None
+                evaluated = evaluations.of_cell(
+                    index, at_end, cell.job.held_out, cell.job.objective
+                )
+            _write(cell, out, state, trained, evaluated)
     return [cell.error or {**training_metrics(cell.curve), **shared} for cell in cells]
 
 
@@ -113,9 +130,15 @@ def _whole(parameters: Mapping[str, Tensor], names: Iterable[str]) -> Iterator[t
         yield name, parameters[name].detach().cpu()
 
 
-def _write(cell: Cell, out: Path, state: dict[str, Tensor], trained: TrainedModel) -> None:
+def _write(
+    cell: Cell,
+    out: Path,
+    state: dict[str, Tensor],
+    trained: TrainedModel,
+    evaluated: Evaluated | None,
+) -> None:
     """Writes the files of one cell."""
-    write_outputs(out, cell.job.test, trained.logits, cell.curve)
+    write_outputs(out, cell.job.test, trained.logits, cell.curve, evaluated)
     if cell.job.keep_weights:
         save_file(state, out / WEIGHTS)
     if cell.job.export is not None:
@@ -156,6 +179,10 @@ def _budget(jobs: Sequence[TrainJob]) -> int:
     return max(1, jobs[0].token_budget // len(jobs))
 
 
+def _ids(rows: pa.Table | None) -> list[str] | None:
+    return None if rows is None else rows["row_id"].to_pylist()
+
+
 def _check(jobs: Sequence[TrainJob]) -> None:
     first = jobs[0]
     if first.trainable != "lora":
@@ -169,5 +196,7 @@ def _check(jobs: Sequence[TrainJob]) -> None:
             odd.append("rows")
         if not job.test.equals(first.test):
             odd.append("test")
+        if _ids(job.validation) != _ids(first.validation):
+            odd.append("validation")
         if odd:
             raise ValueError(f"jobs {first.name} and {job.name} differ in {', '.join(odd)}")

@@ -33,6 +33,7 @@ from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
+from w2s_ray.training.evaluations import Evaluations
 from w2s_ray.training.job import (
     TrainedModel,
     TrainJob,
@@ -45,6 +46,7 @@ from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
+from w2s_ray.training.validation import evaluated_steps
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
 Stream = Callable[[int], Iterable[list[Batch]]]
@@ -157,10 +159,19 @@ def _train_and_write(
     progress: Progress,
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
-    test = job.encoded(job.test, model.backbone.tokenizer)
+    tokenizer = model.backbone.tokenizer
+    test = job.encoded(job.test, tokenizer)
+    score = partial(
+        _score, engine, token_budget=max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    )
+    evaluations: Evaluations | None = None
+    if job.validation is not None:
+        steps = evaluated_steps(job.total_steps, job.evaluations)
+        validation = job.encoded(job.validation, tokenizer)
+        evaluations = Evaluations(steps, score, validation, test)
     buffer = threshold_buffer(job)
     trained_shapes = {name: model.shapes[name] for name in model.trained}
-    checkpointer = _checkpointer(job, engine, trained_shapes, preempted)
+    checkpointer = _checkpointer(job, engine, trained_shapes, preempted, evaluations)
     curve = checkpointer.restore(buffer) if checkpointer else Curve()
     resumed_at = len(curve.loss)
     curve = train(
@@ -173,16 +184,20 @@ def _train_and_write(
         buffer=buffer,
         curve=curve,
         checkpointer=checkpointer,
+        evaluations=evaluations,
         progress=progress,
     )
-    logits = _score(engine, test, max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries))
+    logits, evaluated = score(test), None
+    if evaluations is not None:
+        assert job.held_out is not None
+        evaluated = evaluations.evaluated(job.held_out, job.objective)
     if job.keep_weights:
         _write_weights(out / WEIGHTS, engine, trained_shapes)
     if job.export is not None:
         trained = TrainedModel(model.backbone, model.shapes, engine.whole, test, logits)
         job.export(out if engine.rank == 0 else None, job, trained)
     if engine.rank == 0:
-        write_outputs(out, job.test, logits, curve)
+        write_outputs(out, job.test, logits, curve, evaluated)
     return {
         **training_metrics(curve),
         **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
@@ -197,6 +212,7 @@ def _checkpointer(
     engine: Engine,
     shapes: Mapping[str, tuple[int, ...]],
     preempted: Callable[[], bool],
+    evaluations: Evaluations | None,
 ) -> Checkpointer | None:
     """The job's checkpointer; None if the job has no storage for checkpoints.
 
@@ -218,6 +234,7 @@ def _checkpointer(
         every_updates=job.execution.checkpoint_steps,
         every_seconds=None if minutes is None else 60.0 * minutes,
         preempted=preempted,
+        evaluations=evaluations,
     )
 
 

@@ -1,7 +1,7 @@
 """What a head is trained on and what comes out: the types that all ways of training heads share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.loop import Curve
+from w2s_ray.training.validation import HeldOut
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class HeadJob:
         weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         solver: sgd (batches, Adam), or newton or lbfgs (all rows at once, to the minimum), which
             ignore epochs, batch size, learning rate, schedule and Adam's settings.
+        evaluations: optimizer steps that are evaluated (``validation.evaluated_steps``).
+        held_out: labels of the validation rows; None: the head is not evaluated.
     """
 
     soft_labels: NDArray[np.float32]
@@ -35,6 +38,8 @@ class HeadJob:
     adam: Adam
     solver: str = "sgd"
     weights: NDArray[np.float32] | None = None
+    evaluations: int = 1
+    held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,15 @@ class TrainedHead:
     Attributes:
         weights: (outputs, P) float32.
         facts: further entries for the metrics of the step's record.
+        evaluated: the evaluated optimizer steps; (): the last alone.
+        snapshots: (outputs, P) float32 weights at each evaluated step before the last.
     """
 
     weights: Tensor
     curve: Curve
     facts: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: tuple[int, ...] = ()
+    snapshots: Sequence[Tensor] = ()
 
 
 def steps_of(job: HeadJob, inputs: Inputs) -> int:

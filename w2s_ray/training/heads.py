@@ -9,7 +9,7 @@ All heads on the same features are fitted by one call (``batched_heads``, ``solv
 head is a group of one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ from torch import Tensor
 
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.batched_heads import train_batched
+from w2s_ray.training.folded_heads import Folded, fold, folded_logits
+from w2s_ray.training.head_evaluations import Snapshots
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve
 from w2s_ray.training.outputs import training_metrics, write_outputs
 from w2s_ray.training.progress import Progress, Throttle
 from w2s_ray.training.solvers import solve
+from w2s_ray.training.validation import Evaluated
 
 __all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "write_head"]
 
 HEAD = "head.safetensors"
-ROWS_PER_PRODUCT = 4096
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class HeadData:
         test: t rows with columns row_id, label.
         test_features: (t, m, H) float32, in the order of ``test``.
         num_classes: K; 2 where m is 2.
+        validation_features: (v, m, H) float32, in the order of the jobs' ``held_out``; None: no job
+            has any.
     """
 
     row_ids: list[str]
@@ -52,6 +56,7 @@ class HeadData:
     test: pa.Table
     test_features: NDArray[np.float32]
     num_classes: int
+    validation_features: NDArray[np.float32] | None = None
 
     @property
     def per_row(self) -> int:
@@ -69,12 +74,14 @@ class FittedHead:
         curve: one entry per optimizer step, or per iteration of a solver. ``seconds`` is the
             head's even share of the time of the heads trained with it.
         metrics: of the training, for the step's record.
+        evaluated: what was evaluated during the training; None: nothing.
     """
 
     state: dict[str, Tensor]
     test_logits: NDArray[np.float32]
     curve: Curve
     metrics: dict[str, Any]
+    evaluated: Evaluated | None = None
 
 
 def fit_heads(
@@ -107,7 +114,7 @@ def fit_heads(
         except Exception as error:  # of this head alone
             entries[index] = error
         report(1, torch.zeros(1))
-    return _finish(data, entries, mean, scale)
+    return _finish(data, jobs, entries, mean, scale)
 
 
 def _inputs(data: HeadData, standardised: Tensor) -> Inputs:
@@ -151,26 +158,36 @@ class _Report:
 
 def _finish(
     data: HeadData,
+    jobs: Sequence[HeadJob],
     entries: Sequence[TrainedHead | Exception | None],
     mean: Tensor,
     scale: Tensor,
 ) -> list[FittedHead | Exception]:
-    """Folds the scaling into the weights of all heads and scores the test rows by them."""
+    """Folds the scaling into the weights of all heads, scores the test rows by them, and the
+    validation rows at every evaluated step."""
     fitted = [entry for entry in entries if isinstance(entry, TrainedHead)]
     if not fitted:
         return [entry for entry in entries if isinstance(entry, Exception)]
-    weights = torch.stack([entry.weights.double() for entry in fitted])  # (J, outputs, P)
-    hidden_size = data.features.shape[2]
-    folded = weights[:, :, :hidden_size] / scale.double()
-    states = [{"head.weight": weight.float()} for weight in folded]
-    if data.per_row == 1:
-        biases = weights[:, :, hidden_size] - folded @ mean.double()
-        for state, bias in zip(states, biases, strict=True):
-            state["head.bias"] = bias.float()
-    logits = _logits(states, data.test_features)
+    folded = fold(torch.stack([entry.weights for entry in fitted]), mean, scale, data.per_row)
+    states = [{"head.weight": weight} for weight in folded.weight]
+    if folded.bias is not None:
+        for state, bias in zip(states, folded.bias, strict=True):
+            state["head.bias"] = bias
+    logits = folded_logits(folded, data.test_features)
+    evaluated: list[Evaluated | None] = [None] * len(fitted)
+    if data.validation_features is not None:
+        snapshots = Snapshots(mean, scale, data.validation_features, data.test_features)
+        trained = [
+            job for job, entry in zip(jobs, entries, strict=True) if isinstance(entry, TrainedHead)
+        ]
+        evaluated = snapshots.evaluated(trained, fitted)
     heads = (
         FittedHead(
-            state, logits[index], entry.curve, {**training_metrics(entry.curve), **entry.facts}
+            state,
+            logits[index],
+            entry.curve,
+            {**training_metrics(entry.curve), **entry.facts},
+            evaluated[index],
         )
         for index, (state, entry) in enumerate(zip(states, fitted, strict=True))
     )
@@ -185,34 +202,17 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def write_head(fitted: FittedHead, data: HeadData, out: Path) -> None:
-    """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``."""
+    """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``, and
+    the files of ``write_evaluated`` where the head was evaluated."""
     save_file(fitted.state, out / HEAD)
-    write_outputs(out, data.test, fitted.test_logits, fitted.curve)
+    write_outputs(out, data.test, fitted.test_logits, fitted.curve, fitted.evaluated)
 
 
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, K) float32 logits of a stored head on raw features (n, m, H)."""
-    logits: NDArray[np.float32] = _logits([load_file(folder / HEAD)], features)[0]
-    return logits
-
-
-def _logits(
-    states: Sequence[Mapping[str, Tensor]], features: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """(J, n, K) float32 logits of folded heads on raw features (n, m, H).
-
-    In float64: raw features may be far from zero, where a head's terms cancel; and the float32
-    logits then do not depend on how many heads a product was made for.
-    """
-    pairs = features.shape[1] == 2
-    weight = torch.cat([state["head.weight"] for state in states]).double()
-    outputs = len(weight) // len(states)
-    logits = np.zeros((len(states), len(features), max(2, outputs)), dtype=np.float32)
-    bias = 0.0 if pairs else torch.stack([state["head.bias"] for state in states])[:, None]
-    for start in range(0, len(features), ROWS_PER_PRODUCT):
-        rows = slice(start, start + ROWS_PER_PRODUCT)
-        x = torch.from_numpy(features[rows]).double()
-        x = x[:, 0] - x[:, 1] if pairs else x[:, 0]
-        scores = (weight @ x.T).view(len(states), outputs, -1).transpose(1, 2) + bias
-        logits[:, rows, -outputs:] = scores.numpy()
+    state = load_file(folder / HEAD)
+    head = Folded(
+        state["head.weight"][None], state["head.bias"][None] if "head.bias" in state else None
+    )
+    logits: NDArray[np.float32] = folded_logits(head, features)[0]
     return logits

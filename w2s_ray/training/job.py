@@ -31,6 +31,7 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.spec.training import IdenticalPairs
 from w2s_ray.training.engine import Adam, Batch
 from w2s_ray.training.resume import CheckpointStorage
+from w2s_ray.training.validation import HeldOut
 
 Whole = Callable[[Iterable[str]], Iterator[tuple[str, Tensor]]]
 
@@ -80,6 +81,10 @@ class TrainJob:
         oom_retries: how often the job ran out of memory; each time halves the micro-batch.
         rendering: how texts are made of rows.
         identical_pairs: whether pairs whose answers are the same tokens stay in batches.
+        evaluations: optimizer steps that are evaluated (``validation.evaluated_steps``).
+        validation: v rows with columns row_id, prompt, answers, which are scored at these steps;
+            None: nothing is evaluated.
+        held_out: their labels.
     """
 
     name: str
@@ -108,6 +113,9 @@ class TrainJob:
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
     weights: NDArray[np.float32] | None = None
+    evaluations: int = 1
+    validation: pa.Table | None = None
+    held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32

@@ -43,6 +43,16 @@ class SavesState(Protocol):
         """Saves the state; every rank calls this when at least one of them wants it."""
 
 
+class Evaluates(Protocol):
+    """Scores the model while it trains (``evaluations.Evaluations``)."""
+
+    def due(self, step: int) -> bool:
+        """Whether the model is scored after optimizer step ``step`` (from 1)."""
+
+    def evaluate(self, step: int) -> None:
+        """Scores the model as it is; every rank calls this."""
+
+
 def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
     """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0."""
     if schedule == "constant":
@@ -61,6 +71,7 @@ def train(
     buffer: ThresholdBuffer | None = None,
     curve: Curve | None = None,
     checkpointer: SavesState | None = None,
+    evaluations: Evaluates | None = None,
     progress: Progress = lambda numbers: None,
 ) -> Curve:
     """Trains until the stream ends.
@@ -79,6 +90,7 @@ def train(
             update, hence does not depend on how a batch is cut.
         curve: of the steps already made by the run that is resumed; the stream starts after them.
         checkpointer: saves the state of the run, for all ranks to restore.
+        evaluations: scores the model at some of the steps; not counted in ``Curve.seconds``.
 
     Returns:
         The curve of the whole run.
@@ -130,6 +142,10 @@ def train(
                 "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
             }
         )
+        if evaluations is not None and evaluations.due(step + 1):
+            began = time.monotonic()
+            evaluations.evaluate(step + 1)
+            started += time.monotonic() - began
         if checkpointer is not None and ranks_due:
             checkpointer.save(curve, buffer)
     if len(curve.loss) != total_steps:

@@ -20,7 +20,7 @@ from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.job import TrainJob, threshold_buffer
-from w2s_ray.training.loop import Curve, learning_rate_at
+from w2s_ray.training.loop import Curve, Evaluates, learning_rate_at
 from w2s_ray.training.progress import Progress
 
 
@@ -73,7 +73,11 @@ def cells_of(stack: StackedScorer, jobs: Sequence[TrainJob]) -> list[Cell]:
 
 
 def train_cells(
-    stack: StackedScorer, cells: Sequence[Cell], stream: Iterable[list[Batch]], progress: Progress
+    stack: StackedScorer,
+    cells: Sequence[Cell],
+    stream: Iterable[list[Batch]],
+    progress: Progress,
+    evaluations: Evaluates | None = None,
 ) -> None:
     """``loop.train`` for all cells; the results are stored in the cells."""
     groups = [
@@ -106,6 +110,10 @@ def train_cells(
                 cell.buffer.update(torch.cat(cell.predictions))
         if not alive:
             return
+        if evaluations is not None and evaluations.due(step + 1):
+            began = time.monotonic()
+            evaluations.evaluate(step + 1)
+            started += time.monotonic() - began
         progress(
             {
                 "step": step + 1,

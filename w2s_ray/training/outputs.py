@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.training.loop import Curve
+from w2s_ray.training.validation import Evaluated, write_evaluated
 
 
-def write_outputs(folder: Path, test: pa.Table, logits: NDArray[np.float32], curve: Curve) -> None:
-    """Writes ``test.parquet`` and ``curve.parquet``; see the two functions."""
+def write_outputs(
+    folder: Path,
+    test: pa.Table,
+    logits: NDArray[np.float32],
+    curve: Curve,
+    evaluated: Evaluated | None = None,
+) -> None:
+    """Writes ``test.parquet`` and ``curve.parquet``, and what was evaluated; see the functions."""
     write_predictions(folder / "test.parquet", test, logits)
     write_curve(folder / "curve.parquet", curve)
+    if evaluated is not None:
+        write_evaluated(folder, evaluated)
 
 
 def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:

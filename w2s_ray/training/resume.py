@@ -12,6 +12,7 @@ stays valid, and the step's record names the failure.
 """
 
 import json
+import math
 import struct
 import time
 import warnings
@@ -29,6 +30,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
 from w2s_ray.training.engine import Engine
+from w2s_ray.training.evaluations import EVALUATED
 from w2s_ray.training.loop import Curve
 from w2s_ray.training.random_states import random_states, set_random_states
 
@@ -74,6 +76,16 @@ class CheckpointStorage(Protocol):
         """A file of a checkpoint, for random access."""
 
 
+class SavesLogits(Protocol):
+    """What was evaluated during the training (``evaluations.Evaluations``)."""
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Names, which begin with ``EVALUATED``, and float32 tensors."""
+
+    def restore(self, named: Mapping[str, Tensor]) -> None:
+        """Takes back what ``tensors`` gave."""
+
+
 class Checkpointer:
     """Writes and restores the checkpoints of one run; every rank has one and makes the same calls.
 
@@ -85,6 +97,7 @@ class Checkpointer:
             the export may fail after it.
         every_updates, every_seconds: when a checkpoint is due; None: never for that reason.
         preempted: whether this machine is about to be reclaimed; a checkpoint is then due at once.
+        evaluations: what was evaluated so far; None: nothing is.
     """
 
     def __init__(
@@ -97,10 +110,11 @@ class Checkpointer:
         every_updates: int | None = None,
         every_seconds: float | None = None,
         preempted: Callable[[], bool] = lambda: False,
+        evaluations: SavesLogits | None = None,
     ) -> None:
         self._checkpoints, self._engine, self._identity = checkpoints, engine, dict(identity)
         self._every_updates, self._every_seconds = every_updates, every_seconds
-        self._total_updates = total_updates
+        self._total_updates, self._evaluations = total_updates, evaluations
         self._preempted, self._saved_for_preemption = preempted, False
         self._last_save = time.monotonic()
         self._seconds_before = 0.0  # training time of earlier attempts, up to the checkpoint
@@ -192,6 +206,8 @@ class Checkpointer:
             for fragment in self._engine.fragments():
                 for part, live in fragment.parts.items():
                     live.copy_(state.read(f"{part}/{fragment.name}", fragment.start, live.numel()))
+            if self._evaluations is not None:
+                self._evaluations.restore(files[0].logits())
             if self._engine.rank < len(files):
                 set_random_states(files[self._engine.rank].random_states())
         self._engine.restored(checkpoint.update)
@@ -202,7 +218,8 @@ class Checkpointer:
         return curve
 
     def _write(self, path: Path) -> None:
-        """Writes this rank's file: its fragments, one at a time, and its random states."""
+        """Writes this rank's file: its fragments, one at a time, and its random states; rank 0's
+        holds what was evaluated too."""
         random = random_states()
         kinds = {name: (t.dtype, tuple(t.shape)) for name, t in self._tensors(random)}
         write_file(path, kinds, self._tensors(random))
@@ -213,6 +230,8 @@ class Checkpointer:
         for fragment in self._engine.fragments() if holds else ():
             for part, live in fragment.parts.items():
                 yield f"{part}/{fragment.name}@{fragment.start}", live
+        if self._evaluations is not None and self._engine.rank == 0:
+            yield from self._evaluations.tensors()
         for name, tensor in random.items():
             yield RANDOM + name, tensor
 
@@ -247,6 +266,11 @@ class _ShardFile:
         self._file.seek(self._begin + self.head[name]["data_offsets"][0] + 4 * start)
         return torch.from_numpy(np.frombuffer(self._file.read(4 * count), np.float32).copy())
 
+    def logits(self) -> dict[str, Tensor]:
+        """What was evaluated before the checkpoint; in the file of rank 0."""
+        shapes = {n: e["shape"] for n, e in self.head.items() if n.startswith(EVALUATED)}
+        return {n: self.read(n, 0, math.prod(s)).view(*s) for n, s in shapes.items()}
+
     def random_states(self) -> dict[str, Tensor]:
         """The random states of the rank that wrote the file."""
         types = {"U8": np.uint8, "I64": np.int64, "F64": np.float64}
@@ -267,7 +291,7 @@ class _ShardedState:
         self._holders: dict[str, list[tuple[int, int, str, _ShardFile]]] = {}
         for file in files:
             for name, entry in file.head.items():
-                if not name.startswith(RANDOM):
+                if not name.startswith((RANDOM, EVALUATED)):
                     whole, _, start = name.rpartition("@")
                     (count,) = entry["shape"]
                     holder = (int(start), int(start) + count, name, file)
