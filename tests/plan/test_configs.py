@@ -9,6 +9,7 @@ from tests.testing.steps import config_of
 from w2s_ray.plan.configs import (
     ABSENT_MEANS,
     Config,
+    EvaluateConfig,
     LabelTreatment,
     PrepareConfig,
     StudentConfig,
@@ -17,11 +18,16 @@ from w2s_ray.plan.configs import (
 
 # A configuration with another value of each field that may be absent.
 OTHER: dict[str, Any] = {
+    "evaluations": lambda student: replace(
+        student, training=replace(student.training, evaluations=6)
+    ),
     "identical_pairs": lambda student: replace(
         student, training=replace(student.training, identical_pairs="keep")
     ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
     "messages": lambda student: PrepareConfig({}, messages=True),
+    "step_by": lambda student: EvaluateConfig(1e-3, step_by="weak_ce"),
+    "validation_rows": lambda student: replace(student, validation_rows=500),
 }
 
 
@@ -37,7 +43,8 @@ def test_a_field_is_in_the_key_only_where_it_says_something(field: str) -> None:
     student = config_of("student")
     other: Config = OTHER[field](student)
     assert field in names(other.as_json())
-    assert field not in names(student.as_json()) | names(PrepareConfig({}).as_json())
+    others = names(PrepareConfig({}).as_json()) | names(EvaluateConfig(1e-3).as_json())
+    assert field not in names(student.as_json()) | others
 
 
 def test_a_record_without_a_field_is_read_with_what_its_absence_means() -> None:

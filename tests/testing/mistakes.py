@@ -29,13 +29,13 @@ AXES = (
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "
-    "learning_rate, clip_norm, adam_betas, adam_epsilon, schedule, solver, label_clip, lora, "
-    "weak_seed, weak"
+    "learning_rate, clip_norm, adam_betas, adam_epsilon, schedule, solver, evaluations, "
+    "label_clip, lora, weak_seed, weak"
 )
 DATA_FIELDS = (
     "kind, splits, source, sizes, seed, format, columns, no_label, revision, subset, split"
 )
-TOP = "study, store, data, models, grid, training, execution"
+TOP = "study, store, data, models, grid, training, validation, select, execution"
 
 # (text in GOOD, its replacement, the message)
 MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {

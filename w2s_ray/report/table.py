@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from w2s_ray.data.class_names import visible
+from w2s_ray.report import collapsed, selected
 
 TABLE_COLUMNS = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
 """Columns of the results whose values one table has in common."""
@@ -36,16 +37,21 @@ CLASSES = 12  # names that a caption lists
 def tables(results: pa.Table) -> Iterator[Table]:
     """One table per data set, pair and training settings, with a line per loss setting.
 
-    Lines differ in the loss and its confidence and noise settings; columns are noise ratios.
+    Lines differ in the loss and its confidence and noise settings; columns are noise ratios. Where
+    a rule chose rates and epochs, only what it chose is shown, and they do not split tables.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in results.to_pylist():
-        groups[tuple(row[name] for name in TABLE_COLUMNS)].append(row)
+    all_rows = results.to_pylist()
+    over = selected.chosen_over(all_rows)
+    common = tuple(name for name in TABLE_COLUMNS if name not in over)
+    for row in all_rows:
+        groups[tuple(row[name] for name in common)].append(row)
     for setting, rows in groups.items():
-        yield _table(dict(zip(TABLE_COLUMNS, setting, strict=True)), rows)
+        yield _table(dict(zip(common, setting, strict=True)), rows)
 
 
-def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
+def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
+    rows = selected.shown(all_rows)
     noises = sorted({row["noise_ratio"] for row in rows})
     lines: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -57,10 +63,12 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     ]
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
-        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}, "
-        f"batch {setting['batch_size']}, epochs {setting['epochs']}\n"
+        f"{setting['trainable']}, learning rate {_shown(setting, 'learning_rate')}, "
+        f"batch {setting['batch_size']}, epochs {_shown(setting, 'epochs')}\n"
         "student accuracy, %",
-        caption=_caption(rows),
+        caption="\n".join(
+            [_caption(rows, all_rows), *selected.lines(rows), *collapsed.lines(rows)]
+        ),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -83,12 +91,19 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _caption(rows: list[dict[str, Any]]) -> str:
+def _shown(setting: dict[str, Any], name: str) -> str:
+    """A number that all rows of a table share; else it was chosen for each."""
+    return f"{setting[name]:g}" if name in setting else "chosen"
+
+
+def _caption(rows: list[dict[str, Any]], all_rows: list[dict[str, Any]]) -> str:
     weak, ceiling = (_by_model(rows, f"{of}_key", f"{of}_accuracy") for of in ("weak", "ceiling"))
     seeds = len({row["seed"] for row in rows})
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
-    incomplete = sum(row["status"] != "done" for row in rows)
-    incomplete_line = f"\n{incomplete} of {len(rows)} cells are incomplete" if incomplete else ""
+    incomplete = sum(row["status"] != "done" for row in all_rows)
+    incomplete_line = (
+        f"\n{incomplete} of {len(all_rows)} cells are incomplete" if incomplete else ""
+    )
     names = json.loads(next((row["classes"] for row in rows if row.get("classes")), "[]"))
     more = f" and {len(names) - CLASSES} more" if len(names) > CLASSES else ""
     listed = escape(", ".join(map(visible, names[:CLASSES])))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from w2s_ray.catalog.shapes import shape
+from w2s_ray.errors import InputError
 from w2s_ray.plan.classes import check_classes
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan
@@ -13,6 +14,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.schema import ModelSpec, Spec
 from w2s_ray.steps.exports import is_exported
+from w2s_ray.steps.prepare import Rows
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 
@@ -50,12 +52,29 @@ def prepare_data(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
             metrics["num_classes"],
         )
+    _check_validation(spec, plan, store)
     remaining = {key: step for key, step in todo.items() if step.kind.name != "prepare"}
     if any(step.backbone is not None for step in remaining.values()):
         from w2s_ray.running.token_counts import count_tokens
 
         count_tokens(spec, remaining, store, report_tokens)
     return remaining
+
+
+def _check_validation(spec: Spec, plan: Plan, store: Store) -> None:
+    """Refuses to hold out all rows of a split, whose size is known once the data are prepared."""
+    if spec.validation is None:
+        return
+    held_out = spec.validation.rows
+    data = {cell.values["data"]: cell.keys["prepare"] for cell in plan.cells}
+    for name, key in data.items():
+        rows = Rows(store.artifact(key)).count("weak")
+        if held_out >= rows:
+            raise InputError(
+                f"validation.rows: given {held_out}, expected less than {rows:,}, the size of the "
+                f"split weak of data {name!r}",
+                ("validation", "rows"),
+            )
 
 
 def _check_exports(todo: Mapping[str, Step]) -> None:

@@ -51,6 +51,7 @@ def choose(
             row.update(
                 selected=position == chosen,
                 selected_by=by,
+                selected_over=", ".join(over),
                 selection_missing=missing,
             )
         if chosen is not None:

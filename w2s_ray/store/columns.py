@@ -156,6 +156,12 @@ RESULTS = (
         "cannot use; null without select",
     ),
     Column(
+        "selected_over",
+        _TEXT,
+        "",
+        "what it chose, with commas: learning_rate, step, epochs; null without select",
+    ),
+    Column(
         "selected_step",
         _INT,
         "steps",

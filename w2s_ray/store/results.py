@@ -168,8 +168,8 @@ def _row(
     ceiling = metrics["ceiling_evaluate"]
     row |= scores_of(evaluated)
     row.update(
-        ceiling_learning_rate=cell.get("learning_rate"),
-        ceiling_epochs=cell.get("epochs"),
+        ceiling_learning_rate=cell.get("learning_rate") if ceiling else None,
+        ceiling_epochs=cell.get("epochs") if ceiling else None,
         ceiling_step=ceiling.get("step"),
         ceiling_scores=ceiling.get("validation"),
         evaluated_steps=evaluated.get("evaluated_steps"),
