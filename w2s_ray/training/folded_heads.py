@@ -38,21 +38,30 @@ def fold(weights: Tensor, mean: Tensor, scale: Tensor, per_row: int) -> Folded:
     return Folded(folded.float(), bias.float())
 
 
+def head_inputs(features: NDArray[np.float32]) -> Tensor:
+    """(n, H) float64 that heads read, from raw features (n, m, H); of a pair the difference."""
+    x = torch.from_numpy(features).double()
+    return x[:, 0] - x[:, 1] if features.shape[1] == 2 else x[:, 0]
+
+
 def folded_logits(heads: Folded, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(J, n, K) float32 logits on raw features (n, m, H).
 
     In float64: raw features may be far from zero, where a head's terms cancel; and the float32
     logits then do not depend on how many heads a product was made for.
     """
-    pairs = features.shape[1] == 2
+    starts = range(0, len(features), ROWS_PER_PRODUCT)
+    parts = (head_inputs(features[start : start + ROWS_PER_PRODUCT]) for start in starts)
+    return np.concatenate([logits_on(heads, part) for part in parts], axis=1)
+
+
+def logits_on(heads: Folded, inputs: Tensor) -> NDArray[np.float32]:
+    """(J, n, K) float32 logits on ``head_inputs``."""
     count, outputs = heads.weight.shape[:2]
     weight = heads.weight.flatten(0, 1).double()
-    logits = np.zeros((count, len(features), max(2, outputs)), dtype=np.float32)
-    bias = 0.0 if heads.bias is None else heads.bias[:, None]
-    for start in range(0, len(features), ROWS_PER_PRODUCT):
-        rows = slice(start, start + ROWS_PER_PRODUCT)
-        x = torch.from_numpy(features[rows]).double()
-        x = x[:, 0] - x[:, 1] if pairs else x[:, 0]
-        scores = (weight @ x.T).view(count, outputs, -1).transpose(1, 2) + bias
-        logits[:, rows, -outputs:] = scores.numpy()
+    scores = (weight @ inputs.T).view(count, outputs, -1)
+    if heads.bias is not None:
+        scores += heads.bias[:, :, None]
+    logits = np.zeros((count, len(inputs), max(2, outputs)), dtype=np.float32)
+    logits[:, :, -outputs:] = scores.transpose(1, 2).numpy()
     return logits

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2s_ray.training.batched_heads import BLOCK
-from w2s_ray.training.folded_heads import fold, folded_logits
+from w2s_ray.training.folded_heads import fold, head_inputs, logits_on
 from w2s_ray.training.head_job import HeadJob, TrainedHead
 from w2s_ray.training.validation import Evaluated, compact, scores
 
@@ -34,7 +34,8 @@ class Snapshots:
         validation: NDArray[np.float32],
         test: NDArray[np.float32],
     ) -> None:
-        self._mean, self._scale, self._validation, self._test = mean, scale, validation, test
+        self._mean, self._scale, self._per_row = mean, scale, test.shape[1]
+        self._validation, self._test = head_inputs(validation), head_inputs(test)
 
     def evaluated(
         self, jobs: Sequence[HeadJob], heads: Sequence[TrainedHead]
@@ -84,11 +85,11 @@ class Snapshots:
             scored = scores(on_validation[slot], job.held_out, job.objective)
             yield index, Evaluated(steps, scored, compact(on_test[slot]))
 
-    def _logits(self, weights: Tensor, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _logits(self, weights: Tensor, inputs: Tensor) -> NDArray[np.float32]:
         """(heads, E, n, K) logits from (heads, E, outputs, P) weights on scaled features."""
         flat = weights.flatten(0, 1)
-        folded = fold(flat, self._mean, self._scale, features.shape[1])
-        logits = folded_logits(folded, features)
+        folded = fold(flat, self._mean, self._scale, self._per_row)
+        logits = logits_on(folded, inputs)
         return logits.reshape(*weights.shape[:2], *logits.shape[1:])
 
 

@@ -87,16 +87,17 @@ def scores(
         logits: (E, v, K).
     """
     count = logits.shape[0]
-    wide = logits.astype(np.float64)
-    shifted = wide - wide.max(axis=2, keepdims=True)
-    top = _shares(logits)
-    correct = np.take_along_axis(top, held_out.labels[None, :, None], axis=2)
+    by_class = np.ascontiguousarray(np.moveaxis(logits, 2, 0), dtype=np.float64)  # (K, E, v)
+    top = _shares(by_class)
+    rows = np.arange(len(held_out.labels))
+    correct = top[held_out.labels, :, rows].mean(axis=0)
     weak_ce = agreement = None
     if held_out.weak:
-        log_probs = shifted - np.log(np.exp(shifted).sum(axis=2, keepdims=True))
-        soft = held_out.soft_labels.astype(np.float64)
-        weak_ce = (-(soft * log_probs).sum(axis=2).mean(axis=1)).tolist()
-        agreement = (top * _shares(held_out.soft_labels)).sum(axis=2).mean(axis=1).tolist()
+        soft = np.ascontiguousarray(held_out.soft_labels.T, dtype=np.float64)[:, None]
+        shifted = by_class - by_class.max(axis=0)
+        log_probs = shifted - np.log(np.exp(shifted).sum(axis=0))
+        weak_ce = (-(soft * log_probs).sum(axis=0).mean(axis=1)).tolist()
+        agreement = (top * _shares(soft)).sum(axis=0).mean(axis=1).tolist()
     with torch.no_grad():
         losses = objective(
             torch.from_numpy(np.ascontiguousarray(logits)).flatten(0, 1),
@@ -107,7 +108,7 @@ def scores(
         "weak_ce": weak_ce,
         "weak_agreement": agreement,
         "own_loss": own,
-        "accuracy": correct.mean(axis=(1, 2)).tolist(),
+        "accuracy": correct.tolist(),
     }
 
 
@@ -122,9 +123,9 @@ def compact(test_logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _shares(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """1 for the largest of each row's values; a tie at the top is shared evenly."""
-    top = values == values.max(axis=-1, keepdims=True)
-    shares: NDArray[np.float64] = top / top.sum(axis=-1, keepdims=True)
+    """1 for the largest value along the first axis; a tie at the top is shared evenly."""
+    top = values == values.max(axis=0)
+    shares: NDArray[np.float64] = top / top.sum(axis=0)
     return shares
 
 
