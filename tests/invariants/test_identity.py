@@ -32,6 +32,8 @@ SCIENCE = {
     "training__label_clip": 0.01,
     "training__weak_seed": 5,
     "training__weak": {"epochs": 3},
+    "training__evaluations": 3,
+    "validation": {"rows": 8},
 }
 ONE = {
     "grid__loss": [{"name": "symmetric_ce", "a": 1.0, "b": 0.1}],
@@ -42,6 +44,7 @@ WITH = {
     "grid__noise_strength": {"grid__noise_ratio": [0.1]},
     "grid__confidence_warmup": {"grid__confidence_weight": [0.1]},
     "grid__confidence_form": {"grid__confidence_weight": [0.1]},
+    "training__evaluations": {"validation": {"rows": 8}},
 }
 
 

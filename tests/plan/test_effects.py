@@ -89,3 +89,36 @@ def test_what_is_shared_is_computed_without_what_has_no_effect(write_spec: Write
     config = plan.steps[cell.keys["student"]].config_as(StudentConfig)
     assert (config.objective.confidence_warmup, config.noise.strength) == (0.2, -1.0)
     assert (cell.values["confidence_warmup"], cell.values["noise_strength"]) == (0.5, 0.5)
+
+
+def test_what_chooses_is_in_no_key_of_a_model(write_spec: WriteSpec) -> None:
+    changes: dict[str, Any] = {
+        "grid__learning_rate": [1e-3, 1e-2],
+        "validation": {"rows": 8, "labels": "ground_truth"},
+        "training__evaluations": 3,
+    }
+    keys = []
+    over_step = {"over": ["learning_rate", "step"], "by": "weak_ce"}
+    by_truth = {**over_step, "by": "ground_truth"}
+    rates_only = {"over": ["learning_rate"], "by": "own_loss"}
+    for select in (None, rates_only, over_step, by_truth):
+        plan = build(load(write_spec(**changes, select=select)))
+        assert plan.select == select
+        keys.append([cell.keys for cell in plan.cells])
+    plain, rates, steps, truth = keys
+    assert plain == rates
+    for before, after in zip(plain, steps, strict=True):
+        moved = {role for role in before if before[role] != after[role]}
+        assert moved == {"student_evaluate", "ceiling_evaluate"}
+    for before, after in zip(steps, truth, strict=True):
+        assert {role for role in before if before[role] != after[role]} == {"student_evaluate"}
+
+
+def test_held_out_rows_are_in_the_keys_of_students_and_ceilings_alone(
+    write_spec: WriteSpec,
+) -> None:
+    plain = build(load(write_spec())).cells[0].keys
+    cut = build(load(write_spec(validation={"rows": 8}))).cells[0].keys
+    assert {role for role in plain if plain[role] != cut[role]} == {
+        "student", "ceiling", "student_evaluate", "ceiling_evaluate",
+    }  # fmt: skip

@@ -71,3 +71,67 @@ def test_a_ceiling_that_is_not_above_the_weak_model_is_said():
 def test_classes_have_no_baseline_of_lengths_and_names_that_are_hard_to_see_are_quoted():
     text = drawn([row(shorter_answer_accuracy=None, classes='["calm", "calm "]')])
     assert "shorter" not in text and "classes calm, 'calm '" in text
+
+
+def chosen_row(rate, *, selected=True, **changes):
+    return row(
+        **{
+            "learning_rate": rate, "selected": selected, "selected_by": "weak_ce",
+            "selected_over": "learning_rate, step", "selected_step": 6, "selection_missing": 0,
+            "selection_at_edge": "" if selected else None, "validation_rows": 500, **changes,
+        }
+    )  # fmt: skip
+
+
+def test_a_rule_shows_one_line_for_each_choice_and_says_what_it_chose():
+    text = drawn(
+        [
+            chosen_row(1e-5, student_accuracy=0.61),
+            chosen_row(1e-3, selected=False, student_accuracy=0.93),
+            chosen_row(1e-5, seed=1, selected=False, student_accuracy=0.94),
+            chosen_row(
+                1e-3, seed=1, selection_at_edge="learning_rate, step", student_accuracy=0.63
+            ),
+        ]
+    )
+    assert text.count("d: w → s") == 1 and "62.0 ±1.4" in text and "9" not in text.split("weak")[0]
+    assert "learning rate chosen" in text
+    assert "learning rate and step chosen by weak_ce on 500 held-out rows" in text
+    assert "learning rate 1e-05 to 0.001, step 6" in text
+    assert "1 of 2 choices are at the edge of their grid (learning rate 1, step 1)" in text
+    assert "not available" not in text and "unfinished" not in text
+
+
+def test_a_choice_by_the_truth_is_marked_and_unfinished_cells_are_counted():
+    text = drawn(
+        [
+            chosen_row(1e-5, selected_by="ground_truth", selection_missing=1),
+            chosen_row(1e-3, selected_by="ground_truth", selected=False, selection_missing=1,
+                       status="pending", student_accuracy=None),
+        ]
+    )  # fmt: skip
+    line = "chosen with the true labels of 500 held-out rows: not available to a weak supervisor"
+    assert line in " ".join(text.split())
+    assert "1 of 1 choices are among unfinished cells too" in text
+    assert "1 of 2 cells are incomplete" in text and "70.0" in text
+
+
+def test_a_choice_with_no_finished_cell_is_a_dash():
+    rows = [
+        chosen_row(rate, selected=False, status="pending", student_accuracy=None, test_rows=None)
+        for rate in (1e-5, 1e-3)
+    ]
+    text = drawn(rows)
+    assert "–" in text and "2 of 2 cells are incomplete" in text
+
+
+def test_students_below_chance_are_named_with_and_without_a_rule():
+    collapsed = {"seed": 3, "noise_ratio": 0.4, "student_accuracy": 0.356, "test_rows": 1000}
+    for one, made in ((row(), row), (chosen_row(1e-5), lambda **c: chosen_row(1e-5, **c))):
+        text = drawn([one, made(**collapsed)])
+        assert "1 of 2 students collapsed" in text
+        assert "forward_kl, noise 0.4, seed 3 (35.6)" in " ".join(text.split())
+    assert "collapsed" not in drawn([row(), row(student_accuracy=0.45, test_rows=100)])
+    five = {"classes": '["a", "b", "c", "d", "e"]', "test_rows": 1000}
+    assert "collapsed" not in drawn([row(student_accuracy=0.25, **five)])
+    assert "collapsed" in drawn([row(student_accuracy=0.15, **five)])

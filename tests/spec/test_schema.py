@@ -23,7 +23,7 @@ from w2s_ray.spec.schema import (
 )
 
 FIELDS = {
-    "Spec": "study store data models grid training execution",
+    "Spec": "study store data models grid training validation select execution",
     "DataSpec": "kind splits source sizes seed format columns no_label revision subset split",
     "Splits": "ground_truth weak test",
     "Sizes": "ground_truth weak test",
@@ -36,8 +36,10 @@ FIELDS = {
     "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed",
     "Loss": "name",
     "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "
-    "learning_rate clip_norm adam_betas adam_epsilon schedule solver label_clip lora weak_seed "
-    "weak",
+    "learning_rate clip_norm adam_betas adam_epsilon schedule solver evaluations label_clip "
+    "lora weak_seed weak",
+    "Validation": "rows labels",
+    "Select": "over by",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
     "WeakOverrides": "trainable epochs learning_rate batch_size",

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.testing.heads import assert_same, mixture, problem
+from tests.testing.heads import job as head_job
 from tests.testing.jobs import job, labelled_rows
-from tests.training.test_batched_heads import assert_same, mixture, problem
-from tests.training.test_batched_heads import job as head_job
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints

@@ -32,8 +32,8 @@ from w2s_ray.spec.fields import (
     refuse,
 )
 from w2s_ray.spec.inputs import Columns, DataSpec, ModelSpec, Sizes, Splits
-from w2s_ray.spec.selection import Select, Validation
-from w2s_ray.spec.selection_checks import selection_mistakes
+from w2s_ray.spec.selection import CELL_AXES, Select, Validation
+from w2s_ray.spec.selection_checks import Selection
 from w2s_ray.spec.training import LearningRates, Lora, Training, WeakOverrides
 
 __all__ = [
@@ -342,6 +342,8 @@ class Spec(Model):
     @model_validator(mode="after")
     def _selectable(self) -> Self:
         """Check that there is something to choose from, and rows to choose by."""
-        wrong = list(selection_mistakes(self))
-        refuse(wrong[:1])
+        parts: list[Grid | Cells] = [self.grid, *self.grid.include]
+        values = {axis: {v for part in parts for v in getattr(part, axis)} for axis in CELL_AXES}
+        chosen = Selection(self.data, self.training, self.validation, self.select, values)
+        refuse(list(chosen.mistakes())[:1])
         return self

@@ -1,8 +1,8 @@
 """How learning rates, steps and epochs are chosen: the sections ``validation`` and ``select``."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from w2s_ray.spec.fields import Count, Model, as_list, mistake
 
@@ -10,7 +10,8 @@ Rule = Literal["weak_ce", "weak_agreement", "own_loss", "ground_truth"]
 Over = Literal["learning_rate", "step", "epochs"]
 ValidationLabels = Literal["weak", "ground_truth"]
 
-OVER: tuple[str, ...] = ("learning_rate", "step", "epochs")
+CELL_AXES = ("learning_rate", "epochs")
+"""The axes of the grid that can be chosen over."""
 
 
 class Validation(Model):
@@ -28,9 +29,12 @@ class Validation(Model):
     )
 
 
-def _without_repetition(value: Any) -> Any:
+def _names(value: Any) -> Any:
+    """Read one or several names, each of them once."""
     listed = as_list(value)
-    if isinstance(listed, list | tuple) and len({str(name) for name in listed}) < len(listed):
+    if not listed:
+        raise mistake("at least one name")
+    if len({str(name) for name in listed}) < len(listed):
         raise mistake("each name once")
     return listed
 
@@ -38,7 +42,7 @@ def _without_repetition(value: Any) -> Any:
 class Select(Model):
     """A rule by which one of several students is chosen, for each loss, noise and seed."""
 
-    over: Annotated[tuple[Over, ...], BeforeValidator(_without_repetition)] = Field(
+    over: Annotated[tuple[Over, ...], BeforeValidator(_names)] = Field(
         description="one or more of learning_rate, step and epochs",
         examples=[["learning_rate", "step"]],
     )
@@ -47,16 +51,10 @@ class Select(Model):
         examples=["weak_ce"],
     )
 
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if not self.over:
-            raise mistake("at least one name", given="nothing")
-        return self
-
     @property
     def cells(self) -> tuple[str, ...]:
         """The axes of the grid that are chosen over, in the order of the grid."""
-        return tuple(name for name in OVER if name in self.over and name != "step")
+        return tuple(name for name in CELL_AXES if name in self.over)
 
     @property
     def step_by(self) -> Rule | None:

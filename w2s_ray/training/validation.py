@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.store.names import STEP_LOGITS, VALIDATION
 
+VALIDATION = "validation.parquet"  # as in store.names
+STEP_LOGITS = "step_logits.npy"
 SCHEMA = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
