@@ -12,13 +12,13 @@ class ChosenStep(NamedTuple):
     """An evaluated step.
 
     Attributes:
-        index: among the evaluated steps, from 0.
+        position: among the evaluated steps, from 0.
         steps: all of them.
         scores: on the validation rows at this step.
         rows: number of validation rows.
     """
 
-    index: int
+    position: int
     steps: list[int]
     scores: dict[str, float | None]
     rows: int
@@ -26,13 +26,13 @@ class ChosenStep(NamedTuple):
     @property
     def is_last(self) -> bool:
         """Whether it is the end of the training, whose predictions are ``test.parquet``."""
-        return self.index == len(self.steps) - 1
+        return self.position == len(self.steps) - 1
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Entries of the record of ``evaluate``."""
         return {
-            "step": self.steps[self.index],
+            "step": self.steps[self.position],
             "evaluated_steps": self.steps,
             "validation": self.scores,
             "validation_rows": self.rows,

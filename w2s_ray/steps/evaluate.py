@@ -42,7 +42,7 @@ class Predictions:
         chosen = chosen_step(artifact, step_by)
         table = read_parquet(artifact.folder / TEST_PREDICTIONS)
         if chosen is not None and not chosen.is_last:
-            probs = step_probs(artifact.folder / STEP_LOGITS, chosen.index)
+            probs = step_probs(artifact.folder / STEP_LOGITS, chosen.position)
             return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = flat.astype(np.float64).reshape(table.num_rows, -1)
