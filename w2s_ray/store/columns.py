@@ -275,6 +275,14 @@ PREDICTIONS = (
     ),
     Column("prob", _REAL, "probability", "probability of class 1 of two; null for more classes"),
     _never_null("probs", pa.list_(_REAL), "probability of each class, in order", "probability"),
+    Column(
+        "prompt_id",
+        _TEXT,
+        "",
+        "digest of the test example's prompt, its row_id if it has none; examples of one prompt "
+        "are not independent",
+    ),
+    Column("phenomenon", _TEXT, "", "what a generated example tests; null for other data"),
 )
 
 
