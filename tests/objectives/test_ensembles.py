@@ -1,4 +1,4 @@
-"""Several models combined: identities of the three rules, and weights that find the better model."""
+"""Several models combined: identities of the three rules, and weights that know better models."""
 
 from itertools import permutations
 

@@ -49,6 +49,8 @@ class Study:
             "data": "pairs",
             "weak": "small",
             "strong": "large",
+            "chain": "",
+            "combine": "mean",
             "loss": loss,
             "loss_parameters": {},
             "confidence_weight": 0.0,

@@ -4,20 +4,43 @@ An ensemble stands for a weak model: other steps read its predictions and its la
 those of one. In a chain each student labels for the next, and so keeps its weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from w2s_ray.capacity.execution import Execution
 from w2s_ray.errors import InputError
-from w2s_ray.plan.configs import EnsembleConfig, TrainConfig, Training
+from w2s_ray.plan.configs import Config, EnsembleConfig, TrainConfig, Training
 from w2s_ray.plan.kinds import KINDS
-from w2s_ray.plan.step import Step
+from w2s_ray.plan.step import Kind, Step
+from w2s_ray.spec.expansion import CellPoint
+from w2s_ray.spec.schema import Spec
 
-if TYPE_CHECKING:
-    from w2s_ray.plan.build import Builder
-    from w2s_ray.spec.expansion import CellPoint
+
+class Builder(Protocol):
+    """What is needed of ``build.Builder``."""
+
+    spec: Spec
+    steps: dict[str, Step]
+
+    def prepare(self, data: str) -> Step: ...
+    def weak_training(self, point: CellPoint) -> Training: ...
+    def trained_on_truth(
+        self, kind: Kind, data: str, model: str, training: Training, seed: int
+    ) -> Step: ...
+    def label(self, data: str, model: str, weak: Step) -> Step: ...
+    def student(self, point: CellPoint, training: Training, label: Step) -> Step: ...
+    def add(
+        self,
+        kind: Kind,
+        slug: str,
+        config: Config,
+        inputs: Mapping[str, str],
+        execution: Execution = ...,
+        *,
+        model: str | None = None,
+        data: str | None = None,
+    ) -> Step: ...
 
 
 @dataclass(frozen=True, slots=True)

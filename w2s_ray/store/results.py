@@ -28,6 +28,7 @@ CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
 _STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
+_UPSTREAM = ("member_", "link_")  # begin the roles of an ensemble's models and a chain's students
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -176,7 +177,8 @@ def _status(
         return _Status("done", _first_failure(others, keys, failures))
     if error := _first_failure(_OWN_STEPS, keys, failures):
         return _Status("failed", error)
-    if error := _first_failure(_STUDENT_NEEDS, keys, failures):
+    upstream = (role for role in keys if role.startswith(_UPSTREAM))
+    if error := _first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):
         return _Status("blocked", error)
     return _Status("pending", None)
 
