@@ -109,7 +109,7 @@ def test_what_chooses_is_in_no_key_of_a_model(write_spec: WriteSpec) -> None:
     assert plain == rates
     for before, after in zip(plain, steps, strict=True):
         moved = {role for role in before if before[role] != after[role]}
-        assert moved == {"student_evaluate", "ceiling_evaluate"}
+        assert moved == {"student_evaluate", "ceiling_evaluate", "ceiling_against_weak"}
     for before, after in zip(steps, truth, strict=True):
         assert {role for role in before if before[role] != after[role]} == {"student_evaluate"}
 
@@ -120,5 +120,5 @@ def test_held_out_rows_are_in_the_keys_of_students_and_ceilings_alone(
     plain = build(load(write_spec())).cells[0].keys
     cut = build(load(write_spec(validation={"rows": 8}))).cells[0].keys
     assert {role for role in plain if plain[role] != cut[role]} == {
-        "student", "ceiling", "student_evaluate", "ceiling_evaluate",
+        "student", "ceiling", "student_evaluate", "ceiling_evaluate", "ceiling_against_weak",
     }  # fmt: skip

@@ -3,19 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from w2s_ray.store.columns import SCORES
+from w2s_ray.store.columns import RESULTS
 from w2s_ray.store.selection import RULES, best, edges, groups
 
 Row = dict[str, Any]
 
 # Columns of a row that describe its ceiling; beside them it has ``ceiling_scores``.
-_OF_CEILING = (
-    "ceiling_key",
-    "ceiling_learning_rate",
-    "ceiling_epochs",
-    "ceiling_step",
-    *(f"ceiling_{score.name}" for score in SCORES),
-)
+_OF_CEILING = tuple(column.name for column in RESULTS if column.name.startswith("ceiling_"))
 
 
 def scores_of(evaluated: Mapping[str, Any]) -> Row:

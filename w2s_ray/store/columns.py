@@ -9,21 +9,14 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from w2s_ray.store.column import FLAG, INT, REAL, TEXT, Column, never_null
+from w2s_ray.store.selection_columns import SELECTION
+
 RESULTS_SCHEMA_VERSION = 1
 PREDICTIONS_SCHEMA_VERSION = 1
 
 STATUSES = ("done", "failed", "blocked", "pending")
 MODEL_ROLES = ("weak", "student", "ceiling")
-
-
-class Column(NamedTuple):
-    """One column; ``unit`` is "" for text, flags and plain numbers."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    description: str
-    nullable: bool = True
 
 
 class Score(NamedTuple):
@@ -39,21 +32,45 @@ SCORES = (
     Score("auroc", "fraction", "area under the ROC curve"),
     Score("cross_entropy", "nat", "mean cross-entropy with the true labels"),
     Score("calibration_error", "fraction", "expected calibration error"),
+    Score(
+        "recalibrated_cross_entropy",
+        "nat",
+        "mean cross-entropy after one temperature, fitted on the other half of the rows,",
+    ),
+    Score("brier", "", "Brier score Σ (p - y)² over classes, 0 to 2,"),
+    Score("entropy", "nat", "mean entropy of its predictions"),
+    Score("mean_confidence", "probability", "mean probability of its top class"),
 )
 
 
-def _never_null(name: str, type_: pa.DataType, description: str, unit: str = "") -> Column:
-    return Column(name, type_, unit, description, nullable=False)
-
-
-_TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_never_null = never_null
+_TEXT, _INT, _REAL, _FLAG = TEXT, INT, REAL, FLAG
 
 AXES = (
     _never_null("study", _TEXT, "name of the study"),
     _never_null("data", _TEXT, "name of the data set"),
-    _never_null("weak", _TEXT, "name of the weak model"),
     _never_null(
-        "strong", _TEXT, "name of the strong model, from which student and ceiling are trained"
+        "weak",
+        _TEXT,
+        "name of the weak model; a+b+c for an ensemble of several; of a chain, the first model",
+    ),
+    _never_null(
+        "strong",
+        _TEXT,
+        "name of the strong model, from which student and ceiling are trained; of a chain, the last"
+        " model",
+    ),
+    _never_null(
+        "chain",
+        _TEXT,
+        "m1>m2>m3 for a student that learns from the student of m2, which learns from m1; empty for"
+        " a pair",
+    ),
+    _never_null(
+        "combine",
+        _TEXT,
+        "how an ensemble's labels are combined: mean, product or learned; no effect with one weak"
+        " model",
     ),
     _never_null("loss", _TEXT, "the student's loss"),
     _never_null("loss_parameters", _TEXT, "parameters of the loss as JSON; {} if it has none"),
@@ -141,87 +158,7 @@ RESULTS = (
         "performance gap recovered, (student - weak) / (ceiling - weak) in accuracy; never clipped,"
         " so it can be negative or above 1; null where ceiling equals weak",
     ),
-    Column(
-        "selected",
-        _FLAG,
-        "",
-        "whether the rule chose this cell among those that differ only in what is chosen over;"
-        " null without select",
-    ),
-    Column(
-        "selected_by",
-        _TEXT,
-        "",
-        "the rule: weak_ce, weak_agreement, own_loss, or ground_truth, which a weak supervisor "
-        "cannot use; null without select",
-    ),
-    Column(
-        "selected_over",
-        _TEXT,
-        "",
-        "what it chose, with commas: learning_rate, step, epochs; null without select",
-    ),
-    Column(
-        "selected_step",
-        _INT,
-        "steps",
-        "optimizer step of the student that is scored: the one that the rule chose, else the last;"
-        " null without validation",
-    ),
-    Column(
-        "selection_at_edge",
-        _TEXT,
-        "",
-        "of a selected cell: names, with commas, of what is chosen over and has its lowest or"
-        " highest value here; null otherwise",
-    ),
-    Column(
-        "selection_missing",
-        _INT,
-        "cells",
-        "cells that the rule could not choose, or whose ceiling it could not, since they are not "
-        "finished; null without select",
-    ),
-    Column("validation_rows", _INT, "examples", "number of held-out rows; null without validation"),
-    Column(
-        "validation_weak_ce",
-        _REAL,
-        "nat",
-        "the student's mean cross-entropy with the weak labels of the held-out rows, at"
-        " selected_step; nothing is clipped",
-    ),
-    Column(
-        "validation_weak_agreement",
-        _REAL,
-        "fraction",
-        "share of the held-out rows for which student and weak label have the same class; ties"
-        " count by their share",
-    ),
-    Column(
-        "validation_own_loss",
-        _REAL,
-        "nat",
-        "the student's own loss on the held-out rows, without the confidence term",
-    ),
-    Column(
-        "validation_accuracy",
-        _REAL,
-        "fraction",
-        "the student's accuracy with the true labels of the held-out rows",
-    ),
-    Column(
-        "ceiling_learning_rate",
-        _REAL,
-        "",
-        "peak learning rate of the ceiling that the row is compared with",
-    ),
-    Column("ceiling_epochs", _INT, "epochs", "training epochs of that ceiling"),
-    Column(
-        "ceiling_step",
-        _INT,
-        "steps",
-        "optimizer step at which that ceiling is scored; null without validation",
-    ),
+    *SELECTION,
     Column("gain", _REAL, "nat", "weak_cross_entropy - student_cross_entropy"),
     Column("misfit_forward", _REAL, "nat", "mean KL(weak‖student) on the test rows"),
     Column("misfit_reverse", _REAL, "nat", "mean KL(student‖weak) on the test rows"),
@@ -231,12 +168,60 @@ RESULTS = (
         "fraction",
         "share of the test rows for which student and weak model predict the same class",
     ),
-    Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
+    Column(
+        "error_inheritance",
+        _REAL,
+        "fraction",
+        "share of the weak model's errors in which the student chooses the same wrong class",
+    ),
+    Column(
+        "error_correction",
+        _REAL,
+        "fraction",
+        "share of the weak model's errors on which the student is right",
+    ),
+    Column(
+        "new_errors",
+        _REAL,
+        "fraction",
+        "share of the rows that the weak model has right on which the student is wrong",
+    ),
+    Column(
+        "by_weak_confidence",
+        _TEXT,
+        "",
+        "those three rates by decile of the weak model's confidence, as JSON: a list of from, to "
+        "(probabilities of its top class), rows, and the rates",
+    ),
+    Column(
+        "blind_spots",
+        _REAL,
+        "fraction",
+        "share of the test rows on which the student is wrong with a confidence of at least 0.9 "
+        "and the weak model's confidence is at most 0.6",
+    ),
+    Column("error_phi", _REAL, "", "correlation (φ) of the errors of student and weak model"),
+    Column("error_kappa", _REAL, "", "Cohen's κ of the errors of student and weak model"),
+    Column(
+        "ceiling_error_phi",
+        _REAL,
+        "",
+        "correlation (φ) of the errors of ceiling and weak model, which learned from the same rows "
+        "but not from each other: the independent pair to compare error_phi with",
+    ),
+    Column("ceiling_error_kappa", _REAL, "", "Cohen's κ of the errors of ceiling and weak model"),
+    Column(
+        "weak_label_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy of the labels that the student learned from, before noise; of a chain, those of"
+        " the student before it",
+    ),
     Column(
         "weak_confidence",
         _REAL,
         "probability",
-        "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
+        "mean over rows of those labels' largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "seconds",
@@ -285,9 +270,16 @@ RESULTS = (
         "nat",
         "the student's training loss, the mean of its last 10 optimizer steps",
     ),
-    Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),
+    Column(
+        "weak_key",
+        _TEXT,
+        "",
+        "key of the weak model's step, or of the ensemble's, as in predictions",
+    ),
     Column("ceiling_key", _TEXT, "", "key of the ceiling's step, as in predictions"),
-    Column("label_key", _TEXT, "", "key of the step that made the weak labels"),
+    Column(
+        "label_key", _TEXT, "", "key of the step that made the labels that the student learned from"
+    ),
     Column("prepare_key", _TEXT, "", "key of the step that prepared the data"),
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),
@@ -306,6 +298,14 @@ PREDICTIONS = (
     ),
     Column("prob", _REAL, "probability", "probability of class 1 of two; null for more classes"),
     _never_null("probs", pa.list_(_REAL), "probability of each class, in order", "probability"),
+    Column(
+        "prompt_id",
+        _TEXT,
+        "",
+        "digest of the test example's prompt, its row_id if it has none; examples of one prompt "
+        "are not independent",
+    ),
+    Column("phenomenon", _TEXT, "", "what a generated example tests; null for other data"),
 )
 
 

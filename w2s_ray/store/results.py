@@ -29,6 +29,18 @@ CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
 _STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
+# Columns with the name of a metric of the student's evaluation.
+_OF_EVALUATION = (
+    "misfit_forward",
+    "misfit_reverse",
+    "error_inheritance",
+    "error_correction",
+    "new_errors",
+    "blind_spots",
+    "error_phi",
+    "error_kappa",
+)
+_UPSTREAM = ("member_", "link_")  # begin the roles of an ensemble's models and a chain's students
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -105,7 +117,8 @@ def results_table(store: Store, cells: Sequence[Cell], select: Select | None = N
     Args:
         select: as for ``save_cells``.
     """
-    used = ("student", "prepare", "label", *(f"{role}_evaluate" for role in MODEL_ROLES))
+    evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
+    used = ("student", "prepare", "label", *evaluated)
     records = store.records(cell["keys"][role] for role in used for cell in cells)
     failures = store.failures()
     rows = [_row(cell["cell"], cell["keys"], records, failures) for cell in cells]
@@ -163,6 +176,11 @@ def _row(
             row[f"{role}_{score.name}"] = metrics[f"{role}_evaluate"].get(score.name)
     for name in _OF_STUDENT:
         row[name] = student.get(name)
+    for name in _OF_EVALUATION:
+        row[name] = evaluated.get(name)
+    for name in ("error_phi", "error_kappa"):
+        row[f"ceiling_{name}"] = metrics["ceiling_against_weak"].get(name)
+    deciles = evaluated.get("by_weak_confidence")
     report = metrics["prepare"].get("report", {})
     names = report.get("classes")
     ceiling = metrics["ceiling_evaluate"]
@@ -180,8 +198,7 @@ def _row(
         classes=json.dumps(names, ensure_ascii=False) if names else None,
         shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
         gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
-        misfit_forward=evaluated.get("misfit_forward"),
-        misfit_reverse=evaluated.get("misfit_reverse"),
+        by_weak_confidence=None if deciles is None else json.dumps(deciles),
         agreement=evaluated.get("agreement_with_weak"),
         weak_label_accuracy=metrics["label"].get("accuracy"),
         weak_confidence=metrics["label"].get("mean_confidence"),
@@ -215,7 +232,8 @@ def _status(
         return _Status("done", _first_failure(others, keys, failures))
     if error := _first_failure(_OWN_STEPS, keys, failures):
         return _Status("failed", error)
-    if error := _first_failure(_STUDENT_NEEDS, keys, failures):
+    upstream = (role for role in keys if role.startswith(_UPSTREAM))
+    if error := _first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):
         return _Status("blocked", error)
     return _Status("pending", None)
 
