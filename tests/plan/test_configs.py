@@ -25,6 +25,7 @@ OTHER: dict[str, Any] = {
         student, training=replace(student.training, identical_pairs="keep")
     ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
+    "shuffled_labels": lambda student: replace(student, labels=LabelTreatment(shuffled=True)),
     "messages": lambda student: PrepareConfig({}, messages=True),
     "step_by": lambda student: EvaluateConfig(1e-3, step_by="weak_ce"),
     "validation_rows": lambda student: replace(student, validation_rows=500),

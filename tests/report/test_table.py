@@ -15,7 +15,8 @@ def row(**changes):
         "epochs": 1, "batch_size": 16, "loss": "forward_kl", "loss_parameters": "{}",
         "confidence_weight": 0.0, "confidence_form": "target", "confidence_warmup": 0.2,
         "label_temperature": 1.0, "noise_strength": -1.0,
-        "noise_ratio": 0.0, "seed": 0, "status": "done", "weak_key": "w0", "ceiling_key": "c0",
+        "noise_ratio": 0.0, "seed": 0, "status": "done", "control": "",
+        "weak_key": "w0", "ceiling_key": "c0",
         "weak_accuracy": 0.6, "ceiling_accuracy": 0.9, "student_accuracy": 0.7, "test_rows": 100,
         "shorter_answer_accuracy": 0.55,
     }  # fmt: skip
@@ -136,3 +137,16 @@ def test_students_below_chance_are_named_with_and_without_a_rule():
     five = {"classes": '["a", "b", "c", "d", "e"]', "test_rows": 1000}
     assert "collapsed" not in drawn([row(student_accuracy=0.25, **five)])
     assert "collapsed" in drawn([row(student_accuracy=0.15, **five)])
+
+
+def test_controls_are_below_the_losses_and_not_among_them():
+    text = drawn(
+        [
+            row(),
+            row(control="tfidf", loss="forward_ce", student_accuracy=0.55),
+            row(control="tfidf", loss="forward_ce", student_accuracy=0.57, seed=1),
+        ]
+    )
+    assert "forward_ce" not in text
+    assert "tfidf 56.0 ±1.4" in text
+    assert "1 seed" in text

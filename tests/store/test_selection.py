@@ -198,3 +198,27 @@ def test_predictions_are_those_of_the_chosen_step(local: Store, study: Any) -> N
     made.finish("student_evaluate", other, **last)
     expected = made.predicted(step.key)["probs"].to_pylist()
     np.testing.assert_allclose(probs([other]), [p[1] for p in expected])
+
+
+def test_a_control_trained_on_the_truth_is_chosen_by_it_and_a_baseline_is_not_chosen(
+    local: Store, study: Any
+) -> None:
+    made = study(local)
+    cells = [cell for cell in cells_over_rates(made) if cell["cell"]["loss"] == "reverse_kl"]
+    finish(made, cells)
+    for cell in cells:
+        is_first = cell["cell"]["seed"] == 0
+        cell["cell"]["control"] = "strong_on_weak_rows" if is_first else "tfidf"
+    (baseline, *others) = (cell for cell in cells if cell["cell"]["seed"] == 1)
+    unscored = {**baseline["keys"], "student": "aaaa", "student_evaluate": "bbbb"}
+    for cell in (baseline, *others):
+        cell["keys"] = {**cell["keys"], **unscored}
+    made.finish_all([baseline])
+    rows = results_table(local, cells, SELECT).to_pylist()
+    truth = [row for row in rows if row["control"] == "strong_on_weak_rows"]
+    highest = max(truth, key=lambda row: row["validation_accuracy"])
+    assert [row["key"] for row in truth if row["selected"]] == [highest["key"]]
+    assert {row["selected_by"] for row in truth} == {"ground_truth"}
+    baselines = [row for row in rows if row["control"] == "tfidf"]
+    assert [row["selected"] for row in baselines] == [True, False, False]
+    assert baselines[0]["selection_at_edge"] == ""

@@ -30,6 +30,7 @@ from w2s_ray.plan.configs import (
     TrainConfig,
     Training,
 )
+from w2s_ray.plan.controls import control_points, controlled
 from w2s_ray.plan.effects import effective, link_points
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
@@ -73,8 +74,12 @@ class Builder:
         """
         cells: list[Cell] = []
         owners: dict[str, CellPoint] = {}
-        for point in expand(self.spec):
+        points = expand(self.spec)
+        for point in (*points, *control_points(points, self.spec.controls)):
             cell = self._cell(point)
+            if point.control:  # it may be a student of the grid too
+                cells.append(cell)
+                continue
             other = owners.setdefault(cell.keys["student"], point)
             if other is not point and self._effective(other) != self._effective(point):
                 raise InputError(
@@ -122,7 +127,7 @@ class Builder:
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
-        held_out = self._validation_rows if kind.name == "ceiling" else 0
+        held_out = 0 if kind.name == "weak" else self._validation_rows
         config = TrainConfig(
             self._model_identities[model], training, seed, validation_rows=held_out
         )
@@ -177,14 +182,15 @@ class Builder:
             point.seed,
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
-            LabelTreatment(point.label_temperature),
+            LabelTreatment(point.label_temperature, point.control == "shuffled_labels"),
             validation_rows=self._validation_rows,
         )
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
+        shuffled = "-shuffled" if point.control == "shuffled_labels" else ""
         return self.add(
             KINDS["student"],
             f"{point.data}-{'-'.join(point.students)}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{sharpened}{shuffled}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
             self._layouts.training(point.data, point.strong, training),
@@ -202,13 +208,14 @@ class Builder:
     def evaluate(self, model: Step, weak: Step | None = None) -> Step:
         """Scores of a model; with ``weak`` also its distance to that model.
 
-        Where steps are chosen, a student is scored at the step that the rule chooses, and a ceiling
-        at its best by the true labels of the validation rows.
+        Where steps are chosen, a student is scored at the step that the rule chooses, and a strong
+        model trained on true labels at its best by those of the validation rows.
         """
         reference = {} if weak is None else {"weak": weak.key}
         select, step_by = self.spec.select, None
         if select is not None and select.step_by is not None:
-            rules: Mapping[str, Rule] = {"student": select.by, "ceiling": "ground_truth"}
+            truth: Rule = "ground_truth"
+            rules = {"student": select.by, "ceiling": truth, "strong_on_weak_rows": truth}
             step_by = rules.get(model.kind.name)
         name = ("evaluate", model.key, *reference.values())
         if name not in self._shared:
@@ -268,7 +275,10 @@ class Builder:
         *links, last = link_points(effective)
         for number, link in enumerate(links, start=1):
             teacher = teachers.next_link(self, teacher, link, training, number)
-        student = self.student(last, training, teacher.label)
+        if point.control:
+            student = controlled(self, last, training, teacher.label)
+        else:
+            student = self.student(last, training, teacher.label)
         keys = {
             "prepare": student.inputs["prepare"],
             "weak": teacher.weak.key,

@@ -29,6 +29,7 @@ ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
         "identical_pairs": "leave_out",
         "label_temperature": 1.0,
         "messages": False,
+        "shuffled_labels": False,
         "step_by": None,
         "validation_rows": 0,
     }
@@ -164,9 +165,11 @@ class LabelTreatment:
 
     Attributes:
         temperature: of the labels, before noise; see ``objectives.temperature``.
+        shuffled: whether the labels are shuffled over the rows before anything else.
     """
 
     temperature: float = 1.0
+    shuffled: bool = False
 
     @property
     def all_rows_alike(self) -> bool:
@@ -175,7 +178,7 @@ class LabelTreatment:
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by the spec's names of the fields."""
-        return {"label_temperature": self.temperature}
+        return {"label_temperature": self.temperature, "shuffled_labels": self.shuffled}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +273,21 @@ class EnsembleConfig(Config):
 
     def as_json(self) -> dict[str, Any]:
         return {"combine": self.combine}
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineConfig(Config):
+    """``baseline``: what of the texts is read; see ``spec.controls``.
+
+    Attributes:
+        validation_rows: rows of the split ``weak`` that it does not learn from.
+    """
+
+    reads: str
+    validation_rows: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        return _without_absent({"reads": self.reads, "validation_rows": self.validation_rows})
 
 
 @dataclass(frozen=True, slots=True)

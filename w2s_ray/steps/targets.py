@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.data.held_out import validation_order
 from w2s_ray.data.labels import one_hot, read_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
@@ -79,9 +80,6 @@ class Supervision(NamedTuple):
 class HeldOutRows:
     """The validation rows: those of the split ``weak`` with the lowest hashes of their ids.
 
-    No seed enters, so they are the same for all models of a data set, and fewer of them are a part
-    of more.
-
     Args:
         weak: columns row_id and label of the split ``weak``.
     """
@@ -91,7 +89,7 @@ class HeldOutRows:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        return order(self._weak["row_id"].to_pylist(), "validation")
+        return validation_order(self._weak["row_id"].to_pylist())
 
     @cached_property
     def _labels(self) -> NDArray[np.int64]:
@@ -183,7 +181,10 @@ class Targets:
 
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
-            weak = at_temperature(self._weak_labels(drawn.label), drawn.treatment.temperature)
+            weak = self._weak_labels(drawn.label)
+            if drawn.treatment.shuffled:
+                weak = weak[order(self.row_ids, drawn.seed, "shuffle")]
+            weak = at_temperature(weak, drawn.treatment.temperature)
             hashes = self._noise_hashes(drawn.seed)
             noise = drawn.noise
             self._labels[drawn] = apply_noise(weak, hashes, noise.ratio, noise.strength)

@@ -35,10 +35,11 @@ def choose(
         cells: their axes.
         select: as for ``results.save_cells``.
     """
-    over, by = select["over"], select["by"]
+    over = select["over"]
     for members in groups(cells, over):
         group = [rows[index] for index in members]
-        chosen = best([_scores(row) for row in group], by)
+        by = _rule(group[0], select["by"])
+        chosen = _chosen(group, by)
         missing = sum(row["status"] != "done" or not row["ceiling_scores"] for row in group)
         _share_ceiling(group)
         for position, row in enumerate(group):
@@ -50,6 +51,22 @@ def choose(
             )
         if chosen is not None:
             group[chosen]["selection_at_edge"] = _at_edge(group[chosen], group, over)
+
+
+def _rule(row: Row, by: str) -> str:
+    """The rule of a row: a model trained on true labels is chosen by them, as a ceiling is."""
+    return "ground_truth" if row["control"] == "strong_on_weak_rows" else by
+
+
+def _chosen(group: Sequence[Row], by: str) -> int | None:
+    """The position of the chosen row; None: none is finished.
+
+    Rows that share one model, as baselines do, need no scores: the first is chosen.
+    """
+    chosen = best([_scores(row) for row in group], by)
+    if chosen is None and len({row["key"] for row in group}) == 1 and group[0]["status"] == "done":
+        return 0
+    return chosen
 
 
 def _scores(row: Row) -> Mapping[str, float | None]:
@@ -70,6 +87,8 @@ def _share_ceiling(group: Sequence[Row]) -> None:
 
 
 def _at_edge(row: Row, group: Sequence[Row], over: Sequence[str]) -> str:
+    if row["validation_rows"] is None:  # of a model that has no rate and no steps
+        return ""
     values = {axis: [other[axis] for other in group] for axis in over if axis != "step"}
     if "step" in over:
         values["step"] = row["evaluated_steps"] or []
