@@ -19,6 +19,7 @@ SCIENCE = {
     "grid__epochs": [2],
     "grid__batch_size": [4],
     "grid__pair": [["large", "small"]],
+    "grid__combine": ["product"],
     "training__max_length_tokens": 64,
     "training__render": "chat_template",
     "training__bos": True,
@@ -42,6 +43,7 @@ WITH = {
     "grid__noise_strength": {"grid__noise_ratio": [0.1]},
     "grid__confidence_warmup": {"grid__confidence_weight": [0.1]},
     "grid__confidence_form": {"grid__confidence_weight": [0.1]},
+    "grid__combine": {"grid__pair": [[["small", "large"], "large"]]},
 }
 
 
