@@ -56,9 +56,9 @@ def named(plan: Plan) -> dict[str, Step]:
     """The steps by what is trained in their cell and their role there, each once."""
     names: dict[str, str] = {}
     for cell in plan.cells:
-        weak = "" if "+" not in cell.values["weak"] else "ensemble's "
         for role, key in cell.keys.items():
-            names.setdefault(key, f"{cell.values['trainable']} {weak}{role}")
+            several = cell.values["weak"] if "+" in cell.values["weak"] else ""
+            names.setdefault(key, f"{several} {cell.values['trainable']} {role}".lstrip())
     assert names.keys() == plan.steps.keys()
     return {name: plan.steps[key] for key, name in names.items()}
 
@@ -152,15 +152,6 @@ def label(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dic
     }
 
 
-def ensemble(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    test = pq.read_table(artifact.folder / "test.parquet")
-    return {
-        **label(artifact, step, inputs),
-        "first probabilities": test["probs"].to_pylist()[:4],
-        "members": artifact.record["metrics"]["members"],
-    }
-
-
 def evaluated(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     return {name: v for name, v in artifact.record["metrics"].items() if name not in TIMES}
 
@@ -170,7 +161,7 @@ OF_KIND = {
     "features": features,
     "weak": trained,
     "label": label,
-    "ensemble": ensemble,
+    "ensemble": label,
     "ceiling": trained,
     "student": student,
     "evaluate": evaluated,

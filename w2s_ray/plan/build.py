@@ -188,7 +188,7 @@ class Builder:
         )
 
     def evaluate(self, model: Step, weak: Step | None = None) -> Step:
-        """Scores of a model; for a student or ceiling also its distance to ``weak``."""
+        """Scores of a model; with ``weak`` also its distance to that model."""
         reference = {} if weak is None else {"weak": weak.key}
         name = ("evaluate", model.key, *reference.values())
         if name not in self._shared:
@@ -255,7 +255,8 @@ class Builder:
             "weak_evaluate": self.evaluate(teacher.weak).key,
             "label": teacher.label.key,
             "ceiling": ceiling.key,
-            "ceiling_evaluate": self.evaluate(ceiling, teacher.weak).key,
+            "ceiling_evaluate": self.evaluate(ceiling).key,
+            "ceiling_against_weak": self.evaluate(ceiling, teacher.weak).key,
             "student": student.key,
             "student_evaluate": self.evaluate(student, teacher.weak).key,
             **features_key("features", student),
