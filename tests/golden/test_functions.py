@@ -25,6 +25,7 @@ from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.objectives.confidence import Form, ThresholdBuffer, alpha, confidence_loss
 from w2s_ray.objectives.divergence import LOSSES, loss
+from w2s_ray.objectives.ensembles import combined, members
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH
 from w2s_ray.order import hashes, order
@@ -91,6 +92,20 @@ def noise() -> dict[str, Any]:
         "two classes": {str(way): apply_noise(labels, drawn, *way).tolist() for way in ways},
         "three classes": {str(way): apply_noise(three, drawn, *way).tolist() for way in ways},
     }
+
+
+def ensembles() -> dict[str, Any]:
+    """Three models, two of which mostly agree, by each rule."""
+    one = np.linspace(0.05, 0.95, len(ROWS))
+    first = np.stack([np.stack([1 - p, p], axis=1) for p in (one, one**2, one[::-1] / 3 + 0.3)])
+    found: dict[str, Any] = {}
+    for rule in ("mean", "product", "learned"):
+        weights = members(first, rule).weights
+        found[rule] = {
+            "weights": weights.tolist(),
+            "labels": combined(first, rule, weights).tolist(),
+        }
+    return found
 
 
 def with_gradient(function: Callable[..., torch.Tensor]) -> dict[str, Any]:
@@ -162,6 +177,7 @@ KINDS_OF: dict[Callable[[], dict[str, Any]], tuple[str, ...]] = {
     splits: ("prepare",),
     identities: ("prepare",),
     noise: ("student",),
+    ensembles: ("ensemble",),
     losses: ("student",),
     confidence: ("student",),
     ground_truth: ("weak", "ceiling"),

@@ -20,7 +20,7 @@ def test_the_module_of_a_kind_runs_one_step(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("trainable", ["last_layer", "lora"])
-@pytest.mark.parametrize("kind", ["student", "evaluate"])
+@pytest.mark.parametrize("kind", ["student", "label", "evaluate"])
 def test_the_module_of_a_fusion_runs_a_group(kind: str, trainable: str) -> None:
     inputs = {"features": "f", "prepare": "p"}
     fusion = a_step(kind, "k", inputs=inputs, trainable=trainable, lora_together=2).fusion

@@ -96,7 +96,7 @@ def test_a_group_gives_what_each_of_its_steps_gives_alone(write_spec, tmp_path):
     for group in groups(plan):
         execute_group(group, together, Context())
         sizes.append((group[0].kind.name, len(group)))
-    assert ("student", 16) in sizes and ("weak", 2) in sizes and ("evaluate", 20) in sizes
+    assert ("student", 16) in sizes and ("weak", 2) in sizes and ("evaluate", 22) in sizes
     for step in plan:
         execute(step, alone)
     for step in plan:
@@ -246,7 +246,8 @@ def test_what_is_fused_is_told_by_the_plan_alone(write_spec):
     plan = plan_of(write_spec(grid__trainable=["last_layer", "full"]))
     for step in plan:
         head = step.config.as_json().get("training", {}).get("trainable") == "last_layer"
-        assert (step.fusion is not None) == (head or step.kind.name == "evaluate")
+        of_head = step.kind.name == "label" and "features" in step.inputs
+        assert (step.fusion is not None) == (head or of_head or step.kind.name == "evaluate")
 
 
 def test_adapters_together_are_adapters_alone(write_spec, tmp_path):

@@ -1,6 +1,8 @@
 """Ensembles and chains, computed: one small study of pairs and of texts with five classes."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,20 @@ def test_each_student_of_a_chain_labels_for_the_next(
     )
     student = computed.plan.steps[chain.keys["student"]]
     assert student.inputs["label"] == label.key
+
+
+def test_a_student_whose_weights_were_not_kept_cannot_label(
+    tmp_path: Path, write_spec: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {"loss": ["forward_kl"], "noise_ratio": [0.0], "trainable": ["lora"]}
+    assert main([str(write_spec(grid={"pair": ["small", "large"], **one})), "--local"]) == 0
+    chain = write_spec(grid={"chain": ["small", "large", "large"], **one})
+    (folder,) = tmp_path.glob("store/student/*")
+    assert main([str(chain), "--local"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "grid.chain" in line]
+    assert f"{folder} labels for the next student, expected its weights" in line
+    shutil.rmtree(folder)
+    assert main([str(chain), "--local"]) == 0
 
 
 def test_the_row_of_a_chain_compares_its_ends(computed: Computed) -> None:

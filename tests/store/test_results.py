@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.canonical import digest
 from w2s_ray.store.columns import AXES, RESULTS, RESULTS_SCHEMA_VERSION, STATUSES
 from w2s_ray.store.results import (
     load_cells,
@@ -192,6 +193,8 @@ def test_pgr_is_not_clipped_and_unknown_without_a_gap(
         ((), ("weak_evaluate",), "pending", None),  # no student needs it
         ((), ("ceiling",), "pending", None),
         ((), ("label", "student"), "failed", "Error: boom"),
+        ((), ("member_2",), "blocked", "member_2 KEY: Error: boom"),
+        ((), ("link_1",), "blocked", "link_1 KEY: Error: boom"),
     ],
 )
 def test_the_state_of_a_cell_follows_from_its_steps(
@@ -204,6 +207,8 @@ def test_the_state_of_a_cell_follows_from_its_steps(
 ) -> None:
     made = study(local, seeds=[0])
     cell, other = made.cells
+    for role in ("member_2", "link_1"):  # as of an ensemble, and of a chain
+        cell["keys"][role] = digest([role, "own"])
     for role in finished:
         made.finish(role, cell)
     for role in failed:

@@ -145,6 +145,59 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "\n    - small\n    - bigg",
         "13: grid.pair[1]: given 'bigg', expected one of small, big; did you mean 'big'?",
     ),
+    "model of an ensemble": (
+        "[small, big]",
+        "[[small, bg], big]",
+        "11: grid.pair[0][0][1]: given 'bg', expected one of small, big; did you mean 'big'?",
+    ),
+    "model twice in an ensemble": (
+        "[small, big]",
+        "[[small, big, small], big]",
+        "11: grid.pair[0][0][2]: given 'small', expected each model of an ensemble once",
+    ),
+    "ensemble twice": (
+        "[small, big]",
+        "[[small, big], big], [[big, small], big]",
+        """11: grid.pair[1]: given [["big", "small"], "big"], expected each value once""",
+    ),
+    "weights of two models": (
+        LOSS,
+        "combine: learned\n  include: {pair: [[[small, big], big]]}",
+        "12: grid.combine: given learned with the ensemble big+small, expected 3 or more models: "
+        "the agreement of two does not tell which one is wrong",
+    ),
+    "rule of an ensemble": (
+        LOSS,
+        "combine: [mean, prodct]",
+        "12: grid.combine[1]: given 'prodct', expected 'mean', 'product' or 'learned'; "
+        "did you mean 'product'?",
+    ),
+    "model of a chain": (
+        LOSS,
+        "chain: [[small, bgi, big]]",
+        "12: grid.chain[0][1]: given 'bgi', expected one of small, big; did you mean 'big'?",
+    ),
+    "chain of one": (
+        LOSS,
+        "chain: [[small]]",
+        """12: grid.chain[0]: given ["small"], expected a chain of two or more models""",
+    ),
+    "chain with a gap": (
+        LOSS,
+        "chain: [[small, null, big]]",
+        "12: grid.chain[0][1]: given null, expected text",
+    ),
+    "ensemble within a chain": (
+        LOSS,
+        "chain: [[small, [small, big], big]]",
+        """12: grid.chain[0][1]: given ["small", "big"], expected one model: only the first """
+        "link of a chain may be an ensemble",
+    ),
+    "chain in exclude": (
+        LOSS,
+        "exclude: {chain: [[small, big, big]]}",
+        "12: grid.exclude[0]: given an entry that matches no cell, expected one that removes some",
+    ),
     "model in exclude": (
         LOSS,
         "exclude:\n    - seed: 0\n      pair:\n        - [small, bg]",

@@ -6,6 +6,7 @@ from typing import Any
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.plan.configs import (
     Config,
+    EnsembleConfig,
     EvaluateConfig,
     FeaturesConfig,
     LabelConfig,
@@ -51,6 +52,8 @@ def config_of(kind: str, trainable: Any = "full") -> Config:
         return FeaturesConfig({}, "fp32", 64)
     if kind == "label":
         return LabelConfig()
+    if kind == "ensemble":
+        return EnsembleConfig("mean")
     raise KeyError(f"no configuration for tests of the kind {kind!r}")
 
 

@@ -104,8 +104,9 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     )
     if shared := description["cells_sharing_students"]:
         console.print(
-            f"{shared:,} cells have the student of another cell: where confidence_weight or "
-            "noise_ratio is 0, or a solver is exact, other axes have no effect.",
+            f"{shared:,} cells have the student of another cell: with one weak model, where "
+            "confidence_weight or noise_ratio is 0, or a solver is exact, other axes have no "
+            "effect.",
             highlight=False,
             soft_wrap=True,
         )

@@ -13,6 +13,12 @@ def fuse_scores(step: Step) -> Fusion:
     return Fusion("w2s_ray.steps.evaluate")
 
 
+def fuse_labels(step: Step) -> Fusion | None:
+    """Labels of heads are so cheap that those on the same features go to one process."""
+    features = step.inputs.get("features")
+    return None if features is None else Fusion("w2s_ray.steps.label", (features,))
+
+
 def fuse_training(step: Step) -> Fusion | None:
     """Heads on the same features and split are one batched problem; LoRA students share passes.
 

@@ -7,7 +7,7 @@ To add a kind: a row here, a class in ``configs``, a method of ``build.Builder``
 from collections.abc import Mapping
 
 from w2s_ray.data.prepare import SPLITS
-from w2s_ray.plan.fusion import fuse_scores, fuse_training
+from w2s_ray.plan.fusion import fuse_labels, fuse_scores, fuse_training
 from w2s_ray.plan.step import Kind
 
 # In the order in which data flow; also the order of tables.
@@ -23,7 +23,14 @@ _ROWS = (
         plural="weak models",
         fusion=fuse_training,
     ),
-    Kind("label", 1, "w2s_ray.steps.label", scored=("weak",), plural="sets of weak labels"),
+    Kind(
+        "label",
+        1,
+        "w2s_ray.steps.label",
+        scored=("weak",),
+        plural="sets of weak labels",
+        fusion=fuse_labels,
+    ),
     Kind("ensemble", 1, "w2s_ray.steps.ensemble", needs_torch=False, plural="ensembles"),
     Kind(
         "ceiling",

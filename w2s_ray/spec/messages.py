@@ -89,8 +89,9 @@ def locate(root: yaml.Node, location: Location) -> Located:
                 key, node = pairs[-1]
                 path, line = f"{path}.{step}".lstrip("."), key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            if isinstance(after, int) and isinstance(node.value[step], yaml.ScalarNode):
-                continue  # A single pair, written without the outer list.
+            surplus = step == 0 and isinstance(after, int)
+            if surplus and isinstance(node.value[step], yaml.ScalarNode):
+                continue  # A single pair or chain, written without the outer list.
             node = node.value[step]
             path, line = f"{path}[{step}]", node.start_mark.line + 1
     return Located(path, line)

@@ -178,10 +178,11 @@ def _type(schema: Json, paths: Mapping[str, str]) -> str:
             return f"{_type(first, paths)}, or a list"
         return " or ".join(dict.fromkeys(_type(part, paths) for part in schema["anyOf"]))
     if "prefixItems" in schema:
-        inner = _type(schema["prefixItems"][0], paths)
+        inner = "; ".join(dict.fromkeys(_type(part, paths) for part in schema["prefixItems"]))
         return f"list of {len(schema['prefixItems'])} ({inner})"
     if "items" in schema:
-        return f"list of {_type(schema['items'], paths)}"
+        inner = _type(schema["items"], paths)
+        return f"list of ({inner})" if ", or" in inner else f"list of {inner}"
     if "patternProperties" in schema:
         (inner,) = schema["patternProperties"].values()
         return f"mapping of names: {_type(inner, paths)}"

@@ -1,6 +1,7 @@
 """``label``: the weak model's class probabilities for the rows that the students learn from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from w2s_ray.data.labels import write_soft_labels
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
-from w2s_ray.steps.context import Context
+from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
@@ -35,6 +36,17 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         accuracy=accuracy(probs, rows["label"].to_numpy()),
         mean_confidence=float(np.abs(probs - 1 / probs.shape[1]).max(axis=1).mean()),
     )
+
+
+def run_together(
+    steps: Sequence[Step], artifacts: Artifacts, context: Context
+) -> list[Write | Exception]:
+    """A writer for each step."""
+    return [partial(_write, step, artifacts, context) for step in steps]
+
+
+def _write(step: Step, artifacts: Artifacts, context: Context, draft: Draft) -> None:
+    run(step, {role: artifacts(key) for role, key in step.inputs.items()}, draft, context)
 
 
 def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> NDArray[np.float32]:
