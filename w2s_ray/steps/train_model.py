@@ -16,9 +16,10 @@ from w2s_ray.steps.context import Artifacts, Context
 from w2s_ray.steps.exports import card_of, is_exported
 from w2s_ray.steps.model_export import ModelExport
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.targets import Targets, adam
+from w2s_ray.steps.targets import Supervision, Targets, adam, student_rows
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.training.job import TrainJob
+from w2s_ray.training.trained_rows import TrainedRows
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -35,6 +36,17 @@ def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[TrainJob]:
     rows, test = data[str(steps[0].kind.trained_on)], data["test"]
     targets = Targets(rows, data.num_classes, artifacts)
     return [_job(step, data, rows, test, targets) for step in steps]
+
+
+def _scored(
+    step: Step, data: Rows, rows: pa.Table, supervision: Supervision, targets: Targets
+) -> TrainedRows | None:
+    """The rows that students learn from, if the model is to score them."""
+    if not step.execution.train_predictions:
+        return None
+    if step.kind.name == "ceiling":
+        return TrainedRows(data["weak"])
+    return student_rows(step, supervision, targets, rows)
 
 
 def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Targets) -> TrainJob:
@@ -68,4 +80,5 @@ def _job(step: Step, data: Rows, rows: pa.Table, test: pa.Table, targets: Target
         keep_weights=kind.name == "weak" or kind.name in step.execution.keep_models,
         execution=step.execution,
         seed=config.seed,
+        scored=_scored(step, data, rows, supervision, targets),
     )

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 RESULTS_SCHEMA_VERSION = 1
 PREDICTIONS_SCHEMA_VERSION = 1
+TRAIN_PREDICTIONS_SCHEMA_VERSION = 1
 
 STATUSES = ("done", "failed", "blocked", "pending")
 MODEL_ROLES = ("weak", "student", "ceiling")
@@ -200,6 +201,26 @@ RESULTS = (
         "but not from each other: the independent pair to compare error_phi with",
     ),
     Column("ceiling_error_kappa", _REAL, "", "Cohen's κ of the errors of ceiling and weak model"),
+    Column(
+        "flipped_rows",
+        _INT,
+        "examples",
+        "rows that the student learned from whose label's class noise has changed",
+    ),
+    Column(
+        "flipped_restored",
+        _REAL,
+        "fraction",
+        "share of the flipped rows for which the student predicts the class before noise; null "
+        "without any",
+    ),
+    Column(
+        "flipped_memorised",
+        _REAL,
+        "fraction",
+        "share of the flipped rows for which the student predicts the class after noise; null "
+        "without any",
+    ),
     Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
     Column(
         "weak_confidence",
@@ -249,6 +270,22 @@ RESULTS = (
     ),
     Column("steps", _INT, "steps", "optimizer steps of the student"),
     Column(
+        "parameters",
+        _INT,
+        "parameters",
+        "parameters of the student's model: backbone, head and adapters; null where the shape of "
+        "its backbone is not known",
+    ),
+    Column("trained_parameters", _INT, "parameters", "those of them that were trained"),
+    Column(
+        "flops",
+        _REAL,
+        "operations",
+        "of the student's training, estimated from what was computed: (4 parameters + 2 "
+        "trained_parameters) a token, which is 6 N where all are trained; for a head on stored "
+        "features 6 trained_parameters a row and epoch (or iteration of a solver)",
+    ),
+    Column(
         "final_loss",
         _REAL,
         "nat",
@@ -283,6 +320,35 @@ PREDICTIONS = (
         "are not independent",
     ),
     Column("phenomenon", _TEXT, "", "what a generated example tests; null for other data"),
+)
+
+
+TRAIN_PREDICTIONS = (
+    _never_null(
+        "key", _TEXT, "key of the model's step: the key, label_key or ceiling_key of results"
+    ),
+    _never_null("model_role", _TEXT, "weak, student or ceiling"),
+    _never_null("row_id", _TEXT, "identifier of the training example, derived from its content"),
+    Column("label", _INT, "", "true class, which no student has learned from"),
+    _never_null(
+        "logits",
+        pa.list_(pa.float16()),
+        "logit of each class minus the largest of the row, in float16; of the weak model the "
+        "logarithms of its labels",
+        "nat",
+    ),
+    Column(
+        "soft_label",
+        pa.list_(pa.float32()),
+        "probability",
+        "the label that a student learned from: at its temperature, with its noise; null for weak "
+        "and ceiling",
+    ),
+    Column(
+        "noisy", _FLAG, "", "whether noise was applied to that label; null for weak and ceiling"
+    ),
+    Column("prompt_id", _TEXT, "", "as in predictions"),
+    Column("phenomenon", _TEXT, "", "as in predictions"),
 )
 
 

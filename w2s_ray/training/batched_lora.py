@@ -22,16 +22,20 @@ from torch import Tensor
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
+from w2s_ray.store.half_logits import relative
+from w2s_ray.store.names import TRAINED_ROWS
 from w2s_ray.training.fit import load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
-from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
+from w2s_ray.training.trained_rows import write_trained_rows
 
 SHARED = (
     "model", "num_classes", "per_row", "trainable", "lora", "seed", "epochs", "batch_size",
@@ -79,6 +83,7 @@ def fit_batched_lora(
         cells = cells_of(stack, jobs)
         train_cells(stack, cells, memory_stream(_as_one(jobs), tokens), progress)
         logits = _score(stack, test, first.device)
+        others = _score(stack, tokens, first.device) if first.scored is not None else None
         peak_bytes = peak()
     shared = {
         **counts_of(read),
@@ -92,13 +97,27 @@ def fit_batched_lora(
         "device": stack.weights.device.type,
         "fused": len(jobs),
     }
+    flipped: dict[int, dict[str, Any]] = {}
     for index, (cell, out) in enumerate(zip(cells, outs, strict=True)):
         if cell.error is None:
             state = stack.state(index)
             whole = partial(_whole, {**frozen, **state})
             trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
             _write(cell, out, state, trained)
-    return [cell.error or {**training_metrics(cell.curve), **shared} for cell in cells]
+            if others is not None and cell.job.scored is not None:
+                scored = cell.job.scored.take(trained_rows(read.identical, first.identical_pairs))
+                own = relative(others[index])
+                flipped[index] = write_trained_rows(out / TRAINED_ROWS, scored, own)
+    return [
+        cell.error
+        or {
+            **training_metrics(cell.curve),
+            **size_metrics(*model.sizes, cell.curve.tokens),
+            **shared,
+            **flipped.get(index, {}),
+        }
+        for index, cell in enumerate(cells)
+    ]
 
 
 def _rows_to_train_on(jobs: Sequence[TrainJob], tokens: Tokens) -> tuple[list[TrainJob], Tokens]:

@@ -5,6 +5,7 @@ Train group with the DeepSpeed engine; only ``make_engine`` and ``stream`` diffe
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
@@ -32,6 +34,8 @@ from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.store.half_logits import relative
+from w2s_ray.store.names import TRAINED_ROWS
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.job import (
     TrainedModel,
@@ -41,10 +45,11 @@ from w2s_ray.training.job import (
     threshold_buffer,
 )
 from w2s_ray.training.loop import Curve, train
-from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
+from w2s_ray.training.trained_rows import write_trained_rows
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
 Stream = Callable[[int], Iterable[list[Batch]]]
@@ -64,6 +69,12 @@ class LoadedModel(NamedTuple):
     parameters: list[nn.Parameter]
     shapes: dict[str, tuple[int, ...]]
     trained: list[str]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of parameters of the scorer, and of those to be trained."""
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        return sum(sizes.values()), sum(sizes[name] for name in self.trained)
 
 
 def load_model(job: TrainJob, partition: Partition | None = None, rank: int = 0) -> LoadedModel:
@@ -175,7 +186,9 @@ def _train_and_write(
         checkpointer=checkpointer,
         progress=progress,
     )
-    logits = _score(engine, test, max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries))
+    budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    logits = _score(engine, test, budget)
+    flipped = _score_trained_rows(job, out, model, engine, budget)
     if job.keep_weights:
         _write_weights(out / WEIGHTS, engine, trained_shapes)
     if job.export is not None:
@@ -185,11 +198,34 @@ def _train_and_write(
         write_outputs(out, job.test, logits, curve)
     return {
         **training_metrics(curve),
+        **size_metrics(*model.sizes, curve.tokens),
         **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
         **counts_of(test, "test_"),
+        **flipped,
         "micro_batch_tokens": job.token_budget,
         "out_of_memory": job.oom_retries,
     }
+
+
+def _score_trained_rows(
+    job: TrainJob, out: Path, model: LoadedModel, engine: Engine, token_budget: int
+) -> dict[str, Any]:
+    """Scores ``job.scored``, writes it and returns its metrics; every rank takes part.
+
+    The pairs that a student's training leaves out, since their answers are the same tokens, are
+    left out here too.
+    """
+    if job.scored is None:
+        return {}
+    tokens = job.encoded(job.scored.rows, model.backbone.tokenizer)
+    scored = job.scored
+    if scored.soft_labels is not None:
+        kept = trained_rows(tokens.identical, job.identical_pairs)
+        scored, tokens = scored.take(kept), tokens.take(kept)
+    logits = relative(_score(engine, tokens, token_budget))
+    if engine.rank == 0:
+        return write_trained_rows(out / TRAINED_ROWS, scored, logits)
+    return {}
 
 
 def _checkpointer(

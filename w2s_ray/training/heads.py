@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from w2s_ray.objectives.objective import Objective
+from w2s_ray.store.half_logits import relative
 from w2s_ray.training.batched_heads import train_batched
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve
@@ -45,6 +46,7 @@ class HeadData:
         test: t rows with columns row_id, label.
         test_features: (t, m, H) float32, in the order of ``test``.
         num_classes: K; 2 where m is 2.
+        also_scored: (u, m, H) float32 of other rows that the heads score; None: there are none.
     """
 
     row_ids: list[str]
@@ -52,6 +54,7 @@ class HeadData:
     test: pa.Table
     test_features: NDArray[np.float32]
     num_classes: int
+    also_scored: NDArray[np.float32] | None = None
 
     @property
     def per_row(self) -> int:
@@ -69,12 +72,14 @@ class FittedHead:
         curve: one entry per optimizer step, or per iteration of a solver. ``seconds`` is the
             head's even share of the time of the heads trained with it.
         metrics: of the training, for the step's record.
+        other_logits: (u, K) float16 of ``HeadData.also_scored``, as of ``relative``; or None.
     """
 
     state: dict[str, Tensor]
     test_logits: NDArray[np.float32]
     curve: Curve
     metrics: dict[str, Any]
+    other_logits: NDArray[np.float16] | None = None
 
 
 def fit_heads(
@@ -168,9 +173,14 @@ def _finish(
         for state, bias in zip(states, biases, strict=True):
             state["head.bias"] = bias.float()
     logits = _logits(states, data.test_features)
+    others = None if data.also_scored is None else relative(_logits(states, data.also_scored))
     heads = (
         FittedHead(
-            state, logits[index], entry.curve, {**training_metrics(entry.curve), **entry.facts}
+            state,
+            logits[index],
+            entry.curve,
+            {**training_metrics(entry.curve), **entry.facts},
+            None if others is None else others[index],
         )
         for index, (state, entry) in enumerate(zip(states, fitted, strict=True))
     )

@@ -31,6 +31,7 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.spec.training import IdenticalPairs
 from w2s_ray.training.engine import Adam, Batch
 from w2s_ray.training.resume import CheckpointStorage
+from w2s_ray.training.trained_rows import TrainedRows
 
 Whole = Callable[[Iterable[str]], Iterator[tuple[str, Tensor]]]
 
@@ -80,6 +81,8 @@ class TrainJob:
         oom_retries: how often the job ran out of memory; each time halves the micro-batch.
         rendering: how texts are made of rows.
         identical_pairs: whether pairs whose answers are the same tokens stay in batches.
+        scored: rows that the trained model scores beside the test rows, in a student's case
+            ``rows``; None: there are none.
     """
 
     name: str
@@ -108,6 +111,7 @@ class TrainJob:
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
     weights: NDArray[np.float32] | None = None
+    scored: TrainedRows | None = None
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32
