@@ -16,10 +16,10 @@ from fsspec.implementations.memory import (  # type: ignore[import-untyped]
 )
 from pyarrow import fs, parquet
 
+from w2s_ray.half_logits import as_lists, of_probabilities
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.canonical import digest
-from w2s_ray.store.half_logits import as_lists, of_probabilities
 from w2s_ray.store.identity import Identity
 from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.object_store import ObjectStoreBackend

@@ -9,8 +9,8 @@ import pytest
 from pyarrow import compute, parquet
 from scipy.special import log_softmax, softmax
 
+from w2s_ray.half_logits import as_lists, of_probabilities, relative
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.half_logits import as_lists, of_probabilities, relative
 from w2s_ray.store.train_predictions import write_train_predictions
 
 

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from tests.testing.linear_scorer import LinearScorer
+from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.store.half_logits import relative
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.heads import HeadData, HeadJob, fit_heads, head_logits, write_head
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.special import softmax
 
 from tests.testing.jobs import job, labelled_rows
+from w2s_ray.half_logits import relative
 from w2s_ray.objectives.noise import apply_noise, noisy_rows
 from w2s_ray.order import hashes
-from w2s_ray.store.half_logits import relative
 from w2s_ray.training.batched_lora import fit_batched_lora
 from w2s_ray.training.fit import fit
 from w2s_ray.training.trained_rows import Noised, TrainedRows, flips

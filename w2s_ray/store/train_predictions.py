@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from w2s_ray.half_logits import as_lists, of_probabilities
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.clusters import Clusters, data_of_models
 from w2s_ray.store.columns import (
@@ -19,7 +20,6 @@ from w2s_ray.store.columns import (
     TRAIN_PREDICTIONS,
     TRAIN_PREDICTIONS_SCHEMA_VERSION,
 )
-from w2s_ray.store.half_logits import as_lists, of_probabilities
 from w2s_ray.store.model_tables import MakeRows, ModelTable, Source
 from w2s_ray.store.names import (
     PREPARED_WEAK,

@@ -24,18 +24,17 @@ from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.half_logits import relative
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
-from w2s_ray.store.half_logits import relative
-from w2s_ray.store.names import TRAINED_ROWS
 from w2s_ray.training.fit import load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
 from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
-from w2s_ray.training.trained_rows import write_trained_rows
+from w2s_ray.training.trained_rows import FILE, write_trained_rows
 
 SHARED = (
     "model", "num_classes", "per_row", "trainable", "lora", "seed", "epochs", "batch_size",
@@ -107,7 +106,7 @@ def fit_batched_lora(
             if others is not None and cell.job.scored is not None:
                 scored = cell.job.scored.take(trained_rows(read.identical, first.identical_pairs))
                 own = relative(others[index])
-                flipped[index] = write_trained_rows(out / TRAINED_ROWS, scored, own)
+                flipped[index] = write_trained_rows(out / FILE, scored, own)
     return [
         cell.error
         or {

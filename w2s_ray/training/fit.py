@@ -24,6 +24,7 @@ from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.half_logits import relative
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
@@ -34,8 +35,6 @@ from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
-from w2s_ray.store.half_logits import relative
-from w2s_ray.store.names import TRAINED_ROWS
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.job import (
     TrainedModel,
@@ -49,7 +48,7 @@ from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, 
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
-from w2s_ray.training.trained_rows import write_trained_rows
+from w2s_ray.training.trained_rows import FILE, write_trained_rows
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
 Stream = Callable[[int], Iterable[list[Batch]]]
@@ -224,7 +223,7 @@ def _score_trained_rows(
         scored, tokens = scored.take(kept), tokens.take(kept)
     logits = relative(_score(engine, tokens, token_budget))
     if engine.rank == 0:
-        return write_trained_rows(out / TRAINED_ROWS, scored, logits)
+        return write_trained_rows(out / FILE, scored, logits)
     return {}
 
 

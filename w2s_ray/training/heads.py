@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
-from w2s_ray.store.half_logits import relative
 from w2s_ray.training.batched_heads import train_batched
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve

@@ -1,6 +1,6 @@
 """A model's predictions of the rows that students learn from, with the labels that a student saw.
 
-They are stored as float16 (``store.half_logits``). Scores of them are computed from
+They are stored as float16 (``half_logits``). Scores of them are computed from
 what is stored, so that both agree.
 """
 
@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from w2s_ray.store.half_logits import as_lists
+from w2s_ray.half_logits import as_lists
+
+FILE = "train.parquet"  # ``store.names.TRAINED_ROWS``
 
 
 class Noised(NamedTuple):
