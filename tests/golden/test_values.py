@@ -57,7 +57,9 @@ def named(plan: Plan) -> dict[str, Step]:
     names: dict[str, str] = {}
     for cell in plan.cells:
         for role, key in cell.keys.items():
-            names.setdefault(key, f"{cell.values['trainable']} {role}")
+            several = cell.values["weak"] if "+" in cell.values["weak"] else ""
+            name = f"{several} {cell.values['trainable']} {role} {cell.values['control']}"
+            names.setdefault(key, name.strip())
     assert names.keys() == plan.steps.keys()
     return {name: plan.steps[key] for key, name in names.items()}
 
@@ -116,7 +118,7 @@ def trained(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
     """The whole curve, and what the model makes of the first test rows."""
     test = pq.read_table(artifact.folder / "test.parquet")
     curve = pq.read_table(artifact.folder / "curve.parquet").to_pydict()
-    split = "weak" if step.kind.name == "student" else "ground_truth"
+    split = step.kind.trained_on
     rows = pq.read_table(inputs["prepare"].folder / f"{split}.parquet")["row_id"].to_pylist()
     orders = [
         epoch_order(rows, step.config_as(TrainConfig).seed, epoch).tolist() for epoch in (0, 1)
@@ -141,6 +143,12 @@ def student(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
     return {"noisy rows": noisy, "alpha": alpha, **trained(artifact, step, inputs)}
 
 
+def predicted(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    test = pq.read_table(artifact.folder / "test.parquet")
+    first = {"rows": test["row_id"].to_pylist()[:4], "probabilities": test["probs"].to_pylist()[:4]}
+    return {**first, "features": artifact.record["metrics"]["features"]}
+
+
 def label(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     labels = pq.read_table(artifact.folder / "soft_labels.parquet")
     return {
@@ -160,8 +168,11 @@ OF_KIND = {
     "features": features,
     "weak": trained,
     "label": label,
+    "ensemble": label,
     "ceiling": trained,
     "student": student,
+    "strong_on_weak_rows": trained,
+    "baseline": predicted,
     "evaluate": evaluated,
 }
 

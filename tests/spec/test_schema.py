@@ -23,16 +23,16 @@ from w2s_ray.spec.schema import (
 )
 
 FIELDS = {
-    "Spec": "study store data models grid training execution",
+    "Spec": "study store data models grid controls training execution",
     "DataSpec": "kind splits source sizes seed format columns no_label revision subset split",
     "Splits": "ground_truth weak test",
     "Sizes": "ground_truth weak test",
     "Columns": "prompt chosen rejected text label group",
     "ModelSpec": "source revision init architecture config tokenizer init_seed num_layers",
-    "Grid": "data pair loss confidence_weight confidence_warmup confidence_form "
+    "Grid": "data pair chain combine loss confidence_weight confidence_warmup confidence_form "
     "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed "
     "include exclude",
-    "Cells": "data pair loss confidence_weight confidence_warmup confidence_form "
+    "Cells": "data pair chain combine loss confidence_weight confidence_warmup confidence_form "
     "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed",
     "Loss": "name",
     "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "

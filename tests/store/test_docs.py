@@ -12,12 +12,11 @@ from w2s_ray.store.columns import (
     PREDICTIONS_SCHEMA_VERSION,
     RESULTS,
     RESULTS_SCHEMA_VERSION,
-    TRAIN_PREDICTIONS,
-    TRAIN_PREDICTIONS_SCHEMA_VERSION,
     Column,
 )
 from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import save_cells, write_results
+from w2s_ray.store.train_columns import TRAIN_PREDICTIONS, TRAIN_PREDICTIONS_SCHEMA_VERSION
 from w2s_ray.store.train_predictions import write_train_predictions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ _ROWS = (
         fusion=fuse_training,
     ),
     Kind("label", 1, "w2s_ray.steps.label", scored=("weak",), plural="sets of weak labels"),
+    Kind("ensemble", 1, "w2s_ray.steps.ensemble", needs_torch=False, plural="ensembles"),
     Kind(
         "ceiling",
         4,
@@ -42,6 +43,16 @@ _ROWS = (
         plural="students",
         fusion=fuse_training,
     ),
+    Kind(
+        "strong_on_weak_rows",
+        1,
+        "w2s_ray.steps.train",
+        trained_on="weak",
+        scored=("test",),
+        plural="strong models on the weak rows",
+        fusion=fuse_training,
+    ),
+    Kind("baseline", 1, "w2s_ray.steps.baseline", needs_torch=False, plural="baselines"),
     Kind(
         "evaluate",
         2,

@@ -52,7 +52,7 @@ def _time(step: Step, model: Shape, training: Training | None, precision: Precis
     forward = flops_per_token(model, row_tokens) / 3
     rate = gpu.flops[precision] * gpu.utilization
     scored = sum(counts[split] for split in step.kind.scored)
-    if execution.train_predictions and step.kind.name in ("student", "ceiling"):
+    if step.scores_trained_rows:
         scored += counts["weak"]
     scoring = forward * scored * row_tokens / rate
     if training is None or step.kind.trained_on is None:

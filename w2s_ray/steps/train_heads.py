@@ -129,14 +129,14 @@ class _ScoredRows:
             states: of the table.
             rows: positions of those that are trained on.
         """
-        kinds = {step.kind.name for step in steps if step.execution.train_predictions}
-        if "student" in kinds:
+        scoring = [step for step in steps if step.scores_trained_rows]
+        if any(step.kind.trained_on == "weak" for step in scoring):  # then all of the group are
             return states if len(rows) == len(states) else states[rows]
-        return self._weak()[1] if "ceiling" in kinds else None
+        return self._weak()[1] if scoring else None
 
     def rows(self, step: Step, supervision: Supervision) -> TrainedRows | None:
         """Those rows, with the labels that a student saw; None if ``step`` scores none."""
-        if not step.execution.train_predictions:
+        if not step.scores_trained_rows:
             return None
         if step.kind.name == "ceiling":
             return TrainedRows(self._weak()[0].select(["row_id"]))

@@ -42,7 +42,7 @@ def _scored(
     step: Step, data: Rows, rows: pa.Table, supervision: Supervision, targets: Targets
 ) -> TrainedRows | None:
     """The rows that students learn from, if the model is to score them."""
-    if not step.execution.train_predictions:
+    if not step.scores_trained_rows:
         return None
     if step.kind.name == "ceiling":
         return TrainedRows(data["weak"])

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 RESULTS_SCHEMA_VERSION = 1
 PREDICTIONS_SCHEMA_VERSION = 1
-TRAIN_PREDICTIONS_SCHEMA_VERSION = 1
 
 STATUSES = ("done", "failed", "blocked", "pending")
 MODEL_ROLES = ("weak", "student", "ceiling")
@@ -60,9 +59,28 @@ _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 AXES = (
     _never_null("study", _TEXT, "name of the study"),
     _never_null("data", _TEXT, "name of the data set"),
-    _never_null("weak", _TEXT, "name of the weak model"),
     _never_null(
-        "strong", _TEXT, "name of the strong model, from which student and ceiling are trained"
+        "weak",
+        _TEXT,
+        "name of the weak model; a+b+c for an ensemble of several; of a chain, the first model",
+    ),
+    _never_null(
+        "strong",
+        _TEXT,
+        "name of the strong model, from which student and ceiling are trained; of a chain, the last"
+        " model",
+    ),
+    _never_null(
+        "chain",
+        _TEXT,
+        "m1>m2>m3 for a student that learns from the student of m2, which learns from m1; empty for"
+        " a pair",
+    ),
+    _never_null(
+        "combine",
+        _TEXT,
+        "how an ensemble's labels are combined: mean, product or learned; no effect with one weak"
+        " model",
     ),
     _never_null("loss", _TEXT, "the student's loss"),
     _never_null("loss_parameters", _TEXT, "parameters of the loss as JSON; {} if it has none"),
@@ -98,6 +116,12 @@ AXES = (
         "batch_size", _INT, "examples per optimizer step of student and ceiling", "examples"
     ),
     _never_null("seed", _INT, "seed of the cell"),
+    _never_null(
+        "control",
+        _TEXT,
+        'the control that stands in the place of the student (docs/controls.md); "" for a student'
+        " of the grid",
+    ),
 )
 
 RESULTS = (
@@ -221,12 +245,18 @@ RESULTS = (
         "share of the flipped rows for which the student predicts the class after noise; null "
         "without any",
     ),
-    Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
+    Column(
+        "weak_label_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy of the labels that the student learned from, before noise; of a chain, those of"
+        " the student before it",
+    ),
     Column(
         "weak_confidence",
         _REAL,
         "probability",
-        "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
+        "mean over rows of those labels' largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "seconds",
@@ -291,9 +321,16 @@ RESULTS = (
         "nat",
         "the student's training loss, the mean of its last 10 optimizer steps",
     ),
-    Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),
+    Column(
+        "weak_key",
+        _TEXT,
+        "",
+        "key of the weak model's step, or of the ensemble's, as in predictions",
+    ),
     Column("ceiling_key", _TEXT, "", "key of the ceiling's step, as in predictions"),
-    Column("label_key", _TEXT, "", "key of the step that made the weak labels"),
+    Column(
+        "label_key", _TEXT, "", "key of the step that made the labels that the student learned from"
+    ),
     Column("prepare_key", _TEXT, "", "key of the step that prepared the data"),
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),
@@ -320,35 +357,6 @@ PREDICTIONS = (
         "are not independent",
     ),
     Column("phenomenon", _TEXT, "", "what a generated example tests; null for other data"),
-)
-
-
-TRAIN_PREDICTIONS = (
-    _never_null(
-        "key", _TEXT, "key of the model's step: the key, label_key or ceiling_key of results"
-    ),
-    _never_null("model_role", _TEXT, "weak, student or ceiling"),
-    _never_null("row_id", _TEXT, "identifier of the training example, derived from its content"),
-    Column("label", _INT, "", "true class, which no student has learned from"),
-    _never_null(
-        "logits",
-        pa.list_(pa.float16()),
-        "logit of each class minus the largest of the row, in float16; of the weak model the "
-        "logarithms of its labels",
-        "nat",
-    ),
-    Column(
-        "soft_label",
-        pa.list_(pa.float32()),
-        "probability",
-        "the label that a student learned from: at its temperature, with its noise; null for weak "
-        "and ceiling",
-    ),
-    Column(
-        "noisy", _FLAG, "", "whether noise was applied to that label; null for weak and ceiling"
-    ),
-    Column("prompt_id", _TEXT, "", "as in predictions"),
-    Column("phenomenon", _TEXT, "", "as in predictions"),
 )
 
 

@@ -15,11 +15,7 @@ import pyarrow as pa
 from w2s_ray.half_logits import as_lists, of_probabilities
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.clusters import Clusters, data_of_models
-from w2s_ray.store.columns import (
-    MODEL_ROLES,
-    TRAIN_PREDICTIONS,
-    TRAIN_PREDICTIONS_SCHEMA_VERSION,
-)
+from w2s_ray.store.columns import MODEL_ROLES
 from w2s_ray.store.model_tables import MakeRows, ModelTable, Source
 from w2s_ray.store.names import (
     PREPARED_WEAK,
@@ -27,6 +23,7 @@ from w2s_ray.store.names import (
     TRAINED_ROWS,
     train_predictions_file,
 )
+from w2s_ray.store.train_columns import TRAIN_PREDICTIONS, TRAIN_PREDICTIONS_SCHEMA_VERSION
 
 _STEPS = {"weak": "label", "student": "student", "ceiling": "ceiling"}
 """The step of a cell whose artifact has the predictions, by the role of the model."""
