@@ -28,7 +28,7 @@ from w2s_ray.half_logits import relative
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
-from w2s_ray.training.fit import load_model
+from w2s_ray.training.fit import LoadedModel, load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
 from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
@@ -103,20 +103,17 @@ def fit_batched_lora(
             whole = partial(_whole, {**frozen, **state})
             trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
             _write(cell, out, state, trained)
-            if others is not None and cell.job.scored is not None:
-                scored = cell.job.scored.take(trained_rows(read.identical, first.identical_pairs))
-                own = relative(others[index])
-                flipped[index] = write_trained_rows(out / FILE, scored, own)
+            if others is not None:
+                flipped[index] = _write_trained_rows(cell.job, out, read, others[index])
     return [
-        cell.error
-        or {
-            **training_metrics(cell.curve),
-            **size_metrics(*model.sizes, cell.curve.tokens),
-            **shared,
-            **flipped.get(index, {}),
-        }
+        cell.error or {**_metrics(model, cell), **shared, **flipped.get(index, {})}
         for index, cell in enumerate(cells)
     ]
+
+
+def _metrics(model: LoadedModel, cell: Cell) -> dict[str, Any]:
+    """Those of one cell's training."""
+    return {**training_metrics(cell.curve), **size_metrics(*model.sizes, cell.curve.tokens)}
 
 
 def _rows_to_train_on(jobs: Sequence[TrainJob], tokens: Tokens) -> tuple[list[TrainJob], Tokens]:
@@ -138,6 +135,21 @@ def _write(cell: Cell, out: Path, state: dict[str, Tensor], trained: TrainedMode
         save_file(state, out / WEIGHTS)
     if cell.job.export is not None:
         cell.job.export(out, cell.job, trained)
+
+
+def _write_trained_rows(
+    job: TrainJob, out: Path, read: Tokens, logits: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Writes what one cell makes of the rows that it has learned from; returns its metrics.
+
+    Args:
+        read: the rows of the group as tokens, with those that are left out.
+        logits: (n, K) of the others.
+    """
+    if job.scored is None:
+        return {}
+    scored = job.scored.take(trained_rows(read.identical, job.identical_pairs))
+    return write_trained_rows(out / FILE, scored, relative(logits))
 
 
 def _score(stack: StackedScorer, tokens: Tokens, device: str) -> NDArray[np.float32]:
