@@ -96,19 +96,18 @@ def fit_batched_lora(
         "device": stack.weights.device.type,
         "fused": len(jobs),
     }
-    flipped: dict[int, dict[str, Any]] = {}
+    outcomes: list[dict[str, Any] | Exception] = []
     for index, (cell, out) in enumerate(zip(cells, outs, strict=True)):
-        if cell.error is None:
-            state = stack.state(index)
-            whole = partial(_whole, {**frozen, **state})
-            trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
-            _write(cell, out, state, trained)
-            if others is not None:
-                flipped[index] = _write_trained_rows(cell.job, out, read, others[index])
-    return [
-        cell.error or {**_metrics(model, cell), **shared, **flipped.get(index, {})}
-        for index, cell in enumerate(cells)
-    ]
+        if cell.error is not None:
+            outcomes.append(cell.error)
+            continue
+        state = stack.state(index)
+        whole = partial(_whole, {**frozen, **state})
+        trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
+        _write(cell, out, state, trained)
+        own = {} if others is None else _write_trained_rows(cell.job, out, read, others[index])
+        outcomes.append({**_metrics(model, cell), **shared, **own})
+    return outcomes
 
 
 def _metrics(model: LoadedModel, cell: Cell) -> dict[str, Any]:
