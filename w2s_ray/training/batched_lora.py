@@ -85,16 +85,11 @@ def fit_batched_lora(
         others = _score(stack, tokens, first.device) if first.scored is not None else None
         peak_bytes = peak()
     shared = {
-        **counts_of(read),
-        **counts_of(test, "test_"),
+        **_group_metrics(jobs, read, test),
         "shares_prompts": model.backbone.shares_prompts,
         "compiled": compiled,
-        "micro_batch_tokens": _budget(jobs),
-        "out_of_memory": 0,  # a group is not retried on OOM
-        "workers": 1,
         "peak_memory_bytes": peak_bytes,
         "device": stack.weights.device.type,
-        "fused": len(jobs),
     }
     outcomes: list[dict[str, Any] | Exception] = []
     for index, (cell, out) in enumerate(zip(cells, outs, strict=True)):
@@ -108,6 +103,18 @@ def fit_batched_lora(
         own = {} if others is None else _write_trained_rows(cell.job, out, read, others[index])
         outcomes.append({**_metrics(model, cell), **shared, **own})
     return outcomes
+
+
+def _group_metrics(jobs: Sequence[TrainJob], read: Tokens, test: Tokens) -> dict[str, Any]:
+    """Those that all cells share by their rows and number."""
+    return {
+        **counts_of(read),
+        **counts_of(test, "test_"),
+        "micro_batch_tokens": _budget(jobs),
+        "out_of_memory": 0,  # a group is not retried on OOM
+        "workers": 1,
+        "fused": len(jobs),
+    }
 
 
 def _metrics(model: LoadedModel, cell: Cell) -> dict[str, Any]:
