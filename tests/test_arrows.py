@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "w2s_ray"
 # A room may import from the groups before its own, and from itself; not from its group's others.
 LAYERS = (
     {"masking"},
-    {"errors", "order"},
+    {"errors", "half_logits", "order"},
     {"objectives"},
     {"spec"},
     {"store"},
@@ -46,6 +46,7 @@ RAY_INTERNALS = "cluster/ray_internals.py"
 # Places whose files must not import torch, at any depth of a function.
 NO_TORCH = (
     "errors.py",
+    "half_logits.py",
     "masking.py",
     "order.py",
     "spec/",

@@ -28,7 +28,13 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.names import RESERVED, predictions_file, results_file, study_file
+from w2s_ray.store.names import (
+    RESERVED,
+    predictions_file,
+    results_file,
+    study_file,
+    train_predictions_file,
+)
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 WIDTH = 120  # of tables that go to a file or a pipe
@@ -112,7 +118,12 @@ class _Study:
         study = self.plan.study
         self.store.probe(
             (*RESERVED, *self.plan.count()),
-            (study_file(study), results_file(study), predictions_file(study)),
+            (
+                study_file(study),
+                results_file(study),
+                predictions_file(study),
+                train_predictions_file(study),
+            ),
         )
         finished = self.store.finished()
         todo = self.plan.todo(finished)
@@ -204,6 +215,7 @@ class _Study:
         """Writes results and predictions, shows them, and returns the exit code."""
         from w2s_ray.report.table import tables
         from w2s_ray.store.predictions import write_predictions
+        from w2s_ray.store.train_predictions import write_train_predictions
 
         cells = [cell.as_json() for cell in self.plan.cells]
         with self.store.writing_errors():
@@ -212,6 +224,9 @@ class _Study:
                 self.store, self.plan.study, cells, self.plan.select
             )
             predictions_path = write_predictions(self.store, self.plan.study, cells)
+            trained_path = None
+            if self.spec.execution.train_predictions:
+                trained_path = write_train_predictions(self.store, self.plan.study, cells)
         exports = self._exports()
         states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
         missing = sum(status != "done" or error is not None for status, error in states)
@@ -222,6 +237,7 @@ class _Study:
                 "cells_with_failures": missing,
                 "results": results_path,
                 "predictions": predictions_path,
+                "train_predictions": trained_path,
                 "exports": exports,
             }
             print(json.dumps(summary))
@@ -229,6 +245,8 @@ class _Study:
             for table in tables(results):
                 self.console.print(table)
             self.say(f"results      {results_path}\npredictions  {predictions_path}")
+            if trained_path is not None:
+                self.say(f"training     {trained_path}")
             for folder in exports[:MOST_EXPORTS]:
                 self.say(f"export       {folder}")
             if len(exports) > MOST_EXPORTS:

@@ -129,6 +129,16 @@ def test_weak_ceiling_and_labels_are_shared_by_all_losses_and_noises(write_spec)
     }  # fmt: skip
 
 
+def test_predictions_of_training_rows_are_execution(write_spec):
+    with_them = build(load(write_spec()))
+    without = build(load(write_spec(execution__train_predictions=False)))
+    assert with_them.steps.keys() == without.steps.keys()
+    for key, step in with_them.steps.items():
+        if step.kind.trains:
+            assert step.execution.train_predictions
+            assert not without.steps[key].execution.train_predictions
+
+
 def test_another_weak_model_gets_labels_of_its_own(write_spec):
     plan = build(load(write_spec(grid__pair=[["small", "large"], ["large", "large"]])))
     assert plan.count()["label"] == 2

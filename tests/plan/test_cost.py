@@ -50,6 +50,8 @@ def test_a_step_costs_what_torch_counts(write_spec, counted):
     each = flops(plan)
     for step in plan:
         rows_forward = scored.get(step.kind.name, ROWS["test"])
+        if step.kind.name in ("student", "ceiling"):  # and the students' training rows
+            rows_forward += ROWS["weak"]
         expected = forward * rows_forward + both * trained.get(step.kind.name, 0)
         on_features = step.kind.name != "features" and "features" in step.inputs
         runs_a_model = step.kind.trains or step.kind.scored

@@ -51,11 +51,11 @@ def test_labels_take_a_forward_of_the_weak_rows_and_update_nothing() -> None:
     assert time.gpu_seconds == pytest.approx(scoring_seconds(step, "weak"), rel=0.01)
 
 
-def test_training_takes_its_updates_on_all_workers_and_a_forward_of_the_test_rows() -> None:
+def test_training_takes_its_updates_on_all_workers_and_a_forward_of_the_rows() -> None:
     training = {"precision": "bf16", "batch_size": 8}
     one, time = timed(study(training=training | {"epochs": 1}), "student")
     assert one.execution.workers == 2
-    scored = scoring_seconds(one, "test")
+    scored = scoring_seconds(one, "test", "weak")  # and its training rows, once trained
     assert one.data is not None
     updates = rows(one.data)["weak"] / 8
     trained = 2 * updates * time.seconds_per_update

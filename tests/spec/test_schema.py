@@ -46,7 +46,7 @@ FIELDS = {
     "Execution": "gpu_type workers max_workers min_workers zero_stage offload offload_path "
     "activation_checkpointing memory_margin micro_batch_tokens checkpoint_steps "
     "checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "
-    "keep_models export_models",
+    "keep_models train_predictions export_models",
 }
 
 

@@ -112,3 +112,23 @@ def test_brier_entropy_and_confidence_of_known_predictions():
 def test_a_tied_class_is_half_right_for_the_calibration_error():
     probs, labels = np.full((4, 2), 0.5), np.array([0, 0, 0, 0])
     assert metrics.calibration_error(probs, labels) == 0.0
+
+
+def test_recalibration_does_not_depend_on_the_scale_of_the_logits():
+    """A student at a tiny learning rate has logits near 0, whatever it knows."""
+    probs, labels = predictions(5, 300, 3)
+    labels = np.where(np.arange(300) % 3 > 0, probs.argmax(1), labels)
+    half = np.arange(300) % 2 == 0
+    plain = metrics.recalibrated_cross_entropy(probs, labels, half, 1e-3)
+    for scale in (1e-6, 1e-3, 50.0):
+        scaled = metrics.softmax(scale * np.log(probs))
+        other = metrics.recalibrated_cross_entropy(scaled, labels, half, 1e-3)
+        assert other == pytest.approx(plain, abs=1e-6)
+
+
+def test_scores_do_not_depend_on_the_order_of_memory():
+    probs, labels = predictions(4, 10_000, 3)
+    columns = np.asfortranarray(probs)
+    for score in (metrics.accuracy, metrics.brier, metrics.calibration_error):
+        assert score(columns, labels) == pytest.approx(score(probs, labels), abs=1e-15)
+    assert metrics.auroc(columns, labels) == metrics.auroc(probs, labels)

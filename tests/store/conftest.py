@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import fsspec  # type: ignore[import-untyped]
+import numpy as np
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import (  # type: ignore[import-untyped]
@@ -15,6 +16,7 @@ from fsspec.implementations.memory import (  # type: ignore[import-untyped]
 )
 from pyarrow import fs, parquet
 
+from w2s_ray.half_logits import as_lists, of_probabilities
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.canonical import digest
@@ -89,6 +91,15 @@ class Study:
             }
         )
 
+    def trained(self, key: str, *, with_labels: bool) -> pa.Table:
+        """Float16 logits of training rows; of a student without the first, which was left out."""
+        table = self.predicted(key)
+        probs = np.array(table["probs"].to_pylist())
+        columns = {"row_id": table["row_id"], "logits": as_lists(of_probabilities(probs))}
+        if with_labels:
+            columns |= {"soft_label": table["probs"], "noisy": [True, False, True, False]}
+        return pa.table(columns).slice(1 if with_labels else 0)
+
     def finish(self, role: str, cell: dict[str, Any], **metrics: Any) -> None:
         step = self.step(role, cell)
         if self.store.has(step.key):
@@ -101,6 +112,13 @@ class Study:
                 prompts = pa.array(["one prompt", "one prompt", "another", ""])
                 rows = self.predicted(step.key).append_column("prompt", prompts)
                 parquet.write_table(rows, draft.folder / "test.parquet")
+                parquet.write_table(rows, draft.folder / "weak.parquet")
+            if step.kind == "label":
+                labels = self.predicted(step.key).drop_columns("label")
+                parquet.write_table(labels, draft.folder / "soft_labels.parquet")
+            if role in ("student", "ceiling"):
+                trained = self.trained(step.key, with_labels=role == "student")
+                parquet.write_table(trained, draft.folder / "train.parquet")
             if step.kind == "evaluate":
                 draft.metrics.update(EVALUATED, rows=4)
             draft.metrics.update(metrics)

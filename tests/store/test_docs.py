@@ -16,6 +16,8 @@ from w2s_ray.store.columns import (
 )
 from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import save_cells, write_results
+from w2s_ray.store.train_columns import TRAIN_PREDICTIONS, TRAIN_PREDICTIONS_SCHEMA_VERSION
+from w2s_ray.store.train_predictions import write_train_predictions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -32,6 +34,7 @@ def described(column: Column) -> str:
     [
         ("results", RESULTS_SCHEMA_VERSION, RESULTS),
         ("predictions", PREDICTIONS_SCHEMA_VERSION, PREDICTIONS),
+        ("train_predictions", TRAIN_PREDICTIONS_SCHEMA_VERSION, TRAIN_PREDICTIONS),
     ],
 )
 def test_the_page_describes_the_schema(
@@ -52,8 +55,9 @@ def test_the_examples_run(
     save_cells(store, "hh", made.cells)
     write_results(store, "hh", made.cells)
     write_predictions(store, "hh", made.cells)
+    write_train_predictions(store, "hh", made.cells)
     files = {path: path.read_bytes() for path in (tmp_path / "store").glob("*/hh.parquet")}
-    assert len(files) == 2
+    assert len(files) == 3
     if "write_results" in example:
         for path in files:
             path.unlink()

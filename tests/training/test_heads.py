@@ -1,5 +1,7 @@
 """A head on stored features: standardised for training, stored for raw features."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from tests.testing.linear_scorer import LinearScorer
+from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.heads import HeadData, HeadJob, fit_heads, head_logits, write_head
@@ -129,3 +132,12 @@ def test_features_far_from_zero_lose_no_digits():
         fit_heads(HeadData(data.row_ids, x, data.test, x, 2), [job(data)])[0] for x in (near, far)
     ]
     np.testing.assert_allclose(fitted[0].test_logits, fitted[1].test_logits, rtol=1e-3, atol=1e-3)
+
+
+def test_other_rows_are_scored_as_the_test_rows_are():
+    plain = problem(2)
+    with_others = replace(plain, also_scored=plain.test_features)
+    (alone,), (scored,) = (fit_heads(rows, [job(rows)]) for rows in (plain, with_others))
+    assert alone.other_logits is None
+    np.testing.assert_array_equal(scored.test_logits, alone.test_logits)
+    np.testing.assert_array_equal(scored.other_logits, relative(alone.test_logits))

@@ -25,6 +25,7 @@ class Execution:
         cpus_per_worker, gpus_per_worker: resources of each process; fractions share a device.
         lora_together: LoRA students that may be fused into one group.
         keep_models, export_models: roles whose weights stay, or are exported.
+        train_predictions: whether students and ceilings score the students' training rows.
         predicted_memory_bytes: predicted peak on each GPU; None: not predicted.
         layout_reason: why this layout and no cheaper one; None: nothing was chosen.
     """
@@ -44,6 +45,7 @@ class Execution:
     lora_together: int = 1
     keep_models: tuple[str, ...] = ()
     export_models: tuple[str, ...] = ()
+    train_predictions: bool = False
     predicted_memory_bytes: int | None = None
     layout_reason: str | None = None
 

@@ -16,6 +16,11 @@ def noisy_count(rows: int, ratio: float) -> int:
     return int((Decimal(repr(float(ratio))) * rows).to_integral_value(ROUND_HALF_UP))
 
 
+def noisy_rows(hashes: NDArray[np.uint64], ratio: float) -> NDArray[np.int64]:
+    """Indices of the rows with the lowest of (n,) hashes, that share of them."""
+    return np.argsort(hashes, kind="stable")[: noisy_count(len(hashes), ratio)]
+
+
 def apply_noise(
     soft_labels: NDArray[np.float32], hashes: NDArray[np.uint64], ratio: float, strength: float
 ) -> NDArray[np.float32]:
@@ -44,7 +49,7 @@ def apply_noise(
         raise ValueError(f"noise strength {strength} is not in [-1, 1]")
     if classes > 2 and -1.0 < strength < 0.0:
         raise ValueError(f"noise strength {strength} with {classes} classes: -1 or [0, 1] expected")
-    noisy = np.argsort(hashes, kind="stable")[: noisy_count(rows, ratio)]
+    noisy = noisy_rows(hashes, ratio)
     labels_nK = soft_labels.astype(np.float32)
     if classes > 2 and strength < 0.0:
         top = labels_nK[noisy].argmax(axis=1)

@@ -58,6 +58,8 @@ def _flops(step: Step, model: Shape) -> float:
     assert step.data is not None
     tokens = {split: tokens_per_row(step.data) * n for split, n in rows(step.data).items()}
     passes = 2.0 * sum(tokens[split] for split in step.kind.scored)
+    if step.scores_trained_rows:
+        passes += 2.0 * tokens["weak"]
     if step.kind.trained_on is not None:
         epochs = step.config_as(TrainConfig).training.epochs
         passes += 6.0 * epochs * tokens[step.kind.trained_on]

@@ -161,4 +161,5 @@ def _written(spec: "Spec") -> Execution:
         lora_together=written.lora_together,
         keep_models=written.keep_models,
         export_models=written.export_models,
+        train_predictions=written.train_predictions,
     )

@@ -132,6 +132,12 @@ class Step:
         """The model whose backbone the step runs; None: it runs none (a head on features)."""
         return None if "features" in self.inputs else self.model
 
+    @property
+    def scores_trained_rows(self) -> bool:
+        """Whether the trained model scores the rows that students learn from."""
+        of_interest = self.kind.trained_on == "weak" or self.kind.name == "ceiling"
+        return of_interest and self.execution.train_predictions
+
     def described_execution(self) -> dict[str, Any]:
         """How the step is run and where its sources are, as JSON values without secrets."""
         if self.model is not None:

@@ -51,7 +51,10 @@ def _time(step: Step, model: Shape, training: Training | None, precision: Precis
     gpu, counts, row_tokens = gpu_type(execution.gpu_type), rows(data), tokens_per_row(data)
     forward = flops_per_token(model, row_tokens) / 3
     rate = gpu.flops[precision] * gpu.utilization
-    scoring = forward * sum(counts[split] for split in step.kind.scored) * row_tokens / rate
+    scored = sum(counts[split] for split in step.kind.scored)
+    if step.scores_trained_rows:
+        scored += counts["weak"]
+    scoring = forward * scored * row_tokens / rate
     if training is None or step.kind.trained_on is None:
         return Time(0.0, scoring)
     trained = counts[step.kind.trained_on]

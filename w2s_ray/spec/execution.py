@@ -112,6 +112,12 @@ class Execution(Model):
         description="roles whose weights are kept (weak always)",
         examples=[["weak", "student"]],
     )
+    train_predictions: bool = Field(
+        True,
+        description="false: no predictions of the rows that students learn from, and no shares of "
+        "flipped labels that are restored or memorised",
+        examples=[False],
+    )
     export_models: Annotated[
         tuple[Literal["weak", "student", "ceiling"], ...], BeforeValidator(as_list)
     ] = Field(

@@ -44,16 +44,31 @@ class Errors(NamedTuple):
         same = (chosen * by_weak).sum(axis=1) - right * weak_right
         return cls(1.0 - weak_right, 1.0 - right, same)
 
-    def rates(self, rows: NDArray[Any] | slice = slice(None)) -> dict[str, float | None]:
+    def rates(self) -> dict[str, float | None]:
         """Inheritance P(s = w | w wrong), correction P(s right | w wrong), new errors
-        P(s wrong | w right), of some of the rows."""
-        weak, student, same = (shares[rows] for shares in self)
-        wrong, right = float(weak.sum()), float((1.0 - weak).sum())
-        return {
-            "error_inheritance": _share(float(same.sum()), wrong),
-            "error_correction": _share(float((weak * (1.0 - student)).sum()), wrong),
-            "new_errors": _share(float(((1.0 - weak) * student).sum()), right),
+        P(s wrong | w right)."""
+        return self.rates_by(np.zeros(len(self.weak_wrong), dtype=np.int64), 1)[0]
+
+    def rates_by(self, groups: NDArray[np.int64], count: int) -> list[dict[str, float | None]]:
+        """The same of each of ``count`` groups of rows.
+
+        Args:
+            groups: (n,) the group of each row.
+        """
+        weak, student = self.weak_wrong, self.student_wrong
+        shares = {
+            "wrong": weak,
+            "right": 1.0 - weak,
+            "error_inheritance": self.both_same_wrong,
+            "error_correction": weak * (1.0 - student),
+            "new_errors": (1.0 - weak) * student,
         }
+        sums = {n: np.bincount(groups, s, minlength=count).tolist() for n, s in shares.items()}
+        among = {"error_inheritance": "wrong", "error_correction": "wrong", "new_errors": "right"}
+        return [
+            {name: _share(sums[name][g], sums[rows][g]) for name, rows in among.items()}
+            for g in range(count)
+        ]
 
     def phi(self) -> float | None:
         """Correlation of the two models' errors over rows, −1 to 1; None if one never varies."""
@@ -86,11 +101,14 @@ def by_weak_confidence(errors: Errors, weak: Probs) -> list[dict[str, Any]]:
     top = weak.max(axis=1)
     edges = np.quantile(top, np.linspace(0, 1, DECILES + 1))
     decile = np.searchsorted(edges[1:-1], top)
-    by_decile = [np.flatnonzero(decile == d) for d in range(DECILES)]
+    rates = errors.rates_by(decile, DECILES)
+    rows = np.bincount(decile, minlength=DECILES).tolist()
     return [
-        {"from": low, "to": high, "rows": len(rows), **errors.rates(rows)}
-        for low, high, rows in zip(edges[:-1].tolist(), edges[1:].tolist(), by_decile, strict=True)
-        if len(rows)
+        {"from": low, "to": high, "rows": count, **of_rows}
+        for low, high, count, of_rows in zip(
+            edges[:-1].tolist(), edges[1:].tolist(), rows, rates, strict=True
+        )
+        if count
     ]
 
 

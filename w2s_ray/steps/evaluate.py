@@ -30,7 +30,7 @@ class Predictions:
     Attributes:
         row_ids: n of them.
         labels: (n,) true classes.
-        probs: (n, K) probabilities.
+        probs: (n, K) probabilities, in Fortran order.
         step: the evaluated step that made them; None: nothing was evaluated in the training.
     """
 
@@ -45,10 +45,10 @@ class Predictions:
         chosen = chosen_step(artifact, step_by)
         table = read_parquet(artifact.folder / TEST_PREDICTIONS)
         if chosen is not None and not chosen.is_last:
-            probs = step_probs(artifact.folder / STEP_LOGITS, chosen.position)
+            probs = np.asfortranarray(step_probs(artifact.folder / STEP_LOGITS, chosen.position))
             return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        probs = flat.astype(np.float64).reshape(table.num_rows, -1)
+        probs = np.asfortranarray(flat.astype(np.float64).reshape(table.num_rows, -1))
         return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
 
     @cached_property
@@ -61,7 +61,8 @@ class Predictions:
         """(n, K) probabilities, in the order of ``row_ids``."""
         if row_ids.equals(self.row_ids):  # nearly always: both were written from one table
             return self.probs
-        return self.probs[positions(row_ids.to_pylist(), self.row_ids.to_pylist())]
+        ordered = self.probs[positions(row_ids.to_pylist(), self.row_ids.to_pylist())]
+        return np.asfortranarray(ordered)
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.held_out import validation_order
 from w2s_ray.data.labels import one_hot, read_soft_labels
-from w2s_ray.objectives.noise import apply_noise
+from w2s_ray.objectives.noise import apply_noise, noisy_rows
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes, order
@@ -30,6 +30,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
+from w2s_ray.training.trained_rows import Noised, TrainedRows
 from w2s_ray.training.validation import HeldOut
 
 
@@ -179,6 +180,20 @@ class Targets:
         whole = Supervision(self._all_rows, self._labels_of(drawn), None, objective)
         return self._held_out.cut(whole, config.validation_rows, weak=True)
 
+    def noise_of(self, step: Step) -> Noised | None:
+        """A student's labels before and after noise, of all rows of the table; None without noise.
+
+        What is done to labels after noise (other rows, other labels) is not in them.
+        """
+        config = step.config
+        if not isinstance(config, StudentConfig) or not config.noise.ratio:
+            return None
+        drawn = _Drawn(step.inputs["label"], config.labels, config.seed, config.noise)
+        clean = drawn._replace(noise=Noise())
+        noisy = np.zeros(self._rows.num_rows, dtype=np.bool_)
+        noisy[noisy_rows(self._noise_hashes(config.seed), config.noise.ratio)] = True
+        return Noised(self._labels_of(clean), self._labels_of(drawn), noisy)
+
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
             weak = self._weak_labels(drawn.label)
@@ -213,6 +228,21 @@ class Targets:
         if seed not in self._hashes:
             self._hashes[seed] = hashes(self.row_ids, seed, "noise")
         return self._hashes[seed]
+
+
+def student_rows(
+    step: Step, supervision: Supervision, targets: Targets, table: pa.Table
+) -> TrainedRows | None:
+    """The rows of ``table`` that a student learns from, with its labels; None of other models."""
+    if step.kind.trained_on != "weak":
+        return None
+    noised = targets.noise_of(step)
+    rows = supervision.rows
+    return TrainedRows(
+        table if len(rows) == table.num_rows else table.take(rows),
+        supervision.soft_labels,
+        None if noised is None else noised.take(rows),
+    )
 
 
 def adam(training: Training) -> Adam:

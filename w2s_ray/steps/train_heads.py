@@ -5,13 +5,17 @@ problem. What they share is read once, and a head that fails fails alone.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.batches import trained_rows
+from w2s_ray.errors import InputError
 from w2s_ray.models.model_card import EXPORT
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.step import Step
@@ -19,9 +23,11 @@ from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.exports import HeadExports, is_exported
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.targets import Supervision, Targets, adam
+from w2s_ray.steps.targets import Supervision, Targets, adam, student_rows
 from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.names import TRAINED_ROWS
 from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head
+from w2s_ray.training.trained_rows import TrainedRows, write_trained_rows
 
 _NOT_TRAINED = AssertionError("a head that no group of rows holds")
 
@@ -57,6 +63,8 @@ def run_together(
     left_out = np.ones(len(states), dtype=np.bool_)
     left_out[kept] = False
     exports = HeadExports(shared, rows)
+    backbone = _backbone_parameters(shared)
+    scored = _ScoredRows(targets, table, lambda: (rows["weak"], features.of("weak", rows["weak"])))
     outcomes: list[Write | Exception] = [_NOT_TRAINED] * len(steps)
     on_rows: dict[tuple[bytes, bytes], list[tuple[int, Supervision]]] = defaultdict(list)
     for index, step in enumerate(steps):
@@ -78,14 +86,24 @@ def run_together(
             test_features=test_states,
             num_classes=rows.num_classes,
             validation_features=held_out,
+            also_scored=scored.features(steps, states, present),
         )
         jobs = [_job(steps[index], supervision) for index, supervision in members]
         fitted = fit_heads(data, jobs, progress=context.progress)
-        for (index, _), result in zip(members, fitted, strict=True):
+        for (index, supervision), result in zip(members, fitted, strict=True):
             outcomes[index] = (
                 result
                 if isinstance(result, Exception)
-                else partial(_write, result, data, steps[index], exports, identical)
+                else partial(
+                    _write,
+                    result,
+                    data,
+                    steps[index],
+                    exports,
+                    identical,
+                    scored.rows(steps[index], supervision),
+                    backbone,
+                )
             )
     return outcomes
 
@@ -97,12 +115,61 @@ def _rows_of(supervision: Supervision) -> tuple[bytes, bytes]:
     return supervision.rows.tobytes(), held_out
 
 
+class _ScoredRows:
+    """The rows that heads score beside the test rows: those that students learn from.
+
+    Args:
+        targets: on ``table``.
+        table: rows of the split that the heads are trained on.
+        weak: reads rows and (n, m, H) features of the split that students are trained on.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        table: pa.Table,
+        weak: Callable[[], tuple[pa.Table, NDArray[np.float32]]],
+    ) -> None:
+        self._targets, self._weak = targets, cache(weak)
+        self._row_ids = table.select(["row_id"])
+
+    def features(
+        self, steps: Sequence[Step], states: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> NDArray[np.float32] | None:
+        """(u, m, H) of what the heads of ``steps`` score; None where none of them scores any.
+
+        Args:
+            states: of the table.
+            rows: positions of those that are trained on.
+        """
+        scoring = [step for step in steps if step.scores_trained_rows]
+        if any(step.kind.trained_on == "weak" for step in scoring):  # then all of the group are
+            return states if len(rows) == len(states) else states[rows]
+        return self._weak()[1] if scoring else None
+
+    def rows(self, step: Step, supervision: Supervision) -> TrainedRows | None:
+        """Those rows, with the labels that a student saw; None if ``step`` scores none."""
+        if not step.scores_trained_rows:
+            return None
+        if step.kind.name == "ceiling":
+            return TrainedRows(self._weak()[0].select(["row_id"]))
+        return student_rows(step, supervision, self._targets, self._row_ids)
+
+
 def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) whether both answers of a pair have one state, as equal texts have; from (n, m, H)."""
     if states.shape[1] == 1:
         return np.zeros(len(states), dtype=np.bool_)
     same: NDArray[np.bool_] = (states[:, 0] == states[:, 1]).all(axis=1)
     return same
+
+
+def _backbone_parameters(step: Step) -> int | None:
+    """Number of parameters below the head, for the record; no head fails where it is unknown."""
+    with suppress(InputError):
+        known = None if step.model is None else shape(step.model)
+        return None if known is None else known.parameters
+    return None
 
 
 def _job(step: Step, supervision: Supervision) -> HeadJob:
@@ -130,9 +197,28 @@ def _write(
     step: Step,
     exports: HeadExports,
     identical: NDArray[np.bool_],
+    scored: TrainedRows | None,
+    backbone: int | None,
     draft: Draft,
 ) -> None:
+    """Writes one head's artifact.
+
+    Args:
+        scored: rows that it has scored beside the test rows.
+        backbone: number of parameters below the head; None: unknown.
+    """
     write_head(fitted, data, draft.folder)
+    if scored is not None and fitted.other_logits is not None:
+        flipped = write_trained_rows(draft.folder / TRAINED_ROWS, scored, fitted.other_logits)
+        draft.metrics.update(flipped)
     if is_exported(step):
         exports.write(step, fitted, draft.folder / EXPORT)
     draft.metrics.update(fitted.metrics, identical_rows=int(identical.sum()))
+    trained = sum(tensor.numel() for tensor in fitted.state.values())
+    training = step.config_as(TrainConfig).training
+    rounds = training.epochs if training.solver == "sgd" else len(fitted.curve.loss)
+    draft.metrics.update(
+        parameters=None if backbone is None else backbone + trained,
+        trained_parameters=trained,
+        flops=6.0 * trained * len(data.row_ids) * rounds,
+    )

@@ -16,9 +16,10 @@ from w2s_ray.steps.context import Artifacts, Context
 from w2s_ray.steps.exports import card_of, is_exported
 from w2s_ray.steps.model_export import ModelExport
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.targets import Targets, adam
+from w2s_ray.steps.targets import Supervision, Targets, adam, student_rows
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.training.job import TrainJob
+from w2s_ray.training.trained_rows import TrainedRows
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -38,6 +39,17 @@ def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[TrainJob]:
     targets = Targets(rows, data.num_classes, artifacts, weak)
     held_out_from = rows if weak is None else weak
     return [_job(step, data, rows, test, held_out_from, targets) for step in steps]
+
+
+def _scored(
+    step: Step, data: Rows, rows: pa.Table, supervision: Supervision, targets: Targets
+) -> TrainedRows | None:
+    """The rows that students learn from, if the model is to score them."""
+    if not step.scores_trained_rows:
+        return None
+    if step.kind.name == "ceiling":
+        return TrainedRows(data["weak"])
+    return student_rows(step, supervision, targets, rows)
 
 
 def _job(
@@ -82,4 +94,5 @@ def _job(
         evaluations=training.evaluations,
         validation=None if validation is None else held_out_from.take(validation.rows),
         held_out=None if validation is None else validation.held_out,
+        scored=_scored(step, data, rows, supervision, targets),
     )

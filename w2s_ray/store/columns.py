@@ -217,6 +217,26 @@ RESULTS = (
     ),
     Column("ceiling_error_kappa", _REAL, "", "Cohen's κ of the errors of ceiling and weak model"),
     Column(
+        "flipped_rows",
+        _INT,
+        "examples",
+        "rows that the student learned from whose label's class noise has changed",
+    ),
+    Column(
+        "flipped_restored",
+        _REAL,
+        "fraction",
+        "share of the flipped rows for which the student predicts the class before noise; null "
+        "without any",
+    ),
+    Column(
+        "flipped_memorised",
+        _REAL,
+        "fraction",
+        "share of the flipped rows for which the student predicts the class after noise; null "
+        "without any",
+    ),
+    Column(
         "weak_label_accuracy",
         _REAL,
         "fraction",
@@ -270,6 +290,22 @@ RESULTS = (
         "number of processes that trained the student together; null for a last layer",
     ),
     Column("steps", _INT, "steps", "optimizer steps of the student"),
+    Column(
+        "parameters",
+        _INT,
+        "parameters",
+        "parameters of the student's model: backbone, head and adapters; null where the shape of "
+        "its backbone is not known",
+    ),
+    Column("trained_parameters", _INT, "parameters", "those of them that were trained"),
+    Column(
+        "flops",
+        _REAL,
+        "operations",
+        "of the student's training, estimated from what was computed: (4 parameters + 2 "
+        "trained_parameters) a token, which is 6 N where all are trained; for a head on stored "
+        "features 6 trained_parameters a row and epoch (or iteration of a solver)",
+    ),
     Column(
         "final_loss",
         _REAL,

@@ -10,6 +10,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     predictions/<study>.parquet       predictions of a study's models (``predictions``)
     results/<study>.parquet           one row per cell of a study (``results``)
     studies/<study>.json              the cells of a study (``results``)
+    train_predictions/<study>.parquet predictions of training rows (``train_predictions``)
 
 The slug is for people; only the key identifies a step.
 """
@@ -21,6 +22,8 @@ RECORD = "record.json"
 # Files inside artifacts that one room writes and another reads.
 TEST_PREDICTIONS = "test.parquet"  # a model's row_id, label and probs of the test rows
 TEST_ROWS = "test.parquet"  # the prepared test rows: row_id, prompt, answers, label
+TRAINED_ROWS = "train.parquet"  # a model's logits of the students' training rows, and its labels
+PREPARED_WEAK = "weak.parquet"  # the prepared rows that students learn from
 SOFT_LABELS = "soft_labels.parquet"  # row_id and probs of the weak labels
 VALIDATION = "validation.parquet"  # scores on held-out rows, one row per evaluated step
 STEP_LOGITS = "step_logits.npy"  # test logits of the evaluated steps before the last
@@ -32,7 +35,17 @@ PARTS = "parts"
 PREDICTIONS = "predictions"
 RESULTS = "results"
 STUDIES = "studies"
-RESERVED = (CHECKPOINTS, CLAIMS, FAILURES, PARTS, PREDICTIONS, RESULTS, STUDIES)
+TRAIN_PREDICTIONS = "train_predictions"
+RESERVED = (
+    CHECKPOINTS,
+    CLAIMS,
+    FAILURES,
+    PARTS,
+    PREDICTIONS,
+    RESULTS,
+    STUDIES,
+    TRAIN_PREDICTIONS,
+)
 
 
 def component(name: str) -> str:
@@ -81,3 +94,8 @@ def results_file(study: str) -> str:
 def predictions_file(study: str) -> str:
     """Path of a study's predictions table."""
     return f"{PREDICTIONS}/{study}.parquet"
+
+
+def train_predictions_file(study: str) -> str:
+    """Path of a study's table of predictions of the training rows."""
+    return f"{TRAIN_PREDICTIONS}/{study}.parquet"

@@ -49,7 +49,13 @@ _OF_STUDENT = (
     "peak_memory_bytes",
     "workers",
     "steps",
+    "parameters",
+    "trained_parameters",
+    "flops",
     "final_loss",
+    "flipped_rows",
+    "flipped_restored",
+    "flipped_memorised",
 )
 
 Cell = Mapping[str, Any]

@@ -23,17 +23,20 @@ from torch import Tensor
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.half_logits import relative
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.training.evaluations import Evaluations
-from w2s_ray.training.fit import load_model
+from w2s_ray.training.fit import LoadedModel, load_model
 from w2s_ray.training.job import TrainedModel, TrainJob, memory_stream, rows_to_train_on
 from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
-from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
+from w2s_ray.training.trained_rows import FILE, write_trained_rows
 from w2s_ray.training.validation import Evaluated, evaluated_steps
 
 SHARED = (
@@ -90,32 +93,48 @@ def fit_batched_lora(
         train_cells(stack, cells, memory_stream(_as_one(jobs), tokens), progress, evaluations)
         logits = score(test)
         at_end = None if evaluations is None else evaluations.at_end()
+        others = score(tokens) if first.scored is not None else None
         peak_bytes = peak()
     shared = {
-        **counts_of(read),
-        **counts_of(test, "test_"),
+        **_group_metrics(jobs, read, test),
         "shares_prompts": model.backbone.shares_prompts,
         "compiled": compiled,
+        "peak_memory_bytes": peak_bytes,
+        "device": stack.weights.device.type,
+    }
+    outcomes: list[dict[str, Any] | Exception] = []
+    for index, (cell, out) in enumerate(zip(cells, outs, strict=True)):
+        if cell.error is not None:
+            outcomes.append(cell.error)
+            continue
+        state = stack.state(index)
+        whole = partial(_whole, {**frozen, **state})
+        trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
+        evaluated = None
+        if evaluations is not None and at_end is not None:
+            assert cell.job.held_out is not None
+            evaluated = evaluations.of_cell(index, at_end, cell.job.held_out, cell.job.objective)
+        _write(cell, out, state, trained, evaluated)
+        own = {} if others is None else _write_trained_rows(cell.job, out, read, others[index])
+        outcomes.append({**_metrics(model, cell), **shared, **own})
+    return outcomes
+
+
+def _group_metrics(jobs: Sequence[TrainJob], read: Tokens, test: Tokens) -> dict[str, Any]:
+    """Those that all cells share by their rows and number."""
+    return {
+        **counts_of(read),
+        **counts_of(test, "test_"),
         "micro_batch_tokens": _budget(jobs),
         "out_of_memory": 0,  # a group is not retried on OOM
         "workers": 1,
-        "peak_memory_bytes": peak_bytes,
-        "device": stack.weights.device.type,
         "fused": len(jobs),
     }
-    for index, (cell, out) in enumerate(zip(cells, outs, strict=True)):
-        if cell.error is None:
-            state = stack.state(index)
-            whole = partial(_whole, {**frozen, **state})
-            trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
-            evaluated = None
-            if evaluations is not None and at_end is not None:
-                assert cell.job.held_out is not None
-                evaluated = evaluations.of_cell(
-                    index, at_end, cell.job.held_out, cell.job.objective
-                )
-            _write(cell, out, state, trained, evaluated)
-    return [cell.error or {**training_metrics(cell.curve), **shared} for cell in cells]
+
+
+def _metrics(model: LoadedModel, cell: Cell) -> dict[str, Any]:
+    """Those of one cell's training."""
+    return {**training_metrics(cell.curve), **size_metrics(*model.sizes, cell.curve.tokens)}
 
 
 def _rows_to_train_on(jobs: Sequence[TrainJob], tokens: Tokens) -> tuple[list[TrainJob], Tokens]:
@@ -143,6 +162,21 @@ def _write(
         save_file(state, out / WEIGHTS)
     if cell.job.export is not None:
         cell.job.export(out, cell.job, trained)
+
+
+def _write_trained_rows(
+    job: TrainJob, out: Path, read: Tokens, logits: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Writes what one cell makes of the rows that it has learned from; returns its metrics.
+
+    Args:
+        read: the rows of the group as tokens, with those that are left out.
+        logits: (n, K) of the others.
+    """
+    if job.scored is None:
+        return {}
+    scored = job.scored.take(trained_rows(read.identical, job.identical_pairs))
+    return write_trained_rows(out / FILE, scored, relative(logits))
 
 
 def _score(stack: StackedScorer, tokens: Tokens, device: str) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ Train group with the DeepSpeed engine; only ``make_engine`` and ``stream`` diffe
 """
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,9 @@ from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.half_logits import relative
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.inference import sweep
@@ -42,10 +45,11 @@ from w2s_ray.training.job import (
     threshold_buffer,
 )
 from w2s_ray.training.loop import Curve, train
-from w2s_ray.training.outputs import counts_of, training_metrics, write_outputs
+from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
+from w2s_ray.training.trained_rows import FILE, write_trained_rows
 from w2s_ray.training.validation import evaluated_steps
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
@@ -66,6 +70,12 @@ class LoadedModel(NamedTuple):
     parameters: list[nn.Parameter]
     shapes: dict[str, tuple[int, ...]]
     trained: list[str]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of parameters of the scorer, and of those to be trained."""
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        return sum(sizes.values()), sum(sizes[name] for name in self.trained)
 
 
 def load_model(job: TrainJob, partition: Partition | None = None, rank: int = 0) -> LoadedModel:
@@ -161,9 +171,8 @@ def _train_and_write(
     """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
     tokenizer = model.backbone.tokenizer
     test = job.encoded(job.test, tokenizer)
-    score = partial(
-        _score, engine, token_budget=max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
-    )
+    budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    score = partial(_score, engine, token_budget=budget)
     evaluations: Evaluations | None = None
     if job.validation is not None:
         steps = evaluated_steps(job.total_steps, job.evaluations)
@@ -191,6 +200,7 @@ def _train_and_write(
     if evaluations is not None:
         assert job.held_out is not None
         evaluated = evaluations.evaluated(job.held_out, job.objective)
+    flipped = _score_trained_rows(job, out, model, engine, budget)
     if job.keep_weights:
         _write_weights(out / WEIGHTS, engine, trained_shapes)
     if job.export is not None:
@@ -200,11 +210,34 @@ def _train_and_write(
         write_outputs(out, job.test, logits, curve, evaluated)
     return {
         **training_metrics(curve),
+        **size_metrics(*model.sizes, curve.tokens),
         **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
         **counts_of(test, "test_"),
+        **flipped,
         "micro_batch_tokens": job.token_budget,
         "out_of_memory": job.oom_retries,
     }
+
+
+def _score_trained_rows(
+    job: TrainJob, out: Path, model: LoadedModel, engine: Engine, token_budget: int
+) -> dict[str, Any]:
+    """Scores ``job.scored``, writes it and returns its metrics; every rank takes part.
+
+    The pairs that a student's training leaves out, since their answers are the same tokens, are
+    left out here too.
+    """
+    if job.scored is None:
+        return {}
+    tokens = job.encoded(job.scored.rows, model.backbone.tokenizer)
+    scored = job.scored
+    if scored.soft_labels is not None:
+        kept = trained_rows(tokens.identical, job.identical_pairs)
+        scored, tokens = scored.take(kept), tokens.take(kept)
+    logits = relative(_score(engine, tokens, token_budget))
+    if engine.rank == 0:
+        return write_trained_rows(out / FILE, scored, logits)
+    return {}
 
 
 def _checkpointer(

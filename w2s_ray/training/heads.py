@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.batched_heads import train_batched
 from w2s_ray.training.folded_heads import Folded, fold, folded_logits
@@ -49,6 +50,7 @@ class HeadData:
         num_classes: K; 2 where m is 2.
         validation_features: (v, m, H) float32, in the order of the jobs' ``held_out``; None: no job
             has any.
+        also_scored: (u, m, H) float32 of other rows that the heads score; None: there are none.
     """
 
     row_ids: list[str]
@@ -57,6 +59,7 @@ class HeadData:
     test_features: NDArray[np.float32]
     num_classes: int
     validation_features: NDArray[np.float32] | None = None
+    also_scored: NDArray[np.float32] | None = None
 
     @property
     def per_row(self) -> int:
@@ -75,6 +78,7 @@ class FittedHead:
             head's even share of the time of the heads trained with it.
         metrics: of the training, for the step's record.
         evaluated: what was evaluated during the training; None: nothing.
+        other_logits: (u, K) float16 of ``HeadData.also_scored``, as of ``relative``; or None.
     """
 
     state: dict[str, Tensor]
@@ -82,6 +86,7 @@ class FittedHead:
     curve: Curve
     metrics: dict[str, Any]
     evaluated: Evaluated | None = None
+    other_logits: NDArray[np.float16] | None = None
 
 
 def fit_heads(
@@ -181,6 +186,9 @@ def _finish(
             job for job, entry in zip(jobs, entries, strict=True) if isinstance(entry, TrainedHead)
         ]
         evaluated = snapshots.evaluated(trained, fitted)
+    others = None
+    if data.also_scored is not None:
+        others = relative(folded_logits(folded, data.also_scored))
     heads = (
         FittedHead(
             state,
@@ -188,6 +196,7 @@ def _finish(
             entry.curve,
             {**training_metrics(entry.curve), **entry.facts},
             evaluated[index],
+            None if others is None else others[index],
         )
         for index, (state, entry) in enumerate(zip(states, fitted, strict=True))
     )

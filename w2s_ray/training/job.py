@@ -31,6 +31,7 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.spec.training import IdenticalPairs
 from w2s_ray.training.engine import Adam, Batch
 from w2s_ray.training.resume import CheckpointStorage
+from w2s_ray.training.trained_rows import TrainedRows
 from w2s_ray.training.validation import HeldOut
 
 Whole = Callable[[Iterable[str]], Iterator[tuple[str, Tensor]]]
@@ -85,6 +86,8 @@ class TrainJob:
         validation: v rows with columns row_id, prompt, answers, which are scored at these steps;
             None: nothing is evaluated.
         held_out: their labels.
+        scored: rows that the trained model scores beside the test rows, in a student's case
+            ``rows``; None: there are none.
     """
 
     name: str
@@ -116,6 +119,7 @@ class TrainJob:
     evaluations: int = 1
     validation: pa.Table | None = None
     held_out: HeldOut | None = None
+    scored: TrainedRows | None = None
 
     def __post_init__(self) -> None:
         assert self.soft_labels.dtype == np.float32

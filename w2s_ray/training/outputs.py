@@ -65,6 +65,21 @@ def counts_of(tokens: Tokens, split: str = "") -> dict[str, int]:
     }
 
 
+def size_metrics(parameters: int, trained: int, tokens: int) -> dict[str, float]:
+    """Size of a model, and the operations of its training on so many tokens.
+
+    Forward 2 N operations a token, N the parameters; backward 2 N for the states and 2 for each
+    trained parameter: 6 N where all are trained. Attention, whose cost grows with length, and
+    blocks that are computed twice (activation checkpointing) are not counted.
+
+    Args:
+        parameters: of backbone, head and adapters.
+        trained: those that are trained.
+    """
+    flops = float(tokens) * (4 * parameters + 2 * trained)
+    return {"parameters": parameters, "trained_parameters": trained, "flops": flops}
+
+
 def training_metrics(curve: Curve) -> dict[str, Any]:
     """The metrics of a training step's record; no token counts where no tokens were computed."""
     tokens = {
