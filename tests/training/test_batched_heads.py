@@ -101,6 +101,8 @@ def by_the_loop(data, job):
             order = epoch_order(data.row_ids, job.seed, epoch)
             for rows in optimizer_batches(order, job.batch_size):
                 weights = torch.full((len(rows),), 1.0 / len(rows))
+                if job.weights is not None:
+                    weights *= torch.from_numpy(job.weights[rows])
                 yield [Batch({"features": scaled[rows]}, soft_labels[rows], weights, tokens=0)]
 
     needs_buffer = data.per_row == 1 and data.num_classes == 2 and job.objective.confidence_weight
