@@ -8,6 +8,9 @@ from w2s_ray.spec.loading import load
 SCIENCE = {
     "grid__seed": [7],
     "grid__label_temperature": [0.5],
+    "grid__label_filter": {"keep": 0.5, "by": "confidence"},
+    "grid__relabel": ["probe"],
+    "grid__example_weight": ["confidence"],
     "grid__noise_ratio": [0.3],
     "grid__noise_strength": [0.0],
     "grid__confidence_weight": [0.5],
@@ -31,6 +34,7 @@ SCIENCE = {
     "training__adam_epsilon": 1e-6,
     "training__label_clip": 0.01,
     "training__weak_seed": 5,
+    "training__label_neighbours": 7,
     "training__weak": {"epochs": 3},
 }
 ONE = {
@@ -39,6 +43,7 @@ ONE = {
 }
 # What an axis has an effect with; without, see tests/plan/test_effects.py.
 WITH = {
+    "training__label_neighbours": {"grid__relabel": ["knn"]},
     "grid__noise_strength": {"grid__noise_ratio": [0.1]},
     "grid__confidence_warmup": {"grid__confidence_weight": [0.1]},
     "grid__confidence_form": {"grid__confidence_weight": [0.1]},

@@ -9,19 +9,33 @@ from tests.testing.steps import config_of
 from w2s_ray.plan.configs import (
     ABSENT_MEANS,
     Config,
+    LabelConfig,
     LabelTreatment,
     PrepareConfig,
     StudentConfig,
     Training,
+    WeakConfig,
 )
 
 # A configuration with another value of each field that may be absent.
 OTHER: dict[str, Any] = {
+    "calibrate": lambda student: LabelConfig("temperature"),
+    "example_weight": lambda student: replace(
+        student, labels=LabelTreatment(example_weight="confidence")
+    ),
+    "held_out": lambda student: WeakConfig({}, student.training, 0, 0.1),
     "identical_pairs": lambda student: replace(
         student, training=replace(student.training, identical_pairs="keep")
     ),
+    "label_filter": lambda student: replace(
+        student, labels=LabelTreatment(filter_by="probe", keep=0.5)
+    ),
+    "label_neighbours": lambda student: replace(
+        student, labels=LabelTreatment(relabel="knn", neighbours=5)
+    ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
     "messages": lambda student: PrepareConfig({}, messages=True),
+    "relabel": lambda student: replace(student, labels=LabelTreatment(relabel="probe")),
 }
 
 
@@ -35,9 +49,11 @@ def names(values: Any) -> set[str]:
 @pytest.mark.parametrize("field", ABSENT_MEANS)
 def test_a_field_is_in_the_key_only_where_it_says_something(field: str) -> None:
     student = config_of("student")
+    assert isinstance(student, StudentConfig)
     other: Config = OTHER[field](student)
     assert field in names(other.as_json())
-    assert field not in names(student.as_json()) | names(PrepareConfig({}).as_json())
+    others = (PrepareConfig({}), LabelConfig(), WeakConfig({}, student.training, 0))
+    assert field not in names(student.as_json()).union(*(names(o.as_json()) for o in others))
 
 
 def test_a_record_without_a_field_is_read_with_what_its_absence_means() -> None:

@@ -30,17 +30,19 @@ FIELDS = {
     "Columns": "prompt chosen rejected text label group",
     "ModelSpec": "source revision init architecture config tokenizer init_seed num_layers",
     "Grid": "data pair loss confidence_weight confidence_warmup confidence_form "
-    "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed "
-    "include exclude",
+    "label_temperature label_filter relabel example_weight noise_ratio noise_strength trainable "
+    "learning_rate epochs batch_size seed include exclude",
     "Cells": "data pair loss confidence_weight confidence_warmup confidence_form "
-    "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed",
+    "label_temperature label_filter relabel example_weight noise_ratio noise_strength trainable "
+    "learning_rate epochs batch_size seed",
+    "LabelFilter": "keep by",
     "Loss": "name",
     "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "
-    "learning_rate clip_norm adam_betas adam_epsilon schedule solver label_clip lora weak_seed "
-    "weak",
+    "learning_rate clip_norm adam_betas adam_epsilon schedule solver label_clip "
+    "label_neighbours lora weak_seed weak",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
-    "WeakOverrides": "trainable epochs learning_rate batch_size",
+    "WeakOverrides": "trainable epochs learning_rate batch_size calibrate",
     "Execution": "gpu_type workers max_workers min_workers zero_stage offload offload_path "
     "activation_checkpointing memory_margin micro_batch_tokens checkpoint_steps "
     "checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "

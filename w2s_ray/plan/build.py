@@ -16,6 +16,7 @@ from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
+from w2s_ray.objectives.calibration import HELD_OUT
 from w2s_ray.plan.configs import (
     Config,
     EvaluateConfig,
@@ -28,6 +29,7 @@ from w2s_ray.plan.configs import (
     StudentObjective,
     TrainConfig,
     Training,
+    WeakConfig,
 )
 from w2s_ray.plan.effects import effective
 from w2s_ray.plan.graph import Cell, Plan
@@ -118,6 +120,8 @@ class Builder:
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
         config = TrainConfig(self._model_identities[model], training, seed)
+        if kind.name == "weak" and self.spec.training.weak.calibrate != "none":
+            config = WeakConfig(config.model, training, seed, HELD_OUT)
         name = (kind.name, data, model, training, seed)
         if name not in self._shared:
             self._shared[name] = self.add(
@@ -141,7 +145,7 @@ class Builder:
             self._shared[name] = self.add(
                 KINDS["label"],
                 f"{data}-by-{model}-s{seed}",
-                LabelConfig(),
+                LabelConfig(self.spec.training.weak.calibrate),
                 inputs,
                 self._layouts.inference(model, kind),
                 model=model,
@@ -156,21 +160,24 @@ class Builder:
             point: with axes without effect at their canonical values; every such point has a
                 student of its own.
         """
+        inputs = self._training_inputs(point.data, point.strong, training)
+        treatment = self._treatment(point)
+        if treatment.judges and "features" not in inputs:
+            inputs["label_features"] = self.features(point.data, point.strong, training).key
         config = StudentConfig(
             self._model_identities[point.strong],
             training,
             point.seed,
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
-            LabelTreatment(point.label_temperature),
+            treatment,
         )
-        sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
             KINDS["student"],
             f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{_treated(point)}-{point.trainable}-s{point.seed}",
             config,
-            {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
+            {"label": label.key, **inputs},
             self._layouts.training(point.data, point.strong, training),
             model=point.strong,
             data=point.data,
@@ -251,6 +258,8 @@ class Builder:
         for role, step in (("features", student), ("weak_features", weak)):
             if "features" in step.inputs:
                 keys[role] = step.inputs["features"]
+        if "label_features" in student.inputs:
+            keys["label_features"] = student.inputs["label_features"]
         return Cell(self._values(point), keys)
 
     def _values(self, point: CellPoint) -> dict[str, Any]:
@@ -291,6 +300,16 @@ class Builder:
             point.confidence_warmup,
             point.confidence_form,
             self.spec.training.label_clip,
+        )
+
+    def _treatment(self, point: CellPoint) -> LabelTreatment:
+        return LabelTreatment(
+            temperature=point.label_temperature,
+            relabel=point.relabel,
+            filter_by=point.label_filter,
+            keep=point.label_keep,
+            example_weight=point.example_weight,
+            neighbours=self.spec.training.label_neighbours,
         )
 
     def _strong_training(self, point: CellPoint) -> Training:
@@ -338,3 +357,14 @@ class Builder:
         if training.trainable == "last_layer":
             inputs["features"] = self.features(data, model, training).key
         return inputs
+
+
+def _treated(point: CellPoint) -> str:
+    """What is done to the labels, for the name of a student's folder."""
+    parts = {
+        f"t{point.label_temperature:g}": point.label_temperature != 1.0,
+        f"{point.label_filter}{point.label_keep:g}": point.label_filter != "none",
+        f"relabel-{point.relabel}": point.relabel != "none",
+        f"w-{point.example_weight}": point.example_weight != "none",
+    }
+    return "".join(f"-{part}" for part, is_done in parts.items() if is_done)

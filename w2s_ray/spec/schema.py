@@ -32,6 +32,14 @@ from w2s_ray.spec.fields import (
     refuse,
 )
 from w2s_ray.spec.inputs import Columns, DataSpec, ModelSpec, Sizes, Splits
+from w2s_ray.spec.labels import (
+    ExampleWeight,
+    FilterValue,
+    LabelFilter,
+    Relabel,
+    calibrations_without_rows,
+    filters_without_rows,
+)
 from w2s_ray.spec.training import LearningRates, Lora, Training, WeakOverrides
 
 __all__ = [
@@ -41,6 +49,7 @@ __all__ = [
     "DataSpec",
     "Execution",
     "Grid",
+    "LabelFilter",
     "LearningRates",
     "Lora",
     "Loss",
@@ -118,6 +127,9 @@ class Cells(Model):
     confidence_warmup: Axis[Share] = Field((), description="fraction of steps, 0 to 1")
     confidence_form: Axis[Form] = Field((), description="target or sum")
     label_temperature: Axis[NotNegative] = Field((), description="temperatures, 0 or above")
+    label_filter: Axis[FilterValue] = Field((), description="{keep, by}, or null")
+    relabel: Axis[Relabel] = Field((), description="none, probe or knn")
+    example_weight: Axis[ExampleWeight] = Field((), description="none or confidence")
     noise_ratio: Axis[Share] = Field((), description="fraction of rows, 0 to 1")
     noise_strength: Axis[Strength] = Field((), description="-1 (flip) to 1 (no change)")
     trainable: Axis[Trainable] = Field((), description="full, last_layer or lora")
@@ -175,6 +187,21 @@ class Grid(Model):
         description="T of the weak labels softmax(log w / T), before noise; 0: hard labels",
         examples=[[1.0, 0.5, 0.0]],
         json_schema_extra={"unit": ""},
+    )
+    label_filter: Axis[FilterValue] = Field(
+        (None,),
+        description="{keep: share of rows, by: what makes a label good}; null: no filter",
+        examples=[[None, {"keep": 0.5, "by": "confidence"}]],
+    )
+    relabel: Axis[Relabel] = Field(
+        ("none",),
+        description="none, or probe or knn (labels by the strong model's features)",
+        examples=[["none", "probe"]],
+    )
+    example_weight: Axis[ExampleWeight] = Field(
+        ("none",),
+        description="none, or confidence (a row weighs 2|w - 1/2|, with mean 1)",
+        examples=[["none", "confidence"]],
     )
     noise_ratio: Axis[Share] = Field(
         (0.0,),
@@ -306,6 +333,21 @@ class Spec(Model):
             for position, pair in enumerate(part.pair):
                 for side, name in enumerate(pair):
                     yield _Reference((*location, "pair", position, side), name, models)
+
+    @model_validator(mode="after")
+    def _rows_remain(self) -> Self:
+        """Check that filters and calibration leave rows, where the spec gives their number."""
+        parts: list[tuple[Location, Grid | Cells]] = [(("grid",), self.grid)]
+        parts += [(("grid", "include", n), part) for n, part in enumerate(self.grid.include)]
+        truth = {name: data.sizes.ground_truth for name, data in self.data.items()}
+        wrong = calibrations_without_rows(self.training.weak.calibrate, truth)
+        for location, part in parts:
+            names = part.data or self.grid.data or tuple(self.data)
+            weak = {name: self.data[name].sizes.weak for name in names}
+            for within, given, expected in filters_without_rows(part.label_filter, weak):
+                wrong.append(((*location, "label_filter", *within), given, expected))
+        refuse(wrong)
+        return self
 
     @model_validator(mode="after")
     def _solvable(self) -> Self:

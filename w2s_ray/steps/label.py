@@ -1,13 +1,22 @@
-"""``label``: the weak model's class probabilities for the rows that the students learn from."""
+"""``label``: the weak model's class probabilities for the rows that the students learn from.
+
+Where the weak model is calibrated, they are softmax(logits / T), with the one T that is likeliest
+on ground-truth rows that the model did not train on.
+"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from w2s_ray.data.labels import write_soft_labels
-from w2s_ray.data.tokens import Tokens
-from w2s_ray.plan.configs import Training
+from w2s_ray.data.labels import positions, write_soft_labels
+from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.objectives.calibration import fitted_temperature, held_out
+from w2s_ray.order import hashes
+from w2s_ray.plan.configs import LabelConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.features import Features
@@ -18,17 +27,32 @@ from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.store.names import SOFT_LABELS
 
 
+class _Logits(NamedTuple):
+    """(n, K) float32 logits of a weak model for the rows of the split ``weak``, and for those that
+    calibrate it; None: it is not calibrated."""
+
+    weak: NDArray[np.float32]
+    held_out: NDArray[np.float32] | None
+
+
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``soft_labels.parquet``: row_id, probs (K float32)."""
     data, weak = Rows(inputs["prepare"]), inputs["weak"]
     rows = data.labels("weak")
+    held = None
+    if step.config_as(LabelConfig).calibrate == "temperature":
+        truth = data.labels("ground_truth")
+        held = truth.take(held_out(hashes(truth["row_id"].to_pylist(), "calibration")))
     if "features" in inputs:
-        from w2s_ray.training.heads import head_logits
-
-        logits = head_logits(weak.folder, Features(inputs["features"]).of("weak", rows))
+        logits = _head_logits(weak, Features(inputs["features"]), rows, held)
     else:
-        logits = _model_logits(step, data, weak, context)
-    probs = softmax(logits)
+        logits = _model_logits(step, data, weak, held, context)
+    temperature = 1.0
+    if held is not None:
+        assert logits.held_out is not None
+        temperature = fitted_temperature(logits.held_out, held["label"].to_numpy())
+        draft.metrics.update(calibration_temperature=temperature, calibration_rows=held.num_rows)
+    probs = softmax(logits.weak if held is None else logits.weak.astype(np.float64) / temperature)
     write_soft_labels(draft.folder / SOFT_LABELS, rows["row_id"], probs)
     draft.metrics.update(
         rows=rows.num_rows,
@@ -37,8 +61,22 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     )
 
 
-def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> NDArray[np.float32]:
-    """(n, K) float32 logits of a trained model for the rows of the split ``weak``."""
+def _head_logits(
+    weak: Artifact, features: Features, rows: pa.Table, held: pa.Table | None
+) -> _Logits:
+    """Logits of a head on stored features."""
+    from w2s_ray.training.heads import head_logits
+
+    return _Logits(
+        head_logits(weak.folder, features.of("weak", rows)),
+        None if held is None else head_logits(weak.folder, features.of("ground_truth", held)),
+    )
+
+
+def _model_logits(
+    step: Step, data: Rows, weak: Artifact, held: pa.Table | None, context: Context
+) -> _Logits:
+    """Logits of a trained model."""
     from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
     from w2s_ray.training.fit import trained_scorer
 
@@ -52,4 +90,14 @@ def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> N
 
     length, rendering = training.max_length_tokens, training.rendering
     sharded = Sharded(data, ("weak",), tokenizer, length, rendering, logits, context)
-    return np.concatenate([values for _, values in sharded.of("weak")])
+    of_weak = np.concatenate([values for _, values in sharded.of("weak")])
+    if held is None:
+        return _Logits(of_weak, None)
+    truth = data["ground_truth"]
+    texts = truth.take(positions(held["row_id"].to_pylist(), truth["row_id"].to_pylist()))
+    tokens = encode(texts, tokenizer, length, rendering)
+    return _Logits(of_weak, context.keep("held-out", partial(logits, tokens, _unreported)))
+
+
+def _unreported(tokens: int) -> None:
+    """Progress of work that is too short to be reported."""

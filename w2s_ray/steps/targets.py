@@ -2,25 +2,29 @@
 
 The weak model and the ceiling learn the ground truth by forward cross-entropy, whatever the
 students' loss is (reverse losses are unbounded on hard labels). A student learns the weak model's
-labels, joined by row id, at a temperature and with noise; a treatment of the labels may leave rows
-out and weight the others. The labels of the test rows are never among them.
+labels, joined by row id, at a temperature, with noise, and treated (``treatment``): relabelled,
+filtered, weighed. The labels of the test rows are never among them.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import one_hot, read_soft_labels
+from w2s_ray.objectives.calibration import held_out
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes
-from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, Training
+from w2s_ray.plan.configs import Config, Noise, StudentConfig, Training, WeakConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
+from w2s_ray.steps.features import Features
+from w2s_ray.steps.treatment import LabelSet, Treated, Treatments, label_facts
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
 
@@ -33,33 +37,26 @@ class Supervision(NamedTuple):
         soft_labels: (n, K) float32, in the order of ``rows``.
         weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         objective: what to do with them.
+        facts: metrics of rows and labels, for the step's record.
     """
 
     rows: NDArray[np.int64]
     soft_labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     objective: Objective
-
-    def without(self, left_out: NDArray[np.bool_]) -> "Supervision":
-        """The same without some rows.
-
-        Args:
-            left_out: (N,) by position in the table.
-        """
-        kept = np.flatnonzero(~left_out[self.rows])
-        if len(kept) == len(self.rows):
-            return self
-        weights = None if self.weights is None else self.weights[kept]
-        return self._replace(
-            rows=self.rows[kept], soft_labels=self.soft_labels[kept], weights=weights
-        )
+    facts: Mapping[str, Any]
 
 
 class _Drawn(NamedTuple):
-    """What decides a student's labels: the key of the weak ones, and what is done to them."""
+    """What decides a student's labels before they are treated.
+
+    Attributes:
+        label: key of the step that made the weak ones.
+        seed: of the noise; 0 where there is none, so that seeds share their labels.
+    """
 
     label: str
-    treatment: LabelTreatment
+    temperature: float
     seed: int
     noise: Noise
 
@@ -69,22 +66,41 @@ class Targets:
 
     Args:
         rows: columns row_id and label.
-        artifacts: finds the weak labels.
+        artifacts: finds the weak labels, and features for the judges of labels.
+        per_row: texts a row; 2 for pairs.
+        left_out: (N,) rows that no model learns from; None: there are none.
+        split: of the rows.
+        states: (N, m, H) features of the rows that are read already, by key.
     """
 
-    def __init__(self, rows: pa.Table, num_classes: int, artifacts: Artifacts) -> None:
+    def __init__(
+        self,
+        rows: pa.Table,
+        num_classes: int,
+        artifacts: Artifacts,
+        *,
+        per_row: int = 2,
+        left_out: NDArray[np.bool_] | None = None,
+        split: str = "weak",
+        states: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
         self._rows, self._num_classes, self._artifacts = rows, num_classes, artifacts
+        self._left_out, self._split = left_out, split
+        self._states = dict(states or {})
         self._weak: dict[str, NDArray[np.float32]] = {}
         self._hashes: dict[int, NDArray[np.uint64]] = {}
         self._labels: dict[_Drawn, NDArray[np.float32]] = {}
+        self._treatments = Treatments(self.row_ids, per_row)
+        self._learned: dict[tuple[Any, ...], tuple[Treated, Mapping[str, Any]]] = {}
 
     def of(self, step: Step) -> Supervision:
         """Rows, labels and objective of one step."""
         config = step.config
+        rows = self._rows_of(config)
         if not isinstance(config, StudentConfig):
-            return Supervision(self._all_rows, self._true, None, GROUND_TRUTH)
+            count: Mapping[str, Any] = {"trained_rows": len(rows)}
+            return Supervision(rows, _taken(self._true, rows), None, GROUND_TRUTH, count)
         wanted = config.objective
-        drawn = _Drawn(step.inputs["label"], config.labels, config.seed, config.noise)
         objective = Objective(
             wanted.loss,
             wanted.loss_parameters,
@@ -93,11 +109,40 @@ class Targets:
             wanted.confidence_form,
             wanted.label_clip,
         )
-        return Supervision(self._all_rows, self._labels_of(drawn), None, objective)
+        treated, facts = self._treated(step, config, rows)
+        return Supervision(treated.rows, treated.soft_labels, treated.weights, objective, facts)
+
+    def _rows_of(self, config: Config) -> NDArray[np.int64]:
+        """Positions of the rows that a model may learn from, ascending."""
+        present = np.ones(self._rows.num_rows, dtype=np.bool_)
+        if self._left_out is not None:
+            present &= ~self._left_out
+        if isinstance(config, WeakConfig) and config.held_out:
+            present[held_out(hashes(self.row_ids, "calibration"))] = False
+        return np.flatnonzero(present)
+
+    def _treated(
+        self, step: Step, config: StudentConfig, rows: NDArray[np.int64]
+    ) -> tuple[Treated, Mapping[str, Any]]:
+        """A student's rows and labels, and the metrics of them."""
+        seed = config.seed if config.noise.ratio else 0
+        drawn = _Drawn(step.inputs["label"], config.labels.temperature, seed, config.noise)
+        features = step.inputs.get("label_features", step.inputs.get("features", ""))
+        name = (drawn, features, rows.tobytes())
+        if (*name, config.labels) not in self._learned:
+            labels = _taken(self._labels_of(drawn), rows)
+            label_set = LabelSet(name, rows, labels, lambda: self._states_of(features))
+            treated = self._treatments(label_set, config.labels)
+            truth = self._rows["label"].to_numpy()[treated.rows]
+            facts = label_facts(treated.soft_labels, truth)
+            if treated.relabelled is not None:
+                facts["relabelled_rows"] = treated.relabelled
+            self._learned[*name, config.labels] = treated, facts
+        return self._learned[*name, config.labels]
 
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
-            weak = at_temperature(self._weak_labels(drawn.label), drawn.treatment.temperature)
+            weak = at_temperature(self._weak_labels(drawn.label), drawn.temperature)
             hashes = self._noise_hashes(drawn.seed)
             noise = drawn.noise
             self._labels[drawn] = apply_noise(weak, hashes, noise.ratio, noise.strength)
@@ -107,10 +152,6 @@ class Targets:
     def row_ids(self) -> list[str]:
         row_ids: list[str] = self._rows["row_id"].to_pylist()
         return row_ids
-
-    @cached_property
-    def _all_rows(self) -> NDArray[np.int64]:
-        return np.arange(self._rows.num_rows)
 
     @cached_property
     def _true(self) -> NDArray[np.float32]:
@@ -126,6 +167,16 @@ class Targets:
         if seed not in self._hashes:
             self._hashes[seed] = hashes(self.row_ids, seed, "noise")
         return self._hashes[seed]
+
+    def _states_of(self, key: str) -> NDArray[np.float32]:
+        if key not in self._states:
+            self._states[key] = Features(self._artifacts(key)).of(self._split, self._rows)
+        return self._states[key]
+
+
+def _taken(values: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """``values[rows]``; not a copy where ``rows`` are all."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def adam(training: Training) -> Adam:

@@ -7,8 +7,10 @@ problem. What they share is read once, and a head that fails fails alone.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.data.batches import trained_rows
@@ -21,7 +23,9 @@ from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Supervision, Targets, adam
 from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.training.head_job import reported_steps
 from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head
+from w2s_ray.training.progress import Progress
 
 _NOT_TRAINED = AssertionError("a head that no group of rows holds")
 
@@ -48,24 +52,35 @@ def run_together(
     features = Features(artifacts(shared.inputs["features"]))
     split = str(shared.kind.trained_on)
     table, test = rows[split], rows["test"]
-    targets = Targets(table, rows.num_classes, artifacts)
     states = features.of(split, table)
-    test_states = features.of("test", test)
     identical = _identical(states)
     kept = trained_rows(identical, shared.config_as(TrainConfig).training.identical_pairs)
     left_out = np.ones(len(states), dtype=np.bool_)
     left_out[kept] = False
-    exports = HeadExports(shared, rows)
+    targets = Targets(
+        table,
+        rows.num_classes,
+        artifacts,
+        per_row=rows.per_row,
+        left_out=left_out,
+        split=split,
+        states={shared.inputs["features"]: states},
+    )
     outcomes: list[Write | Exception] = [_NOT_TRAINED] * len(steps)
-    on_rows: dict[bytes, list[tuple[int, Supervision]]] = defaultdict(list)
+    on_rows: dict[bytes, list[_Supervised]] = defaultdict(list)
     for index, step in enumerate(steps):
         try:
-            supervision = targets.of(step).without(left_out)
-            on_rows[supervision.rows.tobytes()].append((index, supervision))
+            supervision = targets.of(step)
         except Exception as error:  # of this step's own labels
             outcomes[index] = error
+        else:
+            one = _Supervised(index, step, supervision, _job(step, supervision))
+            on_rows[supervision.rows.tobytes()].append(one)
+    everything = (one for members in on_rows.values() for one in members)
+    progress = _OneCount(sum(one.reported_steps for one in everything), context.progress)
+    exports, test_states = HeadExports(shared, rows), features.of("test", test)
     for members in on_rows.values():
-        present = members[0][1].rows
+        present = members[0].supervision.rows
         data = HeadData(
             row_ids=[targets.row_ids[row] for row in present],
             features=states if len(present) == len(states) else states[present],
@@ -73,15 +88,48 @@ def run_together(
             test_features=test_states,
             num_classes=rows.num_classes,
         )
-        jobs = [_job(steps[index], supervision) for index, supervision in members]
-        fitted = fit_heads(data, jobs, progress=context.progress)
-        for (index, _), result in zip(members, fitted, strict=True):
-            outcomes[index] = (
+        progress.begin(sum(one.reported_steps for one in members))
+        fitted = fit_heads(data, [one.job for one in members], progress=progress)
+        for one, result in zip(members, fitted, strict=True):
+            outcomes[one.position] = (
                 result
                 if isinstance(result, Exception)
-                else partial(_write, result, data, steps[index], exports, identical)
+                else partial(_write, result, test, one, exports, int(identical.sum()))
             )
     return outcomes
+
+
+class _Supervised(NamedTuple):
+    """One head to train, and its place among the steps."""
+
+    position: int
+    step: Step
+    supervision: Supervision
+    job: HeadJob
+
+    @property
+    def reported_steps(self) -> int:
+        """Its share of the progress."""
+        return reported_steps(self.job, len(self.supervision.rows))
+
+
+class _OneCount:
+    """Progress of groups that are trained one after the other, as one count of steps.
+
+    Args:
+        total: steps of all groups.
+    """
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._end, self._total, self._progress = 0, total, progress
+
+    def begin(self, steps: int) -> None:
+        """The next group begins, which has so many steps; some may be refused, and never come."""
+        self._end += steps
+
+    def __call__(self, numbers: dict[str, Any]) -> None:
+        remaining = numbers["steps"] - numbers["step"]
+        self._progress({**numbers, "step": self._end - remaining, "steps": self._total})
 
 
 def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -111,13 +159,14 @@ def _job(step: Step, supervision: Supervision) -> HeadJob:
 
 def _write(
     fitted: FittedHead,
-    data: HeadData,
-    step: Step,
+    test: pa.Table,
+    trained: _Supervised,
     exports: HeadExports,
-    identical: NDArray[np.bool_],
+    identical: int,
     draft: Draft,
 ) -> None:
-    write_head(fitted, data, draft.folder)
-    if is_exported(step):
-        exports.write(step, fitted, draft.folder / EXPORT)
-    draft.metrics.update(fitted.metrics, identical_rows=int(identical.sum()))
+    write_head(fitted, test, draft.folder)
+    if is_exported(trained.step):
+        exports.write(trained.step, fitted, draft.folder / EXPORT)
+    facts = trained.supervision.facts
+    draft.metrics.update(fitted.metrics, identical_rows=identical, **facts)

@@ -72,6 +72,16 @@ AXES = (
         _REAL,
         "the T of the weak labels softmax(log w / T), before noise; 0: hard labels",
     ),
+    _never_null(
+        "label_filter",
+        _TEXT,
+        "what the filter of the labels goes by: confidence, margin_to_prior, probe, knn; or none",
+    ),
+    _never_null("label_keep", _REAL, "share of the labels that the filter keeps", "fraction"),
+    _never_null("relabel", _TEXT, "what the labels are replaced by after noise: probe, knn; none"),
+    _never_null(
+        "example_weight", _TEXT, "what a row's loss is weighed by: confidence (of its label); none"
+    ),
     _never_null("noise_ratio", _REAL, "share of the weak labels that are perturbed", "fraction"),
     _never_null(
         "noise_strength", _REAL, "a perturbed label w becomes 1/K + noise_strength (w - 1/K)"
@@ -156,6 +166,26 @@ RESULTS = (
         _REAL,
         "probability",
         "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
+    ),
+    Column("trained_rows", _INT, "examples", "rows that the student learned from"),
+    Column(
+        "relabelled_rows",
+        _INT,
+        "examples",
+        "rows whose most probable class relabelling changed; null without relabelling",
+    ),
+    Column(
+        "learned_label_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy of the labels that the student learned from, after temperature, noise,"
+        " relabelling and filter",
+    ),
+    Column(
+        "learned_label_confidence",
+        _REAL,
+        "probability",
+        "mean over those labels of the largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "seconds",

@@ -27,7 +27,7 @@ from w2s_ray.store.names import STUDIES, results_file, study_file
 CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
-_STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
+_STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label", "label_features")
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -37,6 +37,10 @@ _OF_STUDENT = (
     "workers",
     "steps",
     "final_loss",
+    "trained_rows",
+    "relabelled_rows",
+    "learned_label_accuracy",
+    "learned_label_confidence",
 )
 
 Cell = Mapping[str, Any]

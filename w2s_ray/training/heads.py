@@ -184,10 +184,10 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(dim=0), torch.where(scale < 1e-6, 1.0, scale)
 
 
-def write_head(fitted: FittedHead, data: HeadData, out: Path) -> None:
+def write_head(fitted: FittedHead, test: pa.Table, out: Path) -> None:
     """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``."""
     save_file(fitted.state, out / HEAD)
-    write_outputs(out, data.test, fitted.test_logits, fitted.curve)
+    write_outputs(out, test, fitted.test_logits, fitted.curve)
 
 
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
