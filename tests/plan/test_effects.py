@@ -65,6 +65,43 @@ def test_a_label_temperature_needs_no_new_labels_and_one_is_none(write_spec: Wri
     ]
 
 
+def test_a_filter_that_keeps_all_is_none_whatever_it_goes_by(write_spec: WriteSpec) -> None:
+    by = ["confidence", "margin_to_prior", "probe", "knn"]
+    axis = [None, *({"keep": 1, "by": name} for name in by), {"keep": 0.5, "by": "knn"}]
+    (alone,) = students(planned(write_spec, {}))
+    plan = planned(write_spec, {"label_filter": axis})
+    assert students(plan)[:-1] == [alone] * 5 != students(plan)[-1:] * 5
+    values = [(cell.values["label_filter"], cell.values["label_keep"]) for cell in plan.cells]
+    assert values == [("none", 1.0), *((name, 1.0) for name in by), ("knn", 0.5)]
+    slug = plan.steps[students(plan)[-1]].slug
+    assert slug.endswith("-knn0.5-last_layer-s0")
+    assert students(planned(write_spec, {"label_filter": "none"})) == [alone]
+
+
+def test_filters_relabelling_and_weights_need_no_new_labels(write_spec: WriteSpec) -> None:
+    axes = {"relabel": ["none", "knn"], "example_weight": ["none", "confidence"]}
+    for trainable, features in {"last_layer": 0, "full": 1}.items():
+        plain, plan = (
+            planned(write_spec, {**grid, "trainable": [trainable]}) for grid in ({}, axes)
+        )
+        more = {kind: n - plain.count().get(kind, 0) for kind, n in plan.count().items()}
+        assert {kind: n for kind, n in more.items() if n} == {
+            "student": 3, "evaluate": 3, **({"features": 1} if features else {}),
+        }  # fmt: skip
+        assert plain.steps.keys() < plan.steps.keys()
+
+
+def test_calibration_moves_the_weak_model_and_what_learns_from_it(write_spec: WriteSpec) -> None:
+    training = {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8}
+    plain = planned(write_spec, {}, training=training)
+    none = {**training, "weak": {"calibrate": "none"}}
+    assert planned(write_spec, {}, training=none).steps.keys() == plain.steps.keys()
+    calibrated = {**training, "weak": {"calibrate": "temperature"}}
+    plan = planned(write_spec, {}, training=calibrated)
+    kept = {plan.steps[key].kind.name for key in plan.steps.keys() & plain.steps.keys()}
+    assert kept == {"prepare", "features", "ceiling", "evaluate"}  # of the ceiling
+
+
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
 @pytest.mark.parametrize(
     ("axis", "values"),

@@ -1,103 +1,46 @@
-"""Weights of rows: ones are none, integers are repeated rows, and every loop weighs alike."""
+"""Weights of rows: integers are repeated rows, and weights follow their rows into batches."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from tests.testing.jobs import MODEL
-from tests.testing.jobs import job as train_job
-from tests.training.test_batched_heads import (
-    assert_close,
-    assert_same,
-    by_the_loop,
-    job,
-    mixture,
-    problem,
-    shapes,
-)
+from tests.testing.jobs import MODEL, job
 from w2s_ray.models.tokenizer import load_tokenizer
+from w2s_ray.objectives.objective import Objective
+from w2s_ray.training.engine import Adam
 from w2s_ray.training.head_job import HeadJob
-from w2s_ray.training.heads import FittedHead, fit_heads
 from w2s_ray.training.job import memory_stream, rows_to_train_on
 from w2s_ray.training.solvers import solve
 
-ROWS = 90
 
-
-def drawn_weights(seed: int, rows: int = ROWS) -> NDArray[np.float32]:
-    """Weights with mean 1, one of which is 0."""
-    raw = np.random.default_rng(seed).exponential(size=rows)
-    raw[3] = 0.0
-    return (raw / raw.mean()).astype(np.float32)
-
-
-def fitted(data: Any, jobs: list[HeadJob]) -> list[FittedHead]:
-    heads = fit_heads(data, jobs)
-    assert all(isinstance(head, FittedHead) for head in heads), heads
-    return [head for head in heads if isinstance(head, FittedHead)]
-
-
-@shapes
-def test_weights_of_one_are_none_bit_for_bit(per_row: int, classes: int) -> None:
-    data = problem(per_row, classes)
-    plain = [*mixture(data, 1), job(data, solver="newton"), job(data, solver="lbfgs")]
-    ones = np.ones(ROWS, np.float32)
-    for weighted, none in zip(
-        fitted(data, [replace(one, weights=ones) for one in plain]),
-        fitted(data, plain),
-        strict=True,
-    ):
-        assert_same(weighted, none)
-
-
-@shapes
-def test_weighted_heads_of_a_group_are_what_the_loop_makes_of_each(
-    per_row: int, classes: int
-) -> None:
-    data = problem(per_row, classes)
-    plain = mixture(data, 2)
-    jobs = [
-        replace(one, weights=None if index % 3 == 0 else drawn_weights(index))
-        for index, one in enumerate(plain)
-    ]
-    heads = fitted(data, jobs)
-    for head, one in zip(heads, jobs, strict=True):
-        logits, curve = by_the_loop(data, one)
-        assert_close(head.test_logits, logits, one)
-        assert_close(head.curve.loss, curve.loss, one)
-    # Weights of others do not reach a head without.
-    assert_same(heads[0], fitted(data, plain[:1])[0])
-    assert np.abs(heads[1].test_logits - fitted(data, plain[1:2])[0].test_logits).max() > 1e-4
-
-
-@shapes
+@pytest.mark.parametrize("solver", ["newton", "lbfgs"])
+@pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("loss", ["forward_ce", "reverse_kl"])
 def test_integer_weights_are_repeated_rows_at_the_optimum(
-    per_row: int, classes: int, loss: str
+    solver: str, classes: int, loss: str
 ) -> None:
-    data = problem(per_row, classes, width=5)
     rng = np.random.default_rng(0)
-    counts = rng.integers(0, 4, ROWS)
-    features = torch.from_numpy(rng.normal(size=(ROWS, 5)))
-    one = job(data, loss, solver="newton")
-    weighted = replace(one, weights=(counts / counts.mean()).astype(np.float32))
-    repeated = replace(one, soft_labels=one.soft_labels.repeat(counts, axis=0))
-    outputs = 1 if per_row == 2 else classes
-    by_weight = solve(features, weighted, outputs)
-    by_row = solve(features.repeat_interleave(torch.from_numpy(counts), dim=0), repeated, outputs)
+    counts = rng.integers(0, 4, 90)
+    rows = torch.from_numpy(rng.normal(size=(90, 5)))
+    labels = rng.dirichlet(np.ones(classes), 90).astype(np.float32)
+    weights = (counts / counts.mean()).astype(np.float32)
+    one = HeadJob(labels, Objective(loss), 0, 1, 16, 1e-2, "cosine", Adam(), solver, weights)
+    repeated = replace(one, soft_labels=labels.repeat(counts, axis=0), weights=None)
+    outputs = 1 if classes == 2 else classes
+    by_weight = solve(rows, one, outputs)
+    by_row = solve(rows.repeat_interleave(torch.from_numpy(counts), dim=0), repeated, outputs)
     assert by_weight.facts["converged"] and by_row.facts["converged"]
     np.testing.assert_allclose(by_weight.weights, by_row.weights, atol=1e-5)
     assert by_weight.facts["final_loss"] == pytest.approx(by_row.facts["final_loss"], abs=1e-6)
 
 
 def test_weights_of_whole_models_follow_their_rows_into_micro_batches() -> None:
-    plain = replace(train_job(), execution=replace(train_job().execution, micro_batch_tokens=64))
+    plain = job(execution=replace(job().execution, micro_batch_tokens=64))
     tokens = plain.encoded(plain.rows, load_tokenizer(MODEL))
-    weights = drawn_weights(0, plain.rows.num_rows)
+    raw = np.random.default_rng(0).exponential(size=plain.rows.num_rows)
+    weights = (raw / raw.mean()).astype(np.float32)
     plain, tokens = rows_to_train_on(plain, tokens)
     ones = replace(plain, weights=np.ones_like(weights))
     for none, one, some in zip(
