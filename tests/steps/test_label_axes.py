@@ -223,6 +223,12 @@ def test_the_weak_model_is_calibrated_on_rows_that_it_does_not_learn(study: Stud
         np.testing.assert_allclose(probs, expected, atol=1e-6)
 
 
+def test_results_have_the_temperature_that_calibrated(study: Study) -> None:
+    for row in study.rows:
+        metrics = study.artifact(row["label_key"]).record["metrics"]
+        assert row["calibration_temperature"] == metrics["calibration_temperature"]
+
+
 def test_ceilings_learn_every_row(study: Study) -> None:
     ceilings = [step for step in study.plan if step.kind.name == "ceiling"]
     for step in ceilings:

@@ -56,15 +56,21 @@ def opinion(
 
 
 def _standardised(states: NDArray[np.float32]) -> Floats:
-    """(n, H) features with unit variance over all texts; of a pair the difference A − B."""
-    x = states.astype(np.float64)
-    flat = x.reshape(-1, x.shape[2])
-    scale = flat.std(axis=0)
+    """(n, H) features with unit variance over all texts; of a pair the difference A − B.
+
+    In blocks: features of a large model take gigabytes, and a copy in float64 twice as many.
+    """
+    mean = states.mean(axis=(0, 1), dtype=np.float64)
+    starts = range(0, len(states), ROWS_PER_PRODUCT)
+    blocks = [states[start : start + ROWS_PER_PRODUCT] for start in starts]
+    squares = np.sum([((block - mean) ** 2).sum(axis=(0, 1)) for block in blocks], axis=0)
+    scale = np.sqrt(squares / (len(states) * states.shape[1]))
     scale[scale < 1e-6] = 1.0
-    differences: Floats = (
-        (x[:, 0] - x[:, 1]) / scale if x.shape[1] == 2 else (x[:, 0] - flat.mean(axis=0)) / scale
-    )
-    return differences
+    x = np.empty((len(states), states.shape[2]))
+    for start, block in zip(starts, blocks, strict=True):
+        other = block[:, 1] if states.shape[1] == 2 else mean
+        x[start : start + len(block)] = (block[:, 0].astype(np.float64) - other) / scale
+    return x
 
 
 def _cross_fitted(x: Floats, labels: Floats, is_pair: bool) -> Floats:

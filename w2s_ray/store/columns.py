@@ -167,6 +167,12 @@ RESULTS = (
         "probability",
         "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
     ),
+    Column(
+        "calibration_temperature",
+        _REAL,
+        "",
+        "the temperature that calibrated the weak model's logits; null if they were not calibrated",
+    ),
     Column("trained_rows", _INT, "examples", "rows that the student learned from"),
     Column(
         "relabelled_rows",

@@ -150,6 +150,7 @@ def _row(
         agreement=evaluated.get("agreement_with_weak"),
         weak_label_accuracy=metrics["label"].get("accuracy"),
         weak_confidence=metrics["label"].get("mean_confidence"),
+        calibration_temperature=metrics["label"].get("calibration_temperature"),
         predicted_memory_bytes=execution.get("predicted_memory_bytes"),
         weak_key=keys["weak"],
         ceiling_key=keys["ceiling"],
