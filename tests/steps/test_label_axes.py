@@ -2,6 +2,7 @@
 layers, adapters and whole models, all in one run."""
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,11 @@ TREATMENTS: list[dict[str, Any]] = [
     {"relabel": ["probe", "knn"]},
     {"label_filter": {"keep": 1.0, "by": "knn"}},
 ]
+OF_MODELS: list[dict[str, Any]] = [
+    {"trainable": ["lora", "full"], **TREATMENTS[1]},
+    {"trainable": "lora", "relabel": ["none", "probe", "knn"]},
+    {"trainable": "full", "relabel": "knn"},
+]
 
 
 class Study(NamedTuple):
@@ -77,8 +83,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
             "loss": ["forward_kl"],
             "label_temperature": [0.5],
             "noise_ratio": [0.25],
-            "trainable": list(TRAINABLE),
-            "include": TREATMENTS,
+            "trainable": ["last_layer"],
+            "include": [*TREATMENTS, *OF_MODELS],
         },
         training__weak={"calibrate": "temperature", "learning_rate": 0.01},
         training__label_neighbours=5,
@@ -92,7 +98,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def test_every_cell_is_done_and_says_how_many_rows_and_labels(study: Study) -> None:
-    assert len(study.rows) == 2 * 3 * 8
+    assert len(study.rows) == 2 * (8 + 4 + 2)
     for row in study.rows:
         assert row["status"] == "done" and row["student_accuracy"] is not None, row
         assert row["trained_rows"] == round(WEAK_ROWS * row["label_keep"]), row
@@ -124,11 +130,12 @@ def test_probe_and_neighbours_read_the_features_of_the_strong_model(study: Study
 
 def test_a_filter_that_keeps_every_row_is_none(study: Study) -> None:
     def keys(**values: Any) -> set[str]:
-        plain = {"relabel": "none", "example_weight": "none", **values}
+        of_heads = {"relabel": "none", "example_weight": "none", "trainable": "last_layer"}
+        plain = {**of_heads, **values}
         return {r["key"] for r in study.rows if all(r[n] == v for n, v in plain.items())}
 
     assert keys(label_filter="knn", label_keep=1.0) == keys(label_filter="none")
-    assert len(keys(label_filter="none")) == 2 * len(TRAINABLE)
+    assert len(keys(label_filter="none")) == 2
 
 
 def test_a_head_on_some_rows_is_the_head_of_a_study_that_has_only_these(study: Study) -> None:
@@ -233,3 +240,34 @@ def test_ceilings_learn_every_row(study: Study) -> None:
     ceilings = [step for step in study.plan if step.kind.name == "ceiling"]
     for step in ceilings:
         assert study.artifact(step.key).record["metrics"]["trained_rows"] == TRUTH_ROWS
+
+
+def test_pairs_that_are_equal_once_truncated_are_left_out_before_labels_are_treated(
+    tmp_path: Path,
+) -> None:
+    """Heads see it in their features, the others in their tokens; the counts are the same."""
+    grid = {
+        "pair": [["small", "large"]],
+        "trainable": list(TRAINABLE),
+        "relabel": ["none", "knn"],
+        "label_filter": [None, {"keep": 0.5, "by": "confidence"}],
+    }
+    training = {"precision": "fp32", "max_length_tokens": 24, "batch_size": 8}
+    spec = tiny_spec(grid=grid, training=training, execution={"lora_together": 4})
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    assert main([str(path), "--local"]) == 0
+    rows = pq.read_table(tmp_path / "store/results").to_pylist()
+    study = Study(build(load(path)), Store.open(str(tmp_path / "store")), rows)
+    identical = {study.artifact(row["key"]).record["metrics"]["identical_rows"] for row in rows}
+    assert len(rows) == 12 and len(identical) == 1
+    remaining = WEAK_ROWS - identical.pop()
+    assert 4 < remaining < WEAK_ROWS - 4
+    for row in rows:
+        expected = remaining if row["label_keep"] == 1.0 else int(remaining / 2 + 0.5)
+        assert row["trained_rows"] == expected
+        assert row["steps"] == -(-expected // 8)
+        # The accuracy is of the rows that were trained on: a number of halves of rows.
+        assert 2 * row["learned_label_accuracy"] * expected == pytest.approx(
+            round(2 * row["learned_label_accuracy"] * expected)
+        )
