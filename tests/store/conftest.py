@@ -97,6 +97,10 @@ class Study:
             if role in ("weak", "student", "ceiling"):
                 parquet.write_table(self.predicted(step.key), draft.folder / "test.parquet")
                 draft.metrics.update(seconds=2.0, tokens=100, steps=3, final_loss=0.25)
+            if step.kind == "prepare":
+                prompts = pa.array(["one prompt", "one prompt", "another", ""])
+                rows = self.predicted(step.key).append_column("prompt", prompts)
+                parquet.write_table(rows, draft.folder / "test.parquet")
             if step.kind == "evaluate":
                 draft.metrics.update(EVALUATED, rows=4)
             draft.metrics.update(metrics)

@@ -184,7 +184,7 @@ class Builder:
         )
 
     def evaluate(self, model: Step, weak: Step | None = None) -> Step:
-        """Scores of a model; for a student also its distance to ``weak``."""
+        """Scores of a model; for a student or ceiling also its distance to ``weak``."""
         reference = {} if weak is None else {"weak": weak.key}
         name = ("evaluate", model.key, *reference.values())
         if name not in self._shared:
@@ -251,7 +251,7 @@ class Builder:
             "weak_evaluate": self.evaluate(weak).key,
             "label": label.key,
             "ceiling": ceiling.key,
-            "ceiling_evaluate": self.evaluate(ceiling).key,
+            "ceiling_evaluate": self.evaluate(ceiling, weak).key,
             "student": student.key,
             "student_evaluate": self.evaluate(student, weak).key,
         }

@@ -44,7 +44,7 @@ _ROWS = (
     ),
     Kind(
         "evaluate",
-        1,
+        2,
         "w2s_ray.steps.evaluate",
         needs_torch=False,
         plural="sets of predictions",

@@ -39,6 +39,14 @@ SCORES = (
     Score("auroc", "fraction", "area under the ROC curve"),
     Score("cross_entropy", "nat", "mean cross-entropy with the true labels"),
     Score("calibration_error", "fraction", "expected calibration error"),
+    Score(
+        "recalibrated_cross_entropy",
+        "nat",
+        "mean cross-entropy after one temperature, fitted on the other half of the rows,",
+    ),
+    Score("brier", "", "Brier score Σ (p - y)² over classes, 0 to 2,"),
+    Score("entropy", "nat", "mean entropy of its predictions"),
+    Score("mean_confidence", "probability", "mean probability of its top class"),
 )
 
 
@@ -160,6 +168,48 @@ RESULTS = (
         "fraction",
         "share of the test rows for which student and weak model predict the same class",
     ),
+    Column(
+        "error_inheritance",
+        _REAL,
+        "fraction",
+        "share of the weak model's errors in which the student chooses the same wrong class",
+    ),
+    Column(
+        "error_correction",
+        _REAL,
+        "fraction",
+        "share of the weak model's errors on which the student is right",
+    ),
+    Column(
+        "new_errors",
+        _REAL,
+        "fraction",
+        "share of the rows that the weak model has right on which the student is wrong",
+    ),
+    Column(
+        "by_weak_confidence",
+        _TEXT,
+        "",
+        "those three rates by decile of the weak model's confidence, as JSON: a list of from, to "
+        "(probabilities of its top class), rows, and the rates",
+    ),
+    Column(
+        "blind_spots",
+        _REAL,
+        "fraction",
+        "share of the test rows on which the student is wrong with a confidence of at least 0.9 "
+        "and the weak model's confidence is at most 0.6",
+    ),
+    Column("error_phi", _REAL, "", "correlation (φ) of the errors of student and weak model"),
+    Column("error_kappa", _REAL, "", "Cohen's κ of the errors of student and weak model"),
+    Column(
+        "ceiling_error_phi",
+        _REAL,
+        "",
+        "correlation (φ) of the errors of ceiling and weak model, which learned from the same rows "
+        "but not from each other: the independent pair to compare error_phi with",
+    ),
+    Column("ceiling_error_kappa", _REAL, "", "Cohen's κ of the errors of ceiling and weak model"),
     Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
     Column(
         "weak_confidence",
@@ -261,6 +311,14 @@ PREDICTIONS = (
     ),
     Column("prob", _REAL, "probability", "probability of class 1 of two; null for more classes"),
     _never_null("probs", pa.list_(_REAL), "probability of each class, in order", "probability"),
+    Column(
+        "prompt_id",
+        _TEXT,
+        "",
+        "digest of the test example's prompt, its row_id if it has none; examples of one prompt "
+        "are not independent",
+    ),
+    Column("phenomenon", _TEXT, "", "what a generated example tests; null for other data"),
 )
 
 

@@ -28,6 +28,17 @@ CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
 _STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label", "label_features")
+# Columns with the name of a metric of the student's evaluation.
+_OF_EVALUATION = (
+    "misfit_forward",
+    "misfit_reverse",
+    "error_inheritance",
+    "error_correction",
+    "new_errors",
+    "blind_spots",
+    "error_phi",
+    "error_kappa",
+)
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -134,6 +145,11 @@ def _row(
             row[f"{role}_{score.name}"] = metrics[f"{role}_evaluate"].get(score.name)
     for name in _OF_STUDENT:
         row[name] = student.get(name)
+    for name in _OF_EVALUATION:
+        row[name] = evaluated.get(name)
+    for name in ("error_phi", "error_kappa"):
+        row[f"ceiling_{name}"] = metrics["ceiling_evaluate"].get(name)
+    deciles = evaluated.get("by_weak_confidence")
     report = metrics["prepare"].get("report", {})
     names = report.get("classes")
     row.update(
@@ -145,8 +161,7 @@ def _row(
         shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
         pgr=_pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
-        misfit_forward=evaluated.get("misfit_forward"),
-        misfit_reverse=evaluated.get("misfit_reverse"),
+        by_weak_confidence=None if deciles is None else json.dumps(deciles),
         agreement=evaluated.get("agreement_with_weak"),
         weak_label_accuracy=metrics["label"].get("accuracy"),
         weak_confidence=metrics["label"].get("mean_confidence"),
