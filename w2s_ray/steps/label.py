@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions, write_soft_labels
 from w2s_ray.data.tokens import Tokens, encode
-from w2s_ray.objectives.calibration import fitted_temperature, held_out
+from w2s_ray.objectives.calibration import held_out
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import LabelConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.features import Features
-from w2s_ray.steps.metrics import accuracy, softmax
+from w2s_ray.steps.metrics import accuracy, best_sharpness, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.store.names import SOFT_LABELS
+
+HOTTEST = 20.0
+"""T is in [1/20, 20]; a model that is never wrong, or no better than chance, has no best one."""
 
 
 class _Logits(NamedTuple):
@@ -59,6 +62,19 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         accuracy=accuracy(probs, rows["label"].to_numpy()),
         mean_confidence=float(np.abs(probs - 1 / probs.shape[1]).max(axis=1).mean()),
     )
+
+
+def fitted_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """The T in [1/20, 20] under which softmax(logits / T) is likeliest.
+
+    The likelihood is convex in 1/T, so the best T within the interval is the nearest to the best.
+
+    Args:
+        logits: (n, K).
+        labels: (n,) true classes.
+    """
+    sharpness = best_sharpness(logits.astype(np.float64), labels)
+    return float(1.0 / np.clip(sharpness, 1.0 / HOTTEST, HOTTEST))
 
 
 def _head_logits(
