@@ -1,14 +1,17 @@
 """What features say of labels: without a row's own label, file order or the order of a pair."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from w2s_ray.steps.opinions import FOLDS, Judge, opinion
+from w2s_ray.steps.opinions import FOLDS, Judge, Opinions
 
 SHAPES = pytest.mark.parametrize(("per_row", "classes"), [(2, 2), (1, 2), (1, 5)])
 JUDGES = pytest.mark.parametrize("judge", ["probe", "knn"])
 ROWS, WIDTH = 400, 6
+Labels = NDArray[np.float32]
 HASHES = np.random.default_rng(7).integers(0, 2**63, ROWS, dtype=np.uint64)
 
 
@@ -21,6 +24,10 @@ def problem(per_row: int, classes: int) -> tuple[NDArray[np.float32], NDArray[np
     if per_row == 2:
         rule[:, 0] = 0.0
     return states.astype(np.float32), (x @ rule).argmax(axis=1)
+
+
+def opinion(judge: Judge, states: Labels, labels: Labels, hashes: Any, k: int) -> Labels:
+    return Opinions(states, hashes)(judge, labels, k)
 
 
 def labelled(truth: NDArray[np.int64], classes: int, noise: float = 0.2) -> NDArray[np.float32]:

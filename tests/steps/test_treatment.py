@@ -1,6 +1,5 @@
 """Relabelling, then the filter, then weights: each on what the one before leaves; refusals."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ from numpy.typing import NDArray
 from w2s_ray.objectives.label_rows import best_rows, confidence, confidence_weights, support
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import LabelTreatment
-from w2s_ray.steps import treatment as module
-from w2s_ray.steps.opinions import opinion
+from w2s_ray.steps.opinions import Opinions
 from w2s_ray.steps.treatment import LabelSet, Treatments, label_facts
 
 ROWS = 60
@@ -30,7 +28,7 @@ def labels(classes: int) -> NDArray[np.float32]:
 
 
 def label_set(per_row: int, classes: int, name: str = "a") -> LabelSet:
-    return LabelSet((name,), PRESENT, labels(classes), lambda: states(per_row))
+    return LabelSet((name,), ("features",), PRESENT, labels(classes), lambda: states(per_row))
 
 
 @pytest.mark.parametrize(("per_row", "classes"), [(2, 2), (1, 2), (1, 5)])
@@ -40,8 +38,9 @@ def test_the_order_is_relabel_filter_weights(per_row: int, classes: int) -> None
     )
     treated = Treatments(IDS, per_row)(label_set(per_row, classes), wanted)
     x, own = states(per_row)[PRESENT], labels(classes)
-    new = opinion("knn", x, own, FOLDS[PRESENT], 3)
-    kept = best_rows(support(new, opinion("probe", x, new, FOLDS[PRESENT], 3)), TIES[PRESENT], 0.4)
+    opinions = Opinions(x, FOLDS[PRESENT])
+    new = opinions("knn", own, 3)
+    kept = best_rows(support(new, opinions("probe", new, 3)), TIES[PRESENT], 0.4)
     np.testing.assert_array_equal(treated.rows, PRESENT[kept])
     np.testing.assert_array_equal(treated.soft_labels, new[kept])
     assert treated.weights is not None
@@ -53,7 +52,7 @@ def test_without_a_treatment_nothing_is_copied_and_no_features_are_read() -> Non
     def unread() -> Any:
         raise AssertionError("features were read")
 
-    given = LabelSet(("a",), PRESENT, labels(2), unread)
+    given = LabelSet(("a",), ("features",), PRESENT, labels(2), unread)
     treated = Treatments(IDS, 2)(given, LabelTreatment())
     assert treated.rows is PRESENT and treated.soft_labels is given.soft_labels
     assert treated.weights is None and treated.relabelled is None
@@ -67,13 +66,13 @@ def test_shares_are_nested_and_what_a_judge_says_is_computed_once(
     monkeypatch: pytest.MonkeyPatch, by: Any
 ) -> None:
     calls: list[str] = []
-    said: Callable[..., Any] = opinion
+    said = Opinions.__call__
 
-    def counted(judge: Any, *arguments: Any) -> Any:
+    def counted(self: Opinions, judge: Any, *arguments: Any) -> Any:
         calls.append(judge)
-        return said(judge, *arguments)
+        return said(self, judge, *arguments)
 
-    monkeypatch.setattr(module, "opinion", counted)
+    monkeypatch.setattr(Opinions, "__call__", counted)
     treatments = Treatments(IDS, 1)
     rows: set[int] = set()
     for keep in (0.2, 0.5, 0.9):
@@ -90,7 +89,7 @@ def test_pairs_have_the_prior_one_half_and_texts_that_of_their_labels() -> None:
     )
     skewed = np.clip(labels(2)[:, 1] * 0.4 + 0.6, 0, 1)
     skewed_labels = np.stack([1 - skewed, skewed], axis=1).astype(np.float32)
-    given = LabelSet(("a",), PRESENT, skewed_labels, lambda: states(1))
+    given = LabelSet(("a",), ("features",), PRESENT, skewed_labels, lambda: states(1))
     pairs, texts = (Treatments(IDS, per_row) for per_row in (2, 1))
     same = pairs(given, by_confidence).rows
     np.testing.assert_array_equal(pairs(given, by_margin).rows, same)
@@ -100,7 +99,7 @@ def test_pairs_have_the_prior_one_half_and_texts_that_of_their_labels() -> None:
         texts(given, by_confidence)
     mixed = skewed_labels.copy()
     mixed[:10] = mixed[:10, ::-1]
-    kept = texts(LabelSet(("b",), PRESENT, mixed, lambda: states(1)), by_margin)
+    kept = texts(LabelSet(("b",), ("features",), PRESENT, mixed, lambda: states(1)), by_margin)
     assert set(kept.soft_labels.argmax(1)) == {0, 1}
 
 

@@ -6,7 +6,7 @@ a pair changes nothing either: of a pair the difference A − B is read, a probe
 a neighbour whose difference points the other way counts with its label turned round.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,37 +22,49 @@ GRADIENT_TOLERANCE = 1e-6
 ROWS_PER_PRODUCT = 512
 
 
-def opinion(
-    judge: Judge,
-    states: NDArray[np.float32],
-    labels: NDArray[np.float32],
-    hashes: NDArray[np.uint64],
-    neighbours: int,
-) -> NDArray[np.float32]:
-    """(n, K) what the features say of each row's label, made without that label.
+class Opinions:
+    """What the features of some rows say of any labels of these rows.
 
     Args:
-        judge: probe (logistic regression on the other folds) or knn (mean label of the nearest).
-        states: (n, m, H) features of the rows; m is 2 for pairs.
-        labels: (n, K).
+        states: (n, m, H) features; m is 2 for pairs.
         hashes: (n,), one per row; they decide folds and ties.
-        neighbours: k of knn; fewer where there are fewer other rows.
-
-    Raises:
-        ValueError: there are fewer than two rows.
     """
-    if len(labels) < 2:
-        raise ValueError(f"{judge} of labels: {len(labels)} rows, expected at least 2")
-    by_hash = np.argsort(hashes, kind="stable")
-    features, is_pair = _standardised(states[by_hash]), states.shape[1] == 2
-    own = labels[by_hash].astype(np.float64)
-    if judge == "probe":
-        said = _cross_fitted(features, own, is_pair)
-    else:
-        said = _neighbours(features, own, min(neighbours, len(own) - 1), is_pair)
-    in_order = np.empty_like(labels)
-    in_order[by_hash] = said
-    return in_order
+
+    def __init__(self, states: NDArray[np.float32], hashes: NDArray[np.uint64]) -> None:
+        self._by_hash = np.argsort(hashes, kind="stable")
+        self._is_pair = states.shape[1] == 2
+        self._x = _standardised(states[self._by_hash])
+        self._nearest: dict[int, _Neighbours] = {}
+
+    def __call__(
+        self, judge: Judge, labels: NDArray[np.float32], neighbours: int
+    ) -> NDArray[np.float32]:
+        """(n, K) what a judge says of each row's label, made without that label.
+
+        Args:
+            judge: probe (logistic regression on the other folds) or knn (mean label of the
+                nearest).
+            labels: (n, K).
+            neighbours: k of knn; fewer where there are fewer other rows.
+
+        Raises:
+            ValueError: there are fewer than two rows.
+        """
+        if len(labels) < 2:
+            raise ValueError(f"{judge} of labels: {len(labels)} rows, expected at least 2")
+        own = labels[self._by_hash].astype(np.float64)
+        if judge == "probe":
+            said = _cross_fitted(self._x, own, self._is_pair)
+        else:
+            said = self._neighbours(min(neighbours, len(own) - 1)).mean_of(own)
+        in_order = np.empty_like(labels)
+        in_order[self._by_hash] = said
+        return in_order
+
+    def _neighbours(self, k: int) -> "_Neighbours":
+        if k not in self._nearest:
+            self._nearest[k] = _nearest(self._x, k, self._is_pair)
+        return self._nearest[k]
 
 
 def _standardised(states: NDArray[np.float32]) -> Floats:
@@ -147,24 +159,44 @@ def _softmax(logits: Floats) -> Floats:
     return probs
 
 
-def _neighbours(x: Floats, labels: Floats, k: int, is_pair: bool) -> Floats:
-    """(n, K) mean label of the k other rows with the highest cosine, ties in row order.
+class _Neighbours(NamedTuple):
+    """The nearest other rows of each row.
+
+    Attributes:
+        rows: (n, k) positions.
+        signs: (n, k) 1; of pairs -1 where the difference points the other way, 0 if it has none.
+    """
+
+    rows: NDArray[np.int64]
+    signs: Floats
+
+    def mean_of(self, labels: Floats) -> Floats:
+        """(n, K) mean label of the neighbours, turned round where the sign is -1."""
+        uniform = 1.0 / labels.shape[1]
+        votes = self.signs[:, :, None] * (labels[self.rows] - uniform)
+        mean: Floats = uniform + votes.mean(axis=1)
+        return mean
+
+
+def _nearest(x: Floats, k: int, is_pair: bool) -> _Neighbours:
+    """The k other rows with the highest cosine, ties in row order.
 
     Cosine and not Euclidean distance: the norm of a state, or of a difference of two, says more of
     the lengths of texts than of what they mean, and long ones would be nobody's neighbours.
     """
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     unit = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0.0)
-    uniform = 1.0 / labels.shape[1]
-    said = np.empty_like(labels)
+    rows = np.empty((len(x), k), dtype=np.int64)
+    signs = np.ones((len(x), k))
     for start in range(0, len(x), ROWS_PER_PRODUCT):
         cosines = unit[start : start + ROWS_PER_PRODUCT] @ unit.T
-        near = np.abs(cosines) if is_pair else cosines
+        block = slice(start, start + len(cosines))
+        near = np.abs(cosines) if is_pair else cosines.copy()
         near[np.arange(len(near)), start + np.arange(len(near))] = -np.inf
-        chosen = _largest(near, k)
-        votes = np.where(chosen, np.sign(cosines), 0.0) if is_pair else chosen.astype(np.float64)
-        said[start : start + len(near)] = uniform + votes @ (labels - uniform) / k
-    return said
+        rows[block] = _largest(near, k).nonzero()[1].reshape(-1, k)
+        if is_pair:
+            signs[block] = np.sign(np.take_along_axis(cosines, rows[block], axis=1))
+    return _Neighbours(rows, signs)
 
 
 def _largest(values: Floats, k: int) -> NDArray[np.bool_]:

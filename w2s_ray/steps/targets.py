@@ -7,7 +7,7 @@ filtered, weighed. The labels of the test rows are never among them.
 """
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,17 +128,18 @@ class Targets:
         seed = config.seed if config.noise.ratio else 0
         drawn = _Drawn(step.inputs["label"], config.labels.temperature, seed, config.noise)
         features = step.inputs.get("label_features", step.inputs.get("features", ""))
-        name = (drawn, features, rows.tobytes())
-        if (*name, config.labels) not in self._learned:
+        on = (features, rows.tobytes())
+        name = (drawn, on, config.labels)
+        if name not in self._learned:
             labels = _taken(self._labels_of(drawn), rows)
-            label_set = LabelSet(name, rows, labels, lambda: self._states_of(features))
+            label_set = LabelSet((drawn,), on, rows, labels, partial(self._states_of, features))
             treated = self._treatments(label_set, config.labels)
             truth = self._rows["label"].to_numpy()[treated.rows]
             facts = label_facts(treated.soft_labels, truth)
             if treated.relabelled is not None:
                 facts["relabelled_rows"] = treated.relabelled
-            self._learned[*name, config.labels] = treated, facts
-        return self._learned[*name, config.labels]
+            self._learned[name] = treated, facts
+        return self._learned[name]
 
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:

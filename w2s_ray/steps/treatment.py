@@ -20,7 +20,7 @@ from w2s_ray.objectives.label_rows import (
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import Judge, LabelTreatment
 from w2s_ray.steps.metrics import accuracy
-from w2s_ray.steps.opinions import opinion
+from w2s_ray.steps.opinions import Opinions
 
 Rows = NDArray[np.int64]
 Labels = NDArray[np.float32]
@@ -47,13 +47,15 @@ class LabelSet(NamedTuple):
     """Labels before the treatment.
 
     Attributes:
-        name: equal for equal labels on equal rows with equal features.
+        name: equal for equal labels, where the features' name is equal too.
+        features: names features and rows.
         rows: (n,) positions in the table of the split, ascending.
         soft_labels: (n, K), in the order of ``rows``.
         states: gives the (N, m, H) features of the whole table, for the judges that read them.
     """
 
     name: tuple[Any, ...]
+    features: tuple[Any, ...]
     rows: Rows
     soft_labels: Labels
     states: States
@@ -69,7 +71,8 @@ class Treatments:
 
     def __init__(self, row_ids: Sequence[str], per_row: int) -> None:
         self._row_ids, self._per_row = row_ids, per_row
-        self._opinions: dict[tuple[Any, ...], Labels] = {}
+        self._opinions: dict[tuple[Any, ...], Opinions] = {}
+        self._said: dict[tuple[Any, ...], Labels] = {}
 
     def __call__(self, labels: LabelSet, treatment: LabelTreatment) -> Treated:
         """Rows, labels and weights to learn from.
@@ -82,7 +85,8 @@ class Treatments:
             new = self._opinion(labels, treatment.relabel, treatment.neighbours)
             changed = int((new.argmax(axis=1) != labels.soft_labels.argmax(axis=1)).sum())
             treated = Treated(labels.rows, new, relabelled=changed)
-            labels = labels._replace(name=(*labels.name, treatment.relabel), soft_labels=new)
+            name = (*labels.name, treatment.relabel, treatment.neighbours)
+            labels = labels._replace(name=name, soft_labels=new)
         if treatment.filter_by != "none":
             kept = best_rows(
                 self._scores(labels, treatment), self._ties[labels.rows], treatment.keep
@@ -109,14 +113,15 @@ class Treatments:
 
     def _opinion(self, labels: LabelSet, judge: Judge, neighbours: int) -> Labels:
         """(n, K) what a judge says of the labels."""
-        name = (*labels.name, judge, neighbours if judge == "knn" else None)
-        if name not in self._opinions:
-            states = labels.states()
-            present = states if len(labels.rows) == len(states) else states[labels.rows]
-            self._opinions[name] = opinion(
-                judge, present, labels.soft_labels, self._folds[labels.rows], neighbours
-            )
-        return self._opinions[name]
+        name = (labels.name, labels.features, judge, neighbours if judge == "knn" else None)
+        if name not in self._said:
+            if labels.features not in self._opinions:
+                states = labels.states()
+                present = states if len(labels.rows) == len(states) else states[labels.rows]
+                self._opinions[labels.features] = Opinions(present, self._folds[labels.rows])
+            opinions = self._opinions[labels.features]
+            self._said[name] = opinions(judge, labels.soft_labels, neighbours)
+        return self._said[name]
 
     def _check_classes(self, kept: Labels, treatment: LabelTreatment) -> None:
         """Refuses labels of texts from which only one class can be learned."""
