@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import StudentConfig
+from w2s_ray.plan.configs import LabelConfig, StudentConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.loading import load
 
@@ -100,6 +100,23 @@ def test_calibration_moves_the_weak_model_and_what_learns_from_it(write_spec: Wr
     plan = planned(write_spec, {}, training=calibrated)
     kept = {plan.steps[key].kind.name for key in plan.steps.keys() & plain.steps.keys()}
     assert kept - {"evaluate"} == {"prepare", "features", "ceiling"}
+
+
+def test_every_link_of_a_chain_treats_its_labels_and_only_weak_models_are_calibrated(
+    write_spec: WriteSpec,
+) -> None:
+    grid = {"chain": [["small", "large", "small"]], "relabel": ["probe"], "trainable": ["full"]}
+    training = {"precision": "fp32", "max_length_tokens": 128, "weak": {"calibrate": "temperature"}}
+    plan = build(load(write_spec(grid=grid, training=training)))
+    assert {key for cell in plan.cells for key in cell.keys.values()} == plan.steps.keys()
+    of_kind = {kind: [s for s in plan if s.kind.name == kind] for kind in ("student", "label")}
+    read = [plan.steps[step.inputs["label_features"]] for step in of_kind["student"]]
+    models = [step.model for step in of_kind["student"]]
+    assert [features.model for features in read] == models and len(set(map(repr, models))) == 2
+    for label in of_kind["label"]:
+        by = plan.steps[label.inputs["weak"]].kind.name
+        assert label.config == LabelConfig("temperature" if by == "weak" else "none")
+        assert "label_features" not in label.inputs
 
 
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])

@@ -29,10 +29,12 @@ FIELDS = {
     "Sizes": "ground_truth weak test",
     "Columns": "prompt chosen rejected text label group",
     "ModelSpec": "source revision init architecture config tokenizer init_seed num_layers",
-    "Grid": "data pair loss confidence_weight confidence_warmup confidence_form "
+    "Grid": "data pair chain combine loss confidence_weight confidence_warmup "
+    "confidence_form "
     "label_temperature label_filter relabel example_weight noise_ratio noise_strength trainable "
     "learning_rate epochs batch_size seed include exclude",
-    "Cells": "data pair loss confidence_weight confidence_warmup confidence_form "
+    "Cells": "data pair chain combine loss confidence_weight confidence_warmup "
+    "confidence_form "
     "label_temperature label_filter relabel example_weight noise_ratio noise_strength trainable "
     "learning_rate epochs batch_size seed",
     "LabelFilter": "keep by",

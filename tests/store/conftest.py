@@ -29,6 +29,7 @@ ROLES = (
     "label",
     "ceiling",
     "ceiling_evaluate",
+    "ceiling_against_weak",
     "student",
     "student_evaluate",
 )
@@ -49,6 +50,8 @@ class Study:
             "data": "pairs",
             "weak": "small",
             "strong": "large",
+            "chain": "",
+            "combine": "mean",
             "loss": loss,
             "loss_parameters": {},
             "confidence_weight": 0.0,
@@ -72,7 +75,7 @@ class Study:
         return {"cell": values, "keys": {role: digest([role, own[role], seed]) for role in ROLES}}
 
     def step(self, role: str, cell: dict[str, Any]) -> Identity:
-        kind = "evaluate" if role.endswith("_evaluate") else role
+        kind = "evaluate" if role.endswith(("_evaluate", "_against_weak")) else role
         return Identity(kind, cell["keys"][role], f"pairs-{role}", 1, {}, {})
 
     def predicted(self, key: str, rows: int = 4, classes: int = 2) -> pa.Table:

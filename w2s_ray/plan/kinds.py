@@ -24,6 +24,7 @@ _ROWS = (
         fusion=fuse_training,
     ),
     Kind("label", 1, "w2s_ray.steps.label", scored=("weak",), plural="sets of weak labels"),
+    Kind("ensemble", 1, "w2s_ray.steps.ensemble", needs_torch=False, plural="ensembles"),
     Kind(
         "ceiling",
         4,

@@ -59,9 +59,28 @@ _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 AXES = (
     _never_null("study", _TEXT, "name of the study"),
     _never_null("data", _TEXT, "name of the data set"),
-    _never_null("weak", _TEXT, "name of the weak model"),
     _never_null(
-        "strong", _TEXT, "name of the strong model, from which student and ceiling are trained"
+        "weak",
+        _TEXT,
+        "name of the weak model; a+b+c for an ensemble of several; of a chain, the first model",
+    ),
+    _never_null(
+        "strong",
+        _TEXT,
+        "name of the strong model, from which student and ceiling are trained; of a chain, the last"
+        " model",
+    ),
+    _never_null(
+        "chain",
+        _TEXT,
+        "m1>m2>m3 for a student that learns from the student of m2, which learns from m1; empty for"
+        " a pair",
+    ),
+    _never_null(
+        "combine",
+        _TEXT,
+        "how an ensemble's labels are combined: mean, product or learned; no effect with one weak"
+        " model",
     ),
     _never_null("loss", _TEXT, "the student's loss"),
     _never_null("loss_parameters", _TEXT, "parameters of the loss as JSON; {} if it has none"),
@@ -210,18 +229,24 @@ RESULTS = (
         "but not from each other: the independent pair to compare error_phi with",
     ),
     Column("ceiling_error_kappa", _REAL, "", "Cohen's κ of the errors of ceiling and weak model"),
-    Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
+    Column(
+        "weak_label_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy of the labels that the student learned from, before noise; of a chain, those of"
+        " the student before it",
+    ),
     Column(
         "weak_confidence",
         _REAL,
         "probability",
-        "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
+        "mean over rows of those labels' largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "calibration_temperature",
         _REAL,
         "",
-        "the temperature that calibrated the weak model's logits; null if they were not calibrated",
+        "the temperature that calibrated the weak model's logits; null without, and for ensembles",
     ),
     Column("trained_rows", _INT, "examples", "rows that the student learned from"),
     Column(
@@ -290,9 +315,16 @@ RESULTS = (
         "nat",
         "the student's training loss, the mean of its last 10 optimizer steps",
     ),
-    Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),
+    Column(
+        "weak_key",
+        _TEXT,
+        "",
+        "key of the weak model's step, or of the ensemble's, as in predictions",
+    ),
     Column("ceiling_key", _TEXT, "", "key of the ceiling's step, as in predictions"),
-    Column("label_key", _TEXT, "", "key of the step that made the weak labels"),
+    Column(
+        "label_key", _TEXT, "", "key of the step that made the labels that the student learned from"
+    ),
     Column("prepare_key", _TEXT, "", "key of the step that prepared the data"),
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),

@@ -27,7 +27,7 @@ from w2s_ray.store.names import STUDIES, results_file, study_file
 CELLS_SCHEMA = 1
 _SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
-_STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label", "label_features")
+_STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
 # Columns with the name of a metric of the student's evaluation.
 _OF_EVALUATION = (
     "misfit_forward",
@@ -39,6 +39,7 @@ _OF_EVALUATION = (
     "error_phi",
     "error_kappa",
 )
+_UPSTREAM = ("member_", "link_")  # begin the roles of an ensemble's models and a chain's students
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -96,7 +97,8 @@ def saved_studies(store: Store) -> list[str]:
 
 def results_table(store: Store, cells: Sequence[Cell]) -> pa.Table:
     """One row per cell, in the columns of ``columns.RESULTS``, sorted by axes and key."""
-    used = ("student", "prepare", "label", *(f"{role}_evaluate" for role in MODEL_ROLES))
+    evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
+    used = ("student", "prepare", "label", *evaluated)
     records = store.records(cell["keys"][role] for role in used for cell in cells)
     failures = store.failures()
     rows = [_row(cell["cell"], cell["keys"], records, failures) for cell in cells]
@@ -148,7 +150,7 @@ def _row(
     for name in _OF_EVALUATION:
         row[name] = evaluated.get(name)
     for name in ("error_phi", "error_kappa"):
-        row[f"ceiling_{name}"] = metrics["ceiling_evaluate"].get(name)
+        row[f"ceiling_{name}"] = metrics["ceiling_against_weak"].get(name)
     deciles = evaluated.get("by_weak_confidence")
     report = metrics["prepare"].get("report", {})
     names = report.get("classes")
@@ -196,7 +198,8 @@ def _status(
         return _Status("done", _first_failure(others, keys, failures))
     if error := _first_failure(_OWN_STEPS, keys, failures):
         return _Status("failed", error)
-    if error := _first_failure(_STUDENT_NEEDS, keys, failures):
+    upstream = (role for role in keys if role.startswith(_UPSTREAM))
+    if error := _first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):
         return _Status("blocked", error)
     return _Status("pending", None)
 
