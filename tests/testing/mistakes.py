@@ -216,6 +216,11 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "  trainable: last_layer\n  confidence_weight: [0, 0.5]\ntraining:\n  solver: lbfgs",
         "16: training.solver: given 'lbfgs', expected sgd with confidence_weight: 0.5 in the grid",
     ),
+    "solver of targets made of predictions": (
+        "  loss: [forward_kl]\ntraining:\n  epochs: 1",
+        "  loss: product_loss\n  trainable: last_layer\ntraining:\n  solver: newton",
+        "15: training.solver: given 'newton', expected sgd with loss: product_loss in the grid",
+    ),
     "list too short": (
         "[[small, big]]",
         "[[small]]",

@@ -22,8 +22,11 @@ from w2s_ray.training.loop import learning_rate_at, train
 SHAPES = [(2, 2), (1, 2), (1, 3)]  # texts a row, classes
 shapes = pytest.mark.parametrize(("per_row", "classes"), SHAPES)
 OTHER_PARAMETERS = {
+    "generalised_jensen_shannon": (("b", 0.8),),
+    "alpha_divergence": (("a", 0.2),),
     "symmetric_ce": (("a", 0.7), ("b", 0.4)),
     "confidence_adaptive_ce": (("c", 0.2),),
+    "product_loss": (("a", 1.5), ("b", 0.4)),
 }
 
 

@@ -144,9 +144,26 @@ def jensen_shannon(d: Distributions) -> Tensor:
     return 0.5 * (d.s * (d.log_s - log_m) + d.w * (log_w - log_m)).sum(dim=-1)
 
 
+def generalised_jensen_shannon(d: Distributions, *, b: float) -> Tensor:
+    """b KL(w‖m) + (1 - b) KL(s‖m) with m = b w + (1 - b) s."""
+    log_w = d.w.log()
+    log_m = torch.logaddexp(d.log_s + math.log1p(-b), log_w + math.log(b))
+    return (b * d.w * (log_w - log_m) + (1.0 - b) * d.s * (d.log_s - log_m)).sum(dim=-1)
+
+
 def squared_hellinger(d: Distributions) -> Tensor:
     """½ Σ (√s - √w)², which equals 1 - Σ √(s w) but does not cancel near s = w."""
     return 0.5 * ((0.5 * d.log_s).exp() - d.w.sqrt()).square().sum(dim=-1)
+
+
+def alpha_divergence(d: Distributions, *, a: float) -> Tensor:
+    """Σ [a s + (1 - a) w - sᵃ w¹⁻ᵃ]/(a (1 - a)): no term is negative or cancels near s = w.
+
+    It equals (Σ sᵃ w¹⁻ᵃ - 1)/(a (a - 1)), as both distributions sum to 1.
+    """
+    log_ratio = d.log_s - d.w.log()
+    terms = d.w * (a * log_ratio.expm1() - (a * log_ratio).expm1())
+    return terms.sum(dim=-1) / (a * (1.0 - a))
 
 
 def pearson_chi2(d: Distributions) -> Tensor:
@@ -179,6 +196,12 @@ def confidence_adaptive_ce(d: Distributions, *, c: float) -> Tensor:
     return torch.where(confidence >= c, forward_ce(d), reverse_ce(d.clipped))
 
 
+def product_loss(d: Distributions, *, a: float, b: float) -> Tensor:
+    """Cross-entropy from the normalised product sᵇ wᵃ, through which no gradient flows."""
+    product = b * d.log_s.detach() + torch.xlogy(a, d.w)
+    return forward_ce(d._replace(w=torch.softmax(product, dim=-1)))
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     function.__name__: function
     for function in (
@@ -188,12 +211,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         reverse_ce,
         jeffreys,
         jensen_shannon,
+        generalised_jensen_shannon,
         squared_hellinger,
+        alpha_divergence,
         pearson_chi2,
         neyman_chi2,
         total_variation,
         symmetric_ce,
         confidence_adaptive_ce,
+        product_loss,
     )
 }
 """``function(distributions, **parameters)``, (..., K) -> (...), by the name of the loss."""

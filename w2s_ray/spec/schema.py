@@ -316,11 +316,14 @@ class Spec(Model):
             return self
         other = sorted({t for part in parts for t in part.trainable} - {"last_layer"})
         weights = sorted({w for part in parts for w in part.confidence_weight if w > 0})
+        moving = sorted({x.name for p in parts for x in p.loss if DEFINITIONS[x.name].moves_target})
         reason = ""
         if other:
             reason = f"trainable: {', '.join(other)}"
         elif weights:
             reason = f"confidence_weight: {weights[0]:g}"
+        elif moving:
+            reason = f"loss: {moving[0]}"
         if reason:
             refuse([(("training", "solver"), solver, mistake(f"sgd with {reason} in the grid"))])
         return self

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2s_ray.objectives.divergence import loss
+from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.training.head_job import HeadJob, TrainedHead
 from w2s_ray.training.loop import Curve
 
@@ -55,8 +56,8 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> TrainedHead:
         learning rates and α are 0.
 
     Raises:
-        ValueError: an unknown solver; confidence regularisation, whose target changes with the
-            student; too many parameters for newton.
+        ValueError: an unknown solver; confidence regularisation or a loss whose target changes with
+            the student; too many parameters for newton.
         FloatingPointError: the loss is not finite at the start.
     """
     if job.solver not in SOLVERS:
@@ -65,6 +66,11 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> TrainedHead:
         raise ValueError(
             f"solver {job.solver} with confidence_weight {job.objective.confidence_weight}:"
             " the student's own guesses change the objective as it learns; 0 or sgd expected"
+        )
+    if DEFINITIONS[job.objective.loss].moves_target:
+        raise ValueError(
+            f"solver {job.solver} with loss {job.objective.loss}:"
+            " its target changes with the student; another loss or sgd expected"
         )
     started = time.monotonic()
     problem = _Problem(rows, job)
