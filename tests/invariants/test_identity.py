@@ -8,6 +8,8 @@ from w2s_ray.spec.loading import load
 SCIENCE = {
     "grid__seed": [7],
     "grid__label_temperature": [0.5],
+    "grid__weak_seed": [5],
+    "grid__train_rows": [30],
     "grid__noise_ratio": [0.3],
     "grid__noise_strength": [0.0],
     "grid__confidence_weight": [0.5],

@@ -22,6 +22,7 @@ OTHER: dict[str, Any] = {
     ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
     "messages": lambda student: PrepareConfig({}, messages=True),
+    "train_rows": lambda student: replace(student, train_rows=5),
 }
 
 

@@ -12,6 +12,7 @@ from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.loading import load
 
 WriteSpec = Callable[..., Path]
+SMALL: dict[str, Any] = {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8}
 GRID: dict[str, Any] = {"pair": [["small", "large"]], "trainable": ["last_layer"]}
 
 
@@ -63,6 +64,29 @@ def test_a_label_temperature_needs_no_new_labels_and_one_is_none(write_spec: Wri
         "-t0.5-last_layer-s0",
         "-t0-last_layer-s0",
     ]
+
+
+def test_seeds_of_weak_models_are_crossed_with_those_of_students(write_spec: WriteSpec) -> None:
+    grid = {"weak_seed": [0, 1, 2], "seed": [0, 1]}
+    plan = planned(write_spec, grid)
+    assert {kind: plan.count()[kind] for kind in ("weak", "ceiling", "student")} == {
+        "weak": 3, "ceiling": 2, "student": 6,
+    }  # fmt: skip
+    # Null is the cell's own seed, or that of the spec.
+    own = planned(write_spec, {"seed": [0, 1]})
+    assert [cell.values["weak_seed"] for cell in own.cells] == [0, 1]
+    assert set(students(own)) < set(students(plan))
+    fixed = planned(write_spec, {"seed": [0, 1]}, training={**SMALL, "weak_seed": 2})
+    assert [cell.values["weak_seed"] for cell in fixed.cells] == [2, 2]
+    assert set(students(fixed)) == set(students(planned(write_spec, {**grid, "weak_seed": [2]})))
+
+
+def test_fewer_rows_are_another_student_with_the_same_ceiling(write_spec: WriteSpec) -> None:
+    plan, plain = planned(write_spec, {"train_rows": [None, 10, 20]}), planned(write_spec, {})
+    assert students(plan)[:1] == students(plain) and len(set(students(plan))) == 3
+    assert [cell.values["train_rows"] for cell in plan.cells] == [None, 10, 20]
+    more = {kind: n - plain.count()[kind] for kind, n in plan.count().items()}
+    assert {kind: n for kind, n in more.items() if n} == {"student": 2, "evaluate": 2}
 
 
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])

@@ -58,6 +58,8 @@ class Study:
             "noise_ratio": 0.0,
             "noise_strength": -1.0,
             "label_temperature": 1.0,
+            "train_rows": None,
+            "weak_seed": seed,
             "trainable": "full",
             "learning_rate": 1e-5,
             "epochs": 1,

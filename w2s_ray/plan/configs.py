@@ -27,6 +27,7 @@ ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
         "identical_pairs": "leave_out",
         "label_temperature": 1.0,
         "messages": False,
+        "train_rows": None,
     }
 )
 """What an older record means that has no such field; the classes' defaults are the same."""
@@ -217,11 +218,12 @@ class TrainConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
-    """``student``."""
+    """``student``. ``train_rows``: number of rows that it learns from; None: all."""
 
     objective: StudentObjective
     noise: Noise
     labels: LabelTreatment = LabelTreatment()
+    train_rows: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return _without_absent(
@@ -232,6 +234,7 @@ class StudentConfig(TrainConfig):
                 "objective": self.objective.as_json(),
                 "noise": self.noise.as_json(),
                 **self.labels.as_json(),
+                "train_rows": self.train_rows,
             }
         )
 

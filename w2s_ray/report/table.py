@@ -27,6 +27,7 @@ LINE_COLUMNS = (
     "confidence_form",
     "label_temperature",
     "noise_strength",
+    "train_rows",
 )
 """Columns of the results whose values one line of a table has in common."""
 
@@ -86,6 +87,8 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
 def _caption(rows: list[dict[str, Any]]) -> str:
     weak, ceiling = (_by_model(rows, f"{of}_key", f"{of}_accuracy") for of in ("weak", "ceiling"))
     seeds = len({row["seed"] for row in rows})
+    weak_seeds = len({row["weak_seed"] for row in rows})
+    of_weak = f" × {weak_seeds} of weak models" if weak_seeds > 1 and _crossed(rows) else ""
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
     incomplete = sum(row["status"] != "done" for row in rows)
     incomplete_line = f"\n{incomplete} of {len(rows)} cells are incomplete" if incomplete else ""
@@ -98,9 +101,15 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     return (
         f"weak {percent(weak)}   ceiling {percent(ceiling)}{baseline}\n"
         f"{_without_gap(weak, ceiling)}"
-        f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
+        f"{seeds} seed{'s' if seeds > 1 else ''}{of_weak} "
+        "(mean ± standard deviation between seeds), "
         f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{classes}{incomplete_line}"
     )
+
+
+def _crossed(rows: list[dict[str, Any]]) -> bool:
+    """Whether students of one seed have weak models of several."""
+    return len({(row["seed"], row["weak_seed"]) for row in rows}) > len({r["seed"] for r in rows})
 
 
 def _without_gap(weak: Sequence[float | None], ceiling: Sequence[float | None]) -> str:

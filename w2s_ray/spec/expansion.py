@@ -27,6 +27,7 @@ class CellPoint:
     data: str
     weak: str
     strong: str
+    weak_seed: int
     loss: str
     loss_parameters: tuple[tuple[str, float], ...]
     confidence_weight: float
@@ -35,6 +36,7 @@ class CellPoint:
     label_temperature: float
     noise_ratio: float
     noise_strength: float
+    train_rows: int | None
     trainable: Trainable
     learning_rate: float
     epochs: int
@@ -133,6 +135,8 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
     loss, training = axes.pop("loss"), spec.training
     if axes["learning_rate"] is None:
         axes["learning_rate"] = getattr(training.learning_rate, axes["trainable"])
+    if axes["weak_seed"] is None:
+        axes["weak_seed"] = axes["seed"] if training.weak_seed is None else training.weak_seed
     for axis in ("epochs", "batch_size"):
         axes[axis] = axes[axis] or getattr(training, axis)
     return CellPoint(

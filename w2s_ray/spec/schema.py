@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from w2s_ray.objectives.names import DEFINITIONS
+from w2s_ray.spec.axis_checks import axis_mistakes
 from w2s_ray.spec.execution import Execution
 from w2s_ray.spec.fields import (
     Axis,
@@ -113,6 +114,7 @@ class Cells(Model):
 
     data: Axis[str] = Field((), description="names of data sets")
     pair: Pairs = Field((), description="[weak, strong] pairs of model names")
+    weak_seed: Axis[Seed | None] = Field((), description="seeds, or null")
     loss: Axis[LossValue] = Field((), description="losses")
     confidence_weight: Axis[Share] = Field((), description="α_max, 0 to 1")
     confidence_warmup: Axis[Share] = Field((), description="fraction of steps, 0 to 1")
@@ -120,6 +122,7 @@ class Cells(Model):
     label_temperature: Axis[NotNegative] = Field((), description="temperatures, 0 or above")
     noise_ratio: Axis[Share] = Field((), description="fraction of rows, 0 to 1")
     noise_strength: Axis[Strength] = Field((), description="-1 (flip) to 1 (no change)")
+    train_rows: Axis[Count | None] = Field((), description="numbers of rows, or null")
     trainable: Axis[Trainable] = Field((), description="full, last_layer or lora")
     learning_rate: Axis[Positive | None] = Field((), description="learning rates above 0, or null")
     epochs: Axis[Count | None] = Field((), description="numbers of epochs, or null")
@@ -147,6 +150,12 @@ class Grid(Model):
     )
     pair: Pairs = Field(
         description="a list of [weak, strong] pairs of model names", examples=[[["small", "large"]]]
+    )
+    weak_seed: Axis[Seed | None] = Field(
+        (None,),
+        description="seeds of the weak model; null: as in training, else the cell's seed",
+        examples=[[0, 1, 2]],
+        json_schema_extra={"unit": ""},
     )
     loss: Axis[LossValue] = Field(
         (Loss(name="forward_ce"),),
@@ -187,6 +196,12 @@ class Grid(Model):
         description="factor on a noisy label's distance from 1/K, -1 (flip) to 1 (no change)",
         examples=[[-1.0, 0.0]],
         json_schema_extra={"unit": ""},
+    )
+    train_rows: Axis[Count | None] = Field(
+        (None,),
+        description="weak rows that students learn from, nested; null: all",
+        examples=[[500, 1000, None]],
+        json_schema_extra={"unit": "rows"},
     )
     trainable: Axis[Trainable] = Field(
         ("full",), description="full, last_layer or lora", examples=[["full", "lora"]]
@@ -306,6 +321,12 @@ class Spec(Model):
             for position, pair in enumerate(part.pair):
                 for side, name in enumerate(pair):
                     yield _Reference((*location, "pair", position, side), name, models)
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> Self:
+        """Check the values of axes that other fields limit."""
+        refuse(axis_mistakes(self))
+        return self
 
     @model_validator(mode="after")
     def _solvable(self) -> Self:

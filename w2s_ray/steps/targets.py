@@ -21,6 +21,7 @@ from w2s_ray.order import hashes
 from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
+from w2s_ray.steps.row_subsets import first_rows
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
 
@@ -93,7 +94,11 @@ class Targets:
             wanted.confidence_form,
             wanted.label_clip,
         )
-        return Supervision(self._all_rows, self._labels_of(drawn), None, objective)
+        rows = first_rows(self._all_rows, self._subset_hashes, config.train_rows)
+        labels = self._labels_of(drawn)
+        if len(rows) < len(labels):
+            labels = labels[rows]
+        return Supervision(rows, labels, None, objective)
 
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
@@ -111,6 +116,10 @@ class Targets:
     @cached_property
     def _all_rows(self) -> NDArray[np.int64]:
         return np.arange(self._rows.num_rows)
+
+    @cached_property
+    def _subset_hashes(self) -> NDArray[np.uint64]:
+        return hashes(self.row_ids, "train_rows")
 
     @cached_property
     def _true(self) -> NDArray[np.float32]:

@@ -77,6 +77,12 @@ AXES = (
         "noise_strength", _REAL, "a perturbed label w becomes 1/K + noise_strength (w - 1/K)"
     ),
     Column(
+        "train_rows",
+        _INT,
+        "rows",
+        "weak rows that the student learned from: nested subsets; null: all",
+    ),
+    Column(
         "label_clip",
         _REAL,
         "probability",
@@ -88,6 +94,7 @@ AXES = (
     _never_null(
         "batch_size", _INT, "examples per optimizer step of student and ceiling", "examples"
     ),
+    _never_null("weak_seed", _INT, "seed of the weak model"),
     _never_null("seed", _INT, "seed of the cell"),
 )
 
