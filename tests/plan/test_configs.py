@@ -17,12 +17,16 @@ from w2s_ray.plan.configs import (
 
 # A configuration with another value of each field that may be absent.
 OTHER: dict[str, Any] = {
+    "anchor": lambda student: replace(student, anchor=0.5),
     "identical_pairs": lambda student: replace(
         student, training=replace(student.training, identical_pairs="keep")
     ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
     "messages": lambda student: PrepareConfig({}, messages=True),
     "train_rows": lambda student: replace(student, train_rows=5),
+    "weight_decay": lambda student: replace(
+        student, training=replace(student.training, weight_decay=0.1)
+    ),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.plan.configs import StudentConfig
 from w2s_ray.plan.graph import Plan
@@ -92,7 +93,12 @@ def test_fewer_rows_are_another_student_with_the_same_ceiling(write_spec: WriteS
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
 @pytest.mark.parametrize(
     ("axis", "values"),
-    [("learning_rate", [1e-3, 1e-2]), ("epochs", [1, 2]), ("batch_size", [8, 16])],
+    [
+        ("learning_rate", [1e-3, 1e-2]),
+        ("weight_decay", [0.0, 0.1]),
+        ("epochs", [1, 2]),
+        ("batch_size", [8, 16]),
+    ],
 )
 def test_an_exact_solver_has_neither_rates_nor_batches(
     write_spec: WriteSpec, solver: str, axis: str, values: list[Any]
@@ -113,3 +119,18 @@ def test_what_is_shared_is_computed_without_what_has_no_effect(write_spec: Write
     config = plan.steps[cell.keys["student"]].config_as(StudentConfig)
     assert (config.objective.confidence_warmup, config.noise.strength) == (0.2, -1.0)
     assert (cell.values["confidence_warmup"], cell.values["noise_strength"]) == (0.5, 0.5)
+
+
+def test_an_anchor_needs_the_initial_weights_in_one_process(write_spec: WriteSpec) -> None:
+    grid = {"anchor": [0.0, 0.5], "trainable": ["full"]}
+    plan = planned(write_spec, grid)
+    assert len(set(students(plan))) == 2 and plan.count()["ceiling"] == 1
+    with pytest.raises(InputError) as error:
+        planned(write_spec, grid, execution={"workers": 2, "zero_stage": 1})
+    assert str(error.value) == (
+        "grid.anchor: given 0.5 with trainable: full of model 'large' on 2 workers with ZeRO 1 and "
+        "offload none, expected 0: a group does not keep the initial weights; one worker without "
+        "offload does"
+    )
+    heads = {**grid, "trainable": ["last_layer"]}
+    assert planned(write_spec, heads, execution={"workers": 2, "zero_stage": 1}).count()

@@ -25,7 +25,7 @@ LOSSES = ", ".join(DEFINITIONS)
 AXES = (
     "data, pair, weak_seed, loss, confidence_weight, confidence_warmup, confidence_form, "
     "label_temperature, noise_ratio, noise_strength, train_rows, trainable, learning_rate, "
-    "epochs, batch_size, seed"
+    "weight_decay, anchor, epochs, batch_size, seed"
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "

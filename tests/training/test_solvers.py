@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from scipy.special import expit, log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
@@ -96,6 +97,37 @@ def test_newton_and_lbfgs_find_one_minimum(per_row, classes, loss):
     assert newton.metrics["converged"] and lbfgs.metrics["converged"]
     assert newton.metrics["final_loss"] == pytest.approx(lbfgs.metrics["final_loss"], abs=1e-10)
     np.testing.assert_allclose(newton.test_logits, lbfgs.test_logits, atol=1e-4)
+
+
+@both
+@shapes
+def test_with_an_anchor_it_is_ridge(per_row, classes, solver):
+    """The gradient of the mean loss plus λ/2 times the squared weights of all classes vanishes."""
+    data, anchor = problem(per_row, classes), 0.05
+    outputs = 1 if per_row == 2 else classes
+    rows = torch.from_numpy(data.features[:, 0]).double() / 3
+    one = job(weak_labels(data), "forward_ce", solver, adam=Adam(anchor=anchor))
+    fitted = solvers.solve(rows, one, outputs)
+    weights = fitted.weights.double().requires_grad_()
+    logits = rows @ weights.T
+    logits = torch.nn.functional.pad(logits, (1, 0)) if outputs == 1 else logits
+    labels = torch.from_numpy(one.soft_labels).double()
+    mean = -(labels * logits.log_softmax(1)).sum(1).mean()
+    whole = mean + anchor / 2 * weights.square().sum()
+    (slope,) = torch.autograd.grad(whole, weights)
+    assert fitted.facts["converged"] and slope.abs().max() < 1e-6
+    assert fitted.facts["final_loss"] == pytest.approx(whole.item(), abs=1e-8)
+    free = solvers.solve(rows, job(one.soft_labels, "forward_ce", solver), outputs)
+    assert weights.norm() < 0.9 * free.weights.norm()
+
+
+def test_a_rule_without_exceptions_has_a_minimum_once_there_is_an_anchor():
+    data = problem(2, 2)
+    preferred = (data.features[:, 0] - data.features[:, 1]).sum(axis=1) > 0
+    labels = np.eye(2, dtype=np.float32)[preferred.astype(int)]
+    for solver in ("newton", "lbfgs"):
+        one = job(labels, "forward_ce", solver, adam=Adam(anchor=1e-3))
+        assert fit(data, one).metrics["converged"]
 
 
 @both

@@ -164,16 +164,19 @@ class Builder:
             Noise(point.noise_ratio, point.noise_strength),
             LabelTreatment(point.label_temperature),
             point.train_rows,
+            point.anchor,
         )
-        fewer = "" if point.train_rows is None else f"-r{point.train_rows}"
+        execution = self._layouts.training(point.data, point.strong, training)
+        if point.anchor and execution.uses_deepspeed:
+            raise _unanchored(point, execution)
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
             KINDS["student"],
             f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}{sharpened}{fewer}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{sharpened}{_further(point)}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
-            self._layouts.training(point.data, point.strong, training),
+            execution,
             model=point.strong,
             data=point.data,
         )
@@ -296,7 +299,13 @@ class Builder:
 
     def _strong_training(self, point: CellPoint) -> Training:
         """Resolved settings of student and ceiling."""
-        return self._training(point.trainable, point.learning_rate, point.epochs, point.batch_size)
+        return self._training(
+            point.trainable,
+            point.learning_rate,
+            point.epochs,
+            point.batch_size,
+            point.weight_decay,
+        )
 
     def _weak_training(self, point: CellPoint) -> Training:
         """Resolved settings of the weak model: the student's, unless the spec overrides them."""
@@ -311,8 +320,9 @@ class Builder:
         learning_rate: float | None,
         epochs: int | None,
         batch_size: int | None,
+        weight_decay: float = 0.0,
     ) -> Training:
-        given = (trainable, learning_rate, epochs, batch_size)
+        given = (trainable, learning_rate, epochs, batch_size, weight_decay)
         if given not in self._trainings:
             training = self.spec.training
             self._trainings[given] = Training(
@@ -330,6 +340,7 @@ class Builder:
                 lora=training.lora if trainable == "lora" else None,
                 rendering=Rendering(training.render, training.bos),
                 identical_pairs=training.identical_pairs,
+                weight_decay=weight_decay,
             )
         return self._trainings[given]
 
@@ -339,3 +350,20 @@ class Builder:
         if training.trainable == "last_layer":
             inputs["features"] = self.features(data, model, training).key
         return inputs
+
+
+def _further(point: CellPoint) -> str:
+    """Rows and penalties of a student that are not the usual ones, for the name of its folder."""
+    rows = "" if point.train_rows is None else f"-r{point.train_rows}"
+    decay = f"-wd{point.weight_decay:g}" if point.weight_decay else ""
+    return rows + decay + (f"-a{point.anchor:g}" if point.anchor else "")
+
+
+def _unanchored(point: CellPoint, execution: Execution) -> InputError:
+    return InputError(
+        f"grid.anchor: given {point.anchor:g} with trainable: {point.trainable} of model "
+        f"'{point.strong}' on {execution.workers} workers with ZeRO {execution.zero_stage} and "
+        f"offload {execution.offload}, expected 0: a group does not keep the initial weights; "
+        "one worker without offload does",
+        ("grid", "anchor"),
+    )

@@ -24,10 +24,12 @@ Solver = Literal["sgd", "newton", "lbfgs"]
 
 ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
     {
+        "anchor": 0.0,
         "identical_pairs": "leave_out",
         "label_temperature": 1.0,
         "messages": False,
         "train_rows": None,
+        "weight_decay": 0.0,
     }
 )
 """What an older record means that has no such field; the classes' defaults are the same."""
@@ -60,6 +62,7 @@ class Training:
         lora: adapters where ``trainable`` is "lora"; None for the others.
         rendering: how texts are made of rows.
         identical_pairs: whether pairs whose answers are the same tokens stay in batches.
+        weight_decay: decoupled from the gradient, as in AdamW; of every trained parameter.
     """
 
     trainable: Trainable
@@ -76,6 +79,7 @@ class Training:
     lora: Lora | None = None
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
+    weight_decay: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -97,6 +101,7 @@ class Training:
             values["lora"] = self.lora.model_dump(mode="json")
         values |= self.rendering.as_json()
         values["identical_pairs"] = self.identical_pairs
+        values["weight_decay"] = self.weight_decay
         return _without_absent(values)
 
     @classmethod
@@ -115,7 +120,7 @@ class Training:
 
     def batches(self) -> Self:
         """The same training at no particular rate: equal for models that can share batches."""
-        return replace(self, learning_rate=0.0)
+        return replace(self, learning_rate=0.0, weight_decay=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +223,18 @@ class TrainConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
-    """``student``. ``train_rows``: number of rows that it learns from; None: all."""
+    """``student``.
+
+    Attributes:
+        train_rows: number of rows that it learns from; None: all.
+        anchor: λ of the penalty λ/2 ‖θ - θ₀‖² on its distance from its initial weights.
+    """
 
     objective: StudentObjective
     noise: Noise
     labels: LabelTreatment = LabelTreatment()
     train_rows: int | None = None
+    anchor: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         return _without_absent(
@@ -235,6 +246,7 @@ class StudentConfig(TrainConfig):
                 "noise": self.noise.as_json(),
                 **self.labels.as_json(),
                 "train_rows": self.train_rows,
+                "anchor": self.anchor,
             }
         )
 

@@ -17,7 +17,16 @@ from rich.table import Table
 
 from w2s_ray.data.class_names import visible
 
-TABLE_COLUMNS = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
+TABLE_COLUMNS = (
+    "data",
+    "weak",
+    "strong",
+    "trainable",
+    "learning_rate",
+    "weight_decay",
+    "epochs",
+    "batch_size",
+)
 """Columns of the results whose values one table has in common."""
 LINE_COLUMNS = (
     "loss",
@@ -28,6 +37,7 @@ LINE_COLUMNS = (
     "label_temperature",
     "noise_strength",
     "train_rows",
+    "anchor",
 )
 """Columns of the results whose values one line of a table has in common."""
 
@@ -56,9 +66,10 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         for index, name in enumerate(LINE_COLUMNS)
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
+    decay = f", weight decay {setting['weight_decay']:g}" if setting["weight_decay"] else ""
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
-        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}, "
+        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}{decay}, "
         f"batch {setting['batch_size']}, epochs {setting['epochs']}\n"
         "student accuracy, %",
         caption=_caption(rows),

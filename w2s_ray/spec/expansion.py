@@ -39,6 +39,8 @@ class CellPoint:
     train_rows: int | None
     trainable: Trainable
     learning_rate: float
+    weight_decay: float
+    anchor: float
     epochs: int
     batch_size: int
     seed: int

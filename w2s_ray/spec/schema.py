@@ -125,6 +125,8 @@ class Cells(Model):
     train_rows: Axis[Count | None] = Field((), description="numbers of rows, or null")
     trainable: Axis[Trainable] = Field((), description="full, last_layer or lora")
     learning_rate: Axis[Positive | None] = Field((), description="learning rates above 0, or null")
+    weight_decay: Axis[NotNegative] = Field((), description="weight decays, 0 or above")
+    anchor: Axis[NotNegative] = Field((), description="λ, 0 or above")
     epochs: Axis[Count | None] = Field((), description="numbers of epochs, or null")
     batch_size: Axis[Count | None] = Field((), description="rows per optimizer step, or null")
     seed: Axis[Seed] = Field((), description="seeds")
@@ -211,6 +213,18 @@ class Grid(Model):
         description="learning rates of student and ceiling; null: as in training",
         examples=[[1e-05, 3e-05]],
         json_schema_extra={"unit": ""},
+    )
+    weight_decay: Axis[NotNegative] = Field(
+        (0.0,),
+        description="decoupled weight decay (AdamW) of student and ceiling",
+        examples=[[0.0, 0.1]],
+        json_schema_extra={"unit": ""},
+    )
+    anchor: Axis[NotNegative] = Field(
+        (0.0,),
+        description="λ of the student's penalty λ/2 ‖θ - θ₀‖², θ₀ its initial weights",
+        examples=[[0.0, 0.01]],
+        json_schema_extra={"unit": "nat"},
     )
     epochs: Axis[Count | None] = Field(
         (None,),

@@ -18,7 +18,7 @@ from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes
-from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, Training
+from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, TrainConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
 from w2s_ray.steps.row_subsets import first_rows
@@ -137,6 +137,13 @@ class Targets:
         return self._hashes[seed]
 
 
-def adam(training: Training) -> Adam:
-    """The optimizer's settings."""
-    return Adam(training.adam_betas, training.adam_epsilon, training.clip_norm)
+def adam(config: TrainConfig) -> Adam:
+    """The optimizer's settings; a student's have its anchor."""
+    training = config.training
+    return Adam(
+        training.adam_betas,
+        training.adam_epsilon,
+        training.clip_norm,
+        training.weight_decay,
+        config.anchor if isinstance(config, StudentConfig) else 0.0,
+    )

@@ -105,7 +105,7 @@ def _job(step: Step, supervision: Supervision) -> HeadJob:
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         schedule=training.schedule,
-        adam=adam(training),
+        adam=adam(config),
     )
 
 

@@ -90,6 +90,8 @@ AXES = (
     ),
     _never_null("trainable", _TEXT, "which parameters are trained: full, last_layer or lora"),
     _never_null("learning_rate", _REAL, "peak learning rate of student and ceiling"),
+    _never_null("weight_decay", _REAL, "decoupled weight decay of student and ceiling"),
+    _never_null("anchor", _REAL, "λ of the student's penalty λ/2 ‖θ - θ₀‖²", "nat"),
     _never_null("epochs", _INT, "training epochs of student and ceiling", "epochs"),
     _never_null(
         "batch_size", _INT, "examples per optimizer step of student and ceiling", "examples"

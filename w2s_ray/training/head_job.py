@@ -22,7 +22,7 @@ class HeadJob:
         soft_labels: (n, K) float32, in the order of the shared rows.
         weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         solver: sgd (batches, Adam), or newton or lbfgs (all rows at once, to the minimum), which
-            ignore epochs, batch size, learning rate, schedule and Adam's settings.
+            ignore epochs, batch size, learning rate, schedule and Adam's settings but the anchor.
     """
 
     soft_labels: NDArray[np.float32]
