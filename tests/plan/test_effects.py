@@ -8,7 +8,7 @@ import pytest
 
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import StudentConfig
+from w2s_ray.plan.configs import StudentConfig, StudentObjective
 from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.loading import load
 
@@ -134,3 +134,16 @@ def test_an_anchor_needs_the_initial_weights_in_one_process(write_spec: WriteSpe
     )
     heads = {**grid, "trainable": ["last_layer"]}
     assert planned(write_spec, heads, execution={"workers": 2, "zero_stage": 1}).count()
+
+
+def test_only_students_whose_case_was_decided_after_mixing_have_other_keys() -> None:
+    def objective(**changes: Any) -> dict[str, Any]:
+        return StudentObjective("confidence_adaptive_ce", (("c", 0.25),), **changes).as_json()
+
+    assert objective(confidence_weight=0.5)["decided_by"] == "weak label"
+    for others in (
+        objective(),
+        objective(confidence_weight=0.5, confidence_form="sum"),
+        StudentObjective("reverse_ce", confidence_weight=0.5).as_json(),
+    ):
+        assert "decided_by" not in others

@@ -44,12 +44,15 @@ class Distributions(NamedTuple):
         s: probabilities of the student.
         w: the soft labels that the loss uses: clipped if its definition says so, else as given.
         w_clipped: the soft labels clipped to [γ, 1 - γ] and renormalised.
+        deciding: the soft labels by which a loss of several cases decides: w as given, unless that
+            is mixed with the student's own prediction.
     """
 
     log_s: Tensor
     s: Tensor
     w: Tensor
     w_clipped: Tensor
+    deciding: Tensor
 
     @property
     def clipped(self) -> "Distributions":
@@ -63,6 +66,7 @@ def loss(
     soft_labels: Tensor,
     *,
     label_clip: float = LABEL_CLIP,
+    deciding: Tensor | None = None,
     **parameters: float,
 ) -> Tensor:
     """The loss ``name`` of every example, in nats.
@@ -74,6 +78,7 @@ def loss(
         logits: (B, K), any float type; more leading dimensions work alike.
         soft_labels: (B, K) probabilities, treated as constants.
         label_clip: γ, in (0, 1/K).
+        deciding: (B, K) labels by which a loss of several cases decides; None: the soft labels.
         parameters: of the loss; the others keep their defaults.
 
     Returns:
@@ -88,6 +93,8 @@ def loss(
     if unknown := parameters.keys() - definition.parameters.keys():
         raise ValueError(f"loss {name!r} has no parameter {', '.join(sorted(unknown))}")
     used = distributions(logits, soft_labels, label_clip)
+    if deciding is not None:
+        used = used._replace(deciding=deciding.detach().to(used.w.dtype))
     if definition.clips_label:
         used = used.clipped
     return LOSSES[name](used, **{**definition.defaults, **parameters})
@@ -109,7 +116,7 @@ def distributions(
     log_s = torch.log_softmax(logits.to(precision), dim=-1)
     w = soft_labels.detach().to(precision)
     clipped = w.clamp(label_clip, 1.0 - label_clip)
-    return Distributions(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True))
+    return Distributions(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True), w)
 
 
 def forward_ce(d: Distributions) -> Tensor:
@@ -192,7 +199,7 @@ def symmetric_ce(d: Distributions, *, a: float, b: float) -> Tensor:
 
 def confidence_adaptive_ce(d: Distributions, *, c: float) -> Tensor:
     """Forward CE where the unclipped label is confident (max |w - 1/K| ≥ c), else reverse CE."""
-    confidence = (d.w - 1.0 / d.w.shape[-1]).abs().amax(dim=-1)
+    confidence = (d.deciding - 1.0 / d.w.shape[-1]).abs().amax(dim=-1)
     return torch.where(confidence >= c, forward_ce(d), reverse_ce(d.clipped))
 
 

@@ -135,7 +135,13 @@ class StudentObjective:
     label_clip: float = LABEL_CLIP
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values by field, also the columns of ``results``."""
+        """JSON values by field, also the columns of ``results``.
+
+        Where the weak label, and not the one it is mixed into, decides the case of a loss, that is
+        said: earlier students had another objective there.
+        """
+        mixed = self.confidence_weight > 0.0 and self.confidence_form == "target"
+        decides = mixed and self.loss == "confidence_adaptive_ce"
         return {
             "loss": self.loss,
             "loss_parameters": dict(self.loss_parameters),
@@ -143,6 +149,7 @@ class StudentObjective:
             "confidence_warmup": self.confidence_warmup,
             "confidence_form": self.confidence_form,
             "label_clip": self.label_clip,
+            **({"decided_by": "weak label"} if decides else {}),
         }
 
 

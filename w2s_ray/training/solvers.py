@@ -208,6 +208,7 @@ class _Problem:
             logits,
             self._soft_labels,
             label_clip=objective.label_clip,
+            deciding=self._soft_labels,
             **dict(objective.loss_parameters),
         )
         return losses.mean() if self._weights is None else (self._weights * losses).mean()
