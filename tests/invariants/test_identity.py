@@ -18,6 +18,7 @@ SCIENCE = {
     "grid__loss": [{"name": "symmetric_ce", "a": 1.0, "b": 0.2}],
     "grid__trainable": ["full"],
     "grid__learning_rate": [0.5],
+    "grid__readout_block": [1],
     "grid__weight_decay": [0.1],
     "grid__anchor": [0.01],
     "grid__epochs": [2],

@@ -9,6 +9,7 @@ from tests.testing.steps import config_of
 from w2s_ray.plan.configs import (
     ABSENT_MEANS,
     Config,
+    FeaturesConfig,
     LabelTreatment,
     PrepareConfig,
     StudentConfig,
@@ -23,6 +24,7 @@ OTHER: dict[str, Any] = {
     ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
     "messages": lambda student: PrepareConfig({}, messages=True),
+    "readout_block": lambda student: FeaturesConfig({}, "fp32", 8, readout_block=1),
     "train_rows": lambda student: replace(student, train_rows=5),
     "weight_decay": lambda student: replace(
         student, training=replace(student.training, weight_decay=0.1)

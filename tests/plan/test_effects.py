@@ -147,3 +147,19 @@ def test_only_students_whose_case_was_decided_after_mixing_have_other_keys() -> 
         StudentObjective("reverse_ce", confidence_weight=0.5).as_json(),
     ):
         assert "decided_by" not in others
+
+
+def test_a_readout_block_has_features_of_its_own_for_student_and_ceiling(
+    write_spec: WriteSpec,
+) -> None:
+    plan, plain = planned(write_spec, {"readout_block": [None, 1]}), planned(write_spec, {})
+    assert students(plan)[:1] == students(plain)
+    more = {kind: n - plain.count()[kind] for kind, n in plan.count().items()}
+    assert {kind: n for kind, n in more.items() if n} == {
+        "features": 1, "ceiling": 1, "student": 1, "evaluate": 2,
+    }  # fmt: skip
+    with pytest.raises(InputError) as error:
+        planned(write_spec, {"readout_block": [9]})
+    assert str(error.value) == (
+        "grid.readout_block: given 9, expected at most 2, the blocks of model 'large'"
+    )

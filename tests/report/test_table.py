@@ -14,7 +14,7 @@ def row(**changes):
         "epochs": 1, "batch_size": 16, "loss": "forward_kl", "loss_parameters": "{}",
         "confidence_weight": 0.0, "confidence_form": "target", "confidence_warmup": 0.2,
         "label_temperature": 1.0, "noise_strength": -1.0, "train_rows": None, "weak_seed": 0,
-        "weight_decay": 0.0, "anchor": 0.0,
+        "readout_block": None, "weight_decay": 0.0, "anchor": 0.0,
         "noise_ratio": 0.0, "seed": 0, "status": "done", "weak_key": "w0", "ceiling_key": "c0",
         "weak_accuracy": 0.6, "ceiling_accuracy": 0.9, "student_accuracy": 0.7, "test_rows": 100,
         "shorter_answer_accuracy": 0.55,

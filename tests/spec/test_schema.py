@@ -30,11 +30,11 @@ FIELDS = {
     "Columns": "prompt chosen rejected text label group",
     "ModelSpec": "source revision init architecture config tokenizer init_seed num_layers",
     "Grid": "data pair weak_seed loss confidence_weight confidence_warmup confidence_form "
-    "label_temperature noise_ratio noise_strength train_rows trainable learning_rate "
-    "weight_decay anchor epochs batch_size seed include exclude",
+    "label_temperature noise_ratio noise_strength train_rows trainable readout_block "
+    "learning_rate weight_decay anchor epochs batch_size seed include exclude",
     "Cells": "data pair weak_seed loss confidence_weight confidence_warmup confidence_form "
-    "label_temperature noise_ratio noise_strength train_rows trainable learning_rate "
-    "weight_decay anchor epochs batch_size seed",
+    "label_temperature noise_ratio noise_strength train_rows trainable readout_block "
+    "learning_rate weight_decay anchor epochs batch_size seed",
     "Loss": "name",
     "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "
     "learning_rate clip_norm adam_betas adam_epsilon schedule solver label_clip lora weak_seed "

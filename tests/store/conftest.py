@@ -59,6 +59,7 @@ class Study:
             "noise_strength": -1.0,
             "label_temperature": 1.0,
             "train_rows": None,
+            "readout_block": None,
             "weight_decay": 0.0,
             "anchor": 0.0,
             "weak_seed": seed,

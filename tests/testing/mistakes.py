@@ -24,8 +24,8 @@ LOSS = "loss: [forward_kl]"
 LOSSES = ", ".join(DEFINITIONS)
 AXES = (
     "data, pair, weak_seed, loss, confidence_weight, confidence_warmup, confidence_form, "
-    "label_temperature, noise_ratio, noise_strength, train_rows, trainable, learning_rate, "
-    "weight_decay, anchor, epochs, batch_size, seed"
+    "label_temperature, noise_ratio, noise_strength, train_rows, trainable, readout_block, "
+    "learning_rate, weight_decay, anchor, epochs, batch_size, seed"
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "
@@ -221,6 +221,12 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "train_rows: [3, 4, null]",
         "12: grid.train_rows[1]: given 4, expected at most 3, the weak rows of data set 'hh', "
         "or null",
+    ),
+    "read out of a model that is trained": (
+        LOSS,
+        "trainable: [last_layer, lora]\n  readout_block: [null, 2]",
+        "13: grid.readout_block[1]: given 2, expected null with trainable: lora, or trainable: "
+        "last_layer alone",
     ),
     "solver of targets made of predictions": (
         "  loss: [forward_kl]\ntraining:\n  epochs: 1",

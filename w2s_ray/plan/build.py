@@ -93,18 +93,25 @@ class Builder:
         return self._shared[name]
 
     def features(self, data: str, model: str, training: Training) -> Step:
-        """The frozen states that last layers of a model are trained on."""
+        """The frozen states that last layers of a model are trained on.
+
+        Raises:
+            InputError: the model has fewer blocks than ``readout_block``.
+        """
+        block = training.readout_block
         config = FeaturesConfig(
             self._model_identities[model],
             training.precision,
             training.max_length_tokens,
             training.rendering,
+            block,
         )
-        name = ("features", data, model)
+        name = ("features", data, model, block)
         if name not in self._shared:
+            self._check_blocks(model, block)
             self._shared[name] = self.add(
                 KINDS["features"],
-                f"{data}-{model}",
+                f"{data}-{model}" + ("" if block is None else f"-b{block}"),
                 config,
                 {"prepare": self.prepare(data).key},
                 self._layouts.inference(model, "features"),
@@ -112,6 +119,15 @@ class Builder:
                 data=data,
             )
         return self._shared[name]
+
+    def _check_blocks(self, model: str, block: int | None) -> None:
+        known = shape(self.spec.models[model])
+        if block is not None and known is not None and block > known.layers:
+            raise InputError(
+                f"grid.readout_block: given {block}, expected at most {known.layers}, the blocks "
+                f"of model '{model}'",
+                ("grid", "readout_block"),
+            )
 
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
@@ -305,6 +321,7 @@ class Builder:
             point.epochs,
             point.batch_size,
             point.weight_decay,
+            point.readout_block,
         )
 
     def _weak_training(self, point: CellPoint) -> Training:
@@ -321,8 +338,9 @@ class Builder:
         epochs: int | None,
         batch_size: int | None,
         weight_decay: float = 0.0,
+        readout_block: int | None = None,
     ) -> Training:
-        given = (trainable, learning_rate, epochs, batch_size, weight_decay)
+        given = (trainable, learning_rate, epochs, batch_size, weight_decay, readout_block)
         if given not in self._trainings:
             training = self.spec.training
             self._trainings[given] = Training(
@@ -341,6 +359,7 @@ class Builder:
                 rendering=Rendering(training.render, training.bos),
                 identical_pairs=training.identical_pairs,
                 weight_decay=weight_decay,
+                readout_block=readout_block,
             )
         return self._trainings[given]
 
@@ -356,7 +375,8 @@ def _further(point: CellPoint) -> str:
     """Rows and penalties of a student that are not the usual ones, for the name of its folder."""
     rows = "" if point.train_rows is None else f"-r{point.train_rows}"
     decay = f"-wd{point.weight_decay:g}" if point.weight_decay else ""
-    return rows + decay + (f"-a{point.anchor:g}" if point.anchor else "")
+    block = "" if point.readout_block is None else f"-b{point.readout_block}"
+    return rows + block + decay + (f"-a{point.anchor:g}" if point.anchor else "")
 
 
 def _unanchored(point: CellPoint, execution: Execution) -> InputError:

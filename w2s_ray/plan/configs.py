@@ -28,6 +28,7 @@ ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
         "identical_pairs": "leave_out",
         "label_temperature": 1.0,
         "messages": False,
+        "readout_block": None,
         "train_rows": None,
         "weight_decay": 0.0,
     }
@@ -63,6 +64,7 @@ class Training:
         rendering: how texts are made of rows.
         identical_pairs: whether pairs whose answers are the same tokens stay in batches.
         weight_decay: decoupled from the gradient, as in AdamW; of every trained parameter.
+        readout_block: of a last layer: the block after which it reads; None: the last.
     """
 
     trainable: Trainable
@@ -80,6 +82,7 @@ class Training:
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
     weight_decay: float = 0.0
+    readout_block: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -102,6 +105,7 @@ class Training:
         values |= self.rendering.as_json()
         values["identical_pairs"] = self.identical_pairs
         values["weight_decay"] = self.weight_decay
+        values["readout_block"] = self.readout_block
         return _without_absent(values)
 
     @classmethod
@@ -200,20 +204,29 @@ class PrepareConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class FeaturesConfig(Config):
-    """``features``. ``model`` is the identity of the weights (``catalog``)."""
+    """``features``.
+
+    Attributes:
+        model: the identity of the weights (``catalog``).
+        readout_block: whose states are kept, after the model's final norm; None: the last.
+    """
 
     model: Json
     precision: Precision
     max_length_tokens: int
     rendering: Rendering = TRANSCRIPT
+    readout_block: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "precision": self.precision,
-            "max_length_tokens": self.max_length_tokens,
-            **self.rendering.as_json(),
-        }
+        return _without_absent(
+            {
+                "model": self.model,
+                "precision": self.precision,
+                "max_length_tokens": self.max_length_tokens,
+                **self.rendering.as_json(),
+                "readout_block": self.readout_block,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ TABLE_COLUMNS = (
     "weak",
     "strong",
     "trainable",
+    "readout_block",
     "learning_rate",
     "weight_decay",
     "epochs",
@@ -67,9 +68,10 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
     decay = f", weight decay {setting['weight_decay']:g}" if setting["weight_decay"] else ""
+    block = "" if setting["readout_block"] is None else f" after block {setting['readout_block']}"
     table = Table(
         title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
-        f"{setting['trainable']}, learning rate {setting['learning_rate']:g}{decay}, "
+        f"{setting['trainable']}{block}, learning rate {setting['learning_rate']:g}{decay}, "
         f"batch {setting['batch_size']}, epochs {setting['epochs']}\n"
         "student accuracy, %",
         caption=_caption(rows),

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def axis_mistakes(spec: "Spec") -> list[Mistake]:
     """What is wrong with the values of axes in the grid and its ``include`` entries."""
-    return [wrong for part in _parts(spec) for wrong in _too_many_rows(spec, *part)]
+    parts = list(_parts(spec))
+    wrong = [wrong for part in parts for wrong in _too_many_rows(spec, *part)]
+    return wrong + [wrong for part in parts for wrong in _read_out_of_trained(*part)]
 
 
 def _parts(spec: "Spec") -> Iterator[tuple[Location, dict[str, tuple[Any, ...]], frozenset[str]]]:
@@ -40,3 +42,15 @@ def _too_many_rows(
                 expected = f"at most {size}, the weak rows of data set '{name}', or null"
                 where = place if "train_rows" in own else ("grid",)
                 yield (*where, "train_rows", position), count, mistake(expected)
+
+
+def _read_out_of_trained(
+    place: Location, axes: dict[str, tuple[Any, ...]], own: frozenset[str]
+) -> Iterator[Mistake]:
+    """``readout_block`` with students whose backbone is trained, all of it."""
+    trained = [trainable for trainable in axes["trainable"] if trainable != "last_layer"]
+    for position, block in enumerate(axes["readout_block"]):
+        if block is not None and trained:
+            where = place if "readout_block" in own else ("grid",)
+            expected = mistake(f"null with trainable: {trained[0]}, or trainable: last_layer alone")
+            yield (*where, "readout_block", position), block, expected

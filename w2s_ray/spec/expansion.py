@@ -38,6 +38,7 @@ class CellPoint:
     noise_strength: float
     train_rows: int | None
     trainable: Trainable
+    readout_block: int | None
     learning_rate: float
     weight_decay: float
     anchor: float

@@ -124,6 +124,7 @@ class Cells(Model):
     noise_strength: Axis[Strength] = Field((), description="-1 (flip) to 1 (no change)")
     train_rows: Axis[Count | None] = Field((), description="numbers of rows, or null")
     trainable: Axis[Trainable] = Field((), description="full, last_layer or lora")
+    readout_block: Axis[Count | None] = Field((), description="numbers of blocks, or null")
     learning_rate: Axis[Positive | None] = Field((), description="learning rates above 0, or null")
     weight_decay: Axis[NotNegative] = Field((), description="weight decays, 0 or above")
     anchor: Axis[NotNegative] = Field((), description="λ, 0 or above")
@@ -207,6 +208,12 @@ class Grid(Model):
     )
     trainable: Axis[Trainable] = Field(
         ("full",), description="full, last_layer or lora", examples=[["full", "lora"]]
+    )
+    readout_block: Axis[Count | None] = Field(
+        (None,),
+        description="block of the strong model after which last layers read; null: the last",
+        examples=[[6, 12, None]],
+        json_schema_extra={"unit": "blocks"},
     )
     learning_rate: Axis[Positive | None] = Field(
         (None,),

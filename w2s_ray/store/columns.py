@@ -89,6 +89,12 @@ AXES = (
         "the γ of the interval [γ, 1 - γ] to which soft labels are clipped",
     ),
     _never_null("trainable", _TEXT, "which parameters are trained: full, last_layer or lora"),
+    Column(
+        "readout_block",
+        _INT,
+        "blocks",
+        "block of the strong model after which last layers read; null: the last",
+    ),
     _never_null("learning_rate", _REAL, "peak learning rate of student and ceiling"),
     _never_null("weight_decay", _REAL, "decoupled weight decay of student and ceiling"),
     _never_null("anchor", _REAL, "λ of the student's penalty λ/2 ‖θ - θ₀‖²", "nat"),
