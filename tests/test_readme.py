@@ -29,7 +29,7 @@ from tests.testing.markdown import Block, blocks
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_SECONDS = 1500
 QUICKSTART = Path("study_specs/quickstart.yaml")
-CELLS = 4 * 3 * 3  # losses, noise ratios, seeds
+CELLS = 81
 
 
 def run_blocks(found: list[Block], folder: Path, environment: dict[str, str]) -> None:
@@ -106,6 +106,8 @@ def cut_quickstart(folder: Path, rows: int) -> None:
     text = (folder / QUICKSTART).read_text(encoding="utf-8")
     sizes = f"sizes: {{ground_truth: {rows}, weak: {rows}, test: {rows}}}"
     cut, places = re.subn(r"sizes: \{.*\}", sizes, text)
+    assert places == 1
+    cut, places = re.subn(r"validation: \{rows: \d+\}", f"validation: {{rows: {rows // 4}}}", cut)
     assert places == 1
     (folder / QUICKSTART).write_text(cut, encoding="utf-8")
 
