@@ -6,10 +6,11 @@ import pytest
 
 from tests.testing.mistakes import GOOD, MISTAKES_IN_FIELDS
 from tests.testing.mistakes_of_form import MISTAKES_OF_FORM
+from tests.testing.mistakes_of_selection import MISTAKES_OF_SELECTION
 from w2s_ray.errors import InputError, at
 from w2s_ray.spec.loading import load, located
 
-MISTAKES = MISTAKES_IN_FIELDS | MISTAKES_OF_FORM
+MISTAKES = MISTAKES_IN_FIELDS | MISTAKES_OF_FORM | MISTAKES_OF_SELECTION
 
 
 @pytest.fixture

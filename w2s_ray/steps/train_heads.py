@@ -49,6 +49,8 @@ def run_together(
 ) -> list[Write | Exception]:
     """Trains the heads of ``steps``, which share features and split; one entry a step, in order.
 
+    Longer than other functions: it hands what the heads share to those who need it.
+
     Raises:
         Exception: what they share cannot be read, or all of them failed at once.
     """

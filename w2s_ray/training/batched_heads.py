@@ -113,7 +113,10 @@ def _chunks(inputs: Inputs, jobs: Sequence[HeadJob], limit: int) -> Iterator[lis
 def _train(
     inputs: Inputs, jobs: Sequence[HeadJob], on_steps: OnSteps
 ) -> list[TrainedHead | FloatingPointError]:
-    """Trains one chunk: ``loop.train`` for J heads in S slots, b rows a batch, P padded columns."""
+    """Trains one chunk: ``loop.train`` for J heads in S slots, b rows a batch, P padded columns.
+
+    Longer than other functions, so that a step reads from top to bottom beside that of the loop.
+    """
     started = time.monotonic()
     pace, outputs = jobs[0], inputs.outputs
     total_steps = steps_of(pace, inputs)

@@ -55,6 +55,8 @@ def fit_batched_lora(
 ) -> list[dict[str, Any] | Exception]:
     """Trains every job as ``fit`` would alone, and writes the same files into its folder.
 
+    Longer than other functions: it is ``fit`` for many jobs, in the same order.
+
     Args:
         jobs: trainable "lora"; equal in ``SHARED``, in their test tables and in the ids and texts
             of their rows.
