@@ -123,6 +123,19 @@ class Builder:
             )
         return self._shared[name]
 
+    def untrained(self, data: str, model: str) -> Step:
+        """The answers that a model finds more probable before any training."""
+        settings = self.spec.training
+        config = FeaturesConfig(
+            self._model_identities[model],
+            settings.precision,
+            settings.max_length_tokens,
+            Rendering(settings.render, settings.bos),
+        )
+        inputs = {"prepare": self.prepare(data).key}
+        execution, name = self._layouts.inference(model, "untrained"), f"{data}-{model}"
+        return self.add(KINDS["untrained"], name, config, inputs, execution, model=model, data=data)
+
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step:

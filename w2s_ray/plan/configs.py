@@ -197,7 +197,7 @@ class PrepareConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class FeaturesConfig(Config):
-    """``features``. ``model`` is the identity of the weights (``catalog``)."""
+    """``features`` and ``untrained``. ``model`` is the identity of the weights (``catalog``)."""
 
     model: Json
     precision: Precision
