@@ -27,6 +27,8 @@ def tokens() -> Tokens:
 def test_stream_equals_prescription(rank: int) -> None:
     rows = tokens()
     labels = np.random.default_rng(1).random((ROWS, 2), dtype=np.float32)
+    # One rank streams weights of rows, as a student with example weights does.
+    row_weights = None if rank == 0 else np.random.default_rng(2).random(ROWS, dtype=np.float32)
     dataset = rank_dataset(
         put(rows, labels),
         seed=SEED,
@@ -35,13 +37,14 @@ def test_stream_equals_prescription(rank: int) -> None:
         token_budget=BUDGET,
         rank=rank,
         world=2,
+        row_weights=row_weights,
     )
     dataset.context.execution_options = in_order()
     streamed = list(
         optimizer_steps(dataset.iterator().iter_batches(batch_size=None, batch_format="pyarrow"))
     )
     prescribed = [
-        micro_batches(batch, rows.row_lengths, BUDGET, rank, 2)
+        micro_batches(batch, rows.row_lengths, BUDGET, rank, 2, row_weights)
         for epoch in range(EPOCHS)
         for batch in optimizer_batches(epoch_order(rows.row_ids, SEED, epoch), BATCH)
     ]

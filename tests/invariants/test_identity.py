@@ -9,6 +9,9 @@ SCIENCE = {
     "grid__seed": [7],
     "grid__combine": ["product"],
     "grid__label_temperature": [0.5],
+    "grid__label_filter": {"keep": 0.5, "by": "confidence"},
+    "grid__relabel": ["probe"],
+    "grid__example_weight": ["confidence"],
     "grid__noise_ratio": [0.3],
     "grid__noise_strength": [0.0],
     "grid__confidence_weight": [0.5],
@@ -32,6 +35,7 @@ SCIENCE = {
     "training__adam_epsilon": 1e-6,
     "training__label_clip": 0.01,
     "training__weak_seed": 5,
+    "training__label_neighbours": 7,
     "training__weak": {"epochs": 3},
     "training__evaluations": 3,
     "validation": {"rows": 8},
@@ -42,6 +46,7 @@ ONE = {
 }
 # What an axis has an effect with; without, see tests/plan/test_effects.py.
 WITH = {
+    "training__label_neighbours": {"grid__relabel": ["knn"]},
     "grid__combine": {"grid__pair": [[["small", "large"], "large"]]},
     "grid__noise_strength": {"grid__noise_ratio": [0.1]},
     "grid__confidence_warmup": {"grid__confidence_weight": [0.1]},

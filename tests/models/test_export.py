@@ -4,6 +4,7 @@ import json
 import re
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,10 +307,20 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
         "`hf:org/base`, its first 3 blocks",
     ):  # fmt: skip
         assert said in text
+    assert "| labels |" not in text
     local = card(1, model=spec.model_copy(update={"source": "/home/somebody/mine"}), role="weak")
+    treated = {
+        "label_temperature": 0.5, "label_filter": {"keep": 0.7, "by": "probe"},
+        "relabel": "knn", "example_weight": "confidence", "held_out": 0.1,
+    }  # fmt: skip
+    local = replace(local, config={**local.config, **treated})
     export(tmp_path, backbone, dict(trained(backbone, 1, "full").named_parameters()), card=local)
     text = (tmp_path / "README.md").read_text()
     assert "`mine`, a local model" in text
+    assert (
+        "| labels | temperature 0.5; replaced by knn; the share 0.7 with the best by probe; "
+        "weighed by confidence; all but the share 0.1, which calibrates the model |"
+    ) in text
     assert "/home" not in text
     assert "bfloat16" not in text
 

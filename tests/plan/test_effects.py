@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import StudentConfig
+from w2s_ray.plan.configs import LabelConfig, StudentConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.loading import load
 
@@ -63,6 +63,60 @@ def test_a_label_temperature_needs_no_new_labels_and_one_is_none(write_spec: Wri
         "-t0.5-last_layer-s0",
         "-t0-last_layer-s0",
     ]
+
+
+def test_a_filter_that_keeps_all_is_none_whatever_it_goes_by(write_spec: WriteSpec) -> None:
+    by = ["confidence", "margin_to_prior", "probe", "knn"]
+    axis = [None, *({"keep": 1, "by": name} for name in by), {"keep": 0.5, "by": "knn"}]
+    (alone,) = students(planned(write_spec, {}))
+    plan = planned(write_spec, {"label_filter": axis})
+    assert students(plan)[:-1] == [alone] * 5 != students(plan)[-1:] * 5
+    values = [(cell.values["label_filter"], cell.values["label_keep"]) for cell in plan.cells]
+    assert values == [("none", 1.0), *((name, 1.0) for name in by), ("knn", 0.5)]
+    slug = plan.steps[students(plan)[-1]].slug
+    assert slug.endswith("-knn0.5-last_layer-s0")
+    assert students(planned(write_spec, {"label_filter": "none"})) == [alone]
+
+
+def test_filters_relabelling_and_weights_need_no_new_labels(write_spec: WriteSpec) -> None:
+    axes = {"relabel": ["none", "knn"], "example_weight": ["none", "confidence"]}
+    for trainable, features in {"last_layer": 0, "full": 1}.items():
+        plain, plan = (
+            planned(write_spec, {**grid, "trainable": [trainable]}) for grid in ({}, axes)
+        )
+        more = {kind: n - plain.count().get(kind, 0) for kind, n in plan.count().items()}
+        assert {kind: n for kind, n in more.items() if n} == {
+            "student": 3, "evaluate": 3, **({"features": 1} if features else {}),
+        }  # fmt: skip
+        assert plain.steps.keys() < plan.steps.keys()
+
+
+def test_calibration_moves_the_weak_model_and_what_learns_from_it(write_spec: WriteSpec) -> None:
+    training = {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8}
+    plain = planned(write_spec, {}, training=training)
+    none = {**training, "weak": {"calibrate": "none"}}
+    assert planned(write_spec, {}, training=none).steps.keys() == plain.steps.keys()
+    calibrated = {**training, "weak": {"calibrate": "temperature"}}
+    plan = planned(write_spec, {}, training=calibrated)
+    kept = {plan.steps[key].kind.name for key in plan.steps.keys() & plain.steps.keys()}
+    assert kept - {"evaluate"} == {"prepare", "features", "ceiling"}
+
+
+def test_every_link_of_a_chain_treats_its_labels_and_only_weak_models_are_calibrated(
+    write_spec: WriteSpec,
+) -> None:
+    grid = {"chain": [["small", "large", "small"]], "relabel": ["probe"], "trainable": ["full"]}
+    training = {"precision": "fp32", "max_length_tokens": 128, "weak": {"calibrate": "temperature"}}
+    plan = build(load(write_spec(grid=grid, training=training)))
+    assert {key for cell in plan.cells for key in cell.keys.values()} == plan.steps.keys()
+    of_kind = {kind: [s for s in plan if s.kind.name == kind] for kind in ("student", "label")}
+    read = [plan.steps[step.inputs["label_features"]] for step in of_kind["student"]]
+    models = [step.model for step in of_kind["student"]]
+    assert [features.model for features in read] == models and len(set(map(repr, models))) == 2
+    for label in of_kind["label"]:
+        by = plan.steps[label.inputs["weak"]].kind.name
+        assert label.config == LabelConfig("temperature" if by == "weak" else "none")
+        assert "label_features" not in label.inputs
 
 
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])

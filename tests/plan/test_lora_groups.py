@@ -63,3 +63,14 @@ def test_only_students_are_trained_together(write_spec: WriteSpec) -> None:
     given = {"grid__trainable": ["lora"], "execution": {"lora_together": 8}}
     others = [s for s in build(load(write_spec(**given))) if s.kind.name in ("weak", "ceiling")]
     assert others and all(step.fusion is None for step in others)
+
+
+def test_students_whose_rows_are_not_alike_run_alone(write_spec: WriteSpec) -> None:
+    for axis, value in {
+        "label_filter": {"keep": 0.5, "by": "confidence"},
+        "example_weight": ["confidence"],
+    }.items():
+        found = students(write_spec, **{f"grid__{axis}": value})
+        assert len(found) == 4 and all(step.fusion is None for step in found), axis
+    relabelled = students(write_spec, grid__relabel=["none", "probe"])
+    assert list(groups(relabelled).values()) == [8]

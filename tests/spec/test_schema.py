@@ -29,20 +29,24 @@ FIELDS = {
     "Sizes": "ground_truth weak test",
     "Columns": "prompt chosen rejected text label group",
     "ModelSpec": "source revision init architecture config tokenizer init_seed num_layers",
-    "Grid": "data pair chain combine loss confidence_weight confidence_warmup confidence_form "
-    "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed "
-    "include exclude",
-    "Cells": "data pair chain combine loss confidence_weight confidence_warmup confidence_form "
-    "label_temperature noise_ratio noise_strength trainable learning_rate epochs batch_size seed",
+    "Grid": "data pair chain combine loss confidence_weight confidence_warmup "
+    "confidence_form "
+    "label_temperature label_filter relabel example_weight noise_ratio noise_strength trainable "
+    "learning_rate epochs batch_size seed include exclude",
+    "Cells": "data pair chain combine loss confidence_weight confidence_warmup "
+    "confidence_form "
+    "label_temperature label_filter relabel example_weight noise_ratio noise_strength trainable "
+    "learning_rate epochs batch_size seed",
+    "LabelFilter": "keep by",
     "Loss": "name",
     "Training": "epochs batch_size max_length_tokens render bos identical_pairs precision "
     "learning_rate clip_norm adam_betas adam_epsilon schedule solver evaluations label_clip "
-    "lora weak_seed weak",
+    "label_neighbours lora weak_seed weak",
     "Validation": "rows labels",
     "Select": "over by",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
-    "WeakOverrides": "trainable epochs learning_rate batch_size",
+    "WeakOverrides": "trainable epochs learning_rate batch_size calibrate",
     "Execution": "gpu_type workers max_workers min_workers zero_stage offload offload_path "
     "activation_checkpointing memory_margin micro_batch_tokens checkpoint_steps "
     "checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "
@@ -140,7 +144,7 @@ def test_a_parameter_outside_of_the_range_of_its_loss_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alpha = Definition("(Σ sᵃ w¹⁻ᵃ - 1)/(a (a - 1))", {"a": Parameter(0.5, 0, 1, is_open=True)})
-    monkeypatch.setattr("w2s_ray.spec.schema.DEFINITIONS", {**DEFINITIONS, "alpha": alpha})
+    monkeypatch.setattr("w2s_ray.spec.loss.DEFINITIONS", {**DEFINITIONS, "alpha": alpha})
     assert dict(Loss.model_validate({"name": "alpha", "a": 0.9}).parameters) == {"a": 0.9}
     for value in (-0.5, 0, 1, 2):
         with pytest.raises(ValidationError, match=r"a\n *expected a number above 0 and below 1"):

@@ -1,4 +1,4 @@
-"""A student's labels are the stored ones at its temperature, then with its noise."""
+"""A student's labels are the stored ones at its temperature, then with its noise, then treated."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from w2s_ray.data.labels import write_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes
-from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig
+from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, WeakConfig
 from w2s_ray.steps.targets import Targets
 from w2s_ray.store.names import SOFT_LABELS
 
@@ -96,3 +96,40 @@ def test_validation_rows_are_never_trained_on_and_the_same_for_all(
     np.testing.assert_array_equal(
         scored.validation.held_out.soft_labels, np.eye(classes)[truth[ten.rows]]
     )
+
+
+def test_rows_that_are_left_out_are_never_learned_and_seeds_share_labels_without_noise(
+    tmp_path: Path,
+) -> None:
+    weak = np.random.default_rng(0).dirichlet(np.ones(3), len(IDS)).astype(np.float32)
+    write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
+    truth = np.arange(len(IDS)) % 3
+    rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
+    artifact: Any = SimpleNamespace(folder=tmp_path)
+    left_out = np.arange(len(IDS)) < 8
+    targets = Targets(rows, 3, lambda key: {"labels": artifact}[key], per_row=1, left_out=left_out)
+    config = config_of("student")
+    assert isinstance(config, StudentConfig)
+
+    def learned(**changes: Any) -> Any:
+        step = a_step("student", "s", inputs={"label": "labels"})
+        return targets.of(replace(step, config=replace(config, **changes)))
+
+    half = LabelTreatment(filter_by="confidence", keep=0.5, example_weight="confidence")
+    one, other = learned(seed=1, labels=half), learned(seed=2, labels=half)
+    assert one.rows is other.rows and one.soft_labels is other.soft_labels
+    assert len(one.rows) == 16 and one.rows.min() >= 8 and one.weights.mean() == pytest.approx(1)
+    np.testing.assert_array_equal(one.soft_labels, weak[one.rows])
+    assert one.facts["trained_rows"] == 16
+    noisy = [learned(seed=s, labels=half, noise=Noise(0.5, -1.0)).soft_labels for s in (1, 2)]
+    assert (noisy[0] != noisy[1]).any()
+    plain = learned(seed=1)
+    np.testing.assert_array_equal(plain.rows, np.arange(8, len(IDS)))
+    top = weak[8:].argmax(axis=1)
+    assert plain.facts["learned_label_accuracy"] == pytest.approx((top == truth[8:]).mean())
+    # The weak model learns the truth of the rows that do not calibrate it.
+    step = replace(a_step("weak", "w"), config=WeakConfig({}, config.training, 0, 0.1))
+    supervision = targets.of(step)
+    held = set(np.argsort(hashes(IDS, "calibration"))[:4])
+    assert set(supervision.rows) == set(range(8, len(IDS))) - held
+    np.testing.assert_array_equal(supervision.soft_labels.argmax(axis=1), truth[supervision.rows])

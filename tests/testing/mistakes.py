@@ -24,13 +24,13 @@ LOSS = "loss: [forward_kl]"
 LOSSES = ", ".join(DEFINITIONS)
 AXES = (
     "data, pair, chain, combine, loss, confidence_weight, confidence_warmup, confidence_form, "
-    "label_temperature, noise_ratio, noise_strength, trainable, learning_rate, epochs, "
-    "batch_size, seed"
+    "label_temperature, label_filter, relabel, example_weight, noise_ratio, noise_strength, "
+    "trainable, learning_rate, epochs, batch_size, seed"
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "
     "learning_rate, clip_norm, adam_betas, adam_epsilon, schedule, solver, evaluations, "
-    "label_clip, lora, weak_seed, weak"
+    "label_clip, label_neighbours, lora, weak_seed, weak"
 )
 DATA_FIELDS = (
     "kind, splits, source, sizes, seed, format, columns, no_label, revision, subset, split"
@@ -301,6 +301,39 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         LOSS,
         "noise_ratio:\n    - 0.0\n    - 1.5",
         "14: grid.noise_ratio[1]: given 1.5, expected a number of at most 1",
+    ),
+    "filter that keeps nothing": (
+        LOSS,
+        "label_filter: [null, {keep: 0, by: confidence}]",
+        "12: grid.label_filter[1].keep: given 0, expected a number above 0",
+    ),
+    "filter that keeps less than a row": (
+        LOSS,
+        "label_filter: {keep: 0.1, by: knn}",
+        "12: grid.label_filter.keep: given 0.1, expected a share that keeps one of the 3 rows of "
+        "data 'hh'",
+    ),
+    "filter by something else": (
+        LOSS,
+        "label_filter: {keep: 0.5, by: probes}",
+        "12: grid.label_filter.by: given 'probes', expected 'confidence', 'margin_to_prior', "
+        "'probe' or 'knn'; did you mean 'probe'?",
+    ),
+    "filter of another form": (
+        LOSS,
+        "label_filter: [0.5]",
+        "12: grid.label_filter[0]: given 0.5, expected null, or {keep: a share, by: …}",
+    ),
+    "relabel": (
+        LOSS,
+        "relabel: nn",
+        "12: grid.relabel: given 'nn', expected 'none', 'probe' or 'knn'; did you mean 'knn'?",
+    ),
+    "calibration on too few rows": (
+        "epochs: 1",
+        "weak: {calibrate: temperature}",
+        "14: training.weak.calibrate: given 'temperature', expected none with the 2 ground-truth "
+        "rows of data 'hh' (a tenth is held out, so at least 10)",
     ),
     "below": (
         "epochs: 1",

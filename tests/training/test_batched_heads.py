@@ -1,5 +1,7 @@
 """Heads fused into one problem are the heads trained alone, by the flat loop, one at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,8 @@ def by_the_loop(data, job):
             order = epoch_order(data.row_ids, job.seed, epoch)
             for rows in optimizer_batches(order, job.batch_size):
                 weights = torch.full((len(rows),), 1.0 / len(rows))
+                if job.weights is not None:
+                    weights *= torch.from_numpy(job.weights[rows])
                 yield [Batch({"features": scaled[rows]}, soft_labels[rows], weights, tokens=0)]
 
     needs_buffer = data.per_row == 1 and data.num_classes == 2 and job.objective.confidence_weight
@@ -108,6 +112,42 @@ def test_taking_turns_changes_no_bit(chunk_bytes):
     for one, other in zip(train_batched(inputs, jobs, chunk_bytes=chunk_bytes), whole, strict=True):
         assert torch.equal(one.weights, other.weights)
         assert one.curve.loss == other.curve.loss
+
+
+def drawn_weights(seed, rows=90):
+    """Weights of rows with mean 1, one of which is 0."""
+    raw = np.random.default_rng(seed).exponential(size=rows)
+    raw[3] = 0.0
+    return (raw / raw.mean()).astype(np.float32)
+
+
+@shapes
+def test_weights_of_one_are_none_bit_for_bit(per_row, classes):
+    data = problem(per_row, classes)
+    plain = [*mixture(data, 1), job(data, solver="newton"), job(data, solver="lbfgs")]
+    ones = np.ones(len(data.row_ids), np.float32)
+    weighted = fit_heads(data, [replace(one, weights=ones) for one in plain])
+    for some, none in zip(weighted, fit_heads(data, plain), strict=True):
+        assert_same(some, none)
+
+
+@shapes
+def test_weighted_heads_of_a_group_are_what_the_loop_makes_of_each(per_row, classes):
+    data = problem(per_row, classes)
+    plain = mixture(data, 2)
+    jobs = [
+        replace(one, weights=None if index % 3 == 0 else drawn_weights(index))
+        for index, one in enumerate(plain)
+    ]
+    heads = fit_heads(data, jobs)
+    for head, one in zip(heads, jobs, strict=True):
+        logits, curve = by_the_loop(data, one)
+        assert_close(head.test_logits, logits, one)
+        assert_close(head.curve.loss, curve.loss, one)
+    # Weights of others do not reach a head without.
+    without = fit_heads(data, plain[:2])
+    assert_same(heads[0], without[0])
+    assert np.abs(heads[1].test_logits - without[1].test_logits).max() > 1e-4
 
 
 def poisoned(data, how):

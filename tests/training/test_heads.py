@@ -43,7 +43,7 @@ def job(data, **changes):
 def fit(data, out, **changes):
     """One head, fitted and written."""
     (fitted,) = fit_heads(data, [job(data, **changes)])
-    write_head(fitted, data, out)
+    write_head(fitted, data.test, out)
     return fitted
 
 

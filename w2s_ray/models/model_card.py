@@ -144,12 +144,26 @@ def _training(card: Card) -> str:
         "loss": f"`{loss}`: {DEFINITIONS[loss].formula}{values} (w label, s prediction)",
         "confidence weight": confidence,
         "noise": noise_text,
+        **({"labels": treated} if (treated := _treated(card.config)) else {}),
         "training": f"{training['trainable']}, {training['epochs']} epochs, batch size "
         f"{training['batch_size']}, learning rate {training['learning_rate']:g}",
         "precision": training["precision"],
         "seed": str(card.config["seed"]),
     }
     return _table(rows)
+
+
+def _treated(config: Mapping[str, Any]) -> str:
+    """What else was done to the labels; a field that is absent does nothing."""
+    kept = config.get("label_filter")
+    parts = {
+        "temperature {:g}": config.get("label_temperature"),
+        "replaced by {}": config.get("relabel"),
+        "the share {0[keep]:g} with the best by {0[by]}": kept,
+        "weighed by {}": config.get("example_weight"),
+        "all but the share {:g}, which calibrates the model": config.get("held_out"),
+    }
+    return "; ".join(text.format(value) for text, value in parts.items() if value is not None)
 
 
 def _numbers(card: Card) -> str:

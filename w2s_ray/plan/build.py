@@ -16,19 +16,20 @@ from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
+from w2s_ray.objectives.calibration import HELD_OUT
 from w2s_ray.plan import teachers
 from w2s_ray.plan.configs import (
     Config,
     EvaluateConfig,
     FeaturesConfig,
     LabelConfig,
-    LabelTreatment,
     Noise,
     PrepareConfig,
     StudentConfig,
     StudentObjective,
     TrainConfig,
     Training,
+    WeakConfig,
 )
 from w2s_ray.plan.controls import control_points, controlled
 from w2s_ray.plan.effects import effective, link_points
@@ -37,6 +38,7 @@ from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.plan.teachers import features_key
+from w2s_ray.plan.treatments import treated_name, treatment_of
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Spec
@@ -144,6 +146,8 @@ class Builder:
         config = TrainConfig(
             self._model_identities[model], training, seed, validation_rows=held_out
         )
+        if kind.name == "weak" and self.spec.training.weak.calibrate != "none":
+            config = WeakConfig(config.model, training, seed, HELD_OUT)
         name = (kind.name, data, model, training, seed)
         if name not in self._shared:
             self._shared[name] = self.add(
@@ -165,16 +169,19 @@ class Builder:
     def label(self, data: str, model: str, weak: Step) -> Step:
         """The soft labels of a weak model, or of a student, for the students' rows."""
         kind, slug = "label" if "features" not in weak.inputs else None, f"by-{weak.slug}"
-        inputs = {role: key for role, key in weak.inputs.items() if role != "label"}
+        learned_from, calibrate = ("label", "label_features"), self.spec.training.weak.calibrate
+        inputs = {role: key for role, key in weak.inputs.items() if role not in learned_from}
         inputs["weak"] = weak.key
-        if weak.kind.name == "weak":
+        if weak.kind.name != "weak":
+            calibrate = "none"  # a student holds no true labels out
+        else:
             slug = f"{data}-by-{model}-s{weak.config_as(TrainConfig).seed}"
         name = ("label", weak.key)
         if name not in self._shared:
             self._shared[name] = self.add(
                 KINDS["label"],
                 slug,
-                LabelConfig(),
+                LabelConfig(calibrate),
                 inputs,
                 self._layouts.inference(model, kind),
                 model=model,
@@ -189,23 +196,25 @@ class Builder:
             point: with axes without effect at their canonical values; every such point has a
                 student of its own.
         """
+        inputs = self._training_inputs(point.data, point.strong, training)
+        treatment = treatment_of(point, self.spec.training)
+        if treatment.judges and "features" not in inputs:
+            inputs["label_features"] = self.features(point.data, point.strong, training).key
         config = StudentConfig(
             self._model_identities[point.strong],
             training,
             point.seed,
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
-            LabelTreatment(point.label_temperature, point.control == "shuffled_labels"),
+            treatment,
             validation_rows=self._validation_rows,
         )
-        sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
-        shuffled = "-shuffled" if point.control == "shuffled_labels" else ""
         return self.add(
             KINDS["student"],
             f"{point.data}-{'-'.join(point.students)}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}{sharpened}{shuffled}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{treated_name(point)}-{point.trainable}-s{point.seed}",
             config,
-            {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
+            {"label": label.key, **inputs},
             self._layouts.training(point.data, point.strong, training),
             model=point.strong,
             data=point.data,

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from w2s_ray.data.rendering import TRANSCRIPT, Rendering
 from w2s_ray.objectives.names import LABEL_CLIP
 from w2s_ray.spec.fields import Combine, Trainable
+from w2s_ray.spec.labels import ExampleWeight, FilterOrNone, Relabel
 from w2s_ray.spec.schema import Form, Lora
 from w2s_ray.spec.selection import Rule
 from w2s_ray.spec.training import IdenticalPairs
@@ -22,13 +23,22 @@ Json = Mapping[str, Any]
 Precision = Literal["bf16", "fp32"]
 Schedule = Literal["cosine", "constant"]
 Solver = Literal["sgd", "newton", "lbfgs"]
+Calibrate = Literal["none", "temperature"]
+Judge = Literal["probe", "knn"]
+JUDGES: tuple[Judge, ...] = ("probe", "knn")
 
 ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
     {
+        "calibrate": "none",
         "evaluations": 1,
+        "example_weight": "none",
+        "held_out": 0.0,
         "identical_pairs": "leave_out",
+        "label_filter": None,
+        "label_neighbours": 20,
         "label_temperature": 1.0,
         "messages": False,
+        "relabel": "none",
         "shuffled_labels": False,
         "step_by": None,
         "validation_rows": 0,
@@ -165,20 +175,51 @@ class LabelTreatment:
 
     Attributes:
         temperature: of the labels, before noise; see ``objectives.temperature``.
+        relabel: what replaces the labels after noise; see ``steps.opinions``.
+        filter_by: what makes a label good; none: no filter.
+        keep: share of the rows that the filter keeps.
+        example_weight: what weighs a row's loss; see ``objectives.label_rows``.
+        neighbours: k of knn.
         shuffled: whether the labels are shuffled over the rows before anything else.
     """
 
     temperature: float = 1.0
+    relabel: Relabel = "none"
+    filter_by: FilterOrNone = "none"
+    keep: float = 1.0
+    example_weight: ExampleWeight = "none"
+    neighbours: int = 20
     shuffled: bool = False
 
     @property
     def all_rows_alike(self) -> bool:
         """Whether no row is left out and all weigh the same."""
-        return True
+        return self.filter_by == "none" and self.example_weight == "none"
+
+    @property
+    def depends_on_rows(self) -> bool:
+        """Whether a row's label or weight depends on which other rows there are."""
+        return self.relabel != "none" or not self.all_rows_alike
+
+    @property
+    def judges(self) -> frozenset[Judge]:
+        """The judges that read features of the strong model."""
+        asked = {self.relabel, self.filter_by}
+        return frozenset(judge for judge in JUDGES if judge in asked)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by the spec's names of the fields."""
-        return {"label_temperature": self.temperature, "shuffled_labels": self.shuffled}
+        kept = None if self.filter_by == "none" else {"keep": self.keep, "by": self.filter_by}
+        values = {
+            "label_temperature": self.temperature,
+            "relabel": self.relabel,
+            "label_filter": kept,
+            "example_weight": self.example_weight,
+            "shuffled_labels": self.shuffled,
+        }
+        if "knn" in self.judges:
+            values["label_neighbours"] = self.neighbours
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +280,16 @@ class TrainConfig(Config):
 
 
 @dataclass(frozen=True, slots=True)
+class WeakConfig(TrainConfig):
+    """``weak``. ``held_out``: share of the rows that it does not train on, to calibrate it."""
+
+    held_out: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return _without_absent({**TrainConfig.as_json(self), "held_out": self.held_out})
+
+
+@dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
     """``student``."""
 
@@ -262,7 +313,12 @@ class StudentConfig(TrainConfig):
 
 @dataclass(frozen=True, slots=True)
 class LabelConfig(Config):
-    """``label``: the weak model, an input, says everything."""
+    """``label``: the weak model, an input, and whether its logits are calibrated."""
+
+    calibrate: Calibrate = "none"
+
+    def as_json(self) -> dict[str, Any]:
+        return _without_absent({"calibrate": self.calibrate})
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def control_points(points: Iterable[CellPoint], controls: Iterable[Control]) -> 
     defaults: dict[str, Any] = {axis: Grid.model_fields[axis].default[0] for axis in axes}
     loss = defaults.pop("loss")
     defaults |= {"loss": loss.name, "loss_parameters": loss.parameters}
+    defaults |= {"label_filter": "none", "label_keep": 1.0}
     plain = dict.fromkeys(replace(point, **defaults) for point in points if not point.chain)
     for control in controls:
         for point in plain:

@@ -1,10 +1,10 @@
 """Axes without effect: cells that differ in nothing that is computed have one student.
 
 One weak model is not combined with others, without confidence regularisation its warm-up and form
-are not used, without noise its strength, and an exact solver uses no learning rate, epochs and
-batches. Such axes are set to a value that no
-other cell can change, so a grid that grows moves no key: the default of the axis, or the value in
-``training``. These are the values that a spec has which does not name the axis.
+are not used, without noise its strength, a filter that keeps every row is none, and an exact solver
+uses no learning rate, epochs and batches. Such axes are set to a value that no other cell can
+change, so a grid that grows moves no key: the default of the axis, or the value in ``training``.
+These are the values that a spec has which does not name the axis.
 """
 
 from dataclasses import replace
@@ -25,6 +25,8 @@ def effective(point: CellPoint, training: Training) -> CellPoint:
         unused |= _defaults("combine")
     if point.confidence_weight == 0.0:
         unused |= _defaults("confidence_warmup", "confidence_form")
+    if point.label_keep == 1.0:
+        unused |= {"label_filter": "none"}
     if point.noise_ratio == 0.0:
         unused |= _defaults("noise_strength")
     if point.trainable == "last_layer" and training.solver != "sgd":

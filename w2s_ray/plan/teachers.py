@@ -123,8 +123,9 @@ def next_link(
 
 
 def features_key(role: str, step: Step) -> dict[str, str]:
-    """The key of the features that a step reads, under ``role``; {} for one that reads none."""
-    return {role: step.inputs["features"]} if "features" in step.inputs else {}
+    """The key of the features that a step or its labels' judges read; {} if none are read."""
+    key = step.inputs.get("features", step.inputs.get("label_features"))
+    return {} if key is None else {role: key}
 
 
 def _ensemble(builder: Builder, point: CellPoint, labels: Mapping[str, Step], seed: int) -> Step:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from w2s_ray.store.columns import AXES
+from w2s_ray.store.axis_columns import AXES
 
 Row = dict[str, Any]
 

@@ -38,6 +38,10 @@ LINE_COLUMNS = (
     "confidence_warmup",
     "confidence_form",
     "label_temperature",
+    "label_filter",
+    "label_keep",
+    "relabel",
+    "example_weight",
     "noise_strength",
 )
 """Columns of the results whose values one line of a table has in common."""

@@ -17,6 +17,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.spec.chains import LINKS, MEMBERS, Chain, all_chains, written_chains
 from w2s_ray.spec.controls import Control
 from w2s_ray.spec.fields import Combine, Trainable
+from w2s_ray.spec.labels import ExampleWeight, FilterOrNone, LabelFilter, Relabel
 from w2s_ray.spec.schema import AXES as WRITTEN_AXES
 from w2s_ray.spec.schema import Cells, Form, Grid, Loss, Spec
 
@@ -48,6 +49,10 @@ class CellPoint:
     confidence_warmup: float
     confidence_form: Form
     label_temperature: float
+    label_filter: FilterOrNone
+    label_keep: float
+    relabel: Relabel
+    example_weight: ExampleWeight
     noise_ratio: float
     noise_strength: float
     trainable: Trainable
@@ -167,6 +172,7 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
     axes = dict(zip(AXES, values, strict=True))
     chain: Chain = axes.pop("pair")
     loss, training = axes.pop("loss"), spec.training
+    kept: LabelFilter | None = axes.pop("label_filter")
     if axes["learning_rate"] is None:
         axes["learning_rate"] = getattr(training.learning_rate, axes["trainable"])
     for axis in ("epochs", "batch_size"):
@@ -177,6 +183,8 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
         chain=chain.column,
         loss=loss.name,
         loss_parameters=loss.parameters,
+        label_filter="none" if kept is None else kept.by,
+        label_keep=1.0 if kept is None else kept.keep,
         **axes,
     )
 
@@ -219,4 +227,6 @@ def _described(point: _Point, axes: list[str]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, Loss):
         value = value.model_dump() if value.model_extra else value.name
+    elif isinstance(value, LabelFilter):
+        value = value.model_dump()
     return "null" if value is None else str(value).replace("'", "")

@@ -14,7 +14,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from w2s_ray.objectives.names import DEFINITIONS, Parameter
 from w2s_ray.spec.fields import as_list, as_names, as_pairs
-from w2s_ray.spec.schema import Spec, loss_by_name
+from w2s_ray.spec.labels import filter_or_none
+from w2s_ray.spec.loss import loss_by_name
+from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.training import rates
 
 # pydantic's names of bounds below a validator of ours -> those of JSON Schema.
@@ -43,6 +45,10 @@ def _loss(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{"type": "string", "enum": list(DEFINITIONS)}, schema]}
 
 
+def _filter(schema: JsonSchemaValue) -> JsonSchemaValue:
+    return {"anyOf": [*schema["anyOf"], {"type": "string", "enum": ["none"]}]}
+
+
 def _rates(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, schema]}
 
@@ -58,6 +64,7 @@ _SHORTER_FORMS: Mapping[Callable[[Any], Any], Callable[[JsonSchemaValue], JsonSc
     as_list: _one_or_list,
     as_names: _names,
     as_pairs: _one_or_list,
+    filter_or_none: _filter,
     loss_by_name: _loss,
     rates: _rates,
 }

@@ -6,11 +6,10 @@ sentence "expected …" and appear in error messages. ``loading.load`` reads a f
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.controls import CONTROLS, Control
 from w2s_ray.spec.execution import Execution
 from w2s_ray.spec.fields import (
@@ -36,6 +35,15 @@ from w2s_ray.spec.fields import (
     refuse,
 )
 from w2s_ray.spec.inputs import Columns, DataSpec, ModelSpec, Sizes, Splits
+from w2s_ray.spec.labels import (
+    ExampleWeight,
+    FilterValue,
+    LabelFilter,
+    Relabel,
+    calibrations_without_rows,
+    filters_without_rows,
+)
+from w2s_ray.spec.loss import Loss, LossValue
 from w2s_ray.spec.selection import CELL_AXES, Select, Validation
 from w2s_ray.spec.selection_checks import Selection
 from w2s_ray.spec.training import LearningRates, Lora, Training, WeakOverrides
@@ -47,6 +55,7 @@ __all__ = [
     "DataSpec",
     "Execution",
     "Grid",
+    "LabelFilter",
     "LearningRates",
     "Lora",
     "Loss",
@@ -61,54 +70,6 @@ __all__ = [
 ]
 
 
-class Loss(Model):
-    """A loss with its parameters, ``{name: symmetric_ce, a: 1.0, b: 0.1}``, or its name alone."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number]
-    name: str = Field(description="the name of a loss", examples=["symmetric_ce"])
-
-    @property
-    def parameters(self) -> tuple[tuple[str, float], ...]:
-        """All parameters of the loss with their values, sorted by name; () for most losses."""
-        values = {**DEFINITIONS[self.name].defaults, **(self.__pydantic_extra__ or {})}
-        return tuple(sorted(values.items()))
-
-    def covers(self, other: "Loss") -> bool:
-        """Whether ``other`` has this name and every parameter written here (for ``exclude``)."""
-        written = set((self.__pydantic_extra__ or {}).items())
-        return self.name == other.name and written <= set(other.parameters)
-
-    @model_validator(mode="after")
-    def _is_defined(self) -> Self:
-        """Check the name, the names of the parameters and their ranges."""
-        names = tuple(DEFINITIONS)
-        if self.name not in DEFINITIONS:
-            expected = mistake(f"one of {', '.join(names)}", names, self.name)
-            refuse([(("name",), self.name, expected)])
-        parameters = DEFINITIONS[self.name].parameters
-        allowed = tuple(parameters)
-        expected_text = f"no parameter with {self.name}"
-        if allowed:
-            expected_text = f"one of {', '.join(allowed)}"
-        wrong: list[Mistake] = []
-        for parameter, value in (self.__pydantic_extra__ or {}).items():
-            if parameter not in parameters:
-                wrong.append(((parameter,), value, mistake(expected_text, allowed, parameter)))
-            elif not parameters[parameter].allows(value):
-                wrong.append(((parameter,), value, mistake(parameters[parameter].expected)))
-        refuse(wrong)
-        return self
-
-
-def loss_by_name(value: Any) -> Any:
-    """Read the name of a loss as the loss with its default parameters."""
-    if not isinstance(value, str | dict | Loss):
-        raise mistake("the name of a loss, or {name: …} with its parameters")
-    return {"name": value} if isinstance(value, str) else value
-
-
-LossValue = Annotated[Loss, BeforeValidator(loss_by_name)]
 Form = Literal["target", "sum"]
 Strength = Annotated[Number, Field(ge=-1, le=1)]
 
@@ -128,6 +89,9 @@ class Cells(Model):
     confidence_warmup: Axis[Share] = Field((), description="fraction of steps, 0 to 1")
     confidence_form: Axis[Form] = Field((), description="target or sum")
     label_temperature: Axis[NotNegative] = Field((), description="temperatures, 0 or above")
+    label_filter: Axis[FilterValue] = Field((), description="{keep, by}, or null")
+    relabel: Axis[Relabel] = Field((), description="none, probe or knn")
+    example_weight: Axis[ExampleWeight] = Field((), description="none or confidence")
     noise_ratio: Axis[Share] = Field((), description="fraction of rows, 0 to 1")
     noise_strength: Axis[Strength] = Field((), description="-1 (flip) to 1 (no change)")
     trainable: Axis[Trainable] = Field((), description="full, last_layer or lora")
@@ -199,6 +163,21 @@ class Grid(Model):
         description="T of the weak labels softmax(log w / T), before noise; 0: hard labels",
         examples=[[1.0, 0.5, 0.0]],
         json_schema_extra={"unit": ""},
+    )
+    label_filter: Axis[FilterValue] = Field(
+        (None,),
+        description="{keep: share of rows, by: what makes a label good}; null: no filter",
+        examples=[[None, {"keep": 0.5, "by": "confidence"}]],
+    )
+    relabel: Axis[Relabel] = Field(
+        ("none",),
+        description="none, or probe or knn (labels by the strong model's features)",
+        examples=[["none", "probe"]],
+    )
+    example_weight: Axis[ExampleWeight] = Field(
+        ("none",),
+        description="none, or confidence (a row weighs 2|w - 1/2|, with mean 1)",
+        examples=[["none", "confidence"]],
     )
     noise_ratio: Axis[Share] = Field(
         (0.0,),
@@ -360,6 +339,21 @@ class Spec(Model):
                 for link, members in enumerate(chain):
                     here = (*location, "chain", position, link)
                     yield from (_Reference((*here, i), n, models) for i, n in enumerate(members))
+
+    @model_validator(mode="after")
+    def _rows_remain(self) -> Self:
+        """Check that filters and calibration leave rows, where the spec gives their number."""
+        parts: list[tuple[Location, Grid | Cells]] = [(("grid",), self.grid)]
+        parts += [(("grid", "include", n), part) for n, part in enumerate(self.grid.include)]
+        truth = {name: data.sizes.ground_truth for name, data in self.data.items()}
+        wrong = calibrations_without_rows(self.training.weak.calibrate, truth)
+        for location, part in parts:
+            names = part.data or self.grid.data or tuple(self.data)
+            weak = {name: self.data[name].sizes.weak for name in names}
+            for within, given, expected in filters_without_rows(part.label_filter, weak):
+                wrong.append(((*location, "label_filter", *within), given, expected))
+        refuse(wrong)
+        return self
 
     @model_validator(mode="after")
     def _solvable(self) -> Self:

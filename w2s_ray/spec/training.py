@@ -89,6 +89,12 @@ class WeakOverrides(Model):
         examples=[32],
         json_schema_extra={"unit": "rows"},
     )
+    calibrate: Literal["none", "temperature"] = Field(
+        "none",
+        description="none, or temperature (of its labels, fitted on a tenth of the ground truth, "
+        "which it then does not train on)",
+        examples=["temperature"],
+    )
 
 
 def rates(value: Any) -> Any:
@@ -183,6 +189,12 @@ class Training(Model):
         description="γ: soft labels are clipped to [γ, 1 - γ]",
         examples=[0.01],
         json_schema_extra={"unit": "probability"},
+    )
+    label_neighbours: Count = Field(
+        20,
+        description="k of label_filter and relabel by knn, at least 1",
+        examples=[50],
+        json_schema_extra={"unit": "rows"},
     )
     lora: Lora = Field(
         Lora(), description="rank, alpha and target_modules", examples=[{"rank": 8, "alpha": 16.0}]

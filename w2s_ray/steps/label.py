@@ -1,35 +1,61 @@
-"""``label``: the weak model's class probabilities for the rows that the students learn from."""
+"""``label``: the weak model's class probabilities for the rows that the students learn from.
+
+Where the weak model is calibrated, they are softmax(logits / T), with the one T that is likeliest
+on ground-truth rows that the model did not train on.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from w2s_ray.data.labels import write_soft_labels
-from w2s_ray.data.tokens import Tokens
-from w2s_ray.plan.configs import Training
+from w2s_ray.data.labels import positions, write_soft_labels
+from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.objectives.calibration import held_out
+from w2s_ray.order import hashes
+from w2s_ray.plan.configs import LabelConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.features import Features
-from w2s_ray.steps.metrics import accuracy, softmax
+from w2s_ray.steps.metrics import accuracy, best_sharpness, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.store.names import SOFT_LABELS
+
+HOTTEST = 20.0
+"""T is in [1/20, 20]; a model that is never wrong, or no better than chance, has no best one."""
+
+
+class _Logits(NamedTuple):
+    """(n, K) float32 logits of a weak model for the rows of the split ``weak``, and for those that
+    calibrate it; None: it is not calibrated."""
+
+    weak: NDArray[np.float32]
+    held_out: NDArray[np.float32] | None
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``soft_labels.parquet``: row_id, probs (K float32)."""
     data, weak = Rows(inputs["prepare"]), inputs["weak"]
     rows = data.labels("weak")
+    held = None
+    if step.config_as(LabelConfig).calibrate == "temperature":
+        truth = data.labels("ground_truth")
+        held = truth.take(held_out(hashes(truth["row_id"].to_pylist(), "calibration")))
     if "features" in inputs:
-        from w2s_ray.training.heads import head_logits
-
-        logits = head_logits(weak.folder, Features(inputs["features"]).of("weak", rows))
+        logits = _head_logits(weak, Features(inputs["features"]), rows, held)
     else:
-        logits = _model_logits(step, data, weak, context)
-    probs = softmax(logits)
+        logits = _model_logits(step, data, weak, held, context)
+    temperature = 1.0
+    if held is not None:
+        assert logits.held_out is not None
+        temperature = fitted_temperature(logits.held_out, held["label"].to_numpy())
+        draft.metrics.update(calibration_temperature=temperature, calibration_rows=held.num_rows)
+    probs = softmax(logits.weak if held is None else logits.weak.astype(np.float64) / temperature)
     write_soft_labels(draft.folder / SOFT_LABELS, rows["row_id"], probs)
     draft.metrics.update(
         rows=rows.num_rows,
@@ -49,8 +75,35 @@ def _write(step: Step, artifacts: Artifacts, context: Context, draft: Draft) -> 
     run(step, {role: artifacts(key) for role, key in step.inputs.items()}, draft, context)
 
 
-def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> NDArray[np.float32]:
-    """(n, K) float32 logits of a trained model for the rows of the split ``weak``."""
+def fitted_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """The T in [1/20, 20] under which softmax(logits / T) is likeliest.
+
+    The likelihood is convex in 1/T, so the best T within the interval is the nearest to the best.
+
+    Args:
+        logits: (n, K).
+        labels: (n,) true classes.
+    """
+    sharpness = best_sharpness(logits.astype(np.float64), labels)
+    return float(1.0 / np.clip(sharpness, 1.0 / HOTTEST, HOTTEST))
+
+
+def _head_logits(
+    weak: Artifact, features: Features, rows: pa.Table, held: pa.Table | None
+) -> _Logits:
+    """Logits of a head on stored features."""
+    from w2s_ray.training.heads import head_logits
+
+    return _Logits(
+        head_logits(weak.folder, features.of("weak", rows)),
+        None if held is None else head_logits(weak.folder, features.of("ground_truth", held)),
+    )
+
+
+def _model_logits(
+    step: Step, data: Rows, weak: Artifact, held: pa.Table | None, context: Context
+) -> _Logits:
+    """Logits of a trained model."""
     from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
     from w2s_ray.training.fit import trained_scorer
 
@@ -64,4 +117,14 @@ def _model_logits(step: Step, data: Rows, weak: Artifact, context: Context) -> N
 
     length, rendering = training.max_length_tokens, training.rendering
     sharded = Sharded(data, ("weak",), tokenizer, length, rendering, logits, context)
-    return np.concatenate([values for _, values in sharded.of("weak")])
+    of_weak = np.concatenate([values for _, values in sharded.of("weak")])
+    if held is None:
+        return _Logits(of_weak, None)
+    truth = data["ground_truth"]
+    texts = truth.take(positions(held["row_id"].to_pylist(), truth["row_id"].to_pylist()))
+    tokens = encode(texts, tokenizer, length, rendering)
+    return _Logits(of_weak, context.keep("held-out", partial(logits, tokens, _unreported)))
+
+
+def _unreported(tokens: int) -> None:
+    """Progress of work that is too short to be reported."""

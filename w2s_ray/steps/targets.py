@@ -2,12 +2,13 @@
 
 The weak model and the ceiling learn the ground truth by forward cross-entropy, whatever the
 students' loss is (reverse losses are unbounded on hard labels). A student learns the weak model's
-labels, joined by row id, at a temperature and with noise; a treatment of the labels may leave rows
-out and weight the others. The labels of the test rows are never among them.
+labels, joined by row id, at a temperature, with noise, and treated (``treatment``): relabelled,
+filtered, weighed. The labels of the test rows are never among them.
 """
 
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +16,16 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.held_out import validation_order
 from w2s_ray.data.labels import one_hot, read_soft_labels
+from w2s_ray.objectives.calibration import held_out
 from w2s_ray.objectives.noise import apply_noise, noisy_rows
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes, order
-from w2s_ray.plan.configs import (
-    LabelTreatment,
-    Noise,
-    StudentConfig,
-    TrainConfig,
-    Training,
-)
+from w2s_ray.plan.configs import Noise, StudentConfig, TrainConfig, Training, WeakConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
+from w2s_ray.steps.features import Features
+from w2s_ray.steps.treatment import LabelSet, Treated, Treatments, label_facts
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.trained_rows import Noised, TrainedRows
@@ -54,6 +52,7 @@ class Supervision(NamedTuple):
         soft_labels: (n, K) float32, in the order of ``rows``.
         weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
         objective: what to do with them.
+        facts: metrics of rows and labels, for the step's record.
         validation: what the model is scored on while it trains; None: nothing.
     """
 
@@ -61,21 +60,8 @@ class Supervision(NamedTuple):
     soft_labels: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     objective: Objective
+    facts: Mapping[str, Any]
     validation: Validation | None = None
-
-    def without(self, left_out: NDArray[np.bool_]) -> "Supervision":
-        """The same without some rows.
-
-        Args:
-            left_out: (N,) by position in the table.
-        """
-        kept = np.flatnonzero(~left_out[self.rows])
-        if len(kept) == len(self.rows):
-            return self
-        weights = None if self.weights is None else self.weights[kept]
-        return self._replace(
-            rows=self.rows[kept], soft_labels=self.soft_labels[kept], weights=weights
-        )
 
 
 class HeldOutRows:
@@ -85,54 +71,45 @@ class HeldOutRows:
         weak: columns row_id and label of the split ``weak``.
     """
 
-    def __init__(self, weak: pa.Table, num_classes: int) -> None:
-        self._weak, self._num_classes = weak, num_classes
+    def __init__(self, weak: pa.Table) -> None:
+        self._weak = weak
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         return validation_order(self._weak["row_id"].to_pylist())
 
     @cached_property
-    def _labels(self) -> NDArray[np.int64]:
+    def labels(self) -> NDArray[np.int64]:
+        """True classes of the whole split."""
         labels: NDArray[np.int64] = self._weak["label"].to_numpy()
         return labels
 
-    def cut(
-        self, supervision: Supervision, count: int, *, weak: bool, cuts: bool = True
-    ) -> Supervision:
-        """``supervision`` of a whole split, with ``count`` validation rows.
-
-        Args:
-            weak: whether the soft labels are a weak model's.
-            cuts: whether the split is ``weak``: the rows are taken out of it, with their soft
-                labels. Else they come with their true labels.
+    def rows(self, count: int) -> NDArray[np.int64]:
+        """Positions of ``count`` of them, ascending.
 
         Raises:
-            ValueError: no row would remain.
+            ValueError: no row would remain to train on.
         """
-        if not count:
-            return supervision
         if count >= len(self._order):
             raise ValueError(
                 f"validation.rows: given {count:,}, expected less than {len(self._order):,}, the "
                 "size of the split weak"
             )
-        rows = np.sort(self._order[:count])
-        labels = self._labels[rows]
-        if not cuts:
-            held_out = HeldOut(labels, one_hot(labels, self._num_classes), weak)
-            return supervision._replace(validation=Validation(rows, held_out))
-        held_out = HeldOut(labels, supervision.soft_labels[rows], weak)
-        left_out = np.zeros(len(self._order), dtype=np.bool_)
-        left_out[rows] = True
-        return supervision.without(left_out)._replace(validation=Validation(rows, held_out))
+        return np.sort(self._order[:count])
 
 
 class _Drawn(NamedTuple):
-    """What decides a student's labels: the key of the weak ones, and what is done to them."""
+    """What decides a student's labels before they are treated.
+
+    Attributes:
+        label: key of the step that made the weak ones.
+        shuffle: seed by which they are shuffled over the rows; None: they are not.
+        seed: of the noise; 0 where there is none, so that seeds share their labels.
+    """
 
     label: str
-    treatment: LabelTreatment
+    shuffle: int | None
+    temperature: float
     seed: int
     noise: Noise
 
@@ -142,9 +119,13 @@ class Targets:
 
     Args:
         rows: columns row_id and label.
-        artifacts: finds the weak labels.
+        artifacts: finds the weak labels, and features for the judges of labels.
         weak: columns row_id and label of the split ``weak``, from which validation rows come;
             None: that is ``rows``, and nothing is trained on its validation rows.
+        per_row: texts a row; 2 for pairs.
+        left_out: (N,) rows that no model learns from; None: there are none.
+        split: of the rows.
+        states: (N, m, H) features of the rows that are read already, by key.
     """
 
     def __init__(
@@ -153,22 +134,31 @@ class Targets:
         num_classes: int,
         artifacts: Artifacts,
         weak: pa.Table | None = None,
+        *,
+        per_row: int = 2,
+        left_out: NDArray[np.bool_] | None = None,
+        split: str = "weak",
+        states: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         self._rows, self._num_classes, self._artifacts = rows, num_classes, artifacts
-        self._held_out = HeldOutRows(rows if weak is None else weak, num_classes)
-        self._cuts = weak is None
+        self._left_out, self._split = left_out, split
+        self._held_out, self._cuts = HeldOutRows(rows if weak is None else weak), weak is None
+        self._states = dict(states or {})
         self._weak: dict[str, NDArray[np.float32]] = {}
         self._hashes: dict[int, NDArray[np.uint64]] = {}
         self._labels: dict[_Drawn, NDArray[np.float32]] = {}
+        self._treatments = Treatments(self.row_ids, per_row)
+        self._learned: dict[tuple[Any, ...], tuple[Treated, Mapping[str, Any]]] = {}
 
     def of(self, step: Step) -> Supervision:
         """Rows, labels and objective of one step."""
         config = step.config_as(TrainConfig)
+        rows = self._rows_of(config)
         if not isinstance(config, StudentConfig):
-            whole = Supervision(self._all_rows, self._true, None, GROUND_TRUTH)
-            return self._held_out.cut(whole, config.validation_rows, weak=False, cuts=self._cuts)
+            count: Mapping[str, Any] = {"trained_rows": len(rows)}
+            true, validation = _taken(self._true, rows), self._validation(config)
+            return Supervision(rows, true, None, GROUND_TRUTH, count, validation)
         wanted = config.objective
-        drawn = _Drawn(step.inputs["label"], config.labels, config.seed, config.noise)
         objective = Objective(
             wanted.loss,
             wanted.loss_parameters,
@@ -177,8 +167,11 @@ class Targets:
             wanted.confidence_form,
             wanted.label_clip,
         )
-        whole = Supervision(self._all_rows, self._labels_of(drawn), None, objective)
-        return self._held_out.cut(whole, config.validation_rows, weak=True)
+        treated, facts = self._treated(step, config, rows)
+        validation = self._validation(config, self._labels_of(_drawn(step, config)))
+        return Supervision(
+            treated.rows, treated.soft_labels, treated.weights, objective, facts, validation
+        )
 
     def noise_of(self, step: Step) -> Noised | None:
         """A student's labels before and after noise, of all rows of the table; None without noise.
@@ -188,18 +181,64 @@ class Targets:
         config = step.config
         if not isinstance(config, StudentConfig) or not config.noise.ratio:
             return None
-        drawn = _Drawn(step.inputs["label"], config.labels, config.seed, config.noise)
-        clean = drawn._replace(noise=Noise())
+        drawn = _drawn(step, config)
+        clean = drawn._replace(seed=0, noise=Noise())
         noisy = np.zeros(self._rows.num_rows, dtype=np.bool_)
         noisy[noisy_rows(self._noise_hashes(config.seed), config.noise.ratio)] = True
         return Noised(self._labels_of(clean), self._labels_of(drawn), noisy)
 
+    def _validation(
+        self, config: TrainConfig, soft_labels: NDArray[np.float32] | None = None
+    ) -> Validation | None:
+        """The validation rows with their labels.
+
+        Args:
+            soft_labels: (N, K) weak labels of the split; None: the true ones.
+        """
+        if not config.validation_rows:
+            return None
+        rows = self._held_out.rows(config.validation_rows)
+        labels = self._held_out.labels[rows]
+        if soft_labels is None:
+            return Validation(rows, HeldOut(labels, one_hot(labels, self._num_classes), False))
+        return Validation(rows, HeldOut(labels, soft_labels[rows], True))
+
+    def _rows_of(self, config: TrainConfig) -> NDArray[np.int64]:
+        """Positions of the rows that a model may learn from, ascending."""
+        present = np.ones(self._rows.num_rows, dtype=np.bool_)
+        if self._left_out is not None:
+            present &= ~self._left_out
+        if isinstance(config, WeakConfig) and config.held_out:
+            present[held_out(hashes(self.row_ids, "calibration"))] = False
+        if config.validation_rows and self._cuts:
+            present[self._held_out.rows(config.validation_rows)] = False
+        return np.flatnonzero(present)
+
+    def _treated(
+        self, step: Step, config: StudentConfig, rows: NDArray[np.int64]
+    ) -> tuple[Treated, Mapping[str, Any]]:
+        """A student's rows and labels, and the metrics of them."""
+        drawn = _drawn(step, config)
+        features = step.inputs.get("label_features", step.inputs.get("features", ""))
+        on = (features, rows.tobytes())
+        name = (drawn, on, config.labels)
+        if name not in self._learned:
+            labels = _taken(self._labels_of(drawn), rows)
+            label_set = LabelSet((drawn,), on, rows, labels, partial(self._states_of, features))
+            treated = self._treatments(label_set, config.labels)
+            truth = self._rows["label"].to_numpy()[treated.rows]
+            facts = label_facts(treated.soft_labels, truth)
+            if treated.relabelled is not None:
+                facts["relabelled_rows"] = treated.relabelled
+            self._learned[name] = treated, facts
+        return self._learned[name]
+
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
             weak = self._weak_labels(drawn.label)
-            if drawn.treatment.shuffled:
-                weak = weak[order(self.row_ids, drawn.seed, "shuffle")]
-            weak = at_temperature(weak, drawn.treatment.temperature)
+            if drawn.shuffle is not None:
+                weak = weak[order(self.row_ids, drawn.shuffle, "shuffle")]
+            weak = at_temperature(weak, drawn.temperature)
             hashes = self._noise_hashes(drawn.seed)
             noise = drawn.noise
             self._labels[drawn] = apply_noise(weak, hashes, noise.ratio, noise.strength)
@@ -209,10 +248,6 @@ class Targets:
     def row_ids(self) -> list[str]:
         row_ids: list[str] = self._rows["row_id"].to_pylist()
         return row_ids
-
-    @cached_property
-    def _all_rows(self) -> NDArray[np.int64]:
-        return np.arange(self._rows.num_rows)
 
     @cached_property
     def _true(self) -> NDArray[np.float32]:
@@ -229,6 +264,18 @@ class Targets:
             self._hashes[seed] = hashes(self.row_ids, seed, "noise")
         return self._hashes[seed]
 
+    def _states_of(self, key: str) -> NDArray[np.float32]:
+        if key not in self._states:
+            self._states[key] = Features(self._artifacts(key)).of(self._split, self._rows)
+        return self._states[key]
+
+
+def _drawn(step: Step, config: StudentConfig) -> _Drawn:
+    treatment = config.labels
+    seed = config.seed if config.noise.ratio else 0
+    shuffle = config.seed if treatment.shuffled else None
+    return _Drawn(step.inputs["label"], shuffle, treatment.temperature, seed, config.noise)
+
 
 def student_rows(
     step: Step, supervision: Supervision, targets: Targets, table: pa.Table
@@ -243,6 +290,11 @@ def student_rows(
         supervision.soft_labels,
         None if noised is None else noised.take(rows),
     )
+
+
+def _taken(values: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """``values[rows]``; not a copy where ``rows`` are all."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def adam(training: Training) -> Adam:

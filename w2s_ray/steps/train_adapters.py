@@ -22,7 +22,11 @@ def run_together(
     folders = [Path(scratch.name) / step.key for step in steps]
     for folder in folders:
         folder.mkdir()
-    outcomes = fit_batched_lora(jobs(steps, artifacts), folders, progress=context.progress)
+    planned = jobs(steps, artifacts)
+    outcomes = fit_batched_lora([one.job for one in planned], folders, progress=context.progress)
+    for one, outcome in zip(planned, outcomes, strict=True):
+        if not isinstance(outcome, Exception):
+            one.add_facts(outcome)
     return [
         outcome if isinstance(outcome, Exception) else partial(_write, scratch, folder, outcome)
         for folder, outcome in zip(folders, outcomes, strict=True)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,9 @@ from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Supervision, Targets, adam, student_rows
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.store.names import TRAINED_ROWS
+from w2s_ray.training.head_job import reported_steps
 from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head
+from w2s_ray.training.progress import Progress
 from w2s_ray.training.trained_rows import TrainedRows, write_trained_rows
 
 _NOT_TRAINED = AssertionError("a head that no group of rows holds")
@@ -55,26 +58,39 @@ def run_together(
     split = str(shared.kind.trained_on)
     table, test = rows[split], rows["test"]
     weak = None if split == "weak" else rows.labels("weak")
-    targets = Targets(table, rows.num_classes, artifacts, weak)
     states = features.of(split, table)
     test_states = features.of("test", test)
     identical = _identical(states)
     kept = trained_rows(identical, shared.config_as(TrainConfig).training.identical_pairs)
     left_out = np.ones(len(states), dtype=np.bool_)
     left_out[kept] = False
+    targets = Targets(
+        table,
+        rows.num_classes,
+        artifacts,
+        weak,
+        per_row=rows.per_row,
+        left_out=left_out,
+        split=split,
+        states={shared.inputs["features"]: states},
+    )
     exports = HeadExports(shared, rows)
     backbone = _backbone_parameters(shared)
     scored = _ScoredRows(targets, table, lambda: (rows["weak"], features.of("weak", rows["weak"])))
     outcomes: list[Write | Exception] = [_NOT_TRAINED] * len(steps)
-    on_rows: dict[tuple[bytes, bytes], list[tuple[int, Supervision]]] = defaultdict(list)
+    on_rows: dict[tuple[bytes, bytes], list[_Supervised]] = defaultdict(list)
     for index, step in enumerate(steps):
         try:
-            supervision = targets.of(step).without(left_out)
-            on_rows[_rows_of(supervision)].append((index, supervision))
+            supervision = targets.of(step)
         except Exception as error:  # of this step's own labels
             outcomes[index] = error
+        else:
+            one = _Supervised(index, step, supervision, _job(step, supervision))
+            on_rows[_rows_of(supervision)].append(one)
+    everything = (one for members in on_rows.values() for one in members)
+    progress = _OneCount(sum(one.reported_steps for one in everything), context.progress)
     for members in on_rows.values():
-        present, validation = members[0][1].rows, members[0][1].validation
+        present, validation = members[0].supervision.rows, members[0].supervision.validation
         held_out = None
         if validation is not None:
             weak_states = states if weak is None else features.of("weak", weak)
@@ -88,20 +104,20 @@ def run_together(
             validation_features=held_out,
             also_scored=scored.features(steps, states, present),
         )
-        jobs = [_job(steps[index], supervision) for index, supervision in members]
-        fitted = fit_heads(data, jobs, progress=context.progress)
-        for (index, supervision), result in zip(members, fitted, strict=True):
-            outcomes[index] = (
+        progress.begin(sum(one.reported_steps for one in members))
+        fitted = fit_heads(data, [one.job for one in members], progress=progress)
+        for one, result in zip(members, fitted, strict=True):
+            outcomes[one.position] = (
                 result
                 if isinstance(result, Exception)
                 else partial(
                     _write,
                     result,
-                    data,
-                    steps[index],
+                    test,
+                    one,
                     exports,
-                    identical,
-                    scored.rows(steps[index], supervision),
+                    int(identical.sum()),
+                    scored.rows(one.step, one.supervision),
                     backbone,
                 )
             )
@@ -156,6 +172,39 @@ class _ScoredRows:
         return student_rows(step, supervision, self._targets, self._row_ids)
 
 
+class _Supervised(NamedTuple):
+    """One head to train, and its place among the steps."""
+
+    position: int
+    step: Step
+    supervision: Supervision
+    job: HeadJob
+
+    @property
+    def reported_steps(self) -> int:
+        """Its share of the progress."""
+        return reported_steps(self.job, len(self.supervision.rows))
+
+
+class _OneCount:
+    """Progress of groups that are trained one after the other, as one count of steps.
+
+    Args:
+        total: steps of all groups.
+    """
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._end, self._total, self._progress = 0, total, progress
+
+    def begin(self, steps: int) -> None:
+        """The next group begins, which has so many steps; some may be refused, and never come."""
+        self._end += steps
+
+    def __call__(self, numbers: dict[str, Any]) -> None:
+        remaining = numbers["steps"] - numbers["step"]
+        self._progress({**numbers, "step": self._end - remaining, "steps": self._total})
+
+
 def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) whether both answers of a pair have one state, as equal texts have; from (n, m, H)."""
     if states.shape[1] == 1:
@@ -193,10 +242,10 @@ def _job(step: Step, supervision: Supervision) -> HeadJob:
 
 def _write(
     fitted: FittedHead,
-    data: HeadData,
-    step: Step,
+    test: pa.Table,
+    one: _Supervised,
     exports: HeadExports,
-    identical: NDArray[np.bool_],
+    identical: int,
     scored: TrainedRows | None,
     backbone: int | None,
     draft: Draft,
@@ -204,21 +253,23 @@ def _write(
     """Writes one head's artifact.
 
     Args:
+        identical: pairs whose answers are the same.
         scored: rows that it has scored beside the test rows.
         backbone: number of parameters below the head; None: unknown.
     """
-    write_head(fitted, data, draft.folder)
+    step, supervision = one.step, one.supervision
+    write_head(fitted, test, draft.folder)
     if scored is not None and fitted.other_logits is not None:
         flipped = write_trained_rows(draft.folder / TRAINED_ROWS, scored, fitted.other_logits)
         draft.metrics.update(flipped)
     if is_exported(step):
         exports.write(step, fitted, draft.folder / EXPORT)
-    draft.metrics.update(fitted.metrics, identical_rows=int(identical.sum()))
+    draft.metrics.update(fitted.metrics, identical_rows=identical, **supervision.facts)
     trained = sum(tensor.numel() for tensor in fitted.state.values())
     training = step.config_as(TrainConfig).training
     rounds = training.epochs if training.solver == "sgd" else len(fitted.curve.loss)
     draft.metrics.update(
         parameters=None if backbone is None else backbone + trained,
         trained_parameters=trained,
-        flops=6.0 * trained * len(data.row_ids) * rounds,
+        flops=6.0 * trained * len(supervision.rows) * rounds,
     )

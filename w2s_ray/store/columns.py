@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from w2s_ray.store.axis_columns import AXES
 from w2s_ray.store.column import FLAG, INT, REAL, TEXT, Column, never_null
 from w2s_ray.store.selection_columns import SELECTION
 
@@ -45,74 +46,6 @@ SCORES = (
 
 _never_null = never_null
 _TEXT, _INT, _REAL, _FLAG = TEXT, INT, REAL, FLAG
-
-AXES = (
-    _never_null("study", _TEXT, "name of the study"),
-    _never_null("data", _TEXT, "name of the data set"),
-    _never_null(
-        "weak",
-        _TEXT,
-        "name of the weak model; a+b+c for an ensemble of several; of a chain, the first model",
-    ),
-    _never_null(
-        "strong",
-        _TEXT,
-        "name of the strong model, from which student and ceiling are trained; of a chain, the last"
-        " model",
-    ),
-    _never_null(
-        "chain",
-        _TEXT,
-        "m1>m2>m3 for a student that learns from the student of m2, which learns from m1; empty for"
-        " a pair",
-    ),
-    _never_null(
-        "combine",
-        _TEXT,
-        "how an ensemble's labels are combined: mean, product or learned; no effect with one weak"
-        " model",
-    ),
-    _never_null("loss", _TEXT, "the student's loss"),
-    _never_null("loss_parameters", _TEXT, "parameters of the loss as JSON; {} if it has none"),
-    _never_null("confidence_weight", _REAL, "final weight of the confidence target", "fraction"),
-    _never_null(
-        "confidence_warmup",
-        _REAL,
-        "share of the optimizer steps over which that weight rises",
-        "fraction",
-    ),
-    _never_null(
-        "confidence_form", _TEXT, "how the confidence target enters the loss: target or sum"
-    ),
-    _never_null(
-        "label_temperature",
-        _REAL,
-        "the T of the weak labels softmax(log w / T), before noise; 0: hard labels",
-    ),
-    _never_null("noise_ratio", _REAL, "share of the weak labels that are perturbed", "fraction"),
-    _never_null(
-        "noise_strength", _REAL, "a perturbed label w becomes 1/K + noise_strength (w - 1/K)"
-    ),
-    Column(
-        "label_clip",
-        _REAL,
-        "probability",
-        "the γ of the interval [γ, 1 - γ] to which soft labels are clipped",
-    ),
-    _never_null("trainable", _TEXT, "which parameters are trained: full, last_layer or lora"),
-    _never_null("learning_rate", _REAL, "peak learning rate of student and ceiling"),
-    _never_null("epochs", _INT, "training epochs of student and ceiling", "epochs"),
-    _never_null(
-        "batch_size", _INT, "examples per optimizer step of student and ceiling", "examples"
-    ),
-    _never_null("seed", _INT, "seed of the cell"),
-    _never_null(
-        "control",
-        _TEXT,
-        'the control that stands in the place of the student (docs/controls.md); "" for a student'
-        " of the grid",
-    ),
-)
 
 RESULTS = (
     _never_null("key", _TEXT, "key of the cell's student step"),
@@ -248,6 +181,32 @@ RESULTS = (
         _REAL,
         "probability",
         "mean over rows of those labels' largest distance from 1/K (from 1/2 for two classes)",
+    ),
+    Column(
+        "calibration_temperature",
+        _REAL,
+        "",
+        "the temperature that calibrated the weak model's logits; null without, and for ensembles",
+    ),
+    Column("trained_rows", _INT, "examples", "rows that the student learned from"),
+    Column(
+        "relabelled_rows",
+        _INT,
+        "examples",
+        "rows whose most probable class relabelling changed; null without relabelling",
+    ),
+    Column(
+        "learned_label_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy of the labels that the student learned from, after temperature, noise,"
+        " relabelling and filter",
+    ),
+    Column(
+        "learned_label_confidence",
+        _REAL,
+        "probability",
+        "mean over those labels of the largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "seconds",

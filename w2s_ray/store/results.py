@@ -13,10 +13,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.axis_columns import AXES
 from w2s_ray.store.canonical import canonical_json
 from w2s_ray.store.chosen_cells import choose, scores_of
 from w2s_ray.store.columns import (
-    AXES,
     MODEL_ROLES,
     RESULTS,
     RESULTS_SCHEMA_VERSION,
@@ -56,6 +56,10 @@ _OF_STUDENT = (
     "flipped_rows",
     "flipped_restored",
     "flipped_memorised",
+    "trained_rows",
+    "relabelled_rows",
+    "learned_label_accuracy",
+    "learned_label_confidence",
 )
 
 Cell = Mapping[str, Any]
@@ -208,6 +212,7 @@ def _row(
         agreement=evaluated.get("agreement_with_weak"),
         weak_label_accuracy=metrics["label"].get("accuracy"),
         weak_confidence=metrics["label"].get("mean_confidence"),
+        calibration_temperature=metrics["label"].get("calibration_temperature"),
         predicted_memory_bytes=execution.get("predicted_memory_bytes"),
         weak_key=keys["weak"],
         ceiling_key=keys["ceiling"],

@@ -80,3 +80,8 @@ class TrainedHead:
 def steps_of(job: HeadJob, inputs: Inputs) -> int:
     """Optimizer steps of one head."""
     return job.epochs * math.ceil(len(inputs.row_ids) / job.batch_size)
+
+
+def reported_steps(job: HeadJob, rows: int) -> int:
+    """Steps of one head in a report of progress: a solver counts as one."""
+    return job.epochs * math.ceil(rows / job.batch_size) if job.solver == "sgd" else 1

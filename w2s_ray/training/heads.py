@@ -210,11 +210,11 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(dim=0), torch.where(scale < 1e-6, 1.0, scale)
 
 
-def write_head(fitted: FittedHead, data: HeadData, out: Path) -> None:
+def write_head(fitted: FittedHead, test: pa.Table, out: Path) -> None:
     """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``, and
     the files of ``write_evaluated`` where the head was evaluated."""
     save_file(fitted.state, out / HEAD)
-    write_outputs(out, data.test, fitted.test_logits, fitted.curve, fitted.evaluated)
+    write_outputs(out, test, fitted.test_logits, fitted.curve, fitted.evaluated)
 
 
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:

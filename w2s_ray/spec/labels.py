@@ -1,0 +1,77 @@
+"""What a study may do to weak labels, as fields of the grid."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from w2s_ray.objectives.calibration import FEWEST_ROWS
+from w2s_ray.objectives.noise import noisy_count
+from w2s_ray.spec.fields import Mistake, Model, Number, mistake
+
+FilterBy = Literal["confidence", "margin_to_prior", "probe", "knn"]
+Relabel = Literal["none", "probe", "knn"]
+FilterOrNone = FilterBy | Literal["none"]
+ExampleWeight = Literal["none", "confidence"]
+
+
+class LabelFilter(Model):
+    """Which of its weak labels a student learns from: the best share of them."""
+
+    keep: Annotated[Number, Field(gt=0, le=1)] = Field(
+        description="a share above 0; 1 keeps every row",
+        examples=[0.5],
+        json_schema_extra={"unit": "fraction of rows"},
+    )
+    by: FilterBy = Field(
+        description="confidence or margin_to_prior (of the label itself), probe or knn (agreement "
+        "with what the strong model's features say)",
+        examples=["confidence"],
+    )
+
+
+def filter_or_none(value: Any) -> Any:
+    """Read ``none`` as null: no filter."""
+    if value == "none":
+        return None
+    if not isinstance(value, dict | LabelFilter | None):
+        raise mistake("null, or {keep: a share, by: …}")
+    return value
+
+
+FilterValue = Annotated[LabelFilter | None, BeforeValidator(filter_or_none)]
+
+
+def filters_without_rows(
+    filters: tuple[LabelFilter | None, ...], weak_rows: Mapping[str, int | None]
+) -> list[Mistake]:
+    """A mistake for each filter that keeps no row, located within the axis.
+
+    Args:
+        weak_rows: of each data set, where the spec gives their number.
+    """
+    wrong: list[Mistake] = []
+    for position, value in enumerate(filters):
+        for name, rows in weak_rows.items():
+            if value is not None and rows is not None and not noisy_count(rows, value.keep):
+                expected = mistake(f"a share that keeps one of the {rows} rows of data {name!r}")
+                wrong.append(((position, "keep"), value.keep, expected))
+    return wrong[:1]
+
+
+def calibrations_without_rows(
+    calibrate: str, truth_rows: Mapping[str, int | None]
+) -> list[Mistake]:
+    """A mistake where a tenth of the ground-truth rows is less than one.
+
+    Args:
+        truth_rows: of each data set, where the spec gives their number.
+    """
+    for name, rows in truth_rows.items():
+        if calibrate != "none" and rows is not None and rows < FEWEST_ROWS:
+            expected = mistake(
+                f"none with the {rows} ground-truth rows of data {name!r} (a tenth is held out, so "
+                f"at least {FEWEST_ROWS})"
+            )
+            return [(("training", "weak", "calibrate"), calibrate, expected)]
+    return []
