@@ -46,6 +46,11 @@ class _GivenStates(nn.Module):
         super().__init__()
         self.last_hidden_state: Tensor | None = None
 
+    @property
+    def decoder(self) -> "_GivenStates":
+        """By this name the class of OPT calls its backbone's only part."""
+        return self
+
     def forward(self, *arguments: Any, **options: Any) -> "_Output":
         assert self.last_hidden_state is not None
         return _Output(self.last_hidden_state)
@@ -101,20 +106,38 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
         backbone = backbone_of(model, base, load_tokenizer(model))
     module = backbone.module
     causal.to(module.device)  # type: ignore[arg-type]
-    ids = torch.arange(1, 7, device=module.device)[None] * 7919 % int(module.config.vocab_size)
-    with torch.no_grad():
-        whole: Tensor = causal(input_ids=ids, use_cache=False).logits[0].float()
-        own = module(input_ids=ids, use_cache=False).last_hidden_state[0]
+    sample = _sample(causal, module)
     given = _GivenStates()
     setattr(causal, causal.base_model_prefix, given)
     language_model = LanguageModel(backbone, causal, given)
-    error = (language_model.logits(own) - whole).abs().max() / whole.abs().max().clamp_min(1e-6)
-    if not bool(error < (1e-3 if module.dtype == torch.float32 else 0.1)):
+    error = (language_model.logits(sample.states) - sample.logits).abs().max()
+    relative = error / sample.logits.abs().max().clamp_min(1e-6)
+    if not bool(relative < (1e-3 if module.dtype == torch.float32 else 0.1)):
         raise InputError(
             f"model {model.source or model.architecture}: the control untrained needs logits that "
             f"depend on the last states alone; those of {module.config.model_type} do not"
         )
     return language_model
+
+
+class _Sample(NamedTuple):
+    """What a whole model makes of a few tokens: (t, H) states and (t, V) float32 logits."""
+
+    states: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def _sample(causal: PreTrainedModel, module: PreTrainedModel) -> _Sample:
+    """States and logits by transformers' own attention, to compare with."""
+    config: Any = module.config
+    used, config._attn_implementation = config._attn_implementation, own_attention(config)
+    ids = torch.arange(1, 7, device=module.device)[None] * 7919 % int(config.vocab_size)
+    try:
+        states = module(input_ids=ids, use_cache=False).last_hidden_state[0]
+        return _Sample(states, causal(input_ids=ids, use_cache=False).logits[0].float())
+    finally:
+        config._attn_implementation = used
 
 
 def _random(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
