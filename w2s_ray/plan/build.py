@@ -31,7 +31,7 @@ from w2s_ray.plan.configs import (
     Training,
     WeakConfig,
 )
-from w2s_ray.plan.controls import control_points, controlled
+from w2s_ray.plan.controls import control_points, controlled, untrained_config
 from w2s_ray.plan.effects import effective, link_points
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
@@ -127,16 +127,10 @@ class Builder:
 
     def untrained(self, data: str, model: str) -> Step:
         """The answers that a model finds more probable before any training."""
-        settings = self.spec.training
-        config = FeaturesConfig(
-            self._model_identities[model],
-            settings.precision,
-            settings.max_length_tokens,
-            Rendering(settings.render, settings.bos),
-        )
+        config = untrained_config(self._model_identities[model], self.spec.training)
         inputs = {"prepare": self.prepare(data).key}
-        execution, name = self._layouts.inference(model, "untrained"), f"{data}-{model}"
-        return self.add(KINDS["untrained"], name, config, inputs, execution, model=model, data=data)
+        layout, name = self._layouts.inference(model, "untrained"), f"{data}-{model}"
+        return self.add(KINDS["untrained"], name, config, inputs, layout, model=model, data=data)
 
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int

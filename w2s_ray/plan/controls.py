@@ -11,13 +11,15 @@ from dataclasses import fields, replace
 from typing import Any, Protocol
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.data.rendering import Rendering
 from w2s_ray.errors import InputError
-from w2s_ray.plan.configs import BaselineConfig, Config, Training
+from w2s_ray.plan.configs import BaselineConfig, Config, FeaturesConfig, Json, Training
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.spec.controls import BASELINES, OF_PAIRS, Control
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.schema import Grid, Spec
+from w2s_ray.spec.schema import Training as TrainingSettings
 
 KEPT = frozenset(
     {
@@ -39,6 +41,16 @@ def control_points(points: Iterable[CellPoint], controls: Iterable[Control]) -> 
     for control in controls:
         for point in plain:
             yield replace(point, control=control)
+
+
+def untrained_config(model: Json, settings: TrainingSettings) -> FeaturesConfig:
+    """How a model reads texts before any training.
+
+    Args:
+        model: the identity of its weights.
+    """
+    rendering = Rendering(settings.render, settings.bos)
+    return FeaturesConfig(model, settings.precision, settings.max_length_tokens, rendering)
 
 
 class Builder(Protocol):
