@@ -101,11 +101,37 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             ),
             squared_tv=0.5,
         ),
+        # b = 0.1. Pinsker of both terms: 2 b (1 - b)² TV² + 2 (1 - b) b² TV² = 2 b (1 - b) TV².
+        "generalised_jensen_shannon": Reference(
+            value=lambda s, w, clipped: (
+                entropy(0.1 * clipped + 0.9 * s) - 0.1 * entropy(clipped) - 0.9 * entropy(s)
+            ),
+            gradient=lambda p: (
+                0.9
+                * p.v
+                * (
+                    np.log(p.s / (0.1 * p.w + 0.9 * p.s))
+                    - np.log((1 - p.s) / (1 - 0.1 * p.w - 0.9 * p.s))
+                )
+            ),
+            formula=lambda s, w: (
+                0.1 * w * (w / (0.1 * w + 0.9 * s)).log()
+                + 0.9 * s * (s / (0.1 * w + 0.9 * s)).log()
+            ).sum(-1),
+            squared_tv=0.18,
+        ),
         "squared_hellinger": Reference(
             value=lambda s, w, clipped: euclidean(np.sqrt(s), np.sqrt(w)) ** 2 / 2,
             gradient=lambda p: -0.5 * p.v * (np.sqrt(p.w / p.s) - np.sqrt((1 - p.w) / (1 - p.s))),
             formula=lambda s, w: 1 - (s * w).sqrt().sum(-1),
             squared_tv=0.5,
+        ),
+        # a = ½: 4 times squared Hellinger, whose constant is ½.
+        "alpha_divergence": Reference(
+            value=lambda s, w, clipped: 2 * euclidean(np.sqrt(s), np.sqrt(clipped)) ** 2,
+            gradient=lambda p: -2 * p.v * (np.sqrt(p.w / p.s) - np.sqrt((1 - p.w) / (1 - p.s))),
+            formula=lambda s, w: 4 * (1 - (s * w).sqrt().sum(-1)),
+            squared_tv=2.0,
         ),
         "pearson_chi2": Reference(
             value=lambda s, w, clipped: chisquare(s, clipped).statistic,
@@ -137,6 +163,14 @@ REFERENCES: Mapping[str, Reference] = MappingProxyType(
             gradient=lambda p: np.where(np.abs(p.w - 0.5) >= 0.25, p.d, -p.v * p.l),
             formula=lambda s, w: torch.where(
                 (w[:, 1] - 0.5).abs() >= 0.25, -(w * s.log()).sum(-1), -(s * w.log()).sum(-1)
+            ),
+        ),
+        # a = b = 1: a step of z towards z + l.
+        "product_loss": Reference(
+            value=lambda s, w, clipped: cross_entropy(s * w / (s * w).sum(), s),
+            gradient=lambda p: p.s - expit(p.z + p.l),
+            formula=lambda s, w: (
+                -((s * w / (s * w).sum(-1, keepdim=True)).detach() * s.log()).sum(-1)
             ),
         ),
     }

@@ -282,3 +282,15 @@ def test_an_objective_is_a_value_and_passes_its_parameters_on() -> None:
     logits, w = rows()
     expected = loss("symmetric_ce", logits, w, a=2.0, b=3.0, label_clip=0.1)
     assert torch.equal(objective(logits, w), expected)
+
+
+def test_the_weak_label_decides_the_case_of_a_loss_before_it_is_mixed() -> None:
+    """α = 0.9 mixes every label into a confident one, of 0.95 at least."""
+    logits = torch.tensor([[0.0, 3.0], [0.0, 3.0]])
+    weak = torch.tensor([[0.45, 0.55], [0.05, 0.95]])
+    mixed = torch.lerp(weak, torch.tensor([[0.0, 1.0]]).expand(2, 2), 0.9)
+    ours = confidence_loss("confidence_adaptive_ce", logits, weak, alpha=0.9)
+    assert ours[0] == loss("reverse_ce", logits, mixed)[0], "the weak label is unsure"
+    assert ours[1] == loss("forward_ce", logits, mixed)[1]
+    plain = confidence_loss("confidence_adaptive_ce", logits, weak, alpha=0.0)
+    assert torch.equal(plain, loss("confidence_adaptive_ce", logits, weak))

@@ -271,3 +271,27 @@ def test_mistakes_are_named() -> None:
     for gamma in (0.0, 0.5, -1.0, math.nan):
         with pytest.raises(ValueError, match="label_clip"):
             loss("reverse_kl", logits, w, label_clip=gamma)
+
+
+def test_families_with_a_parameter_hold_the_losses_that_are_their_limits() -> None:
+    logits, w = pair(Z[:200]).double(), two(W[:200]).double()
+    forward, reverse = loss("forward_kl", logits, w), loss("reverse_kl", logits, w)
+    middle = loss("generalised_jensen_shannon", logits, w, b=0.5)
+    torch.testing.assert_close(middle, loss("jensen_shannon", logits, w), rtol=1e-9, atol=0)
+    middle = loss("alpha_divergence", logits, w, a=0.5)
+    torch.testing.assert_close(middle, 4 * loss("squared_hellinger", logits, w))
+    for name, parameter in (("generalised_jensen_shannon", "b"), ("alpha_divergence", "a")):
+        near = {p: loss(name, logits, w, **{parameter: p}) for p in (1e-6, 1 - 1e-6)}
+        scale = 1e-6 if parameter == "b" else 1.0
+        torch.testing.assert_close(near[1e-6] / scale, forward, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(near[1 - 1e-6] / scale, reverse, rtol=1e-3, atol=1e-6)
+
+
+def test_the_product_loss_pulls_the_prediction_towards_its_product_with_the_label() -> None:
+    logits, w = pair(Z[:200]), two(W[:200])
+    alone = loss("product_loss", logits, w, b=0.0)
+    torch.testing.assert_close(alone, loss("forward_ce", logits, w))
+    assert (slope("product_loss", logits, w, a=0.0).abs() < 1e-6).all(), "its own prediction"
+    pull = slope("product_loss", logits, w, a=2.0, b=0.5)[:, 1].double().numpy()
+    target = 1 / (1 + np.exp(-0.5 * Z[:200]) * ((1 - W[:200]) / W[:200]) ** 2)
+    np.testing.assert_allclose(pull, 1 / (1 + np.exp(-Z[:200])) - target, atol=2e-6)

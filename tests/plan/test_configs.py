@@ -10,6 +10,7 @@ from w2s_ray.plan.configs import (
     ABSENT_MEANS,
     Config,
     EvaluateConfig,
+    FeaturesConfig,
     LabelConfig,
     LabelTreatment,
     PrepareConfig,
@@ -28,6 +29,7 @@ OTHER: dict[str, Any] = {
         student, labels=LabelTreatment(example_weight="confidence")
     ),
     "held_out": lambda student: WeakConfig({}, student.training, 0, 0.1),
+    "anchor": lambda student: replace(student, anchor=0.5),
     "identical_pairs": lambda student: replace(
         student, training=replace(student.training, identical_pairs="keep")
     ),
@@ -43,6 +45,11 @@ OTHER: dict[str, Any] = {
     "step_by": lambda student: EvaluateConfig(1e-3, step_by="weak_ce"),
     "validation_rows": lambda student: replace(student, validation_rows=500),
     "relabel": lambda student: replace(student, labels=LabelTreatment(relabel="probe")),
+    "readout_block": lambda student: FeaturesConfig({}, "fp32", 8, readout_block=1),
+    "train_rows": lambda student: replace(student, train_rows=5),
+    "weight_decay": lambda student: replace(
+        student, training=replace(student.training, weight_decay=0.1)
+    ),
 }
 
 

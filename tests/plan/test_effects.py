@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import LabelConfig, StudentConfig
+from w2s_ray.plan.configs import LabelConfig, StudentConfig, StudentObjective
 from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.loading import load
 
 WriteSpec = Callable[..., Path]
+SMALL: dict[str, Any] = {"precision": "fp32", "max_length_tokens": 128, "batch_size": 8}
 GRID: dict[str, Any] = {"pair": [["small", "large"]], "trainable": ["last_layer"]}
 
 
@@ -119,10 +121,38 @@ def test_every_link_of_a_chain_treats_its_labels_and_only_weak_models_are_calibr
         assert "label_features" not in label.inputs
 
 
+def test_seeds_of_weak_models_are_crossed_with_those_of_students(write_spec: WriteSpec) -> None:
+    grid = {"weak_seed": [0, 1, 2], "seed": [0, 1]}
+    plan = planned(write_spec, grid)
+    assert {kind: plan.count()[kind] for kind in ("weak", "ceiling", "student")} == {
+        "weak": 3, "ceiling": 2, "student": 6,
+    }  # fmt: skip
+    # Null is the cell's own seed, or that of the spec.
+    own = planned(write_spec, {"seed": [0, 1]})
+    assert [cell.values["weak_seed"] for cell in own.cells] == [0, 1]
+    assert set(students(own)) < set(students(plan))
+    fixed = planned(write_spec, {"seed": [0, 1]}, training={**SMALL, "weak_seed": 2})
+    assert [cell.values["weak_seed"] for cell in fixed.cells] == [2, 2]
+    assert set(students(fixed)) == set(students(planned(write_spec, {**grid, "weak_seed": [2]})))
+
+
+def test_fewer_rows_are_another_student_with_the_same_ceiling(write_spec: WriteSpec) -> None:
+    plan, plain = planned(write_spec, {"train_rows": [None, 10, 20]}), planned(write_spec, {})
+    assert students(plan)[:1] == students(plain) and len(set(students(plan))) == 3
+    assert [cell.values["train_rows"] for cell in plan.cells] == [None, 10, 20]
+    more = {kind: n - plain.count()[kind] for kind, n in plan.count().items()}
+    assert {kind: n for kind, n in more.items() if n} == {"student": 2, "evaluate": 2}
+
+
 @pytest.mark.parametrize("solver", ["newton", "lbfgs"])
 @pytest.mark.parametrize(
     ("axis", "values"),
-    [("learning_rate", [1e-3, 1e-2]), ("epochs", [1, 2]), ("batch_size", [8, 16])],
+    [
+        ("learning_rate", [1e-3, 1e-2]),
+        ("weight_decay", [0.0, 0.1]),
+        ("epochs", [1, 2]),
+        ("batch_size", [8, 16]),
+    ],
 )
 def test_an_exact_solver_has_neither_rates_nor_batches(
     write_spec: WriteSpec, solver: str, axis: str, values: list[Any]
@@ -176,3 +206,47 @@ def test_held_out_rows_are_in_the_keys_of_students_and_ceilings_alone(
     assert {role for role in plain if plain[role] != cut[role]} == {
         "student", "ceiling", "student_evaluate", "ceiling_evaluate", "ceiling_against_weak",
     }  # fmt: skip
+
+
+def test_an_anchor_needs_the_initial_weights_in_one_process(write_spec: WriteSpec) -> None:
+    grid = {"anchor": [0.0, 0.5], "trainable": ["full"]}
+    plan = planned(write_spec, grid)
+    assert len(set(students(plan))) == 2 and plan.count()["ceiling"] == 1
+    with pytest.raises(InputError) as error:
+        planned(write_spec, grid, execution={"workers": 2, "zero_stage": 1})
+    assert str(error.value) == (
+        "grid.anchor: given 0.5 with trainable: full of model 'large' on 2 workers with ZeRO 1 and "
+        "offload none, expected 0: a group does not keep the initial weights; one worker without "
+        "offload does"
+    )
+    heads = {**grid, "trainable": ["last_layer"]}
+    assert planned(write_spec, heads, execution={"workers": 2, "zero_stage": 1}).count()
+
+
+def test_only_students_whose_case_was_decided_after_mixing_have_other_keys() -> None:
+    def objective(**changes: Any) -> dict[str, Any]:
+        return StudentObjective("confidence_adaptive_ce", (("c", 0.25),), **changes).as_json()
+
+    assert objective(confidence_weight=0.5)["decided_by"] == "weak label"
+    for others in (
+        objective(),
+        objective(confidence_weight=0.5, confidence_form="sum"),
+        StudentObjective("reverse_ce", confidence_weight=0.5).as_json(),
+    ):
+        assert "decided_by" not in others
+
+
+def test_a_readout_block_has_features_of_its_own_for_student_and_ceiling(
+    write_spec: WriteSpec,
+) -> None:
+    plan, plain = planned(write_spec, {"readout_block": [None, 1]}), planned(write_spec, {})
+    assert students(plan)[:1] == students(plain)
+    more = {kind: n - plain.count()[kind] for kind, n in plan.count().items()}
+    assert {kind: n for kind, n in more.items() if n} == {
+        "features": 1, "ceiling": 1, "student": 1, "evaluate": 3,
+    }  # fmt: skip
+    with pytest.raises(InputError) as error:
+        planned(write_spec, {"readout_block": [9]})
+    assert str(error.value) == (
+        "grid.readout_block: given 9, expected at most 2, the blocks of model 'large'"
+    )

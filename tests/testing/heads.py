@@ -11,8 +11,11 @@ from w2s_ray.training.head_job import HeadJob
 from w2s_ray.training.heads import HeadData
 
 OTHER_PARAMETERS = {
+    "generalised_jensen_shannon": (("b", 0.8),),
+    "alpha_divergence": (("a", 0.2),),
     "symmetric_ce": (("a", 0.7), ("b", 0.4)),
     "confidence_adaptive_ce": (("c", 0.2),),
+    "product_loss": (("a", 1.5), ("b", 0.4)),
 }
 
 
@@ -72,7 +75,12 @@ def drawn(data, loss, rng):
         batch_size=one_of(7, 16),
         learning_rate=one_of(1e-3, 1e-2, 3e-2),
         schedule=one_of("cosine", "constant"),
-        adam=one_of(Adam(), Adam((0.8, 0.95), 1e-6, clip_norm=0.2)),
+        adam=one_of(
+            Adam(),
+            Adam((0.8, 0.95), 1e-6, clip_norm=0.2),
+            Adam(weight_decay=2.0),
+            Adam((0.8, 0.95), 1e-6, clip_norm=0.2, weight_decay=0.5, anchor=0.3),
+        ),
     )
 
 

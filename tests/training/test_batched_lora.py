@@ -43,13 +43,19 @@ def group(**shared):
             objective=objective,
             learning_rate=rate,
             soft_labels=labels(index % 2),
+            adam=replace(base.adam, weight_decay=decay, anchor=anchor),
         )
-        for index, (objective, rate) in enumerate(
+        for index, (objective, rate, decay, anchor) in enumerate(
             [
-                (Objective("forward_ce"), 1e-3),
-                (Objective("reverse_kl", confidence_weight=0.5), 3e-3),
-                (Objective("jeffreys", confidence_weight=0.7, confidence_form="sum"), 1e-4),
-                (Objective("total_variation", confidence_warmup=0.0), 1e-3),
+                (Objective("forward_ce"), 1e-3, 0.0, 0.0),
+                (Objective("reverse_kl", confidence_weight=0.5), 3e-3, 0.5, 0.0),
+                (
+                    Objective("jeffreys", confidence_weight=0.7, confidence_form="sum"),
+                    1e-4,
+                    0.0,
+                    3.0,
+                ),
+                (Objective("total_variation", confidence_warmup=0.0), 1e-3, 0.1, 1.0),
             ]
         )
     ]

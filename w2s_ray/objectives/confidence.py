@@ -76,7 +76,7 @@ def confidence_loss(
 
     Form ``target`` is L(s, (1 - α) w + α ŝ); form ``sum`` is (1 - α) L(s, w) + α CE(s, ŝ). The two
     are equal for forward CE and differ for the reverse losses. At α = 0 both are the plain loss,
-    bit for bit.
+    bit for bit. The case of a loss that has several is decided by the weak label, before mixing.
 
     Args:
         name: a loss in ``names.DEFINITIONS``.
@@ -92,8 +92,12 @@ def confidence_loss(
     alpha_B = torch.as_tensor(alpha, dtype=torch.float32, device=logits.device)
     if form == "target":
         target_BK = torch.lerp(soft_labels.float(), hard_BK, alpha_B.unsqueeze(-1))
-        return loss(name, logits, target_BK, label_clip=label_clip, **parameters)
-    weak_B = loss(name, logits, soft_labels, label_clip=label_clip, **parameters)
+        return loss(
+            name, logits, target_BK, label_clip=label_clip, deciding=soft_labels, **parameters
+        )
+    weak_B = loss(
+        name, logits, soft_labels, label_clip=label_clip, deciding=soft_labels, **parameters
+    )
     return (1.0 - alpha_B) * weak_B + alpha_B * loss("forward_ce", logits, hard_BK)
 
 

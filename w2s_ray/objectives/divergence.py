@@ -44,12 +44,15 @@ class Distributions(NamedTuple):
         s: probabilities of the student.
         w: the soft labels that the loss uses: clipped if its definition says so, else as given.
         w_clipped: the soft labels clipped to [γ, 1 - γ] and renormalised.
+        deciding: the soft labels by which a loss of several cases decides: w as given, unless that
+            is mixed with the student's own prediction.
     """
 
     log_s: Tensor
     s: Tensor
     w: Tensor
     w_clipped: Tensor
+    deciding: Tensor
 
     @property
     def clipped(self) -> "Distributions":
@@ -63,6 +66,7 @@ def loss(
     soft_labels: Tensor,
     *,
     label_clip: float = LABEL_CLIP,
+    deciding: Tensor | None = None,
     **parameters: float,
 ) -> Tensor:
     """The loss ``name`` of every example, in nats.
@@ -74,6 +78,7 @@ def loss(
         logits: (B, K), any float type; more leading dimensions work alike.
         soft_labels: (B, K) probabilities, treated as constants.
         label_clip: γ, in (0, 1/K).
+        deciding: (B, K) labels by which a loss of several cases decides; None: the soft labels.
         parameters: of the loss; the others keep their defaults.
 
     Returns:
@@ -88,6 +93,8 @@ def loss(
     if unknown := parameters.keys() - definition.parameters.keys():
         raise ValueError(f"loss {name!r} has no parameter {', '.join(sorted(unknown))}")
     used = distributions(logits, soft_labels, label_clip)
+    if deciding is not None:
+        used = used._replace(deciding=deciding.detach().to(used.w.dtype))
     if definition.clips_label:
         used = used.clipped
     return LOSSES[name](used, **{**definition.defaults, **parameters})
@@ -109,7 +116,7 @@ def distributions(
     log_s = torch.log_softmax(logits.to(precision), dim=-1)
     w = soft_labels.detach().to(precision)
     clipped = w.clamp(label_clip, 1.0 - label_clip)
-    return Distributions(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True))
+    return Distributions(log_s, log_s.exp(), w, clipped / clipped.sum(dim=-1, keepdim=True), w)
 
 
 def forward_ce(d: Distributions) -> Tensor:
@@ -144,9 +151,26 @@ def jensen_shannon(d: Distributions) -> Tensor:
     return 0.5 * (d.s * (d.log_s - log_m) + d.w * (log_w - log_m)).sum(dim=-1)
 
 
+def generalised_jensen_shannon(d: Distributions, *, b: float) -> Tensor:
+    """b KL(w‖m) + (1 - b) KL(s‖m) with m = b w + (1 - b) s."""
+    log_w = d.w.log()
+    log_m = torch.logaddexp(d.log_s + math.log1p(-b), log_w + math.log(b))
+    return (b * d.w * (log_w - log_m) + (1.0 - b) * d.s * (d.log_s - log_m)).sum(dim=-1)
+
+
 def squared_hellinger(d: Distributions) -> Tensor:
     """½ Σ (√s - √w)², which equals 1 - Σ √(s w) but does not cancel near s = w."""
     return 0.5 * ((0.5 * d.log_s).exp() - d.w.sqrt()).square().sum(dim=-1)
+
+
+def alpha_divergence(d: Distributions, *, a: float) -> Tensor:
+    """Σ [a s + (1 - a) w - sᵃ w¹⁻ᵃ]/(a (1 - a)): no term is negative or cancels near s = w.
+
+    It equals (Σ sᵃ w¹⁻ᵃ - 1)/(a (a - 1)), as both distributions sum to 1.
+    """
+    log_ratio = d.log_s - d.w.log()
+    terms = d.w * (a * log_ratio.expm1() - (a * log_ratio).expm1())
+    return terms.sum(dim=-1) / (a * (1.0 - a))
 
 
 def pearson_chi2(d: Distributions) -> Tensor:
@@ -175,8 +199,14 @@ def symmetric_ce(d: Distributions, *, a: float, b: float) -> Tensor:
 
 def confidence_adaptive_ce(d: Distributions, *, c: float) -> Tensor:
     """Forward CE where the unclipped label is confident (max |w - 1/K| ≥ c), else reverse CE."""
-    confidence = (d.w - 1.0 / d.w.shape[-1]).abs().amax(dim=-1)
+    confidence = (d.deciding - 1.0 / d.w.shape[-1]).abs().amax(dim=-1)
     return torch.where(confidence >= c, forward_ce(d), reverse_ce(d.clipped))
+
+
+def product_loss(d: Distributions, *, a: float, b: float) -> Tensor:
+    """Cross-entropy from the normalised product sᵇ wᵃ, through which no gradient flows."""
+    product = b * d.log_s.detach() + torch.xlogy(a, d.w)
+    return forward_ce(d._replace(w=torch.softmax(product, dim=-1)))
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -188,12 +218,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
         reverse_ce,
         jeffreys,
         jensen_shannon,
+        generalised_jensen_shannon,
         squared_hellinger,
+        alpha_divergence,
         pearson_chi2,
         neyman_chi2,
         total_variation,
         symmetric_ce,
         confidence_adaptive_ce,
+        product_loss,
     )
 }
 """``function(distributions, **parameters)``, (..., K) -> (...), by the name of the loss."""

@@ -15,6 +15,8 @@ SMALLEST = 1e-12
 Labels = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
+LEAST_WEIGHT = 1e-6
+
 
 def confidence(labels: Labels) -> Scores:
     """(n,) each label's largest distance from 1/K; for K = 2 that is |w − ½|."""
@@ -73,11 +75,11 @@ def best_rows(scores: Scores, hashes: NDArray[np.uint64], keep: float) -> NDArra
 def confidence_weights(labels: Labels) -> NDArray[np.float32]:
     """(n,) weights with mean 1, proportional to ``confidence``; for K = 2 to 2|w − ½|.
 
-    Labels that are all uniform weigh 1 each, the limit of labels that are all equally confident.
+    Labels that are all uniform weigh 1 each, the limit of labels that are all equally confident. A
+    uniform label among others weighs ``LEAST_WEIGHT`` before the mean is taken, not 0: a weight of
+    0 marks the filler rows of a batch (``data.batches``).
     """
-    raw = confidence(labels)
+    raw = np.maximum(confidence(labels), LEAST_WEIGHT)
     mean = raw.mean()
-    weights: NDArray[np.float32] = (raw / mean if mean > 0.0 else np.ones_like(raw)).astype(
-        np.float32
-    )
+    weights: NDArray[np.float32] = (raw / mean).astype(np.float32)
     return weights

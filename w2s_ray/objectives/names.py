@@ -53,6 +53,8 @@ class Definition(NamedTuple):
         parameters: every parameter the loss accepts.
         clips_label: whether the loss is computed with the clipped label in place of w, because it
             divides by w or takes its logarithm.
+        moves_target: whether the label that s is compared with is made of s itself, as a constant.
+            Its gradient is then not that of its value, and no solver can minimise it.
         is_divergence: whether the loss is ≥ 0, and 0 exactly where s is the label it uses.
     """
 
@@ -60,6 +62,7 @@ class Definition(NamedTuple):
     parameters: Mapping[str, Parameter] = MappingProxyType({})
     clips_label: bool = False
     is_divergence: bool = False
+    moves_target: bool = False
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -77,7 +80,21 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
         "jensen_shannon": Definition(
             "½ KL(s‖m) + ½ KL(w‖m), m = (s + w)/2", clips_label=True, is_divergence=True
         ),
+        # Englesson & Azizpour 2021 (arXiv 2105.04522), unscaled; b is the weight of the label.
+        "generalised_jensen_shannon": Definition(
+            "b KL(w‖m) + (1 - b) KL(s‖m), m = b w + (1 - b) s",
+            MappingProxyType({"b": Parameter(0.1, 0.0, 1.0, is_open=True)}),
+            clips_label=True,
+            is_divergence=True,
+        ),
         "squared_hellinger": Definition("1 - Σ √(s w)", is_divergence=True),
+        # Amari's family: a → 0 is KL(w‖s), a → 1 is KL(s‖w), a = ½ is 4 times squared Hellinger.
+        "alpha_divergence": Definition(
+            "(Σ sᵃ w¹⁻ᵃ - 1)/(a (a - 1))",
+            MappingProxyType({"a": Parameter(0.5, 0.0, 1.0, is_open=True)}),
+            clips_label=True,
+            is_divergence=True,
+        ),
         "pearson_chi2": Definition("Σ (s - w)²/w", clips_label=True, is_divergence=True),
         "neyman_chi2": Definition("Σ (s - w)²/s", is_divergence=True),
         "total_variation": Definition("½ Σ |s - w|", is_divergence=True),
@@ -89,6 +106,12 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
         "confidence_adaptive_ce": Definition(
             "H(w, s) where max |w - 1/K| ≥ c, else H(s, w)",
             MappingProxyType({"c": Parameter(0.25)}),
+        ),
+        # The code of Burns et al. 2023, whose alpha and beta are a and b.
+        "product_loss": Definition(
+            "H(t, s), t = sᵇ wᵃ/Σ sᵇ wᵃ held constant",
+            MappingProxyType({"a": Parameter(1.0), "b": Parameter(1.0)}),
+            moves_target=True,
         ),
     }
 )

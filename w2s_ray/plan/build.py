@@ -13,7 +13,6 @@ from typing import Any
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.catalog.shapes import shape
-from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
 from w2s_ray.objectives.calibration import HELD_OUT
@@ -38,9 +37,9 @@ from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.plan.teachers import features_key
-from w2s_ray.plan.treatments import treated_name, treatment_of
+from w2s_ray.plan.trainings import Trainings
+from w2s_ray.plan.treatments import treated_name, treatment_of, unanchored
 from w2s_ray.spec.expansion import CellPoint, expand
-from w2s_ray.spec.fields import Trainable
 from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.selection import Rule
 from w2s_ray.store.canonical import digest
@@ -66,7 +65,7 @@ class Builder:
         self._data_identities = {name: self._data_identity(name) for name in spec.data}
         self._layouts = Layouts(spec)
         self._shared: dict[tuple[Any, ...], Step] = {}
-        self._trainings: dict[tuple[Any, ...], Training] = {}
+        self.trainings = Trainings(spec.training)
 
     def plan(self) -> Plan:
         """All steps and cells.
@@ -105,18 +104,25 @@ class Builder:
         return self._shared[name]
 
     def features(self, data: str, model: str, training: Training) -> Step:
-        """The frozen states that last layers of a model are trained on."""
+        """The frozen states that last layers of a model are trained on.
+
+        Raises:
+            InputError: the model has fewer blocks than ``readout_block``.
+        """
+        block = training.readout_block
         config = FeaturesConfig(
             self._model_identities[model],
             training.precision,
             training.max_length_tokens,
             training.rendering,
+            block,
         )
-        name = ("features", data, model)
+        name = ("features", data, model, block)
         if name not in self._shared:
+            self._check_blocks(model, block)
             self._shared[name] = self.add(
                 KINDS["features"],
-                f"{data}-{model}",
+                f"{data}-{model}" + ("" if block is None else f"-b{block}"),
                 config,
                 {"prepare": self.prepare(data).key},
                 self._layouts.inference(model, "features"),
@@ -131,6 +137,15 @@ class Builder:
         inputs = {"prepare": self.prepare(data).key}
         layout, name = self._layouts.inference(model, "untrained"), f"{data}-{model}"
         return self.add(KINDS["untrained"], name, config, inputs, layout, model=model, data=data)
+
+    def _check_blocks(self, model: str, block: int | None) -> None:
+        known = shape(self.spec.models[model])
+        if block is not None and known is not None and block > known.layers:
+            raise InputError(
+                f"grid.readout_block: given {block}, expected at most {known.layers}, the blocks "
+                f"of model '{model}'",
+                ("grid", "readout_block"),
+            )
 
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
@@ -201,24 +216,22 @@ class Builder:
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
             treatment,
+            point.train_rows,
+            point.anchor,
             validation_rows=self._validation_rows,
         )
+        execution = self._layouts.training(point.data, point.strong, training)
+        if point.anchor and execution.uses_deepspeed:
+            raise unanchored(point, execution)
         return self.add(
             KINDS["student"],
             f"{point.data}-{'-'.join(point.students)}-{point.loss}-n{point.noise_ratio:g}"
             f"-c{point.confidence_weight:g}{treated_name(point)}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **inputs},
-            self._layouts.training(point.data, point.strong, training),
+            execution,
             model=point.strong,
             data=point.data,
-        )
-
-    def weak_training(self, point: CellPoint) -> Training:
-        """Resolved settings of the weak model: the student's, unless the spec overrides them."""
-        weak = self.spec.training.weak
-        return self._training(
-            weak.trainable or point.trainable, weak.learning_rate, weak.epochs, weak.batch_size
         )
 
     def evaluate(self, model: Step, weak: Step | None = None) -> Step:
@@ -285,7 +298,7 @@ class Builder:
         data, effective = point.data, self._effective(point)
         self.prepare(data)
         weak = teachers.weak_models(self, effective)
-        training = self._strong_training(effective)
+        training = self.trainings.strong(effective)
         ceiling = self.trained_on_truth(KINDS["ceiling"], data, point.strong, training, point.seed)
         teacher = teachers.weak_side(self, effective, weak)
         *links, last = link_points(effective)
@@ -350,46 +363,6 @@ class Builder:
             point.confidence_form,
             self.spec.training.label_clip,
         )
-
-    def _strong_training(self, point: CellPoint) -> Training:
-        """Resolved settings of student and ceiling."""
-        return self._training(
-            point.trainable,
-            point.learning_rate,
-            point.epochs,
-            point.batch_size,
-            self.spec.training.evaluations,
-        )
-
-    def _training(
-        self,
-        trainable: Trainable,
-        learning_rate: float | None,
-        epochs: int | None,
-        batch_size: int | None,
-        evaluations: int = 1,
-    ) -> Training:
-        given = (trainable, learning_rate, epochs, batch_size, evaluations)
-        if given not in self._trainings:
-            training = self.spec.training
-            self._trainings[given] = Training(
-                trainable=trainable,
-                learning_rate=learning_rate or getattr(training.learning_rate, trainable),
-                epochs=epochs or training.epochs,
-                batch_size=batch_size or training.batch_size,
-                max_length_tokens=training.max_length_tokens,
-                precision=training.precision,
-                schedule=training.schedule,
-                clip_norm=training.clip_norm,
-                adam_betas=training.adam_betas,
-                adam_epsilon=training.adam_epsilon,
-                solver=training.solver if trainable == "last_layer" else None,
-                lora=training.lora if trainable == "lora" else None,
-                rendering=Rendering(training.render, training.bos),
-                identical_pairs=training.identical_pairs,
-                evaluations=evaluations,
-            )
-        return self._trainings[given]
 
     def _training_inputs(self, data: str, model: str, training: Training) -> dict[str, str]:
         """The rows, and for a last layer the frozen states that it is trained on."""

@@ -14,8 +14,9 @@ from typing import Any, Literal, Self
 from w2s_ray.data.rendering import TRANSCRIPT, Rendering
 from w2s_ray.objectives.names import LABEL_CLIP
 from w2s_ray.spec.fields import Combine, Trainable
+from w2s_ray.spec.grid import Form
 from w2s_ray.spec.labels import ExampleWeight, FilterOrNone, Relabel
-from w2s_ray.spec.schema import Form, Lora
+from w2s_ray.spec.schema import Lora
 from w2s_ray.spec.selection import Rule
 from w2s_ray.spec.training import IdenticalPairs
 
@@ -29,6 +30,7 @@ JUDGES: tuple[Judge, ...] = ("probe", "knn")
 
 ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
     {
+        "anchor": 0.0,
         "calibrate": "none",
         "evaluations": 1,
         "example_weight": "none",
@@ -38,10 +40,13 @@ ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
         "label_neighbours": 20,
         "label_temperature": 1.0,
         "messages": False,
+        "readout_block": None,
         "relabel": "none",
         "shuffled_labels": False,
         "step_by": None,
+        "train_rows": None,
         "validation_rows": 0,
+        "weight_decay": 0.0,
     }
 )
 """What an older record means that has no such field; the classes' defaults are the same."""
@@ -75,6 +80,8 @@ class Training:
         rendering: how texts are made of rows.
         identical_pairs: whether pairs whose answers are the same tokens stay in batches.
         evaluations: optimizer steps that are evaluated, log-spaced, the last among them.
+        weight_decay: decoupled from the gradient, as in AdamW; of every trained parameter.
+        readout_block: of a last layer: the block after which it reads; None: the last.
     """
 
     trainable: Trainable
@@ -92,6 +99,8 @@ class Training:
     rendering: Rendering = TRANSCRIPT
     identical_pairs: IdenticalPairs = "leave_out"
     evaluations: int = 1
+    weight_decay: float = 0.0
+    readout_block: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by field; a field that does not apply is left out."""
@@ -114,6 +123,8 @@ class Training:
         values |= self.rendering.as_json()
         values["identical_pairs"] = self.identical_pairs
         values["evaluations"] = self.evaluations
+        values["weight_decay"] = self.weight_decay
+        values["readout_block"] = self.readout_block
         return _without_absent(values)
 
     @classmethod
@@ -132,7 +143,7 @@ class Training:
 
     def batches(self) -> Self:
         """The same training at no particular rate: equal for models that can share batches."""
-        return replace(self, learning_rate=0.0)
+        return replace(self, learning_rate=0.0, weight_decay=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +158,13 @@ class StudentObjective:
     label_clip: float = LABEL_CLIP
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values by field, also the columns of ``results``."""
+        """JSON values by field, also the columns of ``results``.
+
+        Where the weak label, and not the one it is mixed into, decides the case of a loss, that is
+        said: earlier students had another objective there.
+        """
+        mixed = self.confidence_weight > 0.0 and self.confidence_form == "target"
+        decides = mixed and self.loss == "confidence_adaptive_ce"
         return {
             "loss": self.loss,
             "loss_parameters": dict(self.loss_parameters),
@@ -155,6 +172,7 @@ class StudentObjective:
             "confidence_warmup": self.confidence_warmup,
             "confidence_form": self.confidence_form,
             "label_clip": self.label_clip,
+            **({"decided_by": "weak label"} if decides else {}),
         }
 
 
@@ -238,20 +256,29 @@ class PrepareConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class FeaturesConfig(Config):
-    """``features`` and ``untrained``. ``model`` is the identity of the weights (``catalog``)."""
+    """``features`` and ``untrained``.
+
+    Attributes:
+        model: the identity of the weights (``catalog``).
+        readout_block: whose states are kept, after the model's final norm; None: the last.
+    """
 
     model: Json
     precision: Precision
     max_length_tokens: int
     rendering: Rendering = TRANSCRIPT
+    readout_block: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "precision": self.precision,
-            "max_length_tokens": self.max_length_tokens,
-            **self.rendering.as_json(),
-        }
+        return _without_absent(
+            {
+                "model": self.model,
+                "precision": self.precision,
+                "max_length_tokens": self.max_length_tokens,
+                **self.rendering.as_json(),
+                "readout_block": self.readout_block,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,11 +318,18 @@ class WeakConfig(TrainConfig):
 
 @dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
-    """``student``."""
+    """``student``.
+
+    Attributes:
+        train_rows: number of rows that it learns from; None: all.
+        anchor: λ of the penalty λ/2 ‖θ - θ₀‖² on its distance from its initial weights.
+    """
 
     objective: StudentObjective
     noise: Noise
     labels: LabelTreatment = LabelTreatment()
+    train_rows: int | None = None
+    anchor: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         return _without_absent(
@@ -307,6 +341,8 @@ class StudentConfig(TrainConfig):
                 "noise": self.noise.as_json(),
                 "validation_rows": self.validation_rows,
                 **self.labels.as_json(),
+                "train_rows": self.train_rows,
+                "anchor": self.anchor,
             }
         )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.data.prepare import SPLITS
-from w2s_ray.plan.configs import TrainConfig
+from w2s_ray.plan.configs import StudentConfig, TrainConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
 
@@ -61,8 +61,11 @@ def _flops(step: Step, model: Shape) -> float:
     if step.scores_trained_rows:
         passes += 2.0 * tokens["weak"]
     if step.kind.trained_on is not None:
-        epochs = step.config_as(TrainConfig).training.epochs
-        passes += 6.0 * epochs * tokens[step.kind.trained_on]
+        config = step.config_as(TrainConfig)
+        trained = tokens[step.kind.trained_on]
+        if isinstance(config, StudentConfig) and config.train_rows is not None:
+            trained = min(trained, tokens_per_row(step.data) * config.train_rows)
+        passes += 6.0 * config.training.epochs * trained
     return model.parameters * passes
 
 

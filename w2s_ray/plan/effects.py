@@ -2,9 +2,9 @@
 
 One weak model is not combined with others, without confidence regularisation its warm-up and form
 are not used, without noise its strength, a filter that keeps every row is none, and an exact solver
-uses no learning rate, epochs and batches. Such axes are set to a value that no other cell can
-change, so a grid that grows moves no key: the default of the axis, or the value in ``training``.
-These are the values that a spec has which does not name the axis.
+uses no learning rate, weight decay, epochs and batches. Such axes are set to a value that no other
+cell can change, so a grid that grows moves no key: the default of the axis, or the value in
+``training``. These are the values that a spec has which does not name the axis.
 """
 
 from dataclasses import replace
@@ -34,6 +34,7 @@ def effective(point: CellPoint, training: Training) -> CellPoint:
             "learning_rate": training.learning_rate.last_layer,
             "epochs": training.epochs,
             "batch_size": training.batch_size,
+            "weight_decay": 0.0,
         }
     return replace(point, **unused)
 

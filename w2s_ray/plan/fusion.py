@@ -28,13 +28,14 @@ def fuse_training(step: Step) -> Fusion | None:
     config, execution = step.config_as(TrainConfig), step.execution
     training = config.training
     if training.trainable == "last_layer":
-        shared = (step.inputs["features"], str(step.kind.trained_on))
-        return Fusion("w2s_ray.steps.train_heads", shared)
+        rows = (step.inputs["features"], str(step.kind.trained_on))
+        return Fusion("w2s_ray.steps.train_heads", rows)
     alone = execution.uses_deepspeed or execution.lora_together == 1
     if training.trainable != "lora" or alone or not isinstance(config, StudentConfig):
         return None
     if not config.labels.all_rows_alike:
         return None
     batches = training.batches().as_json()
-    same = canonical_json([config.model, batches, config.seed, step.inputs["prepare"]])
+    shared = [config.model, batches, config.seed, step.inputs["prepare"], config.train_rows]
+    same = canonical_json(shared)
     return Fusion("w2s_ray.steps.train_adapters", (same,), execution.lora_together)

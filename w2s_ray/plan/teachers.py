@@ -13,6 +13,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.plan.configs import Config, EnsembleConfig, TrainConfig, Training
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.trainings import Trainings
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.schema import Spec
 
@@ -24,7 +25,9 @@ class Builder(Protocol):
     steps: dict[str, Step]
 
     def prepare(self, data: str) -> Step: ...
-    def weak_training(self, point: CellPoint) -> Training: ...
+
+    trainings: Trainings
+
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step: ...
@@ -60,11 +63,9 @@ class Teacher:
 
 def weak_models(builder: Builder, point: CellPoint) -> list[Step]:
     """The weak models of a cell: one, or the members of its ensemble."""
-    training, seed = builder.weak_training(point), builder.spec.training.weak_seed
+    training = builder.trainings.weak(point)
     return [
-        builder.trained_on_truth(
-            KINDS["weak"], point.data, name, training, point.seed if seed is None else seed
-        )
+        builder.trained_on_truth(KINDS["weak"], point.data, name, training, point.weak_seed)
         for name in point.members
     ]
 

@@ -26,7 +26,9 @@ TABLE_COLUMNS = (
     "chain",
     "combine",
     "trainable",
+    "readout_block",
     "learning_rate",
+    "weight_decay",
     "epochs",
     "batch_size",
 )
@@ -43,6 +45,8 @@ LINE_COLUMNS = (
     "relabel",
     "example_weight",
     "noise_strength",
+    "train_rows",
+    "anchor",
 )
 """Columns of the results whose values one line of a table has in common."""
 
@@ -77,9 +81,11 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
         for index, name in enumerate(LINE_COLUMNS)
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
+    decay = f", weight decay {setting['weight_decay']:g}" if setting["weight_decay"] else ""
+    block = "" if setting["readout_block"] is None else f" after block {setting['readout_block']}"
     table = Table(
         title=f"{setting['data']}: {_models(setting)}, "
-        f"{setting['trainable']}, learning rate {_shown(setting, 'learning_rate')}, "
+        f"{setting['trainable']}{block}, learning rate {_shown(setting, 'learning_rate')}{decay}, "
         f"batch {setting['batch_size']}, epochs {_shown(setting, 'epochs')}\n"
         "student accuracy, %",
         caption="\n".join(
@@ -125,6 +131,8 @@ def _caption(
 ) -> str:
     weak, ceiling = (_by_model(rows, f"{of}_key", f"{of}_accuracy") for of in ("weak", "ceiling"))
     seeds = len({row["seed"] for row in rows})
+    weak_seeds = len({row["weak_seed"] for row in rows})
+    of_weak = f" × {weak_seeds} of weak models" if weak_seeds > 1 and _crossed(rows) else ""
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
     incomplete = sum(row["status"] != "done" for row in all_rows)
     incomplete_line = (
@@ -144,9 +152,15 @@ def _caption(
     return (
         f"weak {percent(weak)}   ceiling {percent(ceiling)}{baseline}\n"
         f"{_without_gap(weak, ceiling)}{controls_line}"
-        f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
+        f"{seeds} seed{'s' if seeds > 1 else ''}{of_weak} "
+        "(mean ± standard deviation between seeds), "
         f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{classes}{incomplete_line}"
     )
+
+
+def _crossed(rows: list[dict[str, Any]]) -> bool:
+    """Whether students of one seed have weak models of several."""
+    return len({(row["seed"], row["weak_seed"]) for row in rows}) > len({r["seed"] for r in rows})
 
 
 def _without_gap(weak: Sequence[float | None], ceiling: Sequence[float | None]) -> str:

@@ -17,9 +17,10 @@ from w2s_ray.errors import InputError
 from w2s_ray.spec.chains import LINKS, MEMBERS, Chain, all_chains, written_chains
 from w2s_ray.spec.controls import Control
 from w2s_ray.spec.fields import Combine, Trainable
+from w2s_ray.spec.grid import Form
 from w2s_ray.spec.labels import ExampleWeight, FilterOrNone, LabelFilter, Relabel
 from w2s_ray.spec.schema import AXES as WRITTEN_AXES
-from w2s_ray.spec.schema import Cells, Form, Grid, Loss, Spec
+from w2s_ray.spec.schema import Cells, Grid, Loss, Spec
 
 AXES = tuple(axis for axis in WRITTEN_AXES if axis != "chain")  # which is on the axis ``pair``
 LEARNED_FROM = 3  # models: of two that differ, nothing tells which one is wrong
@@ -43,6 +44,7 @@ class CellPoint:
     strong: str
     chain: str
     combine: Combine
+    weak_seed: int
     loss: str
     loss_parameters: tuple[tuple[str, float], ...]
     confidence_weight: float
@@ -55,8 +57,12 @@ class CellPoint:
     example_weight: ExampleWeight
     noise_ratio: float
     noise_strength: float
+    train_rows: int | None
     trainable: Trainable
+    readout_block: int | None
     learning_rate: float
+    weight_decay: float
+    anchor: float
     epochs: int
     batch_size: int
     seed: int
@@ -175,6 +181,8 @@ def _cell(spec: Spec, values: Values) -> CellPoint:
     kept: LabelFilter | None = axes.pop("label_filter")
     if axes["learning_rate"] is None:
         axes["learning_rate"] = getattr(training.learning_rate, axes["trainable"])
+    if axes["weak_seed"] is None:
+        axes["weak_seed"] = axes["seed"] if training.weak_seed is None else training.weak_seed
     for axis in ("epochs", "batch_size"):
         axes[axis] = axes[axis] or getattr(training, axis)
     return CellPoint(

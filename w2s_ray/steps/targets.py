@@ -21,10 +21,11 @@ from w2s_ray.objectives.noise import apply_noise, noisy_rows
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes, order
-from w2s_ray.plan.configs import Noise, StudentConfig, TrainConfig, Training, WeakConfig
+from w2s_ray.plan.configs import Noise, StudentConfig, TrainConfig, WeakConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
 from w2s_ray.steps.features import Features
+from w2s_ray.steps.row_subsets import first_rows
 from w2s_ray.steps.treatment import LabelSet, Treated, Treatments, label_facts
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.training.engine import Adam
@@ -206,13 +207,14 @@ class Targets:
     def _rows_of(self, config: TrainConfig) -> NDArray[np.int64]:
         """Positions of the rows that a model may learn from, ascending."""
         present = np.ones(self._rows.num_rows, dtype=np.bool_)
-        if self._left_out is not None:
-            present &= ~self._left_out
         if isinstance(config, WeakConfig) and config.held_out:
             present[held_out(hashes(self.row_ids, "calibration"))] = False
         if config.validation_rows and self._cuts:
             present[self._held_out.rows(config.validation_rows)] = False
-        return np.flatnonzero(present)
+        rows = np.flatnonzero(present)
+        if isinstance(config, StudentConfig) and config.train_rows is not None:
+            rows = first_rows(rows, self._subset_hashes, config.train_rows)
+        return rows if self._left_out is None else rows[~self._left_out[rows]]
 
     def _treated(
         self, step: Step, config: StudentConfig, rows: NDArray[np.int64]
@@ -248,6 +250,10 @@ class Targets:
     def row_ids(self) -> list[str]:
         row_ids: list[str] = self._rows["row_id"].to_pylist()
         return row_ids
+
+    @cached_property
+    def _subset_hashes(self) -> NDArray[np.uint64]:
+        return hashes(self.row_ids, "train_rows")
 
     @cached_property
     def _true(self) -> NDArray[np.float32]:
@@ -297,6 +303,13 @@ def _taken(values: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.f
     return values if len(rows) == len(values) else values[rows]
 
 
-def adam(training: Training) -> Adam:
-    """The optimizer's settings."""
-    return Adam(training.adam_betas, training.adam_epsilon, training.clip_norm)
+def adam(config: TrainConfig) -> Adam:
+    """The optimizer's settings; a student's have its anchor."""
+    training = config.training
+    return Adam(
+        training.adam_betas,
+        training.adam_epsilon,
+        training.clip_norm,
+        training.weight_decay,
+        config.anchor if isinstance(config, StudentConfig) else 0.0,
+    )

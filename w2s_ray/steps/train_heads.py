@@ -234,7 +234,7 @@ def _job(step: Step, supervision: Supervision) -> HeadJob:
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         schedule=training.schedule,
-        adam=adam(training),
+        adam=adam(config),
         evaluations=training.evaluations,
         held_out=None if supervision.validation is None else supervision.validation.held_out,
     )

@@ -154,7 +154,7 @@ def _job(
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         schedule=training.schedule,
-        adam=adam(training),
+        adam=adam(config),
         export=ModelExport(card_of(step, data)) if is_exported(step) else None,
         keep_weights=kind.name == "weak" or kind.name in step.execution.keep_models,
         execution=step.execution,

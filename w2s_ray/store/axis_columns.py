@@ -58,15 +58,30 @@ AXES = (
         "noise_strength", REAL, "a perturbed label w becomes 1/K + noise_strength (w - 1/K)"
     ),
     Column(
+        "train_rows",
+        INT,
+        "rows",
+        "weak rows that the student learned from: nested subsets; null: all",
+    ),
+    Column(
         "label_clip",
         REAL,
         "probability",
         "the γ of the interval [γ, 1 - γ] to which soft labels are clipped",
     ),
     never_null("trainable", TEXT, "which parameters are trained: full, last_layer or lora"),
+    Column(
+        "readout_block",
+        INT,
+        "blocks",
+        "block of the strong model after which last layers read; null: the last",
+    ),
     never_null("learning_rate", REAL, "peak learning rate of student and ceiling"),
+    never_null("weight_decay", REAL, "decoupled weight decay of student and ceiling"),
+    never_null("anchor", REAL, "λ of the student's penalty λ/2 ‖θ - θ₀‖²", "nat"),
     never_null("epochs", INT, "training epochs of student and ceiling", "epochs"),
     never_null("batch_size", INT, "examples per optimizer step of student and ceiling", "examples"),
+    never_null("weak_seed", INT, "seed of the weak model"),
     never_null("seed", INT, "seed of the cell"),
     never_null(
         "control",

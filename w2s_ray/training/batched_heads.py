@@ -12,7 +12,9 @@ one Adam updates every weight. Which heads are fused is execution, so it must no
   with it the order in which the library sums, does not depend on the number of heads.
 * Each objective sees a multiple of ``LANES`` heads (``batched_objectives``), and weights are padded
   to a multiple of ``LANES`` columns.
-* Weights are stored in units of their head's peak learning rate, so one rate serves all heads.
+* Weights are stored in units of their head's peak learning rate, so one rate serves all heads. In
+  these units AdamW's decay is the factor 1 - rate · peak · decay of each head, and the gradient of
+  an anchor (heads start at zero) is λ · peak · weights.
 
 A head whose loss or gradient is not finite is set to zero and stays there; the others train on.
 """
@@ -118,6 +120,9 @@ def _train(
     weights = torch.zeros(len(jobs), outputs * inputs.rows.shape[1])
     weights.grad = gradient = torch.zeros_like(weights)
     peaks = torch.tensor([job.learning_rate for job in jobs])[:, None]
+    decays = torch.tensor([job.adam.weight_decay for job in jobs])[:, None] * peaks
+    pulls = torch.tensor([job.adam.anchor for job in jobs])[:, None] * peaks
+    decayed, pulled = bool(decays.any()), bool(pulls.any())
     adam = torch.optim.Adam(
         [weights], lr=0.0, betas=pace.adam.betas, eps=pace.adam.epsilon, fused=True
     )
@@ -143,6 +148,8 @@ def _train(
         back = as_scores(slopes.index_select(0, slots.slot), outputs)
         for heads, x in batches:
             _multiply(back[heads], x, gradient[heads], outputs)
+        if pulled:
+            gradient.addcmul_(weights, pulls)
         torch.linalg.vector_norm(gradient, dim=1, out=norms[step])
         finite = losses[step].isfinite() & norms[step].isfinite()
         if failed or not bool(finite.all()):
@@ -154,7 +161,10 @@ def _train(
             gradient *= (
                 (pace.adam.clip_norm / (norms[step] + 1e-6)).clamp(max=1.0).nan_to_num()[:, None]
             )
-        adam.param_groups[0]["lr"] = learning_rate_at(step, total_steps, 1.0, pace.schedule)
+        rate = learning_rate_at(step, total_steps, 1.0, pace.schedule)
+        if decayed:
+            weights.mul_(1.0 - rate * decays)
+        adam.param_groups[0]["lr"] = rate
         adam.step()
         thresholds.update(logits, slots.slot)
         if step + 1 in evaluated[:-1]:

@@ -111,6 +111,8 @@ class DeepSpeedEngine:
         *,
         zero: Zero,
     ) -> None:
+        if adam.anchor:  # refused by the plan: sharded masters would need sharded copies
+            raise ValueError(f"anchor is {adam.anchor}, expected 0 in a group")
         join_group()
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._all = dict(scorer.named_parameters())
@@ -133,9 +135,8 @@ class DeepSpeedEngine:
             optimizer=torch.optim.Adam(
                 [{"params": group} for group in groups if group],
                 lr=0.0,
-                betas=adam.betas,
-                eps=adam.epsilon,
                 fused=True,
+                **adam.arguments(),
             ),
             config=deepspeed_config(
                 replace(zero, stage=self._stage),

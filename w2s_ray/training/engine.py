@@ -7,7 +7,7 @@ of mantissa) would not move at all for most updates. Gradients of micro-batches 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,28 @@ class Batch:
 
 @dataclass(frozen=True)
 class Adam:
-    """Settings of Adam; the learning rate comes with every step."""
+    """Settings of Adam, and what pulls weights back; the learning rate comes with every step.
+
+    Attributes:
+        weight_decay: decoupled from the gradient (AdamW), of every trained parameter.
+        anchor: λ of the penalty λ/2 ‖θ - θ₀‖² on the distance from the initial weights. It is part
+            of the gradient, hence of its norm, and not of the loss in a curve.
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     clip_norm: float | None = None
+    weight_decay: float = 0.0
+    anchor: float = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Of ``torch.optim.Adam``. Without decay they are plain Adam's, bit for bit."""
+        return {
+            "betas": self.betas,
+            "eps": self.epsilon,
+            "weight_decay": self.weight_decay,
+            "decoupled_weight_decay": self.weight_decay > 0.0,
+        }
 
 
 @dataclass(frozen=True)
@@ -129,9 +146,9 @@ class TorchEngine:
             move_gradient = partial(_move_gradient, master)
             low.register_post_accumulate_grad_hook(move_gradient)  # type: ignore[no-untyped-call]
         self._trained = [*self._masters, *(p for p in parameters if p.dtype == torch.float32)]
-        self._optimizer = torch.optim.Adam(
-            self._trained, lr=0.0, betas=adam.betas, eps=adam.epsilon, fused=True
-        )
+        self._anchor = adam.anchor
+        self._initial = [p.detach().clone() for p in self._trained] if adam.anchor else []
+        self._optimizer = torch.optim.Adam(self._trained, lr=0.0, fused=True, **adam.arguments())
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         on_device = {name: tensor.to(self._device) for name, tensor in inputs.items()}
@@ -143,6 +160,9 @@ class TorchEngine:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> float:
+        for parameter, initial in zip(self._trained, self._initial, strict=bool(self._anchor)):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - initial, alpha=self._anchor)
         gradients = [p.grad for p in self._trained if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self._clip is not None:

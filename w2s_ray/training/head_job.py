@@ -21,9 +21,9 @@ class HeadJob:
 
     Attributes:
         soft_labels: (n, K) float32, in the order of the shared rows.
-        weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
+        weights: (n,) float32 above 0 with mean 1, of each row's loss; None: all 1.
         solver: sgd (batches, Adam), or newton or lbfgs (all rows at once, to the minimum), which
-            ignore epochs, batch size, learning rate, schedule and Adam's settings.
+            ignore epochs, batch size, learning rate, schedule and Adam's settings but the anchor.
         evaluations: optimizer steps that are evaluated (``validation.evaluated_steps``).
         held_out: labels of the validation rows; None: the head is not evaluated.
     """

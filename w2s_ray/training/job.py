@@ -75,7 +75,7 @@ class TrainJob:
         name: stable and unique; it names the run when a worker group trains the job.
         rows: n training rows with columns row_id, prompt, answers.
         soft_labels: (n, K) float32, in the order of ``rows``.
-        weights: (n,) float32 with mean 1, of each row's loss; None: all 1.
+        weights: (n,) float32 above 0 with mean 1, of each row's loss; None: all 1.
         test: t rows with columns row_id, prompt, answers, label.
         export: writes the trained model for use elsewhere; None: it is not exported.
         checkpoints: where the state of the run is kept; None: nowhere.

@@ -33,6 +33,7 @@ class Cell:
         error: why the cell is no longer trained.
         loss: of the current step.
         predictions: of the current step's micro-batches, for the buffer.
+        initial: (P,) weights before the first step, if the job has an anchor.
     """
 
     job: TrainJob
@@ -42,9 +43,11 @@ class Cell:
     error: Exception | None = None
     loss: float = 0.0
     predictions: list[Tensor] = field(default_factory=list)
+    initial: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.buffer = threshold_buffer(self.job)
+        self.initial = self.weights.detach().clone() if self.job.adam.anchor else None
 
     def begin_step(self) -> None:
         """Clears what belongs to the step before."""
@@ -80,10 +83,7 @@ def train_cells(
     evaluations: Evaluates | None = None,
 ) -> None:
     """``loop.train`` for all cells; the results are stored in the cells."""
-    groups = [
-        {"params": [cell.weights], "betas": cell.job.adam.betas, "eps": cell.job.adam.epsilon}
-        for cell in cells
-    ]
+    groups = [{"params": [cell.weights], **cell.job.adam.arguments()} for cell in cells]
     optimizer = torch.optim.Adam(groups, lr=0.0, fused=True)
     total_steps = cells[0].job.total_steps
     started, tokens = time.monotonic(), 0
@@ -150,6 +150,8 @@ def _finish_gradient(cell: Cell, step: int, alpha: float) -> float:
     assert cell.weights.grad is not None
     job = cell.job
     rate = learning_rate_at(step, job.total_steps, job.learning_rate, job.schedule)
+    if cell.initial is not None:
+        cell.weights.grad.add_(cell.weights - cell.initial, alpha=job.adam.anchor)
     norm = torch.linalg.vector_norm(cell.weights.grad)
     if not math.isfinite(cell.loss):
         _drop(cell, FloatingPointError(f"loss is {cell.loss} at step {step}"))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2s_ray.objectives.divergence import loss
+from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.training.head_job import HeadJob, TrainedHead
 from w2s_ray.training.loop import Curve
 
@@ -55,8 +56,8 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> TrainedHead:
         learning rates and α are 0.
 
     Raises:
-        ValueError: an unknown solver; confidence regularisation, whose target changes with the
-            student; too many parameters for newton.
+        ValueError: an unknown solver; confidence regularisation or a loss whose target changes with
+            the student; too many parameters for newton.
         FloatingPointError: the loss is not finite at the start.
     """
     if job.solver not in SOLVERS:
@@ -66,8 +67,13 @@ def solve(rows: Tensor, job: HeadJob, outputs: int) -> TrainedHead:
             f"solver {job.solver} with confidence_weight {job.objective.confidence_weight}:"
             " the student's own guesses change the objective as it learns; 0 or sgd expected"
         )
+    if DEFINITIONS[job.objective.loss].moves_target:
+        raise ValueError(
+            f"solver {job.solver} with loss {job.objective.loss}:"
+            " its target changes with the student; another loss or sgd expected"
+        )
     started = time.monotonic()
-    problem = _Problem(rows, job)
+    problem = _Problem(rows, job, outputs)
     if job.solver == "newton" and problem.size > NEWTON_PARAMETERS:
         raise ValueError(
             f"solver newton with {problem.size} parameters: at most {NEWTON_PARAMETERS}"
@@ -104,7 +110,10 @@ def _at_minimum(theta: Tensor, gradient: Tensor, step: Tensor | None) -> bool:
 
 
 class _Problem:
-    """The mean objective as a function of weights θ, (free · P,); logits of class 0 are fixed at 0.
+    """The objective as a function of weights θ, (free · P,); logits of class 0 are fixed at 0.
+
+    It is the mean over rows, and with an anchor λ/2 times the squared norm of the head's weights:
+    where it has weights of all classes of their centred ones, Σ_k |θ_k|² - |Σ_k θ_k|²/K.
 
     Attributes:
         rows: (n, P) float64.
@@ -112,25 +121,29 @@ class _Problem:
         size: free · P, the number of weights.
     """
 
-    def __init__(self, rows: Tensor, job: HeadJob) -> None:
+    def __init__(self, rows: Tensor, job: HeadJob, outputs: int) -> None:
         self.rows = rows
         self._soft_labels = torch.from_numpy(job.soft_labels).double()
         self._weights = None if job.weights is None else torch.from_numpy(job.weights).double()
         self._objective = job.objective
+        self._anchor = job.adam.anchor
+        self._centring = 1.0 / outputs if outputs > 1 else 0.0
         self.free = self._soft_labels.shape[1] - 1
         self.size = self.free * rows.shape[1]
 
     def value(self, theta: Tensor) -> float:
-        """The mean objective, in nats."""
+        """The objective, in nats."""
         with torch.no_grad():
-            return float(self._mean(self._scores(theta)))
+            return float(self._mean(self._scores(theta)) + 0.5 * theta @ self._pull(theta))
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """Value and gradient (size,)."""
         scores = self._scores(theta).requires_grad_()
         value = self._mean(scores)
         (slopes,) = torch.autograd.grad(value, scores)
-        return float(value.detach()), (slopes.T @ self.rows).flatten()
+        pull = self._pull(theta)
+        value = value.detach() + 0.5 * theta @ pull
+        return float(value), (slopes.T @ self.rows).flatten() + pull
 
     def curvature(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """Value, gradient (size,) and Hessian (size, size).
@@ -148,8 +161,14 @@ class _Problem:
                 [self.rows.T @ (self.rows * second[:, b : b + 1]) for b in range(self.free)]
             )
         hessian = torch.cat([torch.cat(row, dim=1) for row in blocks])
-        gradient = (slopes.detach().T @ self.rows).flatten()
-        return float(value.detach()), gradient, (hessian + hessian.T) / 2
+        pull = self._pull(theta)
+        gradient = (slopes.detach().T @ self.rows).flatten() + pull
+        hessian = (hessian + hessian.T) / 2
+        if self._anchor:
+            classes = torch.eye(self.free, dtype=theta.dtype) - self._centring
+            width = torch.eye(self.rows.shape[1], dtype=theta.dtype)
+            hessian += self._anchor * torch.kron(classes, width)
+        return float(value.detach() + 0.5 * theta @ pull), gradient, hessian
 
     def newton_step(self, theta: Tensor, gradient: Tensor) -> Tensor | None:
         """-H⁻¹ g by conjugate gradients, without H; None if a curvature is not positive."""
@@ -163,13 +182,20 @@ class _Problem:
                 break
             along = self._scores(direction)
             (second,) = torch.autograd.grad(slopes, scores, along, retain_graph=True)
-            curvature = float((second * along).sum())
+            pull = self._pull(direction)
+            curvature = float((second * along).sum() + direction @ pull)
             if curvature <= 0.0:
                 return None
             step = step + size / curvature * direction
-            residual = residual - size / curvature * (second.T @ self.rows).flatten()
+            bent = (second.T @ self.rows).flatten() + pull
+            residual = residual - size / curvature * bent
             direction = residual + float(residual @ residual) / size * direction
         return step
+
+    def _pull(self, theta: Tensor) -> Tensor:
+        """The anchor's gradient (size,), linear in the weights."""
+        weights = theta.view(self.free, -1)
+        return self._anchor * (weights - self._centring * weights.sum(dim=0)).flatten()
 
     def _scores(self, theta: Tensor) -> Tensor:
         return self.rows @ theta.view(self.free, -1).T
@@ -182,6 +208,7 @@ class _Problem:
             logits,
             self._soft_labels,
             label_clip=objective.label_clip,
+            deciding=self._soft_labels,
             **dict(objective.loss_parameters),
         )
         return losses.mean() if self._weights is None else (self._weights * losses).mean()
