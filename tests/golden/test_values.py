@@ -146,7 +146,8 @@ def student(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
 def predicted(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     test = pq.read_table(artifact.folder / "test.parquet")
     first = {"rows": test["row_id"].to_pylist()[:4], "probabilities": test["probs"].to_pylist()[:4]}
-    return {**first, "features": artifact.record["metrics"]["features"]}
+    metrics = artifact.record["metrics"]
+    return {**first, **{name: metrics[name] for name in ("features", "tokens") if name in metrics}}
 
 
 def label(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -173,6 +174,7 @@ OF_KIND = {
     "student": student,
     "strong_on_weak_rows": trained,
     "baseline": predicted,
+    "untrained": predicted,
     "evaluate": evaluated,
 }
 

@@ -15,7 +15,7 @@ from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
 from w2s_ray.objectives.objective import GROUND_TRUTH
 from w2s_ray.plan.build import build
 from w2s_ray.plan.graph import Plan
-from w2s_ray.spec.controls import BASELINES, CONTROLS
+from w2s_ray.spec.controls import BASELINES, CONTROLS, OF_PAIRS
 from w2s_ray.spec.loading import load
 from w2s_ray.steps.baseline import fitted_probs
 from w2s_ray.steps.prepare import Rows
@@ -81,7 +81,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Computed:
         "include": [{"data": "texts", "pair": [["small", "large"]], "trainable": ["lora", "full"],
                      "loss": "forward_ce", "noise_ratio": 0.0}],
     }  # fmt: skip
-    controls = [name for name in CONTROLS if name != "prompt_only"]
+    controls = [name for name in CONTROLS if name not in OF_PAIRS]
     training = {"precision": "fp32", "max_length_tokens": 48, "batch_size": 8}
     spec = tiny_spec(data=data, models=models, grid=grid, training=training, controls=controls)
     (folder / "study.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
@@ -92,7 +92,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Computed:
 def test_every_control_has_a_row_for_each_way_of_training(computed: Computed) -> None:
     assert {row["status"] for row in computed.results} == {"done"}
     counts = Counter((row["control"], row["data"]) for row in computed.results)
-    for control in (name for name in CONTROLS if name != "prompt_only"):
+    for control in (name for name in CONTROLS if name not in OF_PAIRS):
         assert counts[control, "pairs"] == 2  # two pairs of models
         assert counts[control, "texts"] == 2 + 2  # and two further ways of training
     plain = {"loss": "forward_ce", "noise_ratio": 0.0, "confidence_weight": 0.0}

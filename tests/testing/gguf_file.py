@@ -18,6 +18,7 @@ def write_gguf(
     *,
     without: Container[str] = (),
     tokenizer: bool = True,
+    head: bool = False,
     kind: GGMLQuantizationType = GGMLQuantizationType.Q8_0,
 ) -> dict[str, np.ndarray]:
     """A Llama file with Q8_0 matrices; returns what its weights are when unpacked.
@@ -25,6 +26,7 @@ def write_gguf(
     Args:
         without: names of tensors that are left out.
         tokenizer: whether it has one.
+        head: whether it has a language-model head; else that is its embedding.
         kind: how ``token_embd.weight`` is stored.
     """
     draw = np.random.default_rng(0)
@@ -47,7 +49,8 @@ def write_gguf(
         writer.add_token_types([1] * 256 + [3, 1])
         writer.add_eos_token_id(256)
     unpacked_weights = {}
-    for name, size in _shapes().items():
+    of_head = {"output.weight": (VOCABULARY, HIDDEN)} if head else {}
+    for name, size in {**_shapes(), **of_head}.items():
         weight = draw.normal(0, 0.3, size).astype(np.float32)
         if name in without:
             continue

@@ -81,6 +81,16 @@ def load_backbone(
     with quiet(), torch.random.fork_rng(devices=[]):
         module = _untrained(model, dtype) if model.source is None else _pretrained(model, dtype)
         tokenizer = load_tokenizer(model)
+    return backbone_of(model, module, tokenizer, device)
+
+
+def backbone_of(
+    model: ModelSpec,
+    module: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    device: torch.device | str | None = None,
+) -> Backbone:
+    """A loaded model, moved to ``device`` and tested; arguments and errors as above."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     module.to(device)  # type: ignore[arg-type]

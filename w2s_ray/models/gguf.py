@@ -24,14 +24,14 @@ from uuid import uuid4
 import torch
 from filelock import FileLock
 from tokenizers import pre_tokenizers
-from transformers import AutoModel, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from w2s_ray.catalog.digests import cache_folder, digest
 from w2s_ray.catalog.gguf_header import read_gguf_header
 from w2s_ray.errors import InputError
 
 _CONTENT = "unpacked.json"  # name of each file -> SHA-256
-_RECIPE = "2"  # raised when ``_unpack`` changes
+_RECIPE = "3"  # raised when ``_unpack`` changes
 
 
 def unpacked(file: Path) -> Path:
@@ -113,7 +113,7 @@ def _alone(file: Path) -> Iterator[Path]:
 def _unpack(file: Path, folder: Path) -> None:
     gguf_tokenizer(file).save_pretrained(folder)
     with _alone(file) as link:
-        model, report = AutoModel.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(  # with its head, for ``language_model``
             link.parent,
             gguf_file=link.name,
             quantization_config=GgufConfig(dequantize=True),
@@ -121,6 +121,7 @@ def _unpack(file: Path, folder: Path) -> None:
             trust_remote_code=False,
             output_loading_info=True,
         )
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise InputError(

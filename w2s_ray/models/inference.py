@@ -37,7 +37,7 @@ def last_states(
         token_budget: tokens of a forward pass; None: that of the device.
         progress: called after every forward pass, with the number of tokens done so far.
     """
-    budget = token_budget or _budget(backbone.module)
+    budget = token_budget or token_budget_of(backbone.module)
     forward = partial(_row_states, backbone.module)
     flat = sweep(forward, tokens, budget, progress=progress)
     states = flat.reshape(len(flat), tokens.per_row, -1)
@@ -53,7 +53,7 @@ def scorer_logits(
     progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
     """Logits (n, K) of every row, 0 for equal texts; arguments as for ``last_states``."""
-    budget = token_budget or _budget(scorer)
+    budget = token_budget or token_budget_of(scorer)
     logits = sweep(partial(_row_logits, scorer), tokens, budget, progress=progress)
     logits[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
     return logits
@@ -116,5 +116,6 @@ def sweep(
     return results
 
 
-def _budget(module: torch.nn.Module) -> int:
+def token_budget_of(module: torch.nn.Module) -> int:
+    """Tokens of a forward pass on the device of a module."""
     return INFERENCE_TOKENS[next(module.parameters()).device.type]

@@ -33,6 +33,7 @@ from w2s_ray.models.structure import (
     keep_first_blocks,
     own_attention,
     prepare_config,
+    untrained_language_model,
     untrained_module,
 )
 from w2s_ray.models.tokenizer import first_line, load_tokenizer
@@ -44,7 +45,10 @@ TARGETS = ("training", "lora", "target_modules")
 
 
 def check_models(
-    models: Mapping[str, ModelSpec], lora: Lora | None, sharded: Container[str] = ()
+    models: Mapping[str, ModelSpec],
+    lora: Lora | None,
+    sharded: Container[str] = (),
+    with_head: Container[str] = (),
 ) -> None:
     """Checks configuration, tokenizer and weights of every model, without loading the weights.
 
@@ -52,6 +56,7 @@ def check_models(
         models: by name; those that the steps still to be run will load.
         lora: the adapters that the models will get; None: none of them is trained with adapters.
         sharded: names of the models whose parameters will be sharded (ZeRO-3).
+        with_head: names of the models whose language-model head is needed.
 
     Raises:
         InputError: a model cannot be used; ``place`` is the model's in the spec, or that of
@@ -63,6 +68,10 @@ def check_models(
                 module = _on_meta(model)
                 _check_tokenizer(model, int(module.config.vocab_size))
                 _check_weights(model, module)
+                if name in with_head and not _is_gguf(model):  # one without a head is tied
+                    with torch.device("meta"):
+                        whole = untrained_language_model(module.config)
+                    _check_weights(model, whole)
                 if name in sharded:
                     _check_shardable(model, module)
             if lora is not None and lora.target_modules != "all-linear":
@@ -105,6 +114,10 @@ def model_config(model: ModelSpec) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config._attn_implementation = "eager"  # a configuration may name a kernel of the Hub
     return config
+
+
+def _is_gguf(model: ModelSpec) -> bool:
+    return model.source is not None and _hub(model) is None and local_path(model.source).is_file()
 
 
 def _hub(model: ModelSpec) -> str | None:

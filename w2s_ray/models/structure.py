@@ -76,6 +76,14 @@ def untrained_module(config: PreTrainedConfig) -> PreTrainedModel:
     return module
 
 
+def untrained_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A backbone and its language-model head, as ``untrained_module``."""
+    whole = deepcopy(config)
+    whole._attn_implementation = own_attention(config)
+    module: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](whole)  # type: ignore[operator]
+    return module
+
+
 def own_attention(config: PreTrainedConfig) -> str:
     """The implementation of attention by transformers that separate rows are computed with."""
     kind: Any = MODEL_MAPPING[type(config)]

@@ -30,7 +30,7 @@ from w2s_ray.plan.configs import (
     Training,
     WeakConfig,
 )
-from w2s_ray.plan.controls import control_points, controlled
+from w2s_ray.plan.controls import control_points, controlled, untrained_config
 from w2s_ray.plan.effects import effective, link_points
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
@@ -130,6 +130,13 @@ class Builder:
                 data=data,
             )
         return self._shared[name]
+
+    def untrained(self, data: str, model: str) -> Step:
+        """The answers that a model finds more probable before any training."""
+        config = untrained_config(self._model_identities[model], self.spec.training)
+        inputs = {"prepare": self.prepare(data).key}
+        layout, name = self._layouts.inference(model, "untrained"), f"{data}-{model}"
+        return self.add(KINDS["untrained"], name, config, inputs, layout, model=model, data=data)
 
     def _check_blocks(self, model: str, block: int | None) -> None:
         known = shape(self.spec.models[model])

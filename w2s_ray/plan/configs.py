@@ -256,7 +256,7 @@ class PrepareConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class FeaturesConfig(Config):
-    """``features``.
+    """``features`` and ``untrained``.
 
     Attributes:
         model: the identity of the weights (``catalog``).

@@ -11,13 +11,15 @@ from dataclasses import fields, replace
 from typing import Any, Protocol
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.data.rendering import Rendering
 from w2s_ray.errors import InputError
-from w2s_ray.plan.configs import BaselineConfig, Config, Training
+from w2s_ray.plan.configs import BaselineConfig, Config, FeaturesConfig, Json, Training
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Kind, Step
-from w2s_ray.spec.controls import BASELINES, Control
+from w2s_ray.spec.controls import BASELINES, OF_PAIRS, Control
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.schema import Grid, Spec
+from w2s_ray.spec.schema import Training as TrainingSettings
 
 KEPT = frozenset(
     {
@@ -41,12 +43,23 @@ def control_points(points: Iterable[CellPoint], controls: Iterable[Control]) -> 
             yield replace(point, control=control)
 
 
+def untrained_config(model: Json, settings: TrainingSettings) -> FeaturesConfig:
+    """How a model reads texts before any training.
+
+    Args:
+        model: the identity of its weights.
+    """
+    rendering = Rendering(settings.render, settings.bos)
+    return FeaturesConfig(model, settings.precision, settings.max_length_tokens, rendering)
+
+
 class Builder(Protocol):
     """What is needed of ``build.Builder``."""
 
     spec: Spec
 
     def prepare(self, data: str) -> Step: ...
+    def untrained(self, data: str, model: str) -> Step: ...
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step: ...
@@ -73,9 +86,17 @@ def controlled(builder: Builder, point: CellPoint, training: Training, label: St
         label: the step with the weak labels.
 
     Raises:
-        InputError: the weak side is an ensemble, which is no student; texts have no prompt.
+        InputError: the weak side is an ensemble, which is no student; texts have no answers.
     """
     data, control = point.data, point.control
+    if control in OF_PAIRS and builder.spec.data[data].kind == "classification":
+        raise InputError(
+            f"controls: given {control} with data {data!r} of kind classification, expected it "
+            "with preference pairs only: a text to classify has no prompt and no answers",
+            ("controls",),
+        )
+    if control == "untrained":
+        return builder.untrained(data, point.strong)
     if control in BASELINES:
         return _baseline(builder, point, label)
     if control == "strong_on_weak_rows":
@@ -95,12 +116,6 @@ def controlled(builder: Builder, point: CellPoint, training: Training, label: St
 def _baseline(builder: Builder, point: CellPoint, label: Step) -> Step:
     """A model of a few features of the texts; it depends on nothing that decides the student."""
     data, reads = point.data, point.control
-    if reads == "prompt_only" and builder.spec.data[data].kind == "classification":
-        raise InputError(
-            f"controls: given prompt_only with data {data!r} of kind classification, expected it "
-            "with preference pairs only: a text to classify has no prompt",
-            ("controls",),
-        )
     inputs = {"prepare": builder.prepare(data).key, "label": label.key}
     validation = builder.spec.validation
     config = BaselineConfig(reads, 0 if validation is None else validation.rows)

@@ -59,6 +59,7 @@ _ROWS = (
         plural="strong models on the weak rows",
         fusion=fuse_training,
     ),
+    Kind("untrained", 1, "w2s_ray.steps.untrained", scored=("test",), plural="untrained models"),
     Kind("baseline", 1, "w2s_ray.steps.baseline", needs_torch=False, plural="baselines"),
     Kind(
         "evaluate",

@@ -123,6 +123,7 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
     plain: dict[str, ModelSpec] = {}
     adapted: dict[str, ModelSpec] = {}
     sharded: set[str] = set()
+    with_head: set[str] = set()
     for step in todo.values():
         if step.backbone is not None:
             name = names[step.backbone]
@@ -130,12 +131,15 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
             opened[name] = step.backbone
             if step.execution.is_sharded:
                 sharded.add(name)
+            if step.kind.name == "untrained":
+                with_head.add(name)
     if not plain and not adapted:
         return
     from w2s_ray.models.preflight import check_models
 
-    check_models({n: model for n, model in plain.items() if n not in adapted}, None, sharded)
-    check_models(adapted, spec.training.lora, sharded)
+    only_plain = {n: model for n, model in plain.items() if n not in adapted}
+    check_models(only_plain, None, sharded, with_head)
+    check_models(adapted, spec.training.lora, sharded, with_head)
 
 
 def _has_adapters(step: Step) -> bool:

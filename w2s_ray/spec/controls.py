@@ -5,11 +5,18 @@ from types import MappingProxyType
 from typing import Literal
 
 Control = Literal[
-    "weak_student", "strong_on_weak_rows", "shuffled_labels", "tfidf", "length", "prompt_only"
+    "untrained",
+    "weak_student",
+    "strong_on_weak_rows",
+    "shuffled_labels",
+    "tfidf",
+    "length",
+    "prompt_only",
 ]
 
 CONTROLS: Mapping[Control, str] = MappingProxyType(
     {
+        "untrained": "the strong model's own choice of the more probable answer",
         "weak_student": "the weak model's backbone as the student of its own labels",
         "strong_on_weak_rows": "the strong model on the students' rows with their true labels",
         "shuffled_labels": "the student on weak labels that are shuffled over the rows",
@@ -19,5 +26,7 @@ CONTROLS: Mapping[Control, str] = MappingProxyType(
     }
 )
 
+OF_PAIRS = ("untrained", "prompt_only")
+"""Controls that need a prompt and two answers."""
 BASELINES = ("tfidf", "length", "prompt_only")
 """Controls that are no language models."""

@@ -36,7 +36,7 @@ from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
 from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
-from w2s_ray.training.trained_rows import FILE, write_trained_rows
+from w2s_ray.training.trained_rows import write_trained_rows
 from w2s_ray.training.validation import Evaluated, evaluated_steps
 
 SHARED = (
@@ -178,7 +178,7 @@ def _write_trained_rows(
     if job.scored is None:
         return {}
     scored = job.scored.take(trained_rows(read.identical, job.identical_pairs))
-    return write_trained_rows(out / FILE, scored, relative(logits))
+    return write_trained_rows(out / "train.parquet", scored, relative(logits))
 
 
 def _score(stack: StackedScorer, tokens: Tokens, device: str) -> NDArray[np.float32]:

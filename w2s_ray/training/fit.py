@@ -49,7 +49,7 @@ from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, 
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
-from w2s_ray.training.trained_rows import FILE, write_trained_rows
+from w2s_ray.training.trained_rows import write_trained_rows
 from w2s_ray.training.validation import evaluated_steps
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
@@ -236,7 +236,7 @@ def _score_trained_rows(
         scored, tokens = scored.take(kept), tokens.take(kept)
     logits = relative(_score(engine, tokens, token_budget))
     if engine.rank == 0:
-        return write_trained_rows(out / FILE, scored, logits)
+        return write_trained_rows(out / "train.parquet", scored, logits)
     return {}
 
 

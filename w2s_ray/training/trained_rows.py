@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from w2s_ray.half_logits import as_lists
 
-FILE = "train.parquet"  # ``store.names.TRAINED_ROWS``
-
 
 class Noised(NamedTuple):
     """A student's labels of n rows before and after noise.

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from w2s_ray.objectives.objective import Objective
 
-VALIDATION = "validation.parquet"  # as in store.names
-STEP_LOGITS = "step_logits.npy"
 SCHEMA = pa.schema(
     [
         pa.field("step", pa.int64(), nullable=False),
@@ -143,6 +141,6 @@ def write_evaluated(folder: Path, evaluated: Evaluated) -> None:
         for values, field in zip(columns, SCHEMA, strict=True)
     ]
     table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    pq.write_table(table, folder / VALIDATION, use_dictionary=False, compression="none")
+    pq.write_table(table, folder / "validation.parquet", use_dictionary=False, compression="none")
     if count > 1:
-        np.save(folder / STEP_LOGITS, evaluated.test_logits, allow_pickle=False)
+        np.save(folder / "step_logits.npy", evaluated.test_logits, allow_pickle=False)

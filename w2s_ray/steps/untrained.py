@@ -1,0 +1,75 @@
+"""``untrained``: the strong model before any training chooses the answer that it finds more likely.
+
+The logit of a pair is z = log p(answer A | prompt) − log p(answer B | prompt), summed over tokens,
+so a longer answer is less likely as it stands. The accuracy of the means over tokens is in the
+record beside it. A row's labels are never read.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from w2s_ray.data.labels import probs_column
+from w2s_ray.data.tokens import Tokens
+from w2s_ray.models.language_model import answer_log_probs, load_language_model
+from w2s_ray.plan.configs import FeaturesConfig
+from w2s_ray.plan.step import Step
+from w2s_ray.steps.context import Context
+from w2s_ray.steps.metrics import accuracy, softmax
+from w2s_ray.steps.prepare import Rows
+from w2s_ray.steps.shards import Sharded
+from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.names import TEST_PREDICTIONS
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``test.parquet``: row_id, label, probs."""
+    config, data = step.config_as(FeaturesConfig), Rows(inputs["prepare"])
+    assert step.model is not None
+    model = load_language_model(step.model, config.precision)
+
+    def sums(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
+        return answer_log_probs(model, tokens, progress=progress)
+
+    sharded = Sharded(
+        rows=data,
+        splits=("test",),
+        tokenizer=model.backbone.tokenizer,
+        max_length_tokens=config.max_length_tokens,
+        rendering=config.rendering,
+        compute=sums,
+        context=context,
+    )
+    logits: list[NDArray[np.float64]] = []
+    of_means: list[NDArray[np.float64]] = []
+    computed = truncated = identical = 0
+    for tokens, values in sharded.of("test"):
+        counted = tokens.segments[:, 1:] - (tokens.segments[:, :1] == 0)
+        logits.append(_margins(values))
+        of_means.append(_margins(values / np.maximum(1, counted)))
+        computed += len(tokens.ids)
+        truncated += tokens.truncated
+        identical += int(tokens.identical.sum())
+    test = data["test"]
+    probs, labels = softmax(np.concatenate(logits)), test["label"].to_numpy()
+    table = pa.table(
+        {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
+    )
+    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.metrics.update(
+        accuracy=accuracy(probs, labels),
+        accuracy_of_mean_log_probs=accuracy(softmax(np.concatenate(of_means)), labels),
+        tokens=computed,
+        shares_prompts=model.backbone.shares_prompts,
+        truncated_test_rows=truncated,
+        identical_test_rows=identical,
+    )
+
+
+def _margins(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 2) logits (0, value of A − value of B), from the values of both answers."""
+    margin = values[:, 0].astype(np.float64) - values[:, 1]
+    return np.stack([np.zeros_like(margin), margin], axis=1)
