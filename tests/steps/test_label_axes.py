@@ -155,7 +155,7 @@ def test_a_head_on_some_rows_is_the_head_of_a_study_that_has_only_these(study: S
         training = config.training
         job = HeadJob(
             supervision.soft_labels, supervision.objective, config.seed, training.epochs,
-            training.batch_size, training.learning_rate, training.schedule, adam(training),
+            training.batch_size, training.learning_rate, training.schedule, adam(config),
             weights=supervision.weights,
         )  # fmt: skip
         (alone,) = fit_heads(data, [job])
