@@ -8,7 +8,7 @@ import pytest
 
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import LabelConfig, StudentConfig, StudentObjective
+from w2s_ray.plan.configs import LabelConfig, LabelTreatment, StudentConfig, StudentObjective
 from w2s_ray.plan.graph import Plan
 from w2s_ray.spec.loading import load
 
@@ -91,6 +91,15 @@ def test_filters_relabelling_and_weights_need_no_new_labels(write_spec: WriteSpe
             "student": 3, "evaluate": 3, **({"features": 1} if features else {}),
         }  # fmt: skip
         assert plain.steps.keys() < plan.steps.keys()
+
+
+def test_controls_learn_labels_without_filters(write_spec: WriteSpec) -> None:
+    grid = {"label_filter": {"keep": 0.5, "by": "knn"}, "relabel": ["probe"]}
+    plan = planned(write_spec, grid, controls=["shuffled_labels"])
+    (control,) = (cell for cell in plan.cells if cell.values["control"])
+    assert (control.values["label_filter"], control.values["label_keep"]) == ("none", 1.0)
+    config = plan.steps[control.keys["student"]].config_as(StudentConfig)
+    assert config.labels == LabelTreatment(shuffled=True)
 
 
 def test_calibration_moves_the_weak_model_and_what_learns_from_it(write_spec: WriteSpec) -> None:
