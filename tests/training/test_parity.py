@@ -33,6 +33,10 @@ from w2s_ray.training.loop import train
 STEPS = 4
 
 
+# With the default c no label of these rows is confident, and the loss would be reverse CE.
+PARAMETERS = {"confidence_adaptive_ce": {"c": 0.1}}
+
+
 @dataclass(frozen=True)
 class Run:
     """One training run; ``case.pieces`` micro-batches a step on every rank."""
@@ -44,7 +48,9 @@ class Run:
         batches = itertools.islice(stream(self.case, rank, world, self.case.pieces), STEPS)
         objective = Objective(
             self.loss,
-            tuple(sorted(DEFINITIONS[self.loss].defaults.items())),
+            tuple(
+                sorted((DEFINITIONS[self.loss].defaults | PARAMETERS.get(self.loss, {})).items())
+            ),
             confidence_weight=0.5,
         )
         curve = train(engine, batches, objective, total_steps=STEPS, learning_rate=RATE)
