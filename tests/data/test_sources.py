@@ -23,10 +23,15 @@ def zstd(content: bytes) -> bytes:
     return pa.compress(content, codec="zstd", asbytes=True)
 
 
+def packed(content: bytes) -> bytes:
+    """Without a time stamp: test processes must collect the same names of tests."""
+    return gzip.compress(content, mtime=0)
+
+
 def write(path: Path) -> Path:
     if ".jsonl" in path.name:
-        packed = {".gz": gzip.compress(LINES), ".zst": zstd(LINES)}
-        path.write_bytes(packed.get(path.suffix, LINES))
+        contents = {".gz": packed(LINES), ".zst": zstd(LINES)}
+        path.write_bytes(contents.get(path.suffix, LINES))
     elif path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
     elif path.suffix == ".arrow":
@@ -36,7 +41,7 @@ def write(path: Path) -> Path:
             writer.write_table(table, max_chunksize=1)
     elif path.name.endswith((".json", ".json.gz")):
         content = LINES if "lines" in path.name else json.dumps(ROWS, indent=1).encode()
-        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        path.write_bytes(packed(content) if path.suffix == ".gz" else content)
     else:
         assert path.suffix == ".csv", "a new format is written here"
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -99,7 +104,7 @@ NOT_UTF8 = (
             b"[" + b'{"a": "%s"},\n' % (b"a" * 999) * 3000 + b'{"a": "\xff"}]',
             "x.json:3001:",
         ),
-        ("x.csv.gz", gzip.compress(b"a,b\n" + b"1,\xc3\xa9\n" * 5000 + b"1,\xff\n"), ":5002: exp"),
+        ("x.csv.gz", packed(b"a,b\n" + b"1,\xc3\xa9\n" * 5000 + b"1,\xff\n"), ":5002: exp"),
         ("x.csv", b"a,b\n1,2\n3\n", "x.csv:3: 1 cell under 2 column names"),
         ("x.csv", b'a,b\n"1\n2",2\n3,4,5\n', "x.csv:4: 3 cells under 2 column names"),
         ("x.csv", b"\xef\xbb\xbfa,b\n1,2\n1,\xff\n", f"x.csv:3: {NOT_UTF8}"),
@@ -118,7 +123,7 @@ NOT_UTF8 = (
         ("x.arrow", b"\xff\xff\xff\xff\x09", "x.arrow: cannot be read"),
         ("x.parquet", b"PAR1 is not enough", "x.parquet: cannot be read"),
         ("x.parquet.gz", b"", "x.parquet.gz: expected a file of .jsonl"),
-        ("x.jsonl.gz", gzip.compress(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
+        ("x.jsonl.gz", packed(LINES * 99)[:-20], "x.jsonl.gz: cannot be read"),
         ("x.jsonl.gz", LINES, "x.jsonl.gz: cannot be read"),
         ("x.jsonl.zst", zstd(LINES * 99)[:-9], "x.jsonl.zst: cannot be read"),
         ("x.txt", LINES, f"expected a file of {', '.join(FORMATS)} (.gz, .zst)"),
