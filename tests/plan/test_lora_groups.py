@@ -39,6 +39,7 @@ def test_students_of_other_batches_have_passes_of_their_own(write_spec: WriteSpe
         "seed": [0, 1],
         "epochs": [1, 2],
         "batch_size": [4, 8],
+        "train_rows": [10, 20],
         "pair": pairs,
     }.items():
         found = groups(students(write_spec, **{f"grid__{axis}": values}))

@@ -28,14 +28,14 @@ def fuse_training(step: Step) -> Fusion | None:
     config, execution = step.config_as(TrainConfig), step.execution
     training = config.training
     if training.trainable == "last_layer":
-        rows = (step.inputs["features"], str(step.kind.trained_on))
-        return Fusion("w2s_ray.steps.train_heads", rows)
+        shared = (step.inputs["features"], str(step.kind.trained_on))
+        return Fusion("w2s_ray.steps.train_heads", shared)
     alone = execution.uses_deepspeed or execution.lora_together == 1
     if training.trainable != "lora" or alone or not isinstance(config, StudentConfig):
         return None
     if not config.labels.all_rows_alike:
         return None
     batches = training.batches().as_json()
-    shared = [config.model, batches, config.seed, step.inputs["prepare"], config.train_rows]
-    same = canonical_json(shared)
+    rows = [step.inputs["prepare"], config.train_rows, config.validation_rows]
+    same = canonical_json([config.model, batches, config.seed, *rows])
     return Fusion("w2s_ray.steps.train_adapters", (same,), execution.lora_together)
