@@ -34,8 +34,10 @@ from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.test_steps import TestSteps
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.fields import Trainable
+from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.canonical import digest
 
@@ -51,16 +53,25 @@ def build(spec: Spec) -> Plan:
 
 
 class Builder:
-    """Builds the steps of one spec; a method for each kind of step."""
+    """Builds the steps of one spec; a method for each kind of step.
+
+    Attributes:
+        spec: the spec.
+        steps: those added so far, by key.
+        model_identities: what the weights of each model are.
+        layouts: how steps are run.
+        shared: steps of many cells under a short name, which saves hashing.
+    """
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.steps: dict[str, Step] = {}
-        self._model_identities = {name: self._model_identity(name) for name in spec.models}
+        self.model_identities = {name: self._model_identity(name) for name in spec.models}
         self._data_identities = {name: self._data_identity(name) for name in spec.data}
-        self._layouts = Layouts(spec)
-        self._shared: dict[tuple[Any, ...], Step] = {}
+        self.layouts = Layouts(spec)
+        self.shared: dict[tuple[Any, ...], Step] = {}
         self._trainings: dict[tuple[Any, ...], Training] = {}
+        self._tests = TestSteps(self)
 
     def plan(self) -> Plan:
         """All steps and cells.
@@ -88,48 +99,48 @@ class Builder:
             self._data_identities[data], messages=self.spec.training.render == "chat_template"
         )
         name = ("prepare", data)
-        if name not in self._shared:
-            self._shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
-        return self._shared[name]
+        if name not in self.shared:
+            self.shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
+        return self.shared[name]
 
     def features(self, data: str, model: str, training: Training) -> Step:
         """The frozen states that last layers of a model are trained on."""
         config = FeaturesConfig(
-            self._model_identities[model],
+            self.model_identities[model],
             training.precision,
             training.max_length_tokens,
             training.rendering,
         )
         name = ("features", data, model)
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 KINDS["features"],
                 f"{data}-{model}",
                 config,
                 {"prepare": self.prepare(data).key},
-                self._layouts.inference(model, "features"),
+                self.layouts.inference(model, "features"),
                 model=model,
                 data=data,
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
-        config = TrainConfig(self._model_identities[model], training, seed)
+        config = TrainConfig(self.model_identities[model], training, seed)
         name = (kind.name, data, model, training, seed)
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 kind,
                 f"{data}-{model}-{training.trainable}-s{seed}",
                 config,
                 self._training_inputs(data, model, training),
-                self._layouts.training(data, model, training),
+                self.layouts.training(data, model, training),
                 model=model,
                 data=data,
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def label(self, data: str, model: str, weak: Step) -> Step:
         """The soft labels of a weak model for the students' rows."""
@@ -137,17 +148,17 @@ class Builder:
         kind = "label" if "features" not in weak.inputs else None
         inputs = {**weak.inputs, "weak": weak.key}
         name = ("label", weak.key)
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 KINDS["label"],
                 f"{data}-by-{model}-s{seed}",
                 LabelConfig(),
                 inputs,
-                self._layouts.inference(model, kind),
+                self.layouts.inference(model, kind),
                 model=model,
                 data=data,
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def student(self, point: CellPoint, training: Training, label: Step) -> Step:
         """A strong model trained on the weak labels.
@@ -157,7 +168,7 @@ class Builder:
                 student of its own.
         """
         config = StudentConfig(
-            self._model_identities[point.strong],
+            self.model_identities[point.strong],
             training,
             point.seed,
             self._objective(point),
@@ -171,7 +182,7 @@ class Builder:
             f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
-            self._layouts.training(point.data, point.strong, training),
+            self.layouts.training(point.data, point.strong, training),
             model=point.strong,
             data=point.data,
         )
@@ -180,14 +191,14 @@ class Builder:
         """Scores of a model; for a student also its distance to ``weak``."""
         reference = {} if weak is None else {"weak": weak.key}
         name = ("evaluate", model.key, *reference.values())
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 KINDS["evaluate"],
                 f"{model.kind}-{model.slug}",
                 EvaluateConfig(self.spec.training.label_clip),
                 {"model": model.key, **reference},
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def add(
         self,
@@ -198,12 +209,13 @@ class Builder:
         execution: Execution = Execution(),  # noqa: B008 (frozen)
         *,
         model: str | None = None,
-        data: str | None = None,
+        data: str | DataSpec | None = None,
     ) -> Step:
         """The step of this identity, added to the plan unless it is there.
 
         Args:
-            model, data: names in the spec.
+            model: name in the spec.
+            data: name in the spec, or a further test set (``data.test_sets.as_data``).
         """
         key = digest(
             {
@@ -222,8 +234,8 @@ class Builder:
                 inputs,
                 execution,
                 None if model is None else self.spec.models[model],
-                None if data is None else self.spec.data[data],
-                None if model is None else self._model_identities[model],
+                self.spec.data[data] if isinstance(data, str) else data,
+                None if model is None else self.model_identities[model],
             )
         return self.steps[key]
 
@@ -251,7 +263,8 @@ class Builder:
         for role, step in (("features", student), ("weak_features", weak)):
             if "features" in step.inputs:
                 keys[role] = step.inputs["features"]
-        return Cell(self._values(point), keys)
+        tests = self._tests.keys(point, weak=weak, ceiling=ceiling, student=student)
+        return Cell(self._values(point), keys, tests)
 
     def _values(self, point: CellPoint) -> dict[str, Any]:
         """The cell's own columns of ``results``: every axis, and what the spec fixes for all."""

@@ -186,8 +186,18 @@ class PrepareConfig(Config):
 
 
 @dataclass(frozen=True, slots=True)
+class TestSetConfig(PrepareConfig):
+    """``test_set``, with the fields of ``prepare``: of the further test set."""
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+
+@dataclass(frozen=True, slots=True)
 class FeaturesConfig(Config):
-    """``features``. ``model`` is the identity of the weights (``catalog``)."""
+    """``features`` and ``test_features``.
+
+    ``model`` is the identity of the weights (``catalog``).
+    """
 
     model: Json
     precision: Precision
@@ -239,6 +249,11 @@ class StudentConfig(TrainConfig):
 @dataclass(frozen=True, slots=True)
 class LabelConfig(Config):
     """``label``: the weak model, an input, says everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictConfig(Config):
+    """``predict``: the model and the test set, its inputs, say everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,13 @@ def fuse_scores(step: Step) -> Fusion:
     return Fusion("w2s_ray.steps.evaluate")
 
 
+def fuse_predictions(step: Step) -> Fusion | None:
+    """Heads score the features of one test set in one product; other models score alone."""
+    if "features" not in step.inputs:
+        return None
+    return Fusion("w2s_ray.steps.predict", (step.inputs["features"],))
+
+
 def fuse_training(step: Step) -> Fusion | None:
     """Heads on the same features and split are one batched problem; LoRA students share passes.
 

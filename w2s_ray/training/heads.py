@@ -29,7 +29,15 @@ from w2s_ray.training.outputs import training_metrics, write_outputs
 from w2s_ray.training.progress import Progress, Throttle
 from w2s_ray.training.solvers import solve
 
-__all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "write_head"]
+__all__ = [
+    "FittedHead",
+    "HeadData",
+    "HeadJob",
+    "fit_heads",
+    "head_logits",
+    "heads_logits",
+    "write_head",
+]
 
 HEAD = "head.safetensors"
 ROWS_PER_PRODUCT = 4096
@@ -192,8 +200,16 @@ def write_head(fitted: FittedHead, data: HeadData, out: Path) -> None:
 
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, K) float32 logits of a stored head on raw features (n, m, H)."""
-    logits: NDArray[np.float32] = _logits([load_file(folder / HEAD)], features)[0]
+    logits: NDArray[np.float32] = heads_logits([folder], features)[0]
     return logits
+
+
+def heads_logits(folders: Sequence[Path], features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(J, n, K) float32 logits of J stored heads on raw features (n, m, H), in one product.
+
+    A head's logits do not depend on the others.
+    """
+    return _logits([load_file(folder / HEAD) for folder in folders], features)
 
 
 def _logits(

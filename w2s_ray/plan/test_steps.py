@@ -1,0 +1,119 @@
+"""The steps that score the models of a cell on the further test sets of its data set."""
+
+from typing import TYPE_CHECKING, Any
+
+from w2s_ray.data.sources import data_identity
+from w2s_ray.data.test_sets import as_data
+from w2s_ray.errors import at
+from w2s_ray.plan.configs import FeaturesConfig, PredictConfig, TestSetConfig, TrainConfig
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.expansion import CellPoint
+from w2s_ray.spec.inputs import DataSpec
+
+if TYPE_CHECKING:
+    from w2s_ray.plan.build import Builder
+
+
+class TestSteps:
+    """Adds the steps of further test sets to a plan; no other key depends on them."""
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    def __init__(self, builder: "Builder") -> None:
+        self._builder = builder
+        self._sets: dict[tuple[str, str], DataSpec] = {}
+        self._identities: dict[tuple[str, str], dict[str, Any]] = {}
+        for data, spec in builder.spec.data.items():
+            for name in spec.tests:
+                with at("data", data, "tests", name):
+                    self._sets[data, name] = as_data(spec, name)
+                    self._identities[data, name] = data_identity(self._sets[data, name])
+
+    def keys(
+        self, point: CellPoint, *, weak: Step, ceiling: Step, student: Step
+    ) -> dict[str, dict[str, str]]:
+        """Test set → role → key, as ``Cell.tests``."""
+        return {
+            name: self._of_set(point, name, weak, ceiling, student)
+            for name in self._builder.spec.data[point.data].tests
+        }
+
+    def _of_set(
+        self, point: CellPoint, test: str, weak: Step, ceiling: Step, student: Step
+    ) -> dict[str, str]:
+        evaluate = self._builder.evaluate
+        by_weak = self.predict(point.data, test, point.weak, weak)
+        by_ceiling = self.predict(point.data, test, point.strong, ceiling)
+        by_student = self.predict(point.data, test, point.strong, student)
+        keys = {
+            "test_set": by_student.inputs["test_set"],
+            "weak_predict": by_weak.key,
+            "weak_evaluate": evaluate(by_weak).key,
+            "ceiling_predict": by_ceiling.key,
+            "ceiling_evaluate": evaluate(by_ceiling).key,
+            "student_predict": by_student.key,
+            "student_evaluate": evaluate(by_student, by_weak).key,
+        }
+        for role, step in (("features", by_student), ("weak_features", by_weak)):
+            if "features" in step.inputs:
+                keys[role] = step.inputs["features"]
+        return keys
+
+    def test_set(self, data: str, test: str) -> Step:
+        """The rows of a further test set."""
+        builder, name = self._builder, ("test_set", data, test)
+        if name not in builder.shared:
+            messages = builder.spec.training.render == "chat_template"
+            builder.shared[name] = builder.add(
+                KINDS["test_set"],
+                f"{data}-{test}",
+                TestSetConfig(self._identities[data, test], messages=messages),
+                {"prepare": builder.prepare(data).key},
+                data=data,
+            )
+        return builder.shared[name]
+
+    def features(self, data: str, test: str, model: str, trained: Step) -> Step:
+        """The frozen states of the test rows, for the heads of a model.
+
+        Args:
+            trained: one of the heads.
+        """
+        builder, name = self._builder, ("test_features", data, test, model)
+        if name not in builder.shared:
+            training = trained.config_as(TrainConfig).training
+            builder.shared[name] = builder.add(
+                KINDS["test_features"],
+                f"{data}-{test}-{model}",
+                FeaturesConfig(
+                    builder.model_identities[model],
+                    training.precision,
+                    training.max_length_tokens,
+                    training.rendering,
+                ),
+                {"test_set": self.test_set(data, test).key},
+                builder.layouts.inference(model, "features"),
+                model=model,
+                data=self._sets[data, test],
+            )
+        return builder.shared[name]
+
+    def predict(self, data: str, test: str, model: str, trained: Step) -> Step:
+        """The predictions of a trained model."""
+        builder, name = self._builder, ("predict", data, test, trained.key)
+        if name not in builder.shared:
+            inputs = {"test_set": self.test_set(data, test).key, "model": trained.key}
+            is_head = "features" in trained.inputs
+            if is_head:
+                inputs["features"] = self.features(data, test, model, trained).key
+            builder.shared[name] = builder.add(
+                KINDS["predict"],
+                f"{test}-by-{trained.kind}-{trained.slug}",
+                PredictConfig(),
+                inputs,
+                builder.layouts.inference(model, None if is_head else "predict"),
+                model=model,
+                data=self._sets[data, test],
+            )
+        return builder.shared[name]

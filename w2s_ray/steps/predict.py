@@ -1,0 +1,94 @@
+"""``predict``: the predictions that a trained model makes of a further test set.
+
+Heads read the stored features of the set, all of them in one product. Other models are made again
+from the weights that their training has kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.tokens import Tokens
+from w2s_ray.plan.configs import Training
+from w2s_ray.plan.step import Step
+from w2s_ray.steps.context import Artifacts, Context, Write
+from w2s_ray.steps.features import Features
+from w2s_ray.steps.prepare import Rows
+from w2s_ray.steps.shards import Sharded
+from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.names import TEST_PREDICTIONS
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``test.parquet``: row_id, label, probs."""
+    if "features" in inputs:
+        by_key = {key: inputs[role] for role, key in step.inputs.items()}
+        (write,) = run_together([step], by_key.__getitem__, context)
+        if isinstance(write, Exception):
+            raise write
+        write(draft)
+        return
+    rows = Rows(inputs["test_set"])
+    _write(rows["test"], _model_logits(step, rows, inputs["model"], context), draft)
+
+
+def run_together(
+    steps: Sequence[Step], artifacts: Artifacts, context: Context
+) -> list[Write | Exception]:
+    """A writer for each of the heads, which share the features of one test set."""
+    from w2s_ray.training.heads import heads_logits
+
+    rows = Rows(artifacts(steps[0].inputs["test_set"]))["test"]
+    features = Features(artifacts(steps[0].inputs["features"])).of("test", rows)
+    folders: list[Path] = []
+    outcomes: list[Write | Exception | None] = []
+    for step in steps:
+        try:
+            folders.append(artifacts(step.inputs["model"]).folder)
+            outcomes.append(None)
+        except Exception as error:  # of this head alone
+            outcomes.append(error)
+    logits = iter(heads_logits(folders, features) if folders else ())
+    return [
+        partial(_write, rows, next(logits)) if outcome is None else outcome for outcome in outcomes
+    ]
+
+
+def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> NDArray[np.float32]:
+    """(n, K) float32 logits of a model whose backbone or adapters were trained."""
+    from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
+    from w2s_ray.training.fit import trained_scorer
+
+    if not (model.folder / WEIGHTS).exists():
+        raise FileNotFoundError(not_kept(model.folder))
+    training = Training.from_json(model.record["config"]["training"])
+    assert step.model is not None
+    shape = rows.num_classes, rows.per_row
+    scorer, tokenizer = trained_scorer(step.model, training, model.folder, shape)
+
+    def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
+        return scorer_logits(scorer, tokens, progress=progress)
+
+    length, rendering = training.max_length_tokens, training.rendering
+    sharded = Sharded(rows, ("test",), tokenizer, length, rendering, logits, context)
+    return np.concatenate([values for _, values in sharded.of("test")])
+
+
+def not_kept(folder: Path) -> str:
+    """What to do about a model that was trained before its data set had further test sets."""
+    return (
+        f"the weights of {folder.parent.name}/{folder.name} were not kept, so it cannot score "
+        "another test set; delete that folder of the store to train it again"
+    )
+
+
+def _write(rows: pa.Table, logits: NDArray[np.float32], draft: Draft) -> None:
+    from w2s_ray.training.outputs import write_predictions
+
+    write_predictions(draft.folder / TEST_PREDICTIONS, rows, logits)
+    draft.metrics["rows"] = rows.num_rows
