@@ -1,7 +1,9 @@
 """The steps that score the models of a cell on the further test sets of its data set."""
 
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
+from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.sources import data_identity
 from w2s_ray.data.test_sets import as_data
 from w2s_ray.errors import at
@@ -10,6 +12,7 @@ from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.inputs import DataSpec
+from w2s_ray.store.artifacts import Store
 
 if TYPE_CHECKING:
     from w2s_ray.plan.build import Builder
@@ -117,3 +120,17 @@ class TestSteps:
                 data=self._sets[data, test],
             )
         return builder.shared[name]
+
+
+def models_without_weights(
+    todo: Mapping[str, Step], finished: Container[str], store: Store
+) -> list[str]:
+    """Keys of finished models that are to score a further test set and kept no weights."""
+    models = dict.fromkeys(
+        step.inputs["model"]
+        for step in todo.values()
+        if step.kind.name == "predict" and "features" not in step.inputs
+    )
+    keys = [key for key in models if key in finished]
+    kept = store.file_locations(keys, WEIGHTS) if keys else {}
+    return [key for key in keys if key not in kept]

@@ -1,4 +1,4 @@
-"""The columns of ``results/`` and ``predictions/``: names, types, units, meaning, version.
+"""The columns of a study's tables: names, types, units, meaning, version.
 
 Other programs read these tables, so a column is never renamed and its meaning never changes without
 a new schema version; columns may be added. ``docs/results.md`` documents the same columns, and a
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 RESULTS_SCHEMA_VERSION = 1
 PREDICTIONS_SCHEMA_VERSION = 1
+TRANSFER_SCHEMA_VERSION = 1
 
 STATUSES = ("done", "failed", "blocked", "pending")
 MODEL_ROLES = ("weak", "student", "ceiling")
@@ -158,6 +159,19 @@ RESULTS = (
         "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
+        "ood_gain_mean",
+        _REAL,
+        "nat",
+        "mean of gain over the further test sets of the data set; null without any, or if one has"
+        " no scores",
+    ),
+    Column(
+        "ood_accuracy_mean",
+        _REAL,
+        "fraction",
+        "mean of the student's accuracy over these test sets; null likewise",
+    ),
+    Column(
         "seconds",
         _REAL,
         "s",
@@ -211,6 +225,51 @@ RESULTS = (
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),
     Column("code_digest", _TEXT, "", "digest of that code's source files"),
+    _never_null("schema_version", _INT, "version of this table's schema"),
+)
+
+TRANSFER = (
+    _never_null("key", _TEXT, "key of the cell's student step, as in results"),
+    *AXES,
+    _never_null("test_set", _TEXT, "name of the further test set, as in the spec"),
+    _never_null(
+        "status",
+        _TEXT,
+        "done: the student is scored on the set; failed: reading the set or scoring on it failed; "
+        "blocked: the cell itself is not done; pending: not finished yet",
+    ),
+    Column("error", _TEXT, "", "one line: why there are no scores, or not all of them"),
+    *(
+        Column(
+            f"{role}_{score.name}",
+            _REAL,
+            score.unit,
+            f"the {role} model's {score.description} on the rows of the set",
+        )
+        for score in SCORES
+        for role in MODEL_ROLES
+    ),
+    Column("test_rows", _INT, "examples", "number of rows of the set"),
+    Column(
+        "trained_on_rows",
+        _INT,
+        "examples",
+        "how many of them are in ground_truth or weak of the data set, or share a whole text or a"
+        " prompt with a row there",
+    ),
+    Column("pgr", _REAL, "fraction", "performance gap recovered, as in results"),
+    Column("gain", _REAL, "nat", "weak_cross_entropy - student_cross_entropy"),
+    Column("misfit_forward", _REAL, "nat", "mean KL(weak‖student) on the rows of the set"),
+    Column("misfit_reverse", _REAL, "nat", "mean KL(student‖weak) on the rows of the set"),
+    Column(
+        "agreement",
+        _REAL,
+        "fraction",
+        "share of the rows for which student and weak model predict the same class",
+    ),
+    Column("weak_key", _TEXT, "", "key of the weak model's step"),
+    Column("ceiling_key", _TEXT, "", "key of the ceiling's step"),
+    Column("test_set_key", _TEXT, "", "key of the step that prepared the set"),
     _never_null("schema_version", _INT, "version of this table's schema"),
 )
 

@@ -10,6 +10,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     predictions/<study>.parquet       predictions of a study's models (``predictions``)
     results/<study>.parquet           one row per cell of a study (``results``)
     studies/<study>.json              the cells of a study (``results``)
+    transfer/<study>.parquet          one row per cell and further test set (``transfer``)
 
 The slug is for people; only the key identifies a step.
 """
@@ -29,7 +30,8 @@ PARTS = "parts"
 PREDICTIONS = "predictions"
 RESULTS = "results"
 STUDIES = "studies"
-RESERVED = (CHECKPOINTS, CLAIMS, FAILURES, PARTS, PREDICTIONS, RESULTS, STUDIES)
+TRANSFER = "transfer"
+RESERVED = (CHECKPOINTS, CLAIMS, FAILURES, PARTS, PREDICTIONS, RESULTS, STUDIES, TRANSFER)
 
 
 def component(name: str) -> str:
@@ -78,3 +80,8 @@ def results_file(study: str) -> str:
 def predictions_file(study: str) -> str:
     """Path of a study's predictions table."""
     return f"{PREDICTIONS}/{study}.parquet"
+
+
+def transfer_file(study: str) -> str:
+    """Path of a study's transfer table."""
+    return f"{TRANSFER}/{study}.parquet"
