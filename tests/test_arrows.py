@@ -49,6 +49,7 @@ NO_TORCH = (
     "masking.py",
     "order.py",
     "spec/",
+    "objectives/ensembles.py",
     "objectives/names.py",
     "objectives/noise.py",
     "objectives/temperature.py",

@@ -54,11 +54,11 @@ def test_plan_tells_what_will_be_done_and_what_sharing_saves(write_spec, capsys)
     assert plan["cells"] == 4
     assert plan["steps"] == {
         "prepare": 1, "features": 2, "weak": 1, "label": 1, "ceiling": 1, "student": 4,
-        "evaluate": 6,
+        "evaluate": 7,
     }  # fmt: skip
-    assert (plan["done"], plan["todo"]) == (0, 16)
-    # alone, a cell needs: rows, 2 features, weak, label, ceiling, student, 3 evaluations
-    assert plan["naive_steps"] == 4 * 10
+    assert (plan["done"], plan["todo"]) == (0, 17)
+    # alone, a cell needs: rows, 2 features, weak, label, ceiling, student, 4 evaluations
+    assert plan["naive_steps"] == 4 * 11
     assert plan["flops"] > 0
     assert plan["axes"]["loss"] == ["forward_kl", "reverse_kl"]
     assert plan["axes"]["noise_ratio"] == [0.0, 0.25]

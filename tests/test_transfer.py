@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.testing.specs import TINY_MODEL, tiny_config
 from w2s_ray.data import agreement
 from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
@@ -156,3 +157,24 @@ def test_trained_rows_are_said_and_all_of_them_are_refused(write_spec, tmp_path,
     spec = write_spec(data={"set": {**data, "tests": {"weak": "weak.jsonl"}}})
     assert main([str(spec), "--local"]) == 2
     assert "expected some that no model is trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("combine", ["mean", "learned"])
+def test_an_ensemble_is_scored_as_on_its_own_rows(write_spec, tmp_path, combine):
+    data = {**pairs(tmp_path), "tests": {"own": "test.jsonl"}}
+    model = {**TINY_MODEL, "config": tiny_config(16)}
+    models = {
+        **{name: {**model, "init_seed": seed} for seed, name in enumerate("abc")},
+        "large": {**TINY_MODEL, "config": tiny_config(32)},
+    }
+    spec = write_spec(
+        data={"set": data},
+        models=models,
+        grid__pair=[[["a", "b", "c"], "large"]],
+        grid__combine=[combine],
+        grid__loss=["reverse_kl"],
+        grid__noise_ratio=[0.0],
+    )
+    assert main([str(spec), "--local"]) == 0
+    ((own,), (further,)) = tables(tmp_path)
+    assert {name: further[name] for name in SAME} == {name: own[name] for name in SAME}

@@ -57,7 +57,8 @@ def named(plan: Plan) -> dict[str, Step]:
     names: dict[str, str] = {}
     for cell in plan.cells:
         for role, key in cell.keys.items():
-            names.setdefault(key, f"{cell.values['trainable']} {role}")
+            several = cell.values["weak"] if "+" in cell.values["weak"] else ""
+            names.setdefault(key, f"{several} {cell.values['trainable']} {role}".lstrip())
     assert names.keys() == plan.steps.keys()
     return {name: plan.steps[key] for key, name in names.items()}
 
@@ -160,6 +161,7 @@ OF_KIND = {
     "features": features,
     "weak": trained,
     "label": label,
+    "ensemble": label,
     "ceiling": trained,
     "student": student,
     "evaluate": evaluated,

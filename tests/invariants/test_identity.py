@@ -7,6 +7,7 @@ from w2s_ray.spec.loading import load
 
 SCIENCE = {
     "grid__seed": [7],
+    "grid__combine": ["product"],
     "grid__label_temperature": [0.5],
     "grid__noise_ratio": [0.3],
     "grid__noise_strength": [0.0],
@@ -39,6 +40,7 @@ ONE = {
 }
 # What an axis has an effect with; without, see tests/plan/test_effects.py.
 WITH = {
+    "grid__combine": {"grid__pair": [[["small", "large"], "large"]]},
     "grid__noise_strength": {"grid__noise_ratio": [0.1]},
     "grid__confidence_warmup": {"grid__confidence_weight": [0.1]},
     "grid__confidence_form": {"grid__confidence_weight": [0.1]},
@@ -120,7 +122,7 @@ def test_weak_ceiling_and_labels_are_shared_by_all_losses_and_noises(write_spec)
     }
     plan = build(load(write_spec(grid=grid)))
     assert plan.count() == {
-        "prepare": 1, "weak": 2, "label": 2, "ceiling": 2, "student": 24, "evaluate": 28,
+        "prepare": 1, "weak": 2, "label": 2, "ceiling": 2, "student": 24, "evaluate": 30,
     }  # fmt: skip
 
 
@@ -140,4 +142,4 @@ def test_ten_thousand_cells_are_planned_with_unique_keys(write_spec):
     }
     plan = build(load(write_spec(grid=grid)))
     assert len({cell.keys["student"] for cell in plan.cells}) == 10_000
-    assert plan.count()["evaluate"] == 10_000 + 100
+    assert plan.count()["evaluate"] == 10_000 + 150

@@ -116,6 +116,7 @@ def test_a_cell_names_its_steps_by_their_roles_and_its_values_by_their_axes() ->
         "label": "label",
         "ceiling": "ceiling",
         "ceiling_evaluate": "evaluate",
+        "ceiling_against_weak": "evaluate",
         "student": "student",
         "student_evaluate": "evaluate",
     }

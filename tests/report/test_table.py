@@ -10,7 +10,8 @@ from w2s_ray.report.table import percent, tables
 
 def row(**changes):
     defaults = {
-        "data": "d", "weak": "w", "strong": "s", "trainable": "full", "learning_rate": 1e-5,
+        "data": "d", "weak": "w", "strong": "s", "chain": "", "combine": "mean",
+        "trainable": "full", "learning_rate": 1e-5,
         "epochs": 1, "batch_size": 16, "loss": "forward_kl", "loss_parameters": "{}",
         "confidence_weight": 0.0, "confidence_form": "target", "confidence_warmup": 0.2,
         "label_temperature": 1.0, "noise_strength": -1.0,

@@ -83,7 +83,7 @@ def test_the_page_has_every_field_with_its_facts() -> None:
         "whole number", "tokens", "from 2", "`512`", "`1024`",
         "maximum tokens of a text; longer texts lose their beginning",
     ]  # fmt: skip
-    assert facts["`pair`"][0] == "list of 2 (text), or a list"
+    assert facts["`pair`"][0] == "list of 2 (text, or a list), or a list"
     assert facts["`learning_rate`"][:3] == ["number or null", "", "above 0"]  # of training.weak
     assert facts["`kind`"][2] == "`preference`, `classification`"
     assert all(row[6] and row[5] for row in tables)

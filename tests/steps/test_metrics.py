@@ -59,3 +59,56 @@ def test_divergence_is_zero_only_of_equals_and_direction_matters():
 def test_clipping_bounds_what_one_row_can_cost():
     probs, labels = np.array([[1.0, 0.0]]), np.array([1])
     assert metrics.cross_entropy(probs, labels, 1e-3) == pytest.approx(-np.log(1e-3))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.floats(0.1, 8.0))
+def test_the_recalibrated_cross_entropy_is_that_of_the_best_temperature(seed, k, scale):
+    probs, labels = predictions(seed, 80, k)
+    logs, half = np.log(probs) * scale, np.arange(80) % 2 == 0
+    grid = np.linspace(0, 3, 3001)
+    total = 0.0
+    for fold in (half, ~half):
+        rest = [-metrics_log(g * logs[~fold])[range(40), labels[~fold]].mean() for g in grid]
+        best = grid[int(np.argmin(rest))]
+        if best == grid[-1]:  # beyond the grid
+            return
+        total += -metrics_log(best * logs[fold])[range(40), labels[fold]].mean() / 2
+    found = metrics.recalibrated_cross_entropy(metrics.softmax(logs), labels, half, 1e-12)
+    assert found == pytest.approx(total, abs=2e-3)
+
+
+def metrics_log(logits):
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+def test_recalibration_undoes_any_temperature_and_outlives_extremes():
+    probs, labels = predictions(3, 400, 3)
+    labels[::2] = probs[::2].argmax(axis=1)  # the model knows something
+    half = np.arange(400) % 3 == 0
+    plain = metrics.recalibrated_cross_entropy(probs, labels, half, 1e-9)
+    for sharpness in (0.01, 30.0):
+        other = metrics.softmax(sharpness * np.log(probs))
+        assert metrics.recalibrated_cross_entropy(other, labels, half, 1e-9) == pytest.approx(
+            plain, rel=1e-6
+        )
+    right = np.eye(3)[labels]
+    assert metrics.recalibrated_cross_entropy(right, labels, half, 1e-3) < 3e-3
+    wrong = np.eye(3)[(labels + 1) % 3]
+    assert metrics.recalibrated_cross_entropy(wrong, labels, half, 1e-3) == pytest.approx(np.log(3))
+    assert metrics.recalibrated_cross_entropy(probs, labels, half & False, 1e-3) is None
+
+
+def test_brier_entropy_and_confidence_of_known_predictions():
+    probs, labels = np.array([[0.8, 0.2], [0.5, 0.5]]), np.array([0, 1])
+    assert metrics.brier(probs, labels) == pytest.approx((2 * 0.2**2 + 2 * 0.5**2) / 2)
+    assert metrics.entropy(probs) == pytest.approx(
+        (-0.8 * np.log(0.8) - 0.2 * np.log(0.2) + np.log(2)) / 2
+    )
+    assert metrics.entropy(np.eye(2)) == 0.0
+    assert metrics.confidence(probs) == pytest.approx(0.65)
+
+
+def test_a_tied_class_is_half_right_for_the_calibration_error():
+    probs, labels = np.full((4, 2), 0.5), np.array([0, 0, 0, 0])
+    assert metrics.calibration_error(probs, labels) == 0.0

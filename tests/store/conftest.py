@@ -29,6 +29,7 @@ ROLES = (
     "label",
     "ceiling",
     "ceiling_evaluate",
+    "ceiling_against_weak",
     "student",
     "student_evaluate",
 )
@@ -49,6 +50,8 @@ class Study:
             "data": "pairs",
             "weak": "small",
             "strong": "large",
+            "chain": "",
+            "combine": "mean",
             "loss": loss,
             "loss_parameters": {},
             "confidence_weight": 0.0,
@@ -68,7 +71,7 @@ class Study:
         return {"cell": values, "keys": {role: digest([role, own[role], seed]) for role in ROLES}}
 
     def step(self, role: str, cell: dict[str, Any]) -> Identity:
-        kind = "evaluate" if role.endswith("_evaluate") else role
+        kind = "evaluate" if role.endswith(("_evaluate", "_against_weak")) else role
         return Identity(kind, cell["keys"][role], f"pairs-{role}", 1, {}, {})
 
     def predicted(self, key: str, rows: int = 4, classes: int = 2) -> pa.Table:
@@ -93,6 +96,10 @@ class Study:
             if role in ("weak", "student", "ceiling"):
                 parquet.write_table(self.predicted(step.key), draft.folder / "test.parquet")
                 draft.metrics.update(seconds=2.0, tokens=100, steps=3, final_loss=0.25)
+            if step.kind == "prepare":
+                prompts = pa.array(["one prompt", "one prompt", "another", ""])
+                rows = self.predicted(step.key).append_column("prompt", prompts)
+                parquet.write_table(rows, draft.folder / "test.parquet")
             if step.kind == "evaluate":
                 draft.metrics.update(EVALUATED, rows=4)
             draft.metrics.update(metrics)

@@ -133,3 +133,29 @@ def test_a_damaged_table_is_written_again(local: Store, study: Any, size: int) -
     assert models_written(local, "hh") is None
     write_predictions(local, "hh", made.cells)
     assert path.read_bytes() == whole
+
+
+def test_rows_of_one_prompt_share_an_id_and_rows_without_a_prompt_have_their_own(
+    store: Store, study: Any
+) -> None:
+    made = study(store)
+    made.finish_all()
+    write_predictions(store, "hh", made.cells)
+    table = read(store)
+    for key in set(table["key"].to_pylist()):
+        own = table.filter(compute.field("key") == key)
+        first, second, third, last = own["prompt_id"].to_pylist()
+        assert first == second != third
+        assert last == own["row_id"].to_pylist()[3]
+        assert own["phenomenon"].null_count == 4  # of generated data only
+
+
+def test_a_table_without_the_newest_columns_is_written_again(local: Store, study: Any) -> None:
+    made = study(local)
+    made.finish_all()
+    path = write_predictions(local, "hh", made.cells)
+    whole = parquet.read_table(path)
+    parquet.write_table(whole.drop_columns(["prompt_id"]), path)
+    assert models_written(local, "hh") is None
+    write_predictions(local, "hh", made.cells)
+    assert parquet.read_table(path).equals(whole)

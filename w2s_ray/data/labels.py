@@ -24,10 +24,14 @@ def write_soft_labels(
     Args:
         soft_labels: (n, K), in the order of ``row_ids``.
     """
-    offsets = pa.array(np.arange(0, soft_labels.size + 1, soft_labels.shape[1]), pa.int32())
-    flat = pa.array(soft_labels.astype(np.float32).ravel())
-    probs = pa.ListArray.from_arrays(offsets, flat)
+    probs = probs_column(soft_labels.astype(np.float32))
     pq.write_table(pa.table({"row_id": row_ids, "probs": probs}), file)
+
+
+def probs_column(probs: NDArray[np.floating]) -> pa.ListArray:
+    """(n, K) probabilities as lists of K numbers of their type."""
+    offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
 
 
 def read_soft_labels(file: Path, row_ids: Sequence[str]) -> NDArray[np.float32]:

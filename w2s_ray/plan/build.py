@@ -16,6 +16,7 @@ from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
+from w2s_ray.plan import teachers
 from w2s_ray.plan.configs import (
     Config,
     EvaluateConfig,
@@ -29,11 +30,12 @@ from w2s_ray.plan.configs import (
     TrainConfig,
     Training,
 )
-from w2s_ray.plan.effects import effective
+from w2s_ray.plan.effects import effective, link_points
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.teachers import features_key
 from w2s_ray.plan.test_steps import TestSteps
 from w2s_ray.spec.expansion import CellPoint, expand
 from w2s_ray.spec.fields import Trainable
@@ -143,15 +145,17 @@ class Builder:
         return self.shared[name]
 
     def label(self, data: str, model: str, weak: Step) -> Step:
-        """The soft labels of a weak model for the students' rows."""
-        seed = weak.config_as(TrainConfig).seed
-        kind = "label" if "features" not in weak.inputs else None
-        inputs = {**weak.inputs, "weak": weak.key}
+        """The soft labels of a weak model, or of a student, for the students' rows."""
+        kind, slug = "label" if "features" not in weak.inputs else None, f"by-{weak.slug}"
+        inputs = {role: key for role, key in weak.inputs.items() if role != "label"}
+        inputs["weak"] = weak.key
+        if weak.kind.name == "weak":
+            slug = f"{data}-by-{model}-s{weak.config_as(TrainConfig).seed}"
         name = ("label", weak.key)
         if name not in self.shared:
             self.shared[name] = self.add(
                 KINDS["label"],
-                f"{data}-by-{model}-s{seed}",
+                slug,
                 LabelConfig(),
                 inputs,
                 self.layouts.inference(model, kind),
@@ -178,7 +182,7 @@ class Builder:
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
         return self.add(
             KINDS["student"],
-            f"{point.data}-{point.strong}-{point.loss}-n{point.noise_ratio:g}"
+            f"{point.data}-{'-'.join(point.students)}-{point.loss}-n{point.noise_ratio:g}"
             f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
@@ -187,8 +191,15 @@ class Builder:
             data=point.data,
         )
 
+    def weak_training(self, point: CellPoint) -> Training:
+        """Resolved settings of the weak model: the student's, unless the spec overrides them."""
+        weak = self.spec.training.weak
+        return self._training(
+            weak.trainable or point.trainable, weak.learning_rate, weak.epochs, weak.batch_size
+        )
+
     def evaluate(self, model: Step, weak: Step | None = None) -> Step:
-        """Scores of a model; for a student also its distance to ``weak``."""
+        """Scores of a model; with ``weak`` also its distance to that model."""
         reference = {} if weak is None else {"weak": weak.key}
         name = ("evaluate", model.key, *reference.values())
         if name not in self.shared:
@@ -240,30 +251,33 @@ class Builder:
         return self.steps[key]
 
     def _cell(self, point: CellPoint) -> Cell:
-        data, settings, effective = point.data, self.spec.training, self._effective(point)
-        weak_seed = point.seed if settings.weak_seed is None else settings.weak_seed
+        data, effective = point.data, self._effective(point)
         self.prepare(data)
-        weak = self.trained_on_truth(
-            KINDS["weak"], data, point.weak, self._weak_training(point), weak_seed
-        )
+        weak = teachers.weak_models(self, effective)
         training = self._strong_training(effective)
         ceiling = self.trained_on_truth(KINDS["ceiling"], data, point.strong, training, point.seed)
-        label = self.label(data, point.weak, weak)
-        student = self.student(effective, training, label)
+        teacher = teachers.weak_side(self, effective, weak)
+        *links, last = link_points(effective)
+        for number, link in enumerate(links, start=1):
+            teacher = teachers.next_link(self, teacher, link, training, number)
+        student = self.student(last, training, teacher.label)
         keys = {
             "prepare": student.inputs["prepare"],
-            "weak": weak.key,
-            "weak_evaluate": self.evaluate(weak).key,
-            "label": label.key,
+            "weak": teacher.weak.key,
+            "weak_evaluate": self.evaluate(teacher.weak).key,
+            "label": teacher.label.key,
             "ceiling": ceiling.key,
             "ceiling_evaluate": self.evaluate(ceiling).key,
+            "ceiling_against_weak": self.evaluate(ceiling, teacher.weak).key,
             "student": student.key,
-            "student_evaluate": self.evaluate(student, weak).key,
+            "student_evaluate": self.evaluate(student, teacher.weak).key,
+            **features_key("features", student),
+            **features_key("weak_features", teacher.weak),
+            **teacher.upstream,
         }
-        for role, step in (("features", student), ("weak_features", weak)):
-            if "features" in step.inputs:
-                keys[role] = step.inputs["features"]
-        tests = self._tests.keys(point, weak=weak, ceiling=ceiling, student=student)
+        tests = self._tests.keys(
+            point, members=weak, weak=teacher.weak, ceiling=ceiling, student=student
+        )
         return Cell(self._values(point), keys, tests)
 
     def _values(self, point: CellPoint) -> dict[str, Any]:
@@ -309,13 +323,6 @@ class Builder:
     def _strong_training(self, point: CellPoint) -> Training:
         """Resolved settings of student and ceiling."""
         return self._training(point.trainable, point.learning_rate, point.epochs, point.batch_size)
-
-    def _weak_training(self, point: CellPoint) -> Training:
-        """Resolved settings of the weak model: the student's, unless the spec overrides them."""
-        weak = self.spec.training.weak
-        return self._training(
-            weak.trainable or point.trainable, weak.learning_rate, weak.epochs, weak.batch_size
-        )
 
     def _training(
         self,

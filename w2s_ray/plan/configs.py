@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from w2s_ray.data.rendering import TRANSCRIPT, Rendering
 from w2s_ray.objectives.names import LABEL_CLIP
-from w2s_ray.spec.fields import Trainable
+from w2s_ray.spec.fields import Combine, Trainable
 from w2s_ray.spec.schema import Form, Lora
 from w2s_ray.spec.training import IdenticalPairs
 
@@ -254,6 +254,16 @@ class LabelConfig(Config):
 @dataclass(frozen=True, slots=True)
 class PredictConfig(Config):
     """``predict``: the model and the test set, its inputs, say everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleConfig(Config):
+    """``ensemble``: how its members, the inputs, are combined; see ``objectives.ensembles``."""
+
+    combine: Combine
+
+    def as_json(self) -> dict[str, Any]:
+        return {"combine": self.combine}
 
 
 @dataclass(frozen=True, slots=True)

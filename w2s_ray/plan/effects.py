@@ -1,7 +1,8 @@
 """Axes without effect: cells that differ in nothing that is computed have one student.
 
-Without confidence regularisation its warm-up and form are not used, without noise its strength, and
-an exact solver uses no learning rate, epochs and batches. Such axes are set to a value that no
+One weak model is not combined with others, without confidence regularisation its warm-up and form
+are not used, without noise its strength, and an exact solver uses no learning rate, epochs and
+batches. Such axes are set to a value that no
 other cell can change, so a grid that grows moves no key: the default of the axis, or the value in
 ``training``. These are the values that a spec has which does not name the axis.
 """
@@ -9,6 +10,7 @@ other cell can change, so a grid that grows moves no key: the default of the axi
 from dataclasses import replace
 from typing import Any
 
+from w2s_ray.spec.chains import Chain
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.schema import Grid, Training
 
@@ -19,6 +21,8 @@ def effective(point: CellPoint, training: Training) -> CellPoint:
     Points whose effective points are equal have the same student, and the same ceiling.
     """
     unused: dict[str, Any] = {}
+    if len(point.members) == 1:
+        unused |= _defaults("combine")
     if point.confidence_weight == 0.0:
         unused |= _defaults("confidence_warmup", "confidence_form")
     if point.noise_ratio == 0.0:
@@ -30,6 +34,21 @@ def effective(point: CellPoint, training: Training) -> CellPoint:
             "batch_size": training.batch_size,
         }
     return replace(point, **unused)
+
+
+def link_points(point: CellPoint) -> list[CellPoint]:
+    """The students of a chain as points of the grid, one learning from the other.
+
+    Noise stands for errors of the weak model, so only the first link has it; every other setting is
+    that of the chain. A pair is its own only link.
+    """
+    students = point.students
+    points = [replace(point, strong=students[0], chain="")]
+    for length in range(2, len(students) + 1):
+        chain = Chain(point.weak, students[:length]).column
+        off = _defaults("noise_ratio", "noise_strength")
+        points.append(replace(point, strong=students[length - 1], chain=chain, **off))
+    return points
 
 
 def _defaults(*axes: str) -> dict[str, Any]:

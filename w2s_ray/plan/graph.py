@@ -56,9 +56,11 @@ class Plan:
         total = 0
         for cell in self.cells:
             own = {cell.keys["student"], cell.keys["student_evaluate"]}
-            rest = frozenset(cell.keys.values()) - own
+            all_of_cell = set(cell.keys.values())
             for keys in cell.tests.values():
-                rest |= frozenset(keys.values())
+                own |= {keys["student_predict"], keys["student_evaluate"]}
+                all_of_cell |= set(keys.values())
+            rest = frozenset(all_of_cell - own)
             rest |= frozenset(self.steps[cell.keys["student"]].inputs.values())
             if rest not in sizes:
                 sizes[rest] = self._closure_size(rest)

@@ -26,6 +26,7 @@ _ROWS = (
         fusion=fuse_training,
     ),
     Kind("label", 1, "w2s_ray.steps.label", scored=("weak",), plural="sets of weak labels"),
+    Kind("ensemble", 1, "w2s_ray.steps.ensemble", needs_torch=False, plural="ensembles"),
     Kind(
         "ceiling",
         4,
@@ -55,7 +56,7 @@ _ROWS = (
     ),
     Kind(
         "evaluate",
-        1,
+        2,
         "w2s_ray.steps.evaluate",
         needs_torch=False,
         plural="sets of predictions",

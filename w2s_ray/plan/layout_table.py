@@ -57,7 +57,8 @@ def layout_table(spec: "Spec", plan: Plan, todo: Container[str]) -> list[LayoutR
     groups: dict[tuple[Any, ...], list[Step]] = {}
     for step in plan:
         if step.key in predicted:
-            same = (step.backbone, _trainable(step), step.execution, predicted[step.key])
+            execution = replace(step.execution, keep_models=())  # which changes no layout
+            same = (step.backbone, _trainable(step), execution, predicted[step.key])
             groups.setdefault((step.kind.name, *same), []).append(step)
     names = {model: name for name, model in spec.models.items()}
     return [

@@ -1,6 +1,6 @@
 """The steps that score the models of a cell on the further test sets of its data set."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.catalog.digests import WEIGHTS
@@ -10,6 +10,7 @@ from w2s_ray.errors import at
 from w2s_ray.plan.configs import FeaturesConfig, PredictConfig, TestSetConfig, TrainConfig
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step
+from w2s_ray.plan.teachers import features_key
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.store.artifacts import Store
@@ -34,19 +35,42 @@ class TestSteps:
                     self._identities[data, name] = data_identity(self._sets[data, name])
 
     def keys(
-        self, point: CellPoint, *, weak: Step, ceiling: Step, student: Step
+        self,
+        point: CellPoint,
+        *,
+        members: Sequence[Step],
+        weak: Step,
+        ceiling: Step,
+        student: Step,
     ) -> dict[str, dict[str, str]]:
-        """Test set → role → key, as ``Cell.tests``."""
+        """Test set → role → key, as ``Cell.tests``.
+
+        Args:
+            members: the weak models in the order of ``point.members``.
+            weak: the only one of them, or their ensemble.
+        """
         return {
-            name: self._of_set(point, name, weak, ceiling, student)
+            name: self._of_set(point, name, members, weak, ceiling, student)
             for name in self._builder.spec.data[point.data].tests
         }
 
     def _of_set(
-        self, point: CellPoint, test: str, weak: Step, ceiling: Step, student: Step
+        self,
+        point: CellPoint,
+        test: str,
+        members: Sequence[Step],
+        weak: Step,
+        ceiling: Step,
+        student: Step,
     ) -> dict[str, str]:
         evaluate = self._builder.evaluate
-        by_weak = self.predict(point.data, test, point.weak, weak)
+        by_members = [
+            self.predict(point.data, test, name, model)
+            for name, model in zip(point.members, members, strict=True)
+        ]
+        by_weak = by_members[0]
+        if len(members) > 1:
+            by_weak = self._predict_together(point.data, test, weak, by_members)
         by_ceiling = self.predict(point.data, test, point.strong, ceiling)
         by_student = self.predict(point.data, test, point.strong, student)
         keys = {
@@ -58,9 +82,10 @@ class TestSteps:
             "student_predict": by_student.key,
             "student_evaluate": evaluate(by_student, by_weak).key,
         }
-        for role, step in (("features", by_student), ("weak_features", by_weak)):
-            if "features" in step.inputs:
-                keys[role] = step.inputs["features"]
+        keys |= {**features_key("features", by_student), **features_key("weak_features", by_weak)}
+        for number, step in enumerate(by_members if len(members) > 1 else (), start=1):
+            role = f"member_{number}"
+            keys |= {f"{role}_predict": step.key, **features_key(f"{role}_features", step)}
         return keys
 
     def test_set(self, data: str, test: str) -> Step:
@@ -121,6 +146,23 @@ class TestSteps:
             )
         return builder.shared[name]
 
+    def _predict_together(
+        self, data: str, test: str, ensemble: Step, by_members: Sequence[Step]
+    ) -> Step:
+        """The predictions of an ensemble, from those of its members."""
+        of_member = {step.inputs["model"]: step.key for step in by_members}
+        roles = {
+            role: of_member[key]
+            for role, key in ensemble.inputs.items()
+            if role.startswith("weak_")
+        }
+        return self._builder.add(
+            KINDS["predict"],
+            f"{test}-by-{ensemble.kind}-{ensemble.slug}",
+            PredictConfig(),
+            {"test_set": self.test_set(data, test).key, "model": ensemble.key, **roles},
+        )
+
 
 def models_without_weights(
     todo: Mapping[str, Step], finished: Container[str], store: Store
@@ -129,7 +171,7 @@ def models_without_weights(
     models = dict.fromkeys(
         step.inputs["model"]
         for step in todo.values()
-        if step.kind.name == "predict" and "features" not in step.inputs
+        if step.kind.name == "predict" and step.backbone is not None
     )
     keys = [key for key in models if key in finished]
     kept = store.file_locations(keys, WEIGHTS) if keys else {}

@@ -16,8 +16,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from w2s_ray.data.class_names import visible
+from w2s_ray.spec.chains import LINKS, MEMBERS
 
-TABLE_COLUMNS = ("data", "weak", "strong", "trainable", "learning_rate", "epochs", "batch_size")
+TABLE_COLUMNS = (
+    "data",
+    "weak",
+    "strong",
+    "chain",
+    "combine",
+    "trainable",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+)
 """Columns of the results whose values one table has in common."""
 LINE_COLUMNS = (
     "loss",
@@ -56,7 +67,7 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
     table = Table(
-        title=f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
+        title=f"{setting['data']}: {_models(setting)}, "
         f"{setting['trainable']}, learning rate {setting['learning_rate']:g}, "
         f"batch {setting['batch_size']}, epochs {setting['epochs']}\n"
         "student accuracy, %",
@@ -81,6 +92,14 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
             ),
         )
     return table
+
+
+def _models(setting: dict[str, Any]) -> str:
+    """The models from the weak one to the student, with the rule of an ensemble."""
+    chain = setting["chain"] or f"{setting['weak']}{LINKS}{setting['strong']}"
+    weak, *students = chain.split(LINKS)
+    combined = f" ({setting['combine']})" if MEMBERS in weak else ""
+    return " → ".join([f"{weak}{combined}", *students])
 
 
 def _caption(rows: list[dict[str, Any]]) -> str:

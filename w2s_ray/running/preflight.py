@@ -4,7 +4,9 @@ be read, settings that do not suit the data. The data are prepared here too."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.catalog.shapes import shape
+from w2s_ray.errors import InputError
 from w2s_ray.plan.classes import check_classes
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan
@@ -38,6 +40,7 @@ def prepare_data(
     Raises:
         InputError: a model, a row or a setting that would make a step fail.
     """
+    _check_weights(plan, todo, store)
     _open_models(spec, todo)
     _check_exports(todo)
     for key in set(store.listing("checkpoints")) & store.finished().keys():
@@ -57,6 +60,27 @@ def prepare_data(
 
         count_tokens(spec, remaining, store, report_tokens)
     return remaining
+
+
+def _check_weights(plan: Plan, todo: Mapping[str, Step], store: Store) -> None:
+    """Refuses to label with students whose weights were not kept when they were trained."""
+    students = [
+        key
+        for step in todo.values()
+        if step.kind.name == "label" and (key := step.inputs["weak"]) not in todo
+        if plan.steps[key].kind.name == "student" and plan.steps[key].backbone is not None
+    ]
+    kept = store.file_locations(students, WEIGHTS)
+    lacking = [key for key in students if key not in kept]
+    if lacking:
+        names = store.finished()
+        more = f" and {len(lacking) - 1:,} more" if len(lacking) > 1 else ""
+        raise InputError(
+            f"grid.chain: given a chain in which {store.location(names[lacking[0]])}{more} labels "
+            "for the next student, expected its weights, which were not kept when it was trained; "
+            "delete the folder to train it again, or give keep_models: [weak, student] before",
+            ("grid", "chain"),
+        )
 
 
 def _check_exports(todo: Mapping[str, Step]) -> None:

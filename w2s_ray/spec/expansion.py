@@ -1,7 +1,8 @@
 """The grid's cells: the product of the axes, plus the products in ``include``, minus ``exclude``.
 
 Cells come in a stable order: first the product, with axes nested in the order of ``schema.AXES``
-(data outermost, seed innermost), then each ``include`` entry in the same nesting. ``exclude``
+(data outermost, seed innermost), then each ``include`` entry in the same nesting. Pairs and chains
+are one axis (``chains``), and a cell that a chain brings with it may be written too. ``exclude``
 applies to both and compares values as written (a loss given by name alone matches all its
 parameters). An ``exclude`` entry that matches nothing is an error, and so is a duplicate cell.
 ``null`` on an axis is then replaced by the value in ``training``, so a cell is self-contained.
@@ -13,20 +14,32 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from w2s_ray.errors import InputError
-from w2s_ray.spec.fields import Trainable
-from w2s_ray.spec.schema import AXES, Cells, Form, Grid, Loss, Spec
+from w2s_ray.spec.chains import LINKS, MEMBERS, Chain, all_chains, written_chains
+from w2s_ray.spec.fields import Combine, Trainable
+from w2s_ray.spec.schema import AXES as WRITTEN_AXES
+from w2s_ray.spec.schema import Cells, Form, Grid, Loss, Spec
+
+AXES = tuple(axis for axis in WRITTEN_AXES if axis != "chain")  # which is on the axis ``pair``
+LEARNED_FROM = 3  # models: of two that differ, nothing tells which one is wrong
 
 Values = tuple[Any, ...]
-"""One value per axis, as written."""
+"""One value per axis, as written; of ``pair`` a ``Chain``."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellPoint:
-    """One point of the grid: a student, its label noise, and how it and its ceiling are trained."""
+    """One point of the grid: a student, its label noise, and how it and its ceiling are trained.
+
+    Attributes:
+        weak: name of the weak model; ``a+b+c`` of an ensemble.
+        chain: ``m1>m2>m3`` for the last student of a chain; "" for a pair.
+    """
 
     data: str
     weak: str
     strong: str
+    chain: str
+    combine: Combine
     loss: str
     loss_parameters: tuple[tuple[str, float], ...]
     confidence_weight: float
@@ -41,6 +54,16 @@ class CellPoint:
     batch_size: int
     seed: int
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The weak models: one, or those of an ensemble."""
+        return tuple(self.weak.split(MEMBERS))
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """The models that learn, one from the other; the last is ``strong``."""
+        return tuple(self.chain.split(LINKS)[1:]) if self.chain else (self.strong,)
+
 
 class GridError(InputError):
     """A mistake in the grid as a whole, located at ``place`` of the spec."""
@@ -50,10 +73,15 @@ class GridError(InputError):
 
 
 class _Point(NamedTuple):
-    """A point of the grid and the ``include`` entry it comes from; None: the product."""
+    """A point of the grid and the ``include`` entry it comes from; None: the product.
+
+    Attributes:
+        written: whether the grid names its pair or chain; if not, a longer chain brings it.
+    """
 
     include: int | None
     values: Values
+    written: bool
 
 
 class _Exclusion(NamedTuple):
@@ -75,7 +103,7 @@ class _Exclusion(NamedTuple):
         return not self.losses or any(part.covers(loss) for part in self.losses)
 
 
-_LOSS = AXES.index("loss")
+_LOSS, _PAIR = AXES.index("loss"), AXES.index("pair")
 
 
 def expand(spec: Spec) -> list[CellPoint]:
@@ -83,7 +111,7 @@ def expand(spec: Spec) -> list[CellPoint]:
 
     Raises:
         GridError: a duplicate cell (both origins are named), an ``exclude`` entry that removes
-            nothing, or a grid without cells.
+            nothing, weights to be learned of two models, or a grid without cells.
     """
     grid = spec.grid
     axes = {axis: getattr(grid, axis) for axis in AXES}
@@ -91,53 +119,74 @@ def expand(spec: Spec) -> list[CellPoint]:
     exclusions = [_exclusion(entry) for entry in grid.exclude]
     unused = set(range(len(exclusions)))
     cells: dict[CellPoint, _Point] = {}
-    for point in _points(axes, grid.include):
+    for point in _points(axes, grid):
         matched = [n for n, entry in enumerate(exclusions) if entry.matches(point.values)]
         unused.difference_update(matched)
         if matched:
             continue
         cell = _cell(spec, point.values)
-        if cell in cells:
-            raise _duplicate(cells[cell], point)
-        cells[cell] = point
+        first = cells.get(cell)
+        if first is not None and first.written and point.written:
+            raise _duplicate(first, point)
+        if first is None or point.written:
+            cells[cell] = point
+            _check_learned(cell)
     if unused:
-        first = min(unused)
+        entry = min(unused)
         message = "given an entry that matches no cell, expected one that removes some"
-        raise GridError(f"grid.exclude[{first}]: {message}", "grid", "exclude", first)
+        raise GridError(f"grid.exclude[{entry}]: {message}", "grid", "exclude", entry)
     if not cells:
         raise GridError("grid: given a grid without cells, expected at least one", "grid")
     return list(cells)
 
 
-def _points(axes: dict[str, Values], include: tuple[Cells, ...]) -> Iterator[_Point]:
+def _points(axes: dict[str, Values], grid: Grid) -> Iterator[_Point]:
     """Every point before ``exclude``."""
+    chains = all_chains(grid)
+    axes = {**axes, "pair": tuple(chains)}
     for values in product(*axes.values()):
-        yield _Point(None, values)
-    for position, entry in enumerate(include):
-        for values in product(*(getattr(entry, axis) or axes[axis] for axis in AXES)):
-            yield _Point(position, values)
+        yield _Point(None, values, chains[values[_PAIR]])
+    for position, entry in enumerate(grid.include):
+        own = all_chains(entry) or chains
+        given = {axis: getattr(entry, axis) or axes[axis] for axis in AXES}
+        for values in product(*{**given, "pair": tuple(own)}.values()):
+            yield _Point(position, values, own[values[_PAIR]])
 
 
 def _exclusion(entry: Cells) -> _Exclusion:
-    allowed = tuple(
-        (position, frozenset(getattr(entry, axis)))
-        for position, axis in enumerate(AXES)
-        if axis != "loss" and getattr(entry, axis)
-    )
+    values = {axis: getattr(entry, axis) for axis in AXES if axis != "loss"}
+    values["pair"] = written_chains(entry)
+    allowed = tuple((AXES.index(axis), frozenset(given)) for axis, given in values.items() if given)
     return _Exclusion(allowed, entry.loss)
 
 
 def _cell(spec: Spec, values: Values) -> CellPoint:
     axes = dict(zip(AXES, values, strict=True))
-    weak, strong = axes.pop("pair")
+    chain: Chain = axes.pop("pair")
     loss, training = axes.pop("loss"), spec.training
     if axes["learning_rate"] is None:
         axes["learning_rate"] = getattr(training.learning_rate, axes["trainable"])
     for axis in ("epochs", "batch_size"):
         axes[axis] = axes[axis] or getattr(training, axis)
     return CellPoint(
-        weak=weak, strong=strong, loss=loss.name, loss_parameters=loss.parameters, **axes
+        weak=chain.weak,
+        strong=chain.students[-1],
+        chain=chain.column,
+        loss=loss.name,
+        loss_parameters=loss.parameters,
+        **axes,
     )
+
+
+def _check_learned(cell: CellPoint) -> None:
+    """Refuses to learn the weights of too few models."""
+    if cell.combine == "learned" and 1 < len(cell.members) < LEARNED_FROM:
+        raise GridError(
+            f"grid.combine: given learned with the ensemble {cell.weak}, expected {LEARNED_FROM} "
+            "or more models: the agreement of two does not tell which one is wrong",
+            "grid",
+            "combine",
+        )
 
 
 def _duplicate(first: _Point, second: _Point) -> GridError:

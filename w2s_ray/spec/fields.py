@@ -7,6 +7,7 @@ its line like any other mistake. Without a context (a ``Spec`` built in Python) 
 written.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -76,7 +77,10 @@ def as_names(value: Any) -> Any:
 
 
 def as_pairs(value: Any) -> Any:
-    """Read ``[[weak, strong], …]``; a single ``[weak, strong]`` is a list of one pair."""
+    """Read ``[[weak, strong], …]``; a single ``[weak, strong]`` is a list of one pair.
+
+    A chain ``[m1, m2, m3]`` is read alike.
+    """
     items = as_list(value)
     if items and all(isinstance(item, str) for item in items):
         items = (items,)
@@ -107,6 +111,34 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _distinct_members(members: tuple[str, ...]) -> tuple[str, ...]:
+    for position, name in enumerate(members):
+        if name in members[:position]:
+            refuse([((position,), name, mistake("each model of an ensemble once"))])
+    return members
+
+
+def _distinct_chains(chains: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...]:
+    """As ``_distinct``, where the order of an ensemble's models does not count."""
+    seen = [(frozenset(as_list(weak)), *students) for weak, *students in chains]
+    for position, chain in enumerate(seen):
+        if chain in seen[:position]:
+            refuse([((position,), chains[position], mistake("each value once"))])
+    return chains
+
+
+def _linked(chain: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """A chain has a student, and only its weak end may be several models."""
+    if len(chain) < 2:
+        given = [members[0] if len(members) == 1 else list(members) for members in chain]
+        raise mistake("a chain of two or more models", given=json.dumps(given))
+    for position, members in enumerate(chain[1:], start=1):
+        if len(members) > 1:
+            expected = "one model: only the first link of a chain may be an ensemble"
+            refuse([((position,), list(members), mistake(expected))])
+    return chain
+
+
 Number = Annotated[float, BeforeValidator(as_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
@@ -119,12 +151,27 @@ Trainable = Literal["full", "last_layer", "lora"]
 Axis = Annotated[
     tuple[T, ...], BeforeValidator(as_list), Field(min_length=1), AfterValidator(_distinct)
 ]
+Weak = Annotated[
+    tuple[str, ...],
+    BeforeValidator(as_list),
+    Field(min_length=1),
+    AfterValidator(_distinct_members),
+]
+"""The models of a weak side: one, or those of an ensemble."""
 Pairs = Annotated[
-    tuple[tuple[str, str], ...],
+    tuple[tuple[Weak, str], ...],
     BeforeValidator(as_pairs),
     Field(min_length=1),
-    AfterValidator(_distinct),
+    AfterValidator(_distinct_chains),
 ]
+Chains = Annotated[
+    tuple[Annotated[tuple[Weak, ...], AfterValidator(_linked)], ...],
+    BeforeValidator(as_pairs),
+    Field(min_length=1),
+    AfterValidator(_distinct_chains),
+]
+"""Chains of a weak side and one student after the other, each student as a tuple of one."""
+Combine = Literal["mean", "product", "learned"]
 
 
 def _environment_variable(match: re.Match[str]) -> str:

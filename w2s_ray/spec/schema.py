@@ -14,6 +14,8 @@ from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.execution import Execution
 from w2s_ray.spec.fields import (
     Axis,
+    Chains,
+    Combine,
     Count,
     Location,
     Mistake,
@@ -113,6 +115,8 @@ class Cells(Model):
 
     data: Axis[str] = Field((), description="names of data sets")
     pair: Pairs = Field((), description="[weak, strong] pairs of model names")
+    chain: Chains = Field((), description="chains of model names")
+    combine: Axis[Combine] = Field((), description="mean, product or learned")
     loss: Axis[LossValue] = Field((), description="losses")
     confidence_weight: Axis[Share] = Field((), description="α_max, 0 to 1")
     confidence_warmup: Axis[Share] = Field((), description="fraction of steps, 0 to 1")
@@ -146,7 +150,21 @@ class Grid(Model):
         (), description="names of data sets; omitted: the only one", examples=["hh"]
     )
     pair: Pairs = Field(
-        description="a list of [weak, strong] pairs of model names", examples=[[["small", "large"]]]
+        (),
+        description="a list of [weak, strong] pairs of model names; a list as weak is an ensemble",
+        examples=[[["small", "large"], [["small", "medium"], "large"]]],
+    )
+    chain: Chains = Field(
+        (),
+        description="a list of chains [m1, m2, m3] of model names, in which each student labels "
+        "for the next; the pairs [m1, m2] and [m1, m3] are cells too",
+        examples=[[["small", "medium", "large"]]],
+    )
+    combine: Axis[Combine] = Field(
+        ("mean",),
+        description="how the labels of an ensemble are combined: mean, product (normalised "
+        "geometric mean) or learned (weights from the models' agreement)",
+        examples=[["mean", "learned"]],
     )
     loss: Axis[LossValue] = Field(
         (Loss(name="forward_ce"),),
@@ -226,6 +244,14 @@ class Grid(Model):
         examples=[[{"trainable": "lora", "noise_ratio": 0.4}]],
     )
 
+    @model_validator(mode="after")
+    def _has_pairs(self) -> Self:
+        """Check that there is a student."""
+        if not self.pair and not self.chain:
+            expected = "a list of [weak, strong] pairs of model names, or a chain"
+            refuse([(("pair",), None, mistake(expected, given="nothing"))])
+        return self
+
 
 class _Reference(NamedTuple):
     """A name in the grid, where it is written, and the names that are defined."""
@@ -303,9 +329,14 @@ class Spec(Model):
         for location, part in parts:
             for position, name in enumerate(part.data):
                 yield _Reference((*location, "data", position), name, datasets)
-            for position, pair in enumerate(part.pair):
-                for side, name in enumerate(pair):
-                    yield _Reference((*location, "pair", position, side), name, models)
+            for position, (weak, strong) in enumerate(part.pair):
+                here = (*location, "pair", position)
+                yield from (_Reference((*here, 0, i), name, models) for i, name in enumerate(weak))
+                yield _Reference((*here, 1), strong, models)
+            for position, chain in enumerate(part.chain):
+                for link, members in enumerate(chain):
+                    here = (*location, "chain", position, link)
+                    yield from (_Reference((*here, i), n, models) for i, n in enumerate(members))
 
     @model_validator(mode="after")
     def _solvable(self) -> Self:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
 from w2s_ray.data.tables import read_parquet
+from w2s_ray.order import hashes
 from w2s_ray.plan.configs import EvaluateConfig
 from w2s_ray.plan.step import Step
-from w2s_ray.steps import metrics
+from w2s_ray.steps import error_metrics, metrics
 from w2s_ray.steps.context import Artifacts, Context, Write
+from w2s_ray.steps.error_metrics import Errors
 from w2s_ray.store.artifacts import Artifact, Draft
 from w2s_ray.store.names import TEST_PREDICTIONS
 
@@ -38,6 +41,12 @@ class Predictions:
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = flat.astype(np.float64).reshape(table.num_rows, -1)
         return cls(table["row_id"], table["label"].to_numpy(), probs)
+
+    @cached_property
+    def halves(self) -> NDArray[np.bool_]:
+        """(n,) which of two halves a row belongs to, drawn from its id."""
+        drawn: NDArray[np.bool_] = hashes(self.row_ids.to_pylist(), "recalibration") % 2 == 0
+        return drawn
 
     def ordered_by(self, row_ids: pa.ChunkedArray) -> NDArray[np.float64]:
         """(n, K) probabilities, in the order of ``row_ids``."""
@@ -66,18 +75,54 @@ def _write(
     """Writes no file: the numbers are the record's metrics."""
     clip = step.config_as(EvaluateConfig).label_clip
     model = Predictions.read(artifacts(step.inputs["model"]))
+    if "weak" not in step.inputs:
+        draft.metrics.update(scores(model, model.halves, clip))
+        return
+    teacher = weak(step.inputs["weak"])  # its halves serve all of its students
+    same_rows = teacher.row_ids.equals(model.row_ids)
+    draft.metrics.update(scores(model, teacher.halves if same_rows else model.halves, clip))
+    draft.metrics.update(against_weak(model, teacher.ordered_by(model.row_ids), clip))
+
+
+def scores(model: Predictions, halves: NDArray[np.bool_], clip: float) -> dict[str, Any]:
+    """A model's own scores.
+
+    Args:
+        halves: (n,) as ``Predictions.halves``.
+        clip: γ, of the probabilities in cross-entropies.
+    """
     labels, probs = model.labels, model.probs
-    draft.metrics.update(
-        rows=len(labels),
-        accuracy=metrics.accuracy(probs, labels),
-        auroc=metrics.auroc(probs, labels),
-        cross_entropy=metrics.cross_entropy(probs, labels, clip),
-        calibration_error=metrics.calibration_error(probs, labels),
-    )
-    if "weak" in step.inputs:
-        teacher = weak(step.inputs["weak"]).ordered_by(model.row_ids)
-        draft.metrics.update(
-            agreement_with_weak=metrics.agreement(probs, teacher),
-            misfit_forward=metrics.divergence(teacher, probs, clip),
-            misfit_reverse=metrics.divergence(probs, teacher, clip),
-        )
+    return {
+        "rows": len(labels),
+        "accuracy": metrics.accuracy(probs, labels),
+        "auroc": metrics.auroc(probs, labels),
+        "cross_entropy": metrics.cross_entropy(probs, labels, clip),
+        "recalibrated_cross_entropy": metrics.recalibrated_cross_entropy(
+            probs, labels, halves, clip
+        ),
+        "brier": metrics.brier(probs, labels),
+        "calibration_error": metrics.calibration_error(probs, labels),
+        "entropy": metrics.entropy(probs),
+        "mean_confidence": metrics.confidence(probs),
+    }
+
+
+def against_weak(model: Predictions, weak: NDArray[np.float64], clip: float) -> dict[str, Any]:
+    """What a student has, and has not, of its teacher.
+
+    Args:
+        weak: (n, K) probabilities of the weak model for the rows of ``model``.
+        clip: γ, of the probabilities in misfits.
+    """
+    probs = model.probs
+    errors = Errors.of(probs, weak, model.labels)
+    return {
+        "agreement_with_weak": error_metrics.agreement(probs, weak),
+        "misfit_forward": metrics.divergence(weak, probs, clip),
+        "misfit_reverse": metrics.divergence(probs, weak, clip),
+        **errors.rates(),
+        "blind_spots": error_metrics.blind_spots(probs, weak, errors),
+        "error_phi": errors.phi(),
+        "error_kappa": errors.kappa(),
+        "by_weak_confidence": error_metrics.by_weak_confidence(errors, weak),
+    }

@@ -1,6 +1,7 @@
 """Scores of class probabilities on labelled rows (docs/losses.md §4 and §5): numpy, float64.
 
-Shapes: ``probs`` (n, K), ``labels`` (n,) class indices. All are means over rows.
+Shapes: ``probs`` (n, K), ``labels`` (n,) class indices. All are means over rows. A model whose most
+probable classes are tied chooses each of them by an even share, here and in ``error_metrics``.
 """
 
 import numpy as np
@@ -8,6 +9,11 @@ from numpy.typing import NDArray
 
 Probs = NDArray[np.floating]
 Labels = NDArray[np.int64]
+Shares = NDArray[np.float64]
+
+SHARPEST = 1e3
+"""Largest 1/T of a recalibration: a fold on which the model makes no error has no optimum."""
+LARGEST_EXPONENT = 600.0  # of odds that can still be summed in float64
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -24,13 +30,25 @@ def clipped(probs: Probs, clip: float) -> NDArray[np.float64]:
     return normalised
 
 
+def choices(probs: Probs) -> Shares:
+    """(n, K) the share of each class in the model's choice: 1 for the top class, 1/2 in a tie."""
+    top = probs == probs.max(axis=1, keepdims=True)
+    shares: Shares = top / top.sum(axis=1, keepdims=True)
+    return shares
+
+
+def right(probs: Probs, labels: Labels) -> Shares:
+    """(n,) the share of the true class in the model's choice: 1 right, 0 wrong."""
+    shares: Shares = choices(probs)[np.arange(len(labels)), labels]
+    return shares
+
+
 def accuracy(probs: Probs, labels: Labels) -> float:
     """Share of rows whose most probable class is the true one.
 
     A tie at the top counts by its share: a model that cannot distinguish two answers scores ½.
     """
-    top = probs == probs.max(axis=1, keepdims=True)
-    return float((top[np.arange(len(labels)), labels] / top.sum(axis=1)).mean())
+    return float(right(probs, labels).mean())
 
 
 def auroc(probs: Probs, labels: Labels) -> float | None:
@@ -66,16 +84,88 @@ def cross_entropy(probs: Probs, labels: Labels, clip: float) -> float:
 def calibration_error(probs: Probs, labels: Labels, bins: int = 15) -> float:
     """Expected calibration error of the top class: bins of equal width, weighted by rows."""
     confidence = probs.max(axis=1)
-    correct = probs.argmax(axis=1) == labels
+    correct = right(probs, labels)
     bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.zeros(bins)
     np.add.at(gaps, bin_index, confidence - correct)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def agreement(left: Probs, right: Probs) -> float:
-    """Share of rows on which two models choose the same class."""
-    return float((left.argmax(axis=1) == right.argmax(axis=1)).mean())
+def brier(probs: Probs, labels: Labels) -> float:
+    """Mean Σ (p − y)² over classes, 0 to 2 (Brier 1950): for K = 2 twice the squared error of p."""
+    errors = probs.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1.0
+    return float((errors**2).sum(axis=1).mean())
+
+
+def entropy(probs: Probs) -> float:
+    """Mean entropy of the predictions in nats, 0 to log K."""
+    logs = np.log(probs, where=probs > 0, out=np.zeros(probs.shape))
+    return float(-(probs * logs).sum(axis=1).mean())
+
+
+def confidence(probs: Probs) -> float:
+    """Mean probability of the top class, 1/K to 1."""
+    return float(probs.max(axis=1).mean())
+
+
+def recalibrated_cross_entropy(
+    probs: Probs, labels: Labels, folds: NDArray[np.bool_], clip: float
+) -> float | None:
+    """Cross-entropy after one temperature T (Guo et al. 2017), fitted on the other fold.
+
+    A model trained at a small rate leaves all probabilities near 1/K, so its raw cross-entropy says
+    little about what it knows.
+
+    Args:
+        folds: (n,) which of two folds a row belongs to; T of one is the optimum of the other.
+        clip: as of ``cross_entropy``.
+
+    Returns:
+        Nats; None where a fold has no row.
+    """
+    if folds.all() or not folds.any():
+        return None
+    logs = np.log(np.maximum(probs.astype(np.float64), np.finfo(np.float64).tiny))
+    total = 0.0
+    for fold in (folds, ~folds):
+        sharpness = best_sharpness(logs[~fold], labels[~fold])
+        recalibrated = softmax(sharpness * logs[fold])
+        total += cross_entropy(recalibrated, labels[fold], clip) * int(fold.sum())
+    return total / len(labels)
+
+
+def best_sharpness(logs: NDArray[np.float64], labels: Labels) -> float:
+    """The 1/T in [0, ``SHARPEST``] that minimises the cross-entropy of softmax(logs / T).
+
+    The cross-entropy is convex in 1/T, so the root of its slope is the optimum.
+
+    Args:
+        logs: (n, K) logits or log-probabilities.
+    """
+    from scipy.optimize import brentq  # a quarter of a second to import
+
+    rows = np.arange(len(labels))
+    others = np.ones(logs.shape, dtype=np.bool_)
+    others[rows, labels] = False
+    # (K - 1, n) logits of the other classes relative to the true one.
+    margins = np.ascontiguousarray(
+        (logs - logs[rows, labels, None])[others].reshape(len(rows), -1).T
+    )
+
+    def slope(sharpness: float) -> float:
+        odds = np.exp(np.minimum(sharpness * margins, LARGEST_EXPONENT))
+        return float(((odds * margins).sum(axis=0) / (1.0 + odds.sum(axis=0))).mean())
+
+    if slope(0.0) >= 0.0:
+        return 0.0
+    high = 1.0
+    while slope(high) < 0.0:
+        high *= 2.0
+        if high > SHARPEST:
+            return SHARPEST
+    # The optimum is flat: an error of 1e-6 in 1/T is one of 1e-12 in the cross-entropy.
+    return float(brentq(slope, high / 2.0 if high > 1.0 else 0.0, high, xtol=1e-6))
 
 
 def divergence(left: Probs, right: Probs, clip: float) -> float:

@@ -1,7 +1,7 @@
 """``predict``: the predictions that a trained model makes of a further test set.
 
 Heads read the stored features of the set, all of them in one product. Other models are made again
-from the weights that their training has kept.
+from the weights that their training has kept. An ensemble combines what its members predict.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.labels import probs_column
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.objectives.ensembles import combined
 from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
+from w2s_ray.steps.evaluate import Predictions
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
@@ -34,6 +38,9 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         write(draft)
         return
     rows = Rows(inputs["test_set"])
+    if step.model is None:
+        _write_table(rows["test"], probs_column(_of_ensemble(step, rows, inputs)), draft)
+        return
     _write(rows["test"], _model_logits(step, rows, inputs["model"], context), draft)
 
 
@@ -57,6 +64,17 @@ def run_together(
     return [
         partial(_write, rows, next(logits)) if outcome is None else outcome for outcome in outcomes
     ]
+
+
+def _of_ensemble(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDArray[np.float64]:
+    """(n, K) probabilities of an ensemble, its members weighted as on its own rows."""
+    record = inputs["model"].record
+    row_ids = rows.labels("test")["row_id"]
+    roles = [role for role in step.inputs if role.startswith("weak_")]
+    probs = np.stack([Predictions.read(inputs[role]).ordered_by(row_ids) for role in roles])
+    weight_of = {member["key"]: member["weight"] for member in record["metrics"]["members"]}
+    weights = np.array([weight_of[record["inputs"][role]] for role in roles])
+    return combined(probs, record["config"]["combine"], weights)
 
 
 def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> NDArray[np.float32]:
@@ -91,4 +109,10 @@ def _write(rows: pa.Table, logits: NDArray[np.float32], draft: Draft) -> None:
     from w2s_ray.training.outputs import write_predictions
 
     write_predictions(draft.folder / TEST_PREDICTIONS, rows, logits)
+    draft.metrics["rows"] = rows.num_rows
+
+
+def _write_table(rows: pa.Table, probs: pa.Array, draft: Draft) -> None:
+    table = pa.table({"row_id": rows["row_id"], "label": rows["label"], "probs": probs})
+    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
     draft.metrics["rows"] = rows.num_rows

@@ -40,6 +40,14 @@ SCORES = (
     Score("auroc", "fraction", "area under the ROC curve"),
     Score("cross_entropy", "nat", "mean cross-entropy with the true labels"),
     Score("calibration_error", "fraction", "expected calibration error"),
+    Score(
+        "recalibrated_cross_entropy",
+        "nat",
+        "mean cross-entropy after one temperature, fitted on the other half of the rows,",
+    ),
+    Score("brier", "", "Brier score Σ (p - y)² over classes, 0 to 2,"),
+    Score("entropy", "nat", "mean entropy of its predictions"),
+    Score("mean_confidence", "probability", "mean probability of its top class"),
 )
 
 
@@ -52,9 +60,28 @@ _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 AXES = (
     _never_null("study", _TEXT, "name of the study"),
     _never_null("data", _TEXT, "name of the data set"),
-    _never_null("weak", _TEXT, "name of the weak model"),
     _never_null(
-        "strong", _TEXT, "name of the strong model, from which student and ceiling are trained"
+        "weak",
+        _TEXT,
+        "name of the weak model; a+b+c for an ensemble of several; of a chain, the first model",
+    ),
+    _never_null(
+        "strong",
+        _TEXT,
+        "name of the strong model, from which student and ceiling are trained; of a chain, the last"
+        " model",
+    ),
+    _never_null(
+        "chain",
+        _TEXT,
+        "m1>m2>m3 for a student that learns from the student of m2, which learns from m1; empty for"
+        " a pair",
+    ),
+    _never_null(
+        "combine",
+        _TEXT,
+        "how an ensemble's labels are combined: mean, product or learned; no effect with one weak"
+        " model",
     ),
     _never_null("loss", _TEXT, "the student's loss"),
     _never_null("loss_parameters", _TEXT, "parameters of the loss as JSON; {} if it has none"),
@@ -151,12 +178,60 @@ RESULTS = (
         "fraction",
         "share of the test rows for which student and weak model predict the same class",
     ),
-    Column("weak_label_accuracy", _REAL, "fraction", "accuracy of the weak labels before noise"),
+    Column(
+        "error_inheritance",
+        _REAL,
+        "fraction",
+        "share of the weak model's errors in which the student chooses the same wrong class",
+    ),
+    Column(
+        "error_correction",
+        _REAL,
+        "fraction",
+        "share of the weak model's errors on which the student is right",
+    ),
+    Column(
+        "new_errors",
+        _REAL,
+        "fraction",
+        "share of the rows that the weak model has right on which the student is wrong",
+    ),
+    Column(
+        "by_weak_confidence",
+        _TEXT,
+        "",
+        "those three rates by decile of the weak model's confidence, as JSON: a list of from, to "
+        "(probabilities of its top class), rows, and the rates",
+    ),
+    Column(
+        "blind_spots",
+        _REAL,
+        "fraction",
+        "share of the test rows on which the student is wrong with a confidence of at least 0.9 "
+        "and the weak model's confidence is at most 0.6",
+    ),
+    Column("error_phi", _REAL, "", "correlation (φ) of the errors of student and weak model"),
+    Column("error_kappa", _REAL, "", "Cohen's κ of the errors of student and weak model"),
+    Column(
+        "ceiling_error_phi",
+        _REAL,
+        "",
+        "correlation (φ) of the errors of ceiling and weak model, which learned from the same rows "
+        "but not from each other: the independent pair to compare error_phi with",
+    ),
+    Column("ceiling_error_kappa", _REAL, "", "Cohen's κ of the errors of ceiling and weak model"),
+    Column(
+        "weak_label_accuracy",
+        _REAL,
+        "fraction",
+        "accuracy of the labels that the student learned from, before noise; of a chain, those of"
+        " the student before it",
+    ),
     Column(
         "weak_confidence",
         _REAL,
         "probability",
-        "mean over rows of the weak label's largest distance from 1/K (from 1/2 for two classes)",
+        "mean over rows of those labels' largest distance from 1/K (from 1/2 for two classes)",
     ),
     Column(
         "ood_gain_mean",
@@ -218,15 +293,28 @@ RESULTS = (
         "nat",
         "the student's training loss, the mean of its last 10 optimizer steps",
     ),
-    Column("weak_key", _TEXT, "", "key of the weak model's step, as in predictions"),
+    Column(
+        "weak_key",
+        _TEXT,
+        "",
+        "key of the weak model's step, or of the ensemble's, as in predictions",
+    ),
     Column("ceiling_key", _TEXT, "", "key of the ceiling's step, as in predictions"),
-    Column("label_key", _TEXT, "", "key of the step that made the weak labels"),
+    Column(
+        "label_key", _TEXT, "", "key of the step that made the labels that the student learned from"
+    ),
     Column("prepare_key", _TEXT, "", "key of the step that prepared the data"),
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),
     Column("code_digest", _TEXT, "", "digest of that code's source files"),
     _never_null("schema_version", _INT, "version of this table's schema"),
 )
+
+_OF_STUDENT_AND_WEAK = (
+    *("misfit_forward", "misfit_reverse", "agreement", "error_inheritance", "error_correction"),
+    *("new_errors", "blind_spots", "error_phi", "error_kappa"),
+)
+"""Columns of results that ``TRANSFER`` has too; its test rows are those of the further set."""
 
 TRANSFER = (
     _never_null("key", _TEXT, "key of the cell's student step, as in results"),
@@ -259,14 +347,7 @@ TRANSFER = (
     ),
     Column("pgr", _REAL, "fraction", "performance gap recovered, as in results"),
     Column("gain", _REAL, "nat", "weak_cross_entropy - student_cross_entropy"),
-    Column("misfit_forward", _REAL, "nat", "mean KL(weak‖student) on the rows of the set"),
-    Column("misfit_reverse", _REAL, "nat", "mean KL(student‖weak) on the rows of the set"),
-    Column(
-        "agreement",
-        _REAL,
-        "fraction",
-        "share of the rows for which student and weak model predict the same class",
-    ),
+    *(column for column in RESULTS if column.name in _OF_STUDENT_AND_WEAK),
     Column("weak_key", _TEXT, "", "key of the weak model's step"),
     Column("ceiling_key", _TEXT, "", "key of the ceiling's step"),
     Column("test_set_key", _TEXT, "", "key of the step that prepared the set"),
@@ -284,6 +365,14 @@ PREDICTIONS = (
     ),
     Column("prob", _REAL, "probability", "probability of class 1 of two; null for more classes"),
     _never_null("probs", pa.list_(_REAL), "probability of each class, in order", "probability"),
+    Column(
+        "prompt_id",
+        _TEXT,
+        "",
+        "digest of the test example's prompt, its row_id if it has none; examples of one prompt "
+        "are not independent",
+    ),
+    Column("phenomenon", _TEXT, "", "what a generated example tests; null for other data"),
 )
 
 

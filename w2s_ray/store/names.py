@@ -21,6 +21,7 @@ RECORD = "record.json"
 
 # Files inside artifacts that one room writes and another reads.
 TEST_PREDICTIONS = "test.parquet"  # a model's row_id, label and probs of the test rows
+TEST_ROWS = "test.parquet"  # the prepared test rows: row_id, prompt, answers, label
 SOFT_LABELS = "soft_labels.parquet"  # row_id and probs of the weak labels
 
 CHECKPOINTS = "checkpoints"

@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import canonical_json, digest
+from w2s_ray.store.clusters import Clusters, data_of_models
 from w2s_ray.store.columns import (
     MODEL_ROLES,
     PREDICTIONS,
@@ -46,6 +47,7 @@ def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any
         FileNotFoundError: An artifact has no ``test.parquet``.
         StoreError: An artifact's ``test.parquet`` is damaged.
     """
+    cells = list(cells)
     models_of_cells = {(role, cell["keys"][role]) for cell in cells for role in MODEL_ROLES}
     records = store.records(key for _, key in models_of_cells)
     models = sorted(
@@ -54,14 +56,15 @@ def write_predictions(store: Store, study: str, cells: Iterable[Mapping[str, Any
     )
     sources = _Sources(models, [digest(records[key]) for _, key in models])
     if _written_from(store, study) != sources:
-        _write(store, study, sources)
+        clusters = Clusters(store, data_of_models(cells, MODEL_ROLES))
+        _write(store, study, sources, clusters)
     return store.location(predictions_file(study))
 
 
 def models_written(store: Store, study: str) -> list[list[str]] | None:
     """[role, key] of each model in the table, in the order of its row groups.
 
-    None if there is no table, or one of another schema version, or a damaged one.
+    None if there is no table, or one of another schema version or other columns, or a damaged one.
     """
     sources = _written_from(store, study)
     return None if sources is None else sources.models
@@ -71,7 +74,10 @@ def _written_from(store: Store, study: str) -> _Sources | None:
     """What the existing table was made from; None as in ``models_written``."""
     try:
         with store.open_file(predictions_file(study)) as file:
-            metadata = parquet.read_schema(file).metadata or {}
+            found = parquet.read_schema(file)
+        metadata = found.metadata or {}
+        if found.names != [column.name for column in PREDICTIONS]:
+            return None
         if metadata.get(b"schema_version") != str(PREDICTIONS_SCHEMA_VERSION).encode():
             return None
         return _Sources(json.loads(metadata[b"models"]), json.loads(metadata[b"made_of"]))
@@ -79,7 +85,7 @@ def _written_from(store: Store, study: str) -> _Sources | None:
         return None
 
 
-def _write(store: Store, study: str, sources: _Sources) -> None:
+def _write(store: Store, study: str, sources: _Sources, clusters: Clusters) -> None:
     table_schema = schema(
         PREDICTIONS,
         schema_version=str(PREDICTIONS_SCHEMA_VERSION),
@@ -93,17 +99,24 @@ def _write(store: Store, study: str, sources: _Sources) -> None:
             table_schema,
             compression="zstd",
             # Other columns differ from row to row: dictionaries would cost time and space.
-            use_dictionary=["key", "model_role"],
+            use_dictionary=["key", "model_role", "phenomenon"],
         ) as writer,
     ):
         contents = store.contents((key for _, key in sources.models), TEST_PREDICTIONS)
         for (role, key), content in zip(sources.models, contents, strict=True):
             test = parquet.ParquetFile(BytesIO(content)).read(use_threads=False)
-            table = _predictions(role, key, test, table_schema)
+            ids = clusters.of(key, test["row_id"].cast(pa.string()))
+            table = _predictions(role, key, test, ids, table_schema)
             writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 
-def _predictions(role: str, key: str, test: pa.Table, table_schema: pa.Schema) -> pa.Table:
+def _predictions(
+    role: str,
+    key: str,
+    test: pa.Table,
+    clusters: tuple[pa.Array, pa.Array],
+    table_schema: pa.Schema,
+) -> pa.Table:
     """One model's rows; ``probs`` has K classes per row."""
     probs = test["probs"].combine_chunks().cast(pa.list_(pa.float64()))
     flat = probs.flatten()
@@ -117,6 +130,7 @@ def _predictions(role: str, key: str, test: pa.Table, table_schema: pa.Schema) -
             test["label"].cast(pa.int64()),
             prob,
             probs,
+            *clusters,
         ],
         schema=table_schema,
     )

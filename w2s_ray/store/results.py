@@ -30,6 +30,18 @@ SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
 _SCORED = ("weak", "student")
 _STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
+# Columns with the name of a metric of the student's evaluation.
+OF_EVALUATION = (
+    "misfit_forward",
+    "misfit_reverse",
+    "error_inheritance",
+    "error_correction",
+    "new_errors",
+    "blind_spots",
+    "error_phi",
+    "error_kappa",
+)
+_UPSTREAM = ("member_", "link_")  # begin the roles of an ensemble's models and a chain's students
 # Columns with the name of a metric of the student's step.
 _OF_STUDENT = (
     "seconds",
@@ -83,7 +95,8 @@ def saved_studies(store: Store) -> list[str]:
 
 def results_table(store: Store, cells: Sequence[Cell]) -> pa.Table:
     """One row per cell, in the columns of ``columns.RESULTS``, sorted by axes and key."""
-    used = ("student", "prepare", "label", *(f"{role}_evaluate" for role in MODEL_ROLES))
+    evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
+    used = ("student", "prepare", "label", *evaluated)
     keys = [cell["keys"][role] for role in used for cell in cells]
     keys += [key for cell in cells for key in _transfer_keys(cell)]
     records, failures = store.records(keys), store.failures()
@@ -136,6 +149,11 @@ def _row(
             row[f"{role}_{score.name}"] = metrics[f"{role}_evaluate"].get(score.name)
     for name in _OF_STUDENT:
         row[name] = student.get(name)
+    for name in OF_EVALUATION:
+        row[name] = evaluated.get(name)
+    for name in ("error_phi", "error_kappa"):
+        row[f"ceiling_{name}"] = metrics["ceiling_against_weak"].get(name)
+    deciles = evaluated.get("by_weak_confidence")
     report = metrics["prepare"].get("report", {})
     names = report.get("classes")
     row.update(
@@ -147,8 +165,7 @@ def _row(
         shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
         pgr=recovered(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
-        misfit_forward=evaluated.get("misfit_forward"),
-        misfit_reverse=evaluated.get("misfit_reverse"),
+        by_weak_confidence=None if deciles is None else json.dumps(deciles),
         agreement=evaluated.get("agreement_with_weak"),
         weak_label_accuracy=metrics["label"].get("accuracy"),
         weak_confidence=metrics["label"].get("mean_confidence"),
@@ -209,7 +226,8 @@ def cell_status(
         return Status("done", first_failure(others, keys, failures))
     if error := first_failure(_OWN_STEPS, keys, failures):
         return Status("failed", error)
-    if error := first_failure(_STUDENT_NEEDS, keys, failures):
+    upstream = (role for role in keys if role.startswith(_UPSTREAM))
+    if error := first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):
         return Status("blocked", error)
     return Status("pending", None)
 

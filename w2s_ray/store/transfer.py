@@ -22,6 +22,7 @@ from w2s_ray.store.columns import (
 )
 from w2s_ray.store.names import transfer_file
 from w2s_ray.store.results import (
+    OF_EVALUATION,
     SORTED_BY,
     Cell,
     Status,
@@ -88,8 +89,7 @@ def _row(
         trained_on_rows=report.get("trained_on", {}).get("rows"),
         pgr=recovered(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"]),
         gain=difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
-        misfit_forward=student.get("misfit_forward"),
-        misfit_reverse=student.get("misfit_reverse"),
+        **{name: student.get(name) for name in OF_EVALUATION},
         agreement=student.get("agreement_with_weak"),
         weak_key=cell["keys"]["weak"],
         ceiling_key=cell["keys"]["ceiling"],
@@ -108,7 +108,8 @@ def _status(
     if all(keys[role] in records for role in _OWN_STEPS):
         others = (role for role in keys if role not in _OWN_STEPS)
         return Status("done", first_failure(others, keys, failures))
-    if error := first_failure((*_OWN_STEPS, *_STUDENT_NEEDS), keys, failures):
+    members = (role for role in keys if role.startswith("member_"))
+    if error := first_failure((*_OWN_STEPS, *_STUDENT_NEEDS, *members), keys, failures):
         return Status("failed", error)
     own = cell_status(cell["keys"], records, failures)
     return Status("pending", None) if own.status == "done" else Status("blocked", own.error)

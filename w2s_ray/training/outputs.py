@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from w2s_ray.data.labels import probs_column
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.training.loop import Curve
 
@@ -22,9 +23,8 @@ def write_outputs(folder: Path, test: pa.Table, logits: NDArray[np.float32], cur
 def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
     """Writes columns row_id, label, probs (K float64) of each test row, from (t, K) logits."""
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
-    offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
-    column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
-    table = pa.table({"row_id": test["row_id"], "label": test["label"], "probs": column})
+    columns = {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
+    table = pa.table(columns)
     pq.write_table(table, path, use_dictionary=False)  # almost no value repeats
 
 
