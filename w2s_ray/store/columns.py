@@ -11,7 +11,6 @@ import pyarrow as pa
 
 RESULTS_SCHEMA_VERSION = 1
 PREDICTIONS_SCHEMA_VERSION = 1
-TRANSFER_SCHEMA_VERSION = 1
 
 STATUSES = ("done", "failed", "blocked", "pending")
 MODEL_ROLES = ("weak", "student", "ceiling")
@@ -307,50 +306,6 @@ RESULTS = (
     Column("code_commit", _TEXT, "", "git commit of the code that trained the student"),
     Column("code_dirty", _FLAG, "", "whether that code had uncommitted changes"),
     Column("code_digest", _TEXT, "", "digest of that code's source files"),
-    _never_null("schema_version", _INT, "version of this table's schema"),
-)
-
-_OF_STUDENT_AND_WEAK = (
-    *("misfit_forward", "misfit_reverse", "agreement", "error_inheritance", "error_correction"),
-    *("new_errors", "blind_spots", "error_phi", "error_kappa"),
-)
-"""Columns of results that ``TRANSFER`` has too; its test rows are those of the further set."""
-
-TRANSFER = (
-    _never_null("key", _TEXT, "key of the cell's student step, as in results"),
-    *AXES,
-    _never_null("test_set", _TEXT, "name of the further test set, as in the spec"),
-    _never_null(
-        "status",
-        _TEXT,
-        "done: the student is scored on the set; failed: reading the set or scoring on it failed; "
-        "blocked: the cell itself is not done; pending: not finished yet",
-    ),
-    Column("error", _TEXT, "", "one line: why there are no scores, or not all of them"),
-    *(
-        Column(
-            f"{role}_{score.name}",
-            _REAL,
-            score.unit,
-            f"the {role} model's {score.description} on the rows of the set",
-        )
-        for score in SCORES
-        for role in MODEL_ROLES
-    ),
-    Column("test_rows", _INT, "examples", "number of rows of the set"),
-    Column(
-        "trained_on_rows",
-        _INT,
-        "examples",
-        "how many of them are in ground_truth or weak of the data set, or share a whole text or a"
-        " prompt with a row there",
-    ),
-    Column("pgr", _REAL, "fraction", "performance gap recovered, as in results"),
-    Column("gain", _REAL, "nat", "weak_cross_entropy - student_cross_entropy"),
-    *(column for column in RESULTS if column.name in _OF_STUDENT_AND_WEAK),
-    Column("weak_key", _TEXT, "", "key of the weak model's step"),
-    Column("ceiling_key", _TEXT, "", "key of the ceiling's step"),
-    Column("test_set_key", _TEXT, "", "key of the step that prepared the set"),
     _never_null("schema_version", _INT, "version of this table's schema"),
 )
 

@@ -16,8 +16,6 @@ from w2s_ray.store.columns import (
     AXES,
     MODEL_ROLES,
     SCORES,
-    TRANSFER,
-    TRANSFER_SCHEMA_VERSION,
     schema,
 )
 from w2s_ray.store.names import transfer_file
@@ -31,6 +29,7 @@ from w2s_ray.store.results import (
     first_failure,
     recovered,
 )
+from w2s_ray.store.transfer_columns import TRANSFER, TRANSFER_SCHEMA_VERSION
 
 _OWN_STEPS = ("student_predict", "student_evaluate")
 _STUDENT_NEEDS = ("test_set", "features", "weak_features", "weak_predict")
