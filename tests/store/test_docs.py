@@ -16,6 +16,7 @@ from w2s_ray.store.columns import (
 )
 from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import save_cells, write_results
+from w2s_ray.store.transfer_columns import TRANSFER, TRANSFER_SCHEMA_VERSION
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -31,6 +32,7 @@ def described(column: Column) -> str:
     ("title", "version", "columns"),
     [
         ("results", RESULTS_SCHEMA_VERSION, RESULTS),
+        ("transfer", TRANSFER_SCHEMA_VERSION, TRANSFER),
         ("predictions", PREDICTIONS_SCHEMA_VERSION, PREDICTIONS),
     ],
 )
