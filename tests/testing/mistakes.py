@@ -163,7 +163,8 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
     "further test set as number": (
         SOURCE,
         f"{SOURCE}\n    tests: {{far: 3}}",
-        "6: data.hh.tests.far: given 3, expected a mapping",
+        "6: data.hh.tests.far: given 3, expected a file, folder, URI or hf:ORG/NAME, or a "
+        "mapping with it as source",
     ),
     # kinds and ranges of values
     "whole number": (

@@ -127,6 +127,8 @@ class Columns(Model):
 
 def source_alone(value: Any) -> Any:
     """Read the source of a further test set as a mapping that gives nothing else."""
+    if not isinstance(value, str | list | tuple | dict | TestSet):
+        raise mistake("a file, folder, URI or hf:ORG/NAME, or a mapping with it as source")
     return {"source": value} if isinstance(value, str | list | tuple) else value
 
 
