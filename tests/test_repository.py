@@ -12,7 +12,7 @@ import w2s_ray
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-IMPORTED_AS = {"pyyaml": "yaml"}
+IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 WITH_ANOTHER = {"pydantic_core"}  # comes with pydantic
 OPTIONAL = {"boto3"}  # the extra [aws]
 

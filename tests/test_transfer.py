@@ -178,3 +178,21 @@ def test_an_ensemble_is_scored_as_on_its_own_rows(write_spec, tmp_path, combine)
     assert main([str(spec), "--local"]) == 0
     ((own,), (further,)) = tables(tmp_path)
     assert {name: further[name] for name in SAME} == {name: own[name] for name in SAME}
+
+
+def test_controls_are_scored_as_on_their_own_rows(write_spec, tmp_path, capsys):
+    spec = write_spec(
+        data={"set": {**pairs(tmp_path), "tests": {"own": "test.jsonl"}}},
+        controls=["weak_student", "strong_on_weak_rows", "shuffled_labels", "tfidf", "length"],
+        grid__loss=["reverse_kl"],
+        grid__noise_ratio=[0.0],
+        grid__trainable=["last_layer", "lora"],
+    )
+    assert main([str(spec), "--local"]) == 0
+    results, transfer = tables(tmp_path)
+    assert len(transfer) == len(results) == 12
+    for own, further in zip(results, transfer, strict=True):
+        assert own["control"] == further["control"]
+        expected = {name: own[name] for name in SAME}
+        assert {name: further[name] for name in SAME} == pytest.approx(expected, abs=1e-5)
+    assert "tfidf" in capsys.readouterr().out.split("accuracy on further test sets")[1]

@@ -58,12 +58,12 @@ def named(plan: Plan) -> dict[str, Step]:
     for cell in plan.cells:
         for role, key in cell.keys.items():
             several = cell.values["weak"] if "+" in cell.values["weak"] else ""
-            names.setdefault(key, f"{several} {cell.values['trainable']} {role}".lstrip())
+            name = f"{several} {cell.values['trainable']} {role} {cell.values['control']}"
+            names.setdefault(key, name.strip())
         for test, keys in cell.tests.items():
             for role, key in keys.items():
-                names.setdefault(
-                    key, f"{several} {cell.values['trainable']} {test} {role}".lstrip()
-                )
+                of_test = f"{cell.values['trainable']} {test} {role} {cell.values['control']}"
+                names.setdefault(key, f"{several} {of_test}".strip())
     assert names.keys() == plan.steps.keys()
     return {name: plan.steps[key] for key, name in names.items()}
 
@@ -122,7 +122,7 @@ def trained(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
     """The whole curve, and what the model makes of the first test rows."""
     test = pq.read_table(artifact.folder / "test.parquet")
     curve = pq.read_table(artifact.folder / "curve.parquet").to_pydict()
-    split = "weak" if step.kind.name == "student" else "ground_truth"
+    split = step.kind.trained_on
     rows = pq.read_table(inputs["prepare"].folder / f"{split}.parquet")["row_id"].to_pylist()
     orders = [
         epoch_order(rows, step.config_as(TrainConfig).seed, epoch).tolist() for epoch in (0, 1)
@@ -147,6 +147,12 @@ def student(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> d
     return {"noisy rows": noisy, "alpha": alpha, **trained(artifact, step, inputs)}
 
 
+def predicted(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    test = pq.read_table(artifact.folder / "test.parquet")
+    first = {"rows": test["row_id"].to_pylist()[:4], "probabilities": test["probs"].to_pylist()[:4]}
+    return {**first, "features": artifact.record["metrics"]["features"]}
+
+
 def label(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     labels = pq.read_table(artifact.folder / "soft_labels.parquet")
     return {
@@ -161,7 +167,7 @@ def evaluated(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) ->
     return {name: v for name, v in artifact.record["metrics"].items() if name not in TIMES}
 
 
-def predicted(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+def further(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     test = pq.read_table(artifact.folder / "test.parquet")
     return {
         "order of rows": digest(test["row_id"].to_pylist()),
@@ -179,7 +185,9 @@ OF_KIND = {
     "ensemble": label,
     "ceiling": trained,
     "student": student,
-    "predict": predicted,
+    "strong_on_weak_rows": trained,
+    "baseline": predicted,
+    "predict": further,
     "evaluate": evaluated,
 }
 

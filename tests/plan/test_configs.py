@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
         student, training=replace(student.training, identical_pairs="keep")
     ),
     "label_temperature": lambda student: replace(student, labels=LabelTreatment(0.5)),
+    "shuffled_labels": lambda student: replace(student, labels=LabelTreatment(shuffled=True)),
     "messages": lambda student: PrepareConfig({}, messages=True),
 }
 

@@ -15,7 +15,8 @@ def row(**changes):
         "epochs": 1, "batch_size": 16, "loss": "forward_kl", "loss_parameters": "{}",
         "confidence_weight": 0.0, "confidence_form": "target", "confidence_warmup": 0.2,
         "label_temperature": 1.0, "noise_strength": -1.0,
-        "noise_ratio": 0.0, "seed": 0, "status": "done", "weak_key": "w0", "ceiling_key": "c0",
+        "noise_ratio": 0.0, "seed": 0, "status": "done", "control": "",
+        "weak_key": "w0", "ceiling_key": "c0",
         "weak_accuracy": 0.6, "ceiling_accuracy": 0.9, "student_accuracy": 0.7, "test_rows": 100,
         "shorter_answer_accuracy": 0.55,
     }  # fmt: skip
@@ -72,3 +73,16 @@ def test_a_ceiling_that_is_not_above_the_weak_model_is_said():
 def test_classes_have_no_baseline_of_lengths_and_names_that_are_hard_to_see_are_quoted():
     text = drawn([row(shorter_answer_accuracy=None, classes='["calm", "calm "]')])
     assert "shorter" not in text and "classes calm, 'calm '" in text
+
+
+def test_controls_are_below_the_losses_and_not_among_them():
+    text = drawn(
+        [
+            row(),
+            row(control="tfidf", loss="forward_ce", student_accuracy=0.55),
+            row(control="tfidf", loss="forward_ce", student_accuracy=0.57, seed=1),
+        ]
+    )
+    assert "forward_ce" not in text
+    assert "tfidf 56.0 ±1.4" in text
+    assert "1 seed" in text

@@ -23,7 +23,7 @@ from w2s_ray.spec.schema import (
 )
 
 FIELDS = {
-    "Spec": "study store data models grid training execution",
+    "Spec": "study store data models grid controls training execution",
     "DataSpec": "kind splits source sizes seed format columns no_label revision subset split tests",
     "TestSet": "source rows format columns revision subset split",
     "Splits": "ground_truth weak test",

@@ -66,6 +66,7 @@ class Study:
             "epochs": 1,
             "batch_size": 16,
             "seed": seed,
+            "control": "",
         }
         own = {role: loss if role.startswith("student") else "shared" for role in ROLES}
         return {"cell": values, "keys": {role: digest([role, own[role], seed]) for role in ROLES}}

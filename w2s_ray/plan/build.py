@@ -30,6 +30,7 @@ from w2s_ray.plan.configs import (
     TrainConfig,
     Training,
 )
+from w2s_ray.plan.controls import control_points, controlled
 from w2s_ray.plan.effects import effective, link_points
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
@@ -83,8 +84,12 @@ class Builder:
         """
         cells: list[Cell] = []
         owners: dict[str, CellPoint] = {}
-        for point in expand(self.spec):
+        points = expand(self.spec)
+        for point in (*points, *control_points(points, self.spec.controls)):
             cell = self._cell(point)
+            if point.control:  # it may be a student of the grid too
+                cells.append(cell)
+                continue
             other = owners.setdefault(cell.keys["student"], point)
             if other is not point and self._effective(other) != self._effective(point):
                 raise InputError(
@@ -177,13 +182,14 @@ class Builder:
             point.seed,
             self._objective(point),
             Noise(point.noise_ratio, point.noise_strength),
-            LabelTreatment(point.label_temperature),
+            LabelTreatment(point.label_temperature, point.control == "shuffled_labels"),
         )
         sharpened = "" if point.label_temperature == 1.0 else f"-t{point.label_temperature:g}"
+        shuffled = "-shuffled" if point.control == "shuffled_labels" else ""
         return self.add(
             KINDS["student"],
             f"{point.data}-{'-'.join(point.students)}-{point.loss}-n{point.noise_ratio:g}"
-            f"-c{point.confidence_weight:g}{sharpened}-{point.trainable}-s{point.seed}",
+            f"-c{point.confidence_weight:g}{sharpened}{shuffled}-{point.trainable}-s{point.seed}",
             config,
             {"label": label.key, **self._training_inputs(point.data, point.strong, training)},
             self.layouts.training(point.data, point.strong, training),
@@ -260,7 +266,10 @@ class Builder:
         *links, last = link_points(effective)
         for number, link in enumerate(links, start=1):
             teacher = teachers.next_link(self, teacher, link, training, number)
-        student = self.student(last, training, teacher.label)
+        if point.control:
+            student = controlled(self, last, training, teacher.label)
+        else:
+            student = self.student(last, training, teacher.label)
         keys = {
             "prepare": student.inputs["prepare"],
             "weak": teacher.weak.key,

@@ -27,6 +27,7 @@ ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
         "identical_pairs": "leave_out",
         "label_temperature": 1.0,
         "messages": False,
+        "shuffled_labels": False,
     }
 )
 """What an older record means that has no such field; the classes' defaults are the same."""
@@ -157,9 +158,11 @@ class LabelTreatment:
 
     Attributes:
         temperature: of the labels, before noise; see ``objectives.temperature``.
+        shuffled: whether the labels are shuffled over the rows before anything else.
     """
 
     temperature: float = 1.0
+    shuffled: bool = False
 
     @property
     def all_rows_alike(self) -> bool:
@@ -168,7 +171,7 @@ class LabelTreatment:
 
     def as_json(self) -> dict[str, Any]:
         """JSON values by the spec's names of the fields."""
-        return {"label_temperature": self.temperature}
+        return {"label_temperature": self.temperature, "shuffled_labels": self.shuffled}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,16 @@ class EnsembleConfig(Config):
 
     def as_json(self) -> dict[str, Any]:
         return {"combine": self.combine}
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineConfig(Config):
+    """``baseline``: what of the texts is read; see ``spec.controls``."""
+
+    reads: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"reads": self.reads}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,16 @@ _ROWS = (
         fusion=fuse_training,
     ),
     Kind(
+        "strong_on_weak_rows",
+        1,
+        "w2s_ray.steps.train",
+        trained_on="weak",
+        scored=("test",),
+        plural="strong models on the weak rows",
+        fusion=fuse_training,
+    ),
+    Kind("baseline", 1, "w2s_ray.steps.baseline", needs_torch=False, plural="baselines"),
+    Kind(
         "predict",
         1,
         "w2s_ray.steps.predict",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from w2s_ray.spec.schema import Spec
 
 TEXTS_PER_ROW = {"preference": 2, "classification": 1}
-ROLES = ("weak", "student", "ceiling")
-"""All models whose weights may be kept."""
+TRAINED = ("weak", "student", "ceiling", "strong_on_weak_rows")
+"""All kinds of steps whose weights may be kept."""
 
 
 class Layouts:
@@ -66,7 +66,7 @@ class Layouts:
         name = ("training", model, training.trainable, training.batch_size, texts, has_weights)
         if name not in self._chosen:
             chosen = self._training(model, training, texts)
-            self._chosen[name] = replace(chosen, keep_models=ROLES) if has_weights else chosen
+            self._chosen[name] = replace(chosen, keep_models=TRAINED) if has_weights else chosen
         return self._chosen[name]
 
     def inference(self, model: str, kind: str | None) -> Execution:

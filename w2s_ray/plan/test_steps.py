@@ -49,6 +49,7 @@ class TestSteps:
 
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
+        self._names = {id(model): name for name, model in builder.spec.models.items()}
         self._sets: dict[tuple[str, str], DataSpec] = {}
         self._identities: dict[tuple[str, str], dict[str, Any]] = {}
         for data, spec in builder.spec.data.items():
@@ -69,7 +70,7 @@ class TestSteps:
         """Test set → role → key, as ``Cell.tests``.
 
         Args:
-            members: the weak models in the order of ``point.members``.
+            members: the weak models.
             weak: the only one of them, or their ensemble.
         """
         return {
@@ -87,15 +88,12 @@ class TestSteps:
         student: Step,
     ) -> dict[str, str]:
         evaluate = self._builder.evaluate
-        by_members = [
-            self.predict(point.data, test, name, model)
-            for name, model in zip(point.members, members, strict=True)
-        ]
+        by_members = [self.predict(point.data, test, model) for model in members]
         by_weak = by_members[0]
         if len(members) > 1:
             by_weak = self._predict_together(point.data, test, weak, by_members)
-        by_ceiling = self.predict(point.data, test, point.strong, ceiling)
-        by_student = self.predict(point.data, test, point.strong, student)
+        by_ceiling = self.predict(point.data, test, ceiling)
+        by_student = self.predict(point.data, test, student)
         keys = {
             "test_set": by_student.inputs["test_set"],
             "weak_predict": by_weak.key,
@@ -150,24 +148,32 @@ class TestSteps:
             )
         return builder.shared[name]
 
-    def predict(self, data: str, test: str, model: str, trained: Step) -> Step:
-        """The predictions of a trained model."""
+    def predict(self, data: str, test: str, trained: Step) -> Step:
+        """The predictions of a trained model, or of a baseline."""
         builder, name = self._builder, ("predict", data, test, trained.key)
         if name not in builder.shared:
             inputs = {"test_set": self.test_set(data, test).key, "model": trained.key}
+            model = None if trained.model is None else self._names[id(trained.model)]
             is_head = "features" in trained.inputs
-            if is_head:
+            if model is None:
+                inputs |= trained.inputs
+            elif is_head:
                 inputs["features"] = self.features(data, test, model, trained).key
             builder.shared[name] = builder.add(
                 KINDS["predict"],
                 f"{test}-by-{trained.kind}-{trained.slug}",
                 PredictConfig(),
                 inputs,
-                builder.layouts.inference(model, None if is_head else "predict"),
+                self._execution(model, is_head=is_head),
                 model=model,
                 data=self._sets[data, test],
             )
         return builder.shared[name]
+
+    def _execution(self, model: str | None, *, is_head: bool) -> Execution:
+        if model is None:
+            return Execution()
+        return self._builder.layouts.inference(model, None if is_head else "predict")
 
     def _predict_together(
         self, data: str, test: str, ensemble: Step, by_members: Sequence[Step]

@@ -56,7 +56,8 @@ def tables(results: pa.Table) -> Iterator[Table]:
         yield _table(dict(zip(TABLE_COLUMNS, setting, strict=True)), rows)
 
 
-def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
+def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
+    rows = [row for row in all_rows if not row["control"]]
     noises = sorted({row["noise_ratio"] for row in rows})
     lines: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -67,11 +68,11 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
     table = Table(
-        title=f"{setting['data']}: {_models(setting)}, "
+        title=f"{setting['data']}: {models_title(setting)}, "
         f"{setting['trainable']}, learning rate {setting['learning_rate']:g}, "
         f"batch {setting['batch_size']}, epochs {setting['epochs']}\n"
         "student accuracy, %",
-        caption=_caption(rows),
+        caption=_caption(rows, [row for row in all_rows if row["control"]]),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -94,7 +95,7 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _models(setting: dict[str, Any]) -> str:
+def models_title(setting: dict[str, Any]) -> str:
     """The models from the weak one to the student, with the rule of an ensemble."""
     chain = setting["chain"] or f"{setting['weak']}{LINKS}{setting['strong']}"
     weak, *students = chain.split(LINKS)
@@ -102,7 +103,7 @@ def _models(setting: dict[str, Any]) -> str:
     return " → ".join([f"{weak}{combined}", *students])
 
 
-def _caption(rows: list[dict[str, Any]]) -> str:
+def _caption(rows: list[dict[str, Any]], controls: list[dict[str, Any]]) -> str:
     weak, ceiling = (_by_model(rows, f"{of}_key", f"{of}_accuracy") for of in ("weak", "ceiling"))
     seeds = len({row["seed"] for row in rows})
     tested = {row["test_rows"] for row in rows if row["test_rows"] is not None}
@@ -114,9 +115,14 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     classes = f"\nclasses {listed}{more}" if names else ""
     shorter = rows[0]["shorter_answer_accuracy"]
     baseline = "" if shorter is None else f"   shorter answer {percent([shorter])}"
+    compared = "".join(
+        f"   {name} {percent([r['student_accuracy'] for r in controls if r['control'] == name])}"
+        for name in dict.fromkeys(row["control"] for row in controls)
+    )
+    controls_line = f"controls:{compared}\n" if compared else ""
     return (
         f"weak {percent(weak)}   ceiling {percent(ceiling)}{baseline}\n"
-        f"{_without_gap(weak, ceiling)}"
+        f"{_without_gap(weak, ceiling)}{controls_line}"
         f"{seeds} seed{'s' if seeds > 1 else ''} (mean ± standard deviation between seeds), "
         f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{classes}{incomplete_line}"
     )

@@ -12,9 +12,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from w2s_ray.report.table import LINE_COLUMNS, TABLE_COLUMNS, percent
+from w2s_ray.report.table import LINE_COLUMNS, TABLE_COLUMNS, models_title, percent
 
 LINES = (*LINE_COLUMNS, "noise_ratio")
+"""Columns whose values one line has in common; a control has a line of its own."""
 
 
 def transfer_tables(transfer: pa.Table) -> Iterator[Table]:
@@ -29,7 +30,8 @@ def transfer_tables(transfer: pa.Table) -> Iterator[Table]:
 def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     lines: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        lines[tuple(row[name] for name in LINES)].append(row)
+        if not row["control"]:
+            lines[tuple(row[name] for name in LINES)].append(row)
     varying = [
         index
         for index, name in enumerate(LINES)
@@ -39,7 +41,7 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     incomplete = sum(row["status"] != "done" for row in rows)
     table = Table(
         title=Text(
-            f"{setting['data']}: {setting['weak']} → {setting['strong']}, "
+            f"{setting['data']}: {models_title(setting)}, "
             f"{setting['trainable']}, learning rate {setting['learning_rate']:g}\n"
             "accuracy on further test sets, %"
         ),
@@ -57,8 +59,12 @@ def _table(setting: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     for role in ("weak", "ceiling"):
         table.add_row(role, *[""] * len(varying), *_scores(rows, sets, role, f"{role}_accuracy"))
     for values, line_rows in lines.items():
-        shown = (str(values[index]) for index in varying)
-        table.add_row(str(values[0]), *shown, *_scores(line_rows, sets, "", "student_accuracy"))
+        settings = (str(values[index]) for index in varying)
+        table.add_row(str(values[0]), *settings, *_scores(line_rows, sets, "", "student_accuracy"))
+    for control in dict.fromkeys(row["control"] for row in rows if row["control"]):
+        of_control = [row for row in rows if row["control"] == control]
+        shown = _scores(of_control, sets, "", "student_accuracy")
+        table.add_row(control, *[""] * len(varying), *shown)
     table.add_section()
     table.add_row("rows", *[""] * len(varying), *_counts(rows, sets, "test_rows"))
     if any(row["trained_on_rows"] for row in rows):

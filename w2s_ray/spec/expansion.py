@@ -11,10 +11,11 @@ parameters). An ``exclude`` entry that matches nothing is an error, and so is a 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from w2s_ray.errors import InputError
 from w2s_ray.spec.chains import LINKS, MEMBERS, Chain, all_chains, written_chains
+from w2s_ray.spec.controls import Control
 from w2s_ray.spec.fields import Combine, Trainable
 from w2s_ray.spec.schema import AXES as WRITTEN_AXES
 from w2s_ray.spec.schema import Cells, Form, Grid, Loss, Spec
@@ -33,6 +34,7 @@ class CellPoint:
     Attributes:
         weak: name of the weak model; ``a+b+c`` of an ensemble.
         chain: ``m1>m2>m3`` for the last student of a chain; "" for a pair.
+        control: what stands in the place of the student; "" for a student of the grid.
     """
 
     data: str
@@ -53,6 +55,7 @@ class CellPoint:
     epochs: int
     batch_size: int
     seed: int
+    control: Control | Literal[""] = ""
 
     @property
     def members(self) -> tuple[str, ...]:

@@ -104,22 +104,22 @@ def as_numbers(value: Any) -> Any:
     return [as_numbers(inner) for inner in value] if isinstance(value, list) else as_number(value)
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for position, value in enumerate(values):
         if values.index(value) < position:
             refuse([((position,), value, mistake("each value once"))])
     return values
 
 
-def _distinct_members(members: tuple[str, ...]) -> tuple[str, ...]:
+def distinct_members(members: tuple[str, ...]) -> tuple[str, ...]:
     for position, name in enumerate(members):
         if name in members[:position]:
             refuse([((position,), name, mistake("each model of an ensemble once"))])
     return members
 
 
-def _distinct_chains(chains: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...]:
-    """As ``_distinct``, where the order of an ensemble's models does not count."""
+def distinct_chains(chains: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...]:
+    """As ``distinct``, where the order of an ensemble's models does not count."""
     seen = [(frozenset(as_list(weak)), *students) for weak, *students in chains]
     for position, chain in enumerate(seen):
         if chain in seen[:position]:
@@ -149,26 +149,26 @@ Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Trainable = Literal["full", "last_layer", "lora"]
 Axis = Annotated[
-    tuple[T, ...], BeforeValidator(as_list), Field(min_length=1), AfterValidator(_distinct)
+    tuple[T, ...], BeforeValidator(as_list), Field(min_length=1), AfterValidator(distinct)
 ]
 Weak = Annotated[
     tuple[str, ...],
     BeforeValidator(as_list),
     Field(min_length=1),
-    AfterValidator(_distinct_members),
+    AfterValidator(distinct_members),
 ]
 """The models of a weak side: one, or those of an ensemble."""
 Pairs = Annotated[
     tuple[tuple[Weak, str], ...],
     BeforeValidator(as_pairs),
     Field(min_length=1),
-    AfterValidator(_distinct_chains),
+    AfterValidator(distinct_chains),
 ]
 Chains = Annotated[
     tuple[Annotated[tuple[Weak, ...], AfterValidator(_linked)], ...],
     BeforeValidator(as_pairs),
     Field(min_length=1),
-    AfterValidator(_distinct_chains),
+    AfterValidator(distinct_chains),
 ]
 """Chains of a weak side and one student after the other, each student as a tuple of one."""
 Combine = Literal["mean", "product", "learned"]

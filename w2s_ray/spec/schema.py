@@ -8,9 +8,10 @@ sentence "expected …" and appear in error messages. ``loading.load`` reads a f
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from w2s_ray.objectives.names import DEFINITIONS
+from w2s_ray.spec.controls import CONTROLS, Control
 from w2s_ray.spec.execution import Execution
 from w2s_ray.spec.fields import (
     Axis,
@@ -30,6 +31,7 @@ from w2s_ray.spec.fields import (
     StoreLocation,
     Trainable,
     as_list,
+    distinct,
     mistake,
     refuse,
 )
@@ -295,6 +297,13 @@ class Spec(Model):
     grid: Grid = Field(
         description="the axes of the study",
         examples=[{"pair": [["small", "large"]], "loss": ["forward_kl", "reverse_kl"]}],
+    )
+    controls: Annotated[tuple[Control, ...], BeforeValidator(as_list), AfterValidator(distinct)] = (
+        Field(
+            (),
+            description=f"controls beside the students: {', '.join(CONTROLS)}",
+            examples=[["weak_student", "strong_on_weak_rows", "tfidf"]],
+        )
     )
     training: Training = Field(
         Training(),

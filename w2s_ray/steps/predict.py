@@ -1,7 +1,8 @@
 """``predict``: the predictions that a trained model makes of a further test set.
 
 Heads read the stored features of the set, all of them in one product. Other models are made again
-from the weights that their training has kept. An ensemble combines what its members predict.
+from the weights that their training has kept. An ensemble combines what its members predict, and a
+baseline is fitted again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.objectives.ensembles import combined
 from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
+from w2s_ray.steps.baseline import baseline_probs
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.evaluate import Predictions
 from w2s_ray.steps.features import Features
@@ -39,7 +41,9 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         return
     rows = Rows(inputs["test_set"])
     if step.model is None:
-        _write_table(rows["test"], probs_column(_of_ensemble(step, rows, inputs)), draft)
+        of_kind = {"ensemble": _of_ensemble, "baseline": _of_baseline}
+        probs = of_kind[inputs["model"].record["kind"]](step, rows, inputs)
+        _write_table(rows["test"], probs_column(probs), draft)
         return
     _write(rows["test"], _model_logits(step, rows, inputs["model"], context), draft)
 
@@ -75,6 +79,12 @@ def _of_ensemble(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDAr
     weight_of = {member["key"]: member["weight"] for member in record["metrics"]["members"]}
     weights = np.array([weight_of[record["inputs"][role]] for role in roles])
     return combined(probs, record["config"]["combine"], weights)
+
+
+def _of_baseline(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDArray[np.float64]:
+    """(n, K) probabilities of a baseline, which is fitted again: it stores nothing."""
+    reads, data = inputs["model"].record["config"]["reads"], Rows(inputs["prepare"])
+    return baseline_probs(reads, data, inputs["label"], rows["test"])[1]
 
 
 def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from w2s_ray.data.labels import one_hot, read_soft_labels
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
 from w2s_ray.objectives.temperature import at_temperature
-from w2s_ray.order import hashes
+from w2s_ray.order import hashes, order
 from w2s_ray.plan.configs import LabelTreatment, Noise, StudentConfig, Training
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts
@@ -97,7 +97,10 @@ class Targets:
 
     def _labels_of(self, drawn: _Drawn) -> NDArray[np.float32]:
         if drawn not in self._labels:
-            weak = at_temperature(self._weak_labels(drawn.label), drawn.treatment.temperature)
+            weak = self._weak_labels(drawn.label)
+            if drawn.treatment.shuffled:
+                weak = weak[order(self.row_ids, drawn.seed, "shuffle")]
+            weak = at_temperature(weak, drawn.treatment.temperature)
             hashes = self._noise_hashes(drawn.seed)
             noise = drawn.noise
             self._labels[drawn] = apply_noise(weak, hashes, noise.ratio, noise.strength)

@@ -116,6 +116,12 @@ AXES = (
         "batch_size", _INT, "examples per optimizer step of student and ceiling", "examples"
     ),
     _never_null("seed", _INT, "seed of the cell"),
+    _never_null(
+        "control",
+        _TEXT,
+        'the control that stands in the place of the student (docs/controls.md); "" for a student'
+        " of the grid",
+    ),
 )
 
 RESULTS = (
