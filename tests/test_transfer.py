@@ -196,3 +196,14 @@ def test_controls_are_scored_as_on_their_own_rows(write_spec, tmp_path, capsys):
         expected = {name: own[name] for name in SAME}
         assert {name: further[name] for name in SAME} == pytest.approx(expected, abs=1e-5)
     assert "tfidf" in capsys.readouterr().out.split("accuracy on further test sets")[1]
+
+
+def test_heads_of_one_backbone_score_a_set_together_and_other_models_alone(write_spec, tmp_path):
+    data = {"set": {**pairs(tmp_path), "tests": {"own": "test.jsonl"}}}
+    spec = write_spec(data=data, grid__trainable=["last_layer", "lora"])
+    predicting = [step for step in build(load(spec)) if step.kind.name == "predict"]
+    fusions = [step.fusion for step in predicting]
+    assert fusions.count(None) == 6 and len(set(fusions) - {None}) == 2
+    kept = {"weak", "student", "ceiling"}
+    trained = [step for step in build(load(spec)) if step.kind.trains]
+    assert all(kept <= {*step.execution.keep_models} for step in trained if step.backbone)
