@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from w2s_ray.console import data_view
@@ -25,6 +26,7 @@ from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.step import Step
+from w2s_ray.plan.test_steps import models_without_weights
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
@@ -34,11 +36,14 @@ from w2s_ray.store.names import (
     results_file,
     study_file,
     train_predictions_file,
+    transfer_file,
 )
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
+from w2s_ray.store.transfer import write_transfer
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
+MOST_LOST = 3  # models without weights that are named
 EXPORTED = "export/config.json"  # a file of every step that was exported
 
 
@@ -123,6 +128,7 @@ class _Study:
                 results_file(study),
                 predictions_file(study),
                 train_predictions_file(study),
+                transfer_file(study),
             ),
         )
         finished = self.store.finished()
@@ -147,7 +153,9 @@ class _Study:
             )
         if not todo:
             return {}
-        read = {s.key: s.slug for s in self.plan if s.kind.name == "prepare" and s.key in finished}
+        self._say_lost_weights(finished)
+        kinds = ("prepare", "test_set")
+        read = {s.key: s.slug for s in self.plan if s.kind.name in kinds and s.key in finished}
         for key, record in self.store.records(read).items() if read else ():
             self._report_rows(read[key], record["metrics"]["report"])
         from w2s_ray.running.preflight import prepare_data
@@ -163,6 +171,19 @@ class _Study:
 
     def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
         self.say(data_view.token_line(data, model, counts, self.spec.training))
+
+    def _say_lost_weights(self, finished: Mapping[str, str]) -> None:
+        """Names finished models that cannot score a further test set, before anything is spent."""
+        lost = models_without_weights(self.plan, finished, self.store)
+        if not lost:
+            return
+        named = ", ".join(finished[key] for key in lost[:MOST_LOST])
+        more = f" and {len(lost) - MOST_LOST:,} more" if len(lost) > MOST_LOST else ""
+        self.say(
+            f"warning: the weights of {len(lost):,} finished models were not kept, so they cannot "
+            f"score further test sets: {named}{more}; delete these folders of the store to train "
+            "them again"
+        )
 
     def _not_exported(self, finished: Container[str]) -> Counter[str]:
         """Counts, by kind, of finished steps whose export the spec asks for and that have none."""
@@ -214,6 +235,7 @@ class _Study:
     def conclude(self, *, as_json: bool) -> int:
         """Writes results and predictions, shows them, and returns the exit code."""
         from w2s_ray.report.table import tables
+        from w2s_ray.report.transfer_table import transfer_tables
         from w2s_ray.store.predictions import write_predictions
         from w2s_ray.store.train_predictions import write_train_predictions
 
@@ -227,9 +249,12 @@ class _Study:
             trained_path = None
             if self.spec.execution.train_predictions:
                 trained_path = write_train_predictions(self.store, self.plan.study, cells)
+            transfer, transfer_path = write_transfer(
+                self.store, self.plan.study, cells, self.plan.select
+            )
         exports = self._exports()
-        states = zip(results["status"].to_pylist(), results["error"].to_pylist(), strict=True)
-        missing = sum(status != "done" or error is not None for status, error in states)
+        missing = _incomplete(results)
+        unscored = _incomplete(transfer)
         if as_json:
             summary = {
                 "study": self.plan.study,
@@ -238,15 +263,20 @@ class _Study:
                 "results": results_path,
                 "predictions": predictions_path,
                 "train_predictions": trained_path,
+                "transfer": transfer_path,
                 "exports": exports,
             }
             print(json.dumps(summary))
         else:
             for table in tables(results):
                 self.console.print(table)
+            for table in transfer_tables(transfer):
+                self.console.print(table)
             self.say(f"results      {results_path}\npredictions  {predictions_path}")
             if trained_path is not None:
                 self.say(f"training     {trained_path}")
+            if transfer_path:
+                self.say(f"transfer     {transfer_path}")
             for folder in exports[:MOST_EXPORTS]:
                 self.say(f"export       {folder}")
             if len(exports) > MOST_EXPORTS:
@@ -256,7 +286,18 @@ class _Study:
                 f"{missing} of {len(cells)} cells are incomplete; see the `status` and `error` "
                 "columns"
             )
-        return 1 if missing else 0
+        if unscored:
+            self.say(
+                f"{unscored} of {transfer.num_rows} rows of further test sets are incomplete; see "
+                "the `status` and `error` columns of transfer"
+            )
+        return 1 if missing or unscored else 0
+
+
+def _incomplete(table: pa.Table) -> int:
+    """Rows that are not done, or lack a score."""
+    states = zip(table["status"].to_pylist(), table["error"].to_pylist(), strict=True)
+    return sum(status != "done" or error is not None for status, error in states)
 
 
 if __name__ == "__main__":

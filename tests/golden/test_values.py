@@ -60,6 +60,10 @@ def named(plan: Plan) -> dict[str, Step]:
             several = cell.values["weak"] if "+" in cell.values["weak"] else ""
             name = f"{several} {cell.values['trainable']} {role} {cell.values['control']}"
             names.setdefault(key, name.strip())
+        for test, keys in cell.tests.items():
+            for role, key in keys.items():
+                of_test = f"{cell.values['trainable']} {test} {role} {cell.values['control']}"
+                names.setdefault(key, f"{several} {of_test}".strip())
     assert names.keys() == plan.steps.keys()
     return {name: plan.steps[key] for key, name in names.items()}
 
@@ -82,7 +86,7 @@ def digest(texts: list[str]) -> str:
 def prepared(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     """Which rows are in which split, in which order, and which answer comes first."""
     found: dict[str, Any] = {}
-    for split in SPLITS:
+    for split in (split for split in SPLITS if step.kind.name == "prepare" or split == "test"):
         table = pq.read_table(artifact.folder / f"{split}.parquet")
         row_ids = table["row_id"].to_pylist()
         texts = [
@@ -102,7 +106,7 @@ def prepared(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> 
 
 def features(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for split in SPLITS:
+    for split in step.kind.scored:
         states = np.load(artifact.folder / f"{split}.npy")
         row_ids = pq.read_table(artifact.folder / f"{split}.parquet")["row_id"].to_pylist()
         found[split] = {
@@ -164,9 +168,19 @@ def evaluated(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) ->
     return {name: v for name, v in artifact.record["metrics"].items() if name not in TIMES}
 
 
+def further(artifact: Artifact, step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    test = pq.read_table(artifact.folder / "test.parquet")
+    return {
+        "order of rows": digest(test["row_id"].to_pylist()),
+        "first probabilities": test["probs"].to_pylist()[:4],
+    }
+
+
 OF_KIND = {
     "prepare": prepared,
+    "test_set": prepared,
     "features": features,
+    "test_features": features,
     "weak": trained,
     "label": label,
     "ensemble": label,
@@ -175,6 +189,7 @@ OF_KIND = {
     "strong_on_weak_rows": trained,
     "baseline": predicted,
     "untrained": predicted,
+    "predict": further,
     "evaluate": evaluated,
 }
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.testing.steps import config_of
+from w2s_ray.plan.absent import ABSENT_MEANS
 from w2s_ray.plan.configs import (
-    ABSENT_MEANS,
     Config,
     EvaluateConfig,
     FeaturesConfig,

@@ -24,7 +24,8 @@ from w2s_ray.spec.schema import (
 
 FIELDS = {
     "Spec": "study store data models grid controls training validation select execution",
-    "DataSpec": "kind splits source sizes seed format columns no_label revision subset split",
+    "DataSpec": "kind splits source sizes seed format columns no_label revision subset split tests",
+    "TestSet": "source rows format columns revision subset split",
     "Splits": "ground_truth weak test",
     "Sizes": "ground_truth weak test",
     "Columns": "prompt chosen rejected text label group",

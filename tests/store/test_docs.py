@@ -8,6 +8,7 @@ import pytest
 
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import (
+    AXES,
     PREDICTIONS,
     PREDICTIONS_SCHEMA_VERSION,
     RESULTS,
@@ -18,6 +19,7 @@ from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import save_cells, write_results
 from w2s_ray.store.train_columns import TRAIN_PREDICTIONS, TRAIN_PREDICTIONS_SCHEMA_VERSION
 from w2s_ray.store.train_predictions import write_train_predictions
+from w2s_ray.store.transfer_columns import TRANSFER, TRANSFER_SCHEMA_VERSION
 
 PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -33,6 +35,7 @@ def described(column: Column) -> str:
     ("title", "version", "columns"),
     [
         ("results", RESULTS_SCHEMA_VERSION, RESULTS),
+        ("transfer", TRANSFER_SCHEMA_VERSION, tuple(c for c in TRANSFER if c not in AXES)),
         ("predictions", PREDICTIONS_SCHEMA_VERSION, PREDICTIONS),
         ("train_predictions", TRAIN_PREDICTIONS_SCHEMA_VERSION, TRAIN_PREDICTIONS),
     ],

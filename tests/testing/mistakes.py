@@ -34,7 +34,7 @@ TRAINING = (
     "label_clip, label_neighbours, lora, weak_seed, weak"
 )
 DATA_FIELDS = (
-    "kind, splits, source, sizes, seed, format, columns, no_label, revision, subset, split"
+    "kind, splits, source, sizes, seed, format, columns, no_label, revision, subset, split, tests"
 )
 TOP = "study, store, data, models, grid, controls, training, validation, select, execution"
 
@@ -197,6 +197,29 @@ MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {
         "trainable:\n    - full\n    - last-layer",
         "14: grid.trainable[1]: given 'last-layer', expected 'full', 'last_layer' or 'lora'; "
         "did you mean 'last_layer'?",
+    ),
+    "unknown field of a further test set": (
+        SOURCE,
+        f"{SOURCE}\n    tests: {{far: {{source: hf:org/name, row: 3}}}}",
+        "6: data.hh.tests.far.row: given an unknown field, expected one of source, rows, format, "
+        "columns, revision, subset, split; did you mean 'rows'?",
+    ),
+    "column of a further test set": (
+        SOURCE,
+        f"{SOURCE}\n    tests: {{far: {{source: hf:org/name, columns: {{text: t}}}}}}",
+        "6: data.hh.tests.far.columns.text: given 't', expected only prompt, chosen, rejected, "
+        "group with kind: preference",
+    ),
+    "split of a further test set that is no Hub data set": (
+        SOURCE,
+        f"{SOURCE}\n    tests: {{far: {{source: 's3://b/f.jsonl', split: test}}}}",
+        "6: data.hh.tests.far.split: given 'test', expected no split without a Hub source (hf:…)",
+    ),
+    "further test set as number": (
+        SOURCE,
+        f"{SOURCE}\n    tests: {{far: 3}}",
+        "6: data.hh.tests.far: given 3, expected a file, folder, URI or hf:ORG/NAME, or a "
+        "mapping with it as source",
     ),
     # kinds and ranges of values
     "whole number": (

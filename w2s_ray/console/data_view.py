@@ -63,7 +63,8 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
         if unused := of["usable"] - _used(origin, report):
             of_rows = _of_rows(origin, of)
             are = "is" if unused == 1 else "are"
-            yield f"{name}: {of_rows}: {unused:,} {are} usable but in no split (sizes)"
+            why = "not used (rows)" if "trained_on" in report else "in no split (sizes)"
+            yield f"{name}: {of_rows}: {unused:,} {are} usable but {why}"
         yield from (f"{name}: {line}" for line in _of_origin(origin, of, bool(report["classes"])))
     guessed = sum(of["guessed_groups"] for of in report["splits"].values())
     if guessed:
@@ -80,12 +81,32 @@ def lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
             f"{name}: {counted(overlap['prompts'], 'prompt or text', 'prompts or texts')} "
             f"({100 * overlap['share']:.1f} %) {are} in more than one of the given splits"
         )
+    yield from (f"{name}: {line}" for line in _of_trained(report))
     for pair, count in report["shared_texts"].items():
         if count:
             first, second = pair.split(", ")
             have = "has" if count == 1 else "have"
             rows = f"{counted(count, 'row')} of {second}"
             yield f"{name}: {rows} {have} a whole text that {first} has too"
+
+
+def _of_trained(report: Mapping[str, Any]) -> Iterator[str]:
+    """A warning of a further test set that holds rows that models are trained on."""
+    trained = report.get("trained_on", {})
+    if not trained.get("rows"):
+        return
+    rows = report["splits"]["test"]["rows"]
+    parts = (
+        f"{split}: {of['rows']:,} in it, {of['texts']:,} with a whole text of it, "
+        f"{of['groups']:,} with a prompt of it"
+        for split, of in trained.items()
+        if isinstance(of, Mapping) and any(of.values())
+    )
+    are = "is" if trained["rows"] == 1 else "are"
+    yield (
+        f"warning: {trained['rows']:,} of {counted(rows, 'row')} {are} no fair test: models are "
+        f"trained on them, or on rows like them ({'; '.join(parts)})"
+    )
 
 
 def _used(origin: str, report: Mapping[str, Any]) -> int:

@@ -67,7 +67,7 @@ def prepare(data: "DataSpec", *, messages: bool = False) -> Prepared:
             rows are usable for the requested sizes.
     """
     labels: dict[str, str] = {}
-    origins = _origins(data, labels, messages)
+    origins = origins_of(data, labels, messages)
     sizes: dict[str, int | None] = data.sizes.model_dump()
     if data.splits is None:
         exact = {split: size or 0 for split, size in sizes.items()}
@@ -79,14 +79,14 @@ def prepare(data: "DataSpec", *, messages: bool = False) -> Prepared:
                 raise none_usable(files, origins[split], data)
 
     classes = class_indices(labels) if data.kind == "classification" else {}
-    kept = {split: _limited(parts[split], sizes[split], data.seed) for split in SPLITS}
-    tables = {split: _table(kept[split], data.seed, classes) for split in SPLITS}
+    kept = {split: limited(parts[split], sizes[split], data.seed) for split in SPLITS}
+    tables = {split: table_of(kept[split], data.seed, classes) for split in SPLITS}
     rows = {split: list(kept[split].values()) for split in SPLITS}
     described = report(origins, rows, tables, _groups(rows), list(classes))
     return Prepared(tables, described, len(classes) or 2, 1 if classes else 2)
 
 
-def _origins(data: "DataSpec", labels: dict[str, str], messages: bool) -> dict[str, Origin]:
+def origins_of(data: "DataSpec", labels: dict[str, str], messages: bool) -> dict[str, Origin]:
     """The rows of the source or of each given split; arguments as of ``read_origin``."""
     part = HubPart(data.subset, data.split, data.revision)
     if data.splits is None:
@@ -138,7 +138,7 @@ def _divide(origin: Origin, sizes: Mapping[str, int], data: "DataSpec") -> dict[
     return parts
 
 
-def _limited(rows: list[Row], size: int | None, seed: int) -> dict[str, Row]:
+def limited(rows: list[Row], size: int | None, seed: int) -> dict[str, Row]:
     """Rows by id, sorted by id; of more than ``size`` rows, those with the lowest hashes."""
     seen: Counter[str] = Counter()
     ids = []
@@ -150,7 +150,7 @@ def _limited(rows: list[Row], size: int | None, seed: int) -> dict[str, Row]:
     return dict(sorted((ids[position], rows[position]) for position in first))
 
 
-def _table(rows: Mapping[str, Row], seed: int, classes: Mapping[str, int]) -> pa.Table:
+def table_of(rows: Mapping[str, Row], seed: int, classes: Mapping[str, int]) -> pa.Table:
     ids = list(rows)
     if classes:
         labels = np.array([classes[row.label] for row in rows.values()], dtype=np.int64)

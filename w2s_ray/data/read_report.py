@@ -123,7 +123,7 @@ def _overlaps(groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
 
 def _shared_texts(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:
     """Rows of the second split with a whole text (prompt and answer) of the first, by pair."""
-    texts = {split: [_texts(row) for row in of_split] for split, of_split in rows.items()}
+    texts = {split: [texts_of(row) for row in of_split] for split, of_split in rows.items()}
     all_texts = {split: set().union(*of_split) for split, of_split in texts.items()}
     return {
         f"{first}, {second}": sum(
@@ -133,7 +133,8 @@ def _shared_texts(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:
     }
 
 
-def _texts(row: Row) -> set[str]:
+def texts_of(row: Row) -> set[str]:
+    """Hashes of the whole texts (prompt and answer) of a row."""
     return {digest(alike(row.prompt + answer)) for answer in row.answers}
 
 

@@ -6,8 +6,9 @@ template is a program of the model (jinja), run in transformers' sandbox on the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow as pa
 
@@ -47,6 +48,8 @@ class RowError(ValueError):
 class Rendering:
     """How texts are made of rows, and whether each begins with the tokenizer's BOS token."""
 
+    FIELDS: ClassVar[tuple[str, ...]] = ("render", "bos")
+
     render: Render = "transcript"
     bos: bool = False
 
@@ -58,6 +61,11 @@ class Rendering:
         if self.bos:
             values["bos"] = True
         return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``as_json``; ``values`` may hold other fields too."""
+        return cls(**{name: values[name] for name in cls.FIELDS if name in values})
 
 
 TRANSCRIPT = Rendering()

@@ -37,9 +37,11 @@ from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.plan.teachers import features_key
+from w2s_ray.plan.test_steps import TestSteps
 from w2s_ray.plan.trainings import Trainings
 from w2s_ray.plan.treatments import treated_name, treatment_of, unanchored
 from w2s_ray.spec.expansion import CellPoint, expand
+from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.selection import Rule
 from w2s_ray.store.canonical import digest
@@ -56,16 +58,25 @@ def build(spec: Spec) -> Plan:
 
 
 class Builder:
-    """Builds the steps of one spec; a method for each kind of step."""
+    """Builds the steps of one spec; a method for each kind of step.
+
+    Attributes:
+        spec: the spec.
+        steps: those added so far, by key.
+        model_identities: what the weights of each model are.
+        layouts: how steps are run.
+        shared: steps of many cells under a short name, which saves hashing.
+    """
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.steps: dict[str, Step] = {}
-        self._model_identities = {name: self._model_identity(name) for name in spec.models}
+        self.model_identities = {name: self._model_identity(name) for name in spec.models}
         self._data_identities = {name: self._data_identity(name) for name in spec.data}
-        self._layouts = Layouts(spec)
-        self._shared: dict[tuple[Any, ...], Step] = {}
+        self.layouts = Layouts(spec)
+        self.shared: dict[tuple[Any, ...], Step] = {}
         self.trainings = Trainings(spec.training)
+        self._tests = TestSteps(self)
 
     def plan(self) -> Plan:
         """All steps and cells.
@@ -99,9 +110,9 @@ class Builder:
             self._data_identities[data], messages=self.spec.training.render == "chat_template"
         )
         name = ("prepare", data)
-        if name not in self._shared:
-            self._shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
-        return self._shared[name]
+        if name not in self.shared:
+            self.shared[name] = self.add(KINDS["prepare"], data, config, {}, data=data)
+        return self.shared[name]
 
     def features(self, data: str, model: str, training: Training) -> Step:
         """The frozen states that last layers of a model are trained on.
@@ -111,31 +122,31 @@ class Builder:
         """
         block = training.readout_block
         config = FeaturesConfig(
-            self._model_identities[model],
+            self.model_identities[model],
             training.precision,
             training.max_length_tokens,
             training.rendering,
             block,
         )
         name = ("features", data, model, block)
-        if name not in self._shared:
+        if name not in self.shared:
             self._check_blocks(model, block)
-            self._shared[name] = self.add(
+            self.shared[name] = self.add(
                 KINDS["features"],
                 f"{data}-{model}" + ("" if block is None else f"-b{block}"),
                 config,
                 {"prepare": self.prepare(data).key},
-                self._layouts.inference(model, "features"),
+                self.layouts.inference(model, "features"),
                 model=model,
                 data=data,
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def untrained(self, data: str, model: str) -> Step:
         """The answers that a model finds more probable before any training."""
-        config = untrained_config(self._model_identities[model], self.spec.training)
+        config = untrained_config(self.model_identities[model], self.spec.training)
         inputs = {"prepare": self.prepare(data).key}
-        layout, name = self._layouts.inference(model, "untrained"), f"{data}-{model}"
+        layout, name = self.layouts.inference(model, "untrained"), f"{data}-{model}"
         return self.add(KINDS["untrained"], name, config, inputs, layout, model=model, data=data)
 
     def _check_blocks(self, model: str, block: int | None) -> None:
@@ -152,23 +163,21 @@ class Builder:
     ) -> Step:
         """A weak model or a ceiling, always with forward cross-entropy."""
         held_out = 0 if kind.name == "weak" else self._validation_rows
-        config = TrainConfig(
-            self._model_identities[model], training, seed, validation_rows=held_out
-        )
+        config = TrainConfig(self.model_identities[model], training, seed, validation_rows=held_out)
         if kind.name == "weak" and self.spec.training.weak.calibrate != "none":
             config = WeakConfig(config.model, training, seed, HELD_OUT)
         name = (kind.name, data, model, training, seed)
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 kind,
                 f"{data}-{model}-{training.trainable}-s{seed}",
                 config,
                 self._training_inputs(data, model, training),
-                self._layouts.training(data, model, training),
+                self.layouts.training(data, model, training),
                 model=model,
                 data=data,
             )
-        return self._shared[name]
+        return self.shared[name]
 
     @property
     def _validation_rows(self) -> int:
@@ -186,17 +195,17 @@ class Builder:
         else:
             slug = f"{data}-by-{model}-s{weak.config_as(TrainConfig).seed}"
         name = ("label", weak.key)
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 KINDS["label"],
                 slug,
                 LabelConfig(calibrate),
                 inputs,
-                self._layouts.inference(model, kind),
+                self.layouts.inference(model, kind),
                 model=model,
                 data=data,
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def student(self, point: CellPoint, training: Training, label: Step) -> Step:
         """A strong model trained on the weak labels.
@@ -210,7 +219,7 @@ class Builder:
         if treatment.judges and "features" not in inputs:
             inputs["label_features"] = self.features(point.data, point.strong, training).key
         config = StudentConfig(
-            self._model_identities[point.strong],
+            self.model_identities[point.strong],
             training,
             point.seed,
             self._objective(point),
@@ -220,7 +229,7 @@ class Builder:
             point.anchor,
             validation_rows=self._validation_rows,
         )
-        execution = self._layouts.training(point.data, point.strong, training)
+        execution = self.layouts.training(point.data, point.strong, training)
         if point.anchor and execution.uses_deepspeed:
             raise unanchored(point, execution)
         return self.add(
@@ -247,14 +256,14 @@ class Builder:
             rules = {"student": select.by, "ceiling": truth, "strong_on_weak_rows": truth}
             step_by = rules.get(model.kind.name)
         name = ("evaluate", model.key, *reference.values())
-        if name not in self._shared:
-            self._shared[name] = self.add(
+        if name not in self.shared:
+            self.shared[name] = self.add(
                 KINDS["evaluate"],
                 f"{model.kind}-{model.slug}",
                 EvaluateConfig(self.spec.training.label_clip, step_by=step_by),
                 {"model": model.key, **reference},
             )
-        return self._shared[name]
+        return self.shared[name]
 
     def add(
         self,
@@ -265,12 +274,13 @@ class Builder:
         execution: Execution = Execution(),  # noqa: B008 (frozen)
         *,
         model: str | None = None,
-        data: str | None = None,
+        data: str | DataSpec | None = None,
     ) -> Step:
         """The step of this identity, added to the plan unless it is there.
 
         Args:
-            model, data: names in the spec.
+            model: name in the spec.
+            data: name in the spec, or a further test set (``data.test_sets.as_data``).
         """
         key = digest(
             {
@@ -289,8 +299,8 @@ class Builder:
                 inputs,
                 execution,
                 None if model is None else self.spec.models[model],
-                None if data is None else self.spec.data[data],
-                None if model is None else self._model_identities[model],
+                self.spec.data[data] if isinstance(data, str) else data,
+                None if model is None else self.model_identities[model],
             )
         return self.steps[key]
 
@@ -322,7 +332,10 @@ class Builder:
             **features_key("weak_features", teacher.weak),
             **teacher.upstream,
         }
-        return Cell(self._values(point), keys)
+        tests = self._tests.keys(
+            point, members=weak, weak=teacher.weak, ceiling=ceiling, student=student
+        )
+        return Cell(self._values(point), keys, tests)
 
     def _values(self, point: CellPoint) -> dict[str, Any]:
         """The cell's own columns of ``results``: every axis, and what the spec fixes for all."""

@@ -2,17 +2,17 @@
 
 ``as_json`` is the form that is hashed into the key, so it is written out: a field added to a class
 moves no key until somebody adds it there. A field that came after its kind is left out at the value
-that it has in ``ABSENT_MEANS``, so that no older key moves; any other raises the kind's version in
+that it has in ``absent``, so that no older key moves; any other raises the kind's version in
 ``kinds``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from w2s_ray.data.rendering import TRANSCRIPT, Rendering
 from w2s_ray.objectives.names import LABEL_CLIP
+from w2s_ray.plan.absent import without_absent
 from w2s_ray.spec.fields import Combine, Trainable
 from w2s_ray.spec.grid import Form
 from w2s_ray.spec.labels import ExampleWeight, FilterOrNone, Relabel
@@ -27,34 +27,6 @@ Solver = Literal["sgd", "newton", "lbfgs"]
 Calibrate = Literal["none", "temperature"]
 Judge = Literal["probe", "knn"]
 JUDGES: tuple[Judge, ...] = ("probe", "knn")
-
-ABSENT_MEANS: Mapping[str, Any] = MappingProxyType(
-    {
-        "anchor": 0.0,
-        "calibrate": "none",
-        "evaluations": 1,
-        "example_weight": "none",
-        "held_out": 0.0,
-        "identical_pairs": "leave_out",
-        "label_filter": None,
-        "label_neighbours": 20,
-        "label_temperature": 1.0,
-        "messages": False,
-        "readout_block": None,
-        "relabel": "none",
-        "shuffled_labels": False,
-        "step_by": None,
-        "train_rows": None,
-        "validation_rows": 0,
-        "weight_decay": 0.0,
-    }
-)
-"""What an older record means that has no such field; the classes' defaults are the same."""
-
-
-def _without_absent(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are not at the value that their absence means."""
-    return {n: v for n, v in values.items() if n not in ABSENT_MEANS or v != ABSENT_MEANS[n]}
 
 
 class Config:
@@ -125,17 +97,16 @@ class Training:
         values["evaluations"] = self.evaluations
         values["weight_decay"] = self.weight_decay
         values["readout_block"] = self.readout_block
-        return _without_absent(values)
+        return without_absent(values)
 
     @classmethod
     def from_json(cls, values: Json) -> Self:
         """The inverse of ``as_json``, for a record."""
         lora = values.get("lora")
-        rendering = {name: values[name] for name in ("render", "bos") if name in values}
         return cls(
             **{
-                **{name: value for name, value in values.items() if name not in rendering},
-                "rendering": Rendering(**rendering),
+                **{name: value for name, value in values.items() if name not in Rendering.FIELDS},
+                "rendering": Rendering.from_json(values),
                 "adam_betas": tuple(values["adam_betas"]),
                 "lora": None if lora is None else Lora.model_validate(lora),
             }
@@ -242,8 +213,9 @@ class LabelTreatment:
 
 @dataclass(frozen=True, slots=True)
 class PrepareConfig(Config):
-    """``prepare``. ``data`` is the digest of the sources and how rows are made of them.
+    """``prepare`` and ``test_set``.
 
+    ``data`` is the digest of the sources and how rows are made of them.
     ``messages``: the rows hold their conversations as messages too, for chat templates.
     """
 
@@ -251,12 +223,12 @@ class PrepareConfig(Config):
     messages: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent({"data": self.data, "messages": self.messages})
+        return without_absent({"data": self.data, "messages": self.messages})
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturesConfig(Config):
-    """``features`` and ``untrained``.
+    """``features``, ``test_features`` and ``untrained``.
 
     Attributes:
         model: the identity of the weights (``catalog``).
@@ -270,7 +242,7 @@ class FeaturesConfig(Config):
     readout_block: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent(
+        return without_absent(
             {
                 "model": self.model,
                 "precision": self.precision,
@@ -279,6 +251,13 @@ class FeaturesConfig(Config):
                 "readout_block": self.readout_block,
             }
         )
+
+    @classmethod
+    def from_json(cls, values: Json) -> Self:
+        """The inverse of ``as_json``, for a record."""
+        fields = ("model", "precision", "max_length_tokens", "readout_block")
+        of_record = {name: values[name] for name in fields if name in values}
+        return cls(**of_record, rendering=Rendering.from_json(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +275,7 @@ class TrainConfig(Config):
     validation_rows: int = field(default=0, kw_only=True)
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent(
+        return without_absent(
             {
                 "model": self.model,
                 "training": self.training.as_json(),
@@ -313,7 +292,7 @@ class WeakConfig(TrainConfig):
     held_out: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent({**TrainConfig.as_json(self), "held_out": self.held_out})
+        return without_absent({**TrainConfig.as_json(self), "held_out": self.held_out})
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +311,7 @@ class StudentConfig(TrainConfig):
     anchor: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent(
+        return without_absent(
             {
                 "model": self.model,
                 "training": self.training.as_json(),
@@ -354,7 +333,12 @@ class LabelConfig(Config):
     calibrate: Calibrate = "none"
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent({"calibrate": self.calibrate})
+        return without_absent({"calibrate": self.calibrate})
+
+
+@dataclass(frozen=True, slots=True)
+class PredictConfig(Config):
+    """``predict``: the model and the test set, its inputs, say everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +363,7 @@ class BaselineConfig(Config):
     validation_rows: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent({"reads": self.reads, "validation_rows": self.validation_rows})
+        return without_absent({"reads": self.reads, "validation_rows": self.validation_rows})
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,4 +379,4 @@ class EvaluateConfig(Config):
     step_by: Rule | None = field(default=None, kw_only=True)
 
     def as_json(self) -> dict[str, Any]:
-        return _without_absent({"label_clip": self.label_clip, "step_by": self.step_by})
+        return without_absent({"label_clip": self.label_clip, "step_by": self.step_by})

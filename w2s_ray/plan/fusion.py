@@ -19,6 +19,13 @@ def fuse_labels(step: Step) -> Fusion | None:
     return None if features is None else Fusion("w2s_ray.steps.label", (features,))
 
 
+def fuse_predictions(step: Step) -> Fusion | None:
+    """Heads score the features of one test set in one product; other models score alone."""
+    if "features" not in step.inputs:
+        return None
+    return Fusion("w2s_ray.steps.predict", (step.inputs["features"],))
+
+
 def fuse_training(step: Step) -> Fusion | None:
     """Heads on the same features and split are one batched problem; LoRA students share passes.
 

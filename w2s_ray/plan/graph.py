@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from w2s_ray.plan.kinds import KINDS
@@ -11,14 +11,25 @@ from w2s_ray.plan.step import Step
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One point of the grid: its values, and the keys of the steps that answer it."""
+    """One point of the grid: its values, and the keys of the steps that answer it.
+
+    Attributes:
+        keys: role → key.
+        tests: name of a further test set → role → key of the steps that score the models on it.
+    """
 
     values: Mapping[str, Any]
     keys: Mapping[str, str]
+    tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The form that the store keeps, from which results are rebuilt."""
-        return {"cell": dict(self.values), "keys": dict(self.keys)}
+        tests = {name: dict(keys) for name, keys in self.tests.items()}
+        return {
+            "cell": dict(self.values),
+            "keys": dict(self.keys),
+            **({"tests": tests} if tests else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,11 @@ class Plan:
         total = 0
         for cell in self.cells:
             own = {cell.keys["student"], cell.keys["student_evaluate"]}
-            rest = frozenset(cell.keys.values()) - own
+            all_of_cell = set(cell.keys.values())
+            for keys in cell.tests.values():
+                own |= {keys["student_predict"], keys["student_evaluate"]}
+                all_of_cell |= set(keys.values())
+            rest = frozenset(all_of_cell - own)
             rest |= frozenset(self.steps[cell.keys["student"]].inputs.values())
             if rest not in sizes:
                 sizes[rest] = self._closure_size(rest)

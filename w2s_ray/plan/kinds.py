@@ -7,13 +7,15 @@ To add a kind: a row here, a class in ``configs``, a method of ``build.Builder``
 from collections.abc import Mapping
 
 from w2s_ray.data.prepare import SPLITS
-from w2s_ray.plan.fusion import fuse_labels, fuse_scores, fuse_training
+from w2s_ray.plan.fusion import fuse_labels, fuse_predictions, fuse_scores, fuse_training
 from w2s_ray.plan.step import Kind
 
 # In the order in which data flow; also the order of tables.
 _ROWS = (
     Kind("prepare", 2, "w2s_ray.steps.prepare", needs_torch=False, plural="data sets"),
+    Kind("test_set", 1, "w2s_ray.steps.test_set", needs_torch=False, plural="further test sets"),
     Kind("features", 2, "w2s_ray.steps.features", scored=SPLITS, is_end=False),
+    Kind("test_features", 1, "w2s_ray.steps.features", scored=("test",), is_end=False),
     Kind(
         "weak",
         4,
@@ -61,6 +63,15 @@ _ROWS = (
     ),
     Kind("untrained", 1, "w2s_ray.steps.untrained", scored=("test",), plural="untrained models"),
     Kind("baseline", 1, "w2s_ray.steps.baseline", needs_torch=False, plural="baselines"),
+    Kind(
+        "predict",
+        1,
+        "w2s_ray.steps.predict",
+        scored=("test",),
+        is_end=False,
+        plural="predictions of further test sets",
+        fusion=fuse_predictions,
+    ),
     Kind(
         "evaluate",
         2,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from w2s_ray.spec.schema import Spec
 
 TEXTS_PER_ROW = {"preference": 2, "classification": 1}
+TRAINED = ("weak", "student", "ceiling", "strong_on_weak_rows")
+"""All kinds of steps whose weights may be kept."""
 
 
 class Layouts:
@@ -50,6 +52,9 @@ class Layouts:
     def training(self, data: str, model: str, training: Training) -> Execution:
         """How a model is trained; a head on stored features runs in one process.
 
+        The weights of every model stay where the data set has further test sets: they are scored
+        by them.
+
         Args:
             data, model: names in the spec.
 
@@ -57,9 +62,11 @@ class Layouts:
             InputError: the model does not fit as the spec wants it, or its shape is not known.
         """
         texts = TEXTS_PER_ROW[self._spec.data[data].kind]
-        name = ("training", model, training.trainable, training.batch_size, texts)
+        has_weights = training.trainable != "last_layer" and bool(self._spec.data[data].tests)
+        name = ("training", model, training.trainable, training.batch_size, texts, has_weights)
         if name not in self._chosen:
-            self._chosen[name] = self._training(model, training, texts)
+            chosen = self._training(model, training, texts)
+            self._chosen[name] = replace(chosen, keep_models=TRAINED) if has_weights else chosen
         return self._chosen[name]
 
     def inference(self, model: str, kind: str | None) -> Execution:

@@ -42,13 +42,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     chosen = [row for row in rows if row.get("selected")]
     if not over:
         return
-    held_out = next((row["validation_rows"] for row in chosen if row["validation_rows"]), None)
-    on = f"{held_out:,} held-out rows" if held_out is not None else "held-out rows"
-    names = " and ".join(name.replace("_", " ") for name in over)
-    if next(row["selected_by"] for row in rows) == "ground_truth":
-        yield f"{names} chosen with the true labels of {on}: not available to a weak supervisor"
-    else:
-        yield f"{names} chosen by {next(row['selected_by'] for row in rows)} on {on}"
+    yield rule(rows)
     if chosen:
         yield "chosen: " + ", ".join(_range(name, chosen) for name in over)
     if at_edge := [row["selection_at_edge"] for row in chosen if row["selection_at_edge"]]:
@@ -60,6 +54,20 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         )
     if missing := sum(bool(row["selection_missing"]) for row in rows):
         yield f"{missing} of {len(rows)} choices are among unfinished cells too, and may change"
+
+
+def rule(rows: Sequence[Row]) -> str:
+    """What was chosen, and by which rule; "" without ``select``."""
+    over = chosen_over(rows)
+    if not over:
+        return ""
+    held_out = next((row["validation_rows"] for row in rows if row.get("validation_rows")), None)
+    on = f"{held_out:,} held-out rows" if held_out is not None else "held-out rows"
+    names = " and ".join(name.replace("_", " ") for name in over)
+    by = next(row["selected_by"] for row in rows)
+    if by == "ground_truth":
+        return f"{names} chosen with the true labels of {on}: not available to a weak supervisor"
+    return f"{names} chosen by {by} on {on}"
 
 
 def _range(name: str, chosen: Sequence[Row]) -> str:

@@ -81,13 +81,8 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
         for index, name in enumerate(LINE_COLUMNS)
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
-    decay = f", weight decay {setting['weight_decay']:g}" if setting["weight_decay"] else ""
-    block = "" if setting["readout_block"] is None else f" after block {setting['readout_block']}"
     table = Table(
-        title=f"{setting['data']}: {_models(setting)}, "
-        f"{setting['trainable']}{block}, learning rate {_shown(setting, 'learning_rate')}{decay}, "
-        f"batch {setting['batch_size']}, epochs {_shown(setting, 'epochs')}\n"
-        "student accuracy, %",
+        title=f"{described(setting)}\nstudent accuracy, %",
         caption="\n".join(
             [_caption(rows, controls, all_rows), *selected.lines(rows), *collapsed.lines(rows)]
         ),
@@ -111,6 +106,20 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
             ),
         )
     return table
+
+
+def described(setting: dict[str, Any]) -> str:
+    """What the rows of a table have in common, by ``TABLE_COLUMNS``; the first line of its title.
+
+    A column that is not there was chosen for each row.
+    """
+    decay = f", weight decay {setting['weight_decay']:g}" if setting["weight_decay"] else ""
+    block = "" if setting["readout_block"] is None else f" after block {setting['readout_block']}"
+    return (
+        f"{setting['data']}: {_models(setting)}, "
+        f"{setting['trainable']}{block}, learning rate {_shown(setting, 'learning_rate')}{decay}, "
+        f"batch {setting['batch_size']}, epochs {_shown(setting, 'epochs')}"
+    )
 
 
 def _shown(setting: dict[str, Any], name: str) -> str:

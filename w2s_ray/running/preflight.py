@@ -46,7 +46,8 @@ def prepare_data(
     _check_exports(todo)
     for key in set(store.listing("checkpoints")) & store.finished().keys():
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
-    for step in (step for step in todo.values() if step.kind.name == "prepare"):
+    read = ("prepare", "test_set")
+    for step in (step for step in todo.values() if step.kind.name in read):
         with store.writing_errors():  # errors of the sources are InputErrors already
             metrics = execute(step, store)
         report(step.slug, metrics["report"])
@@ -55,7 +56,7 @@ def prepare_data(
             metrics["num_classes"],
         )
     _check_validation(spec, plan, store)
-    remaining = {key: step for key, step in todo.items() if step.kind.name != "prepare"}
+    remaining = {key: step for key, step in todo.items() if step.kind.name not in read}
     if any(step.backbone is not None for step in remaining.values()):
         from w2s_ray.running.token_counts import count_tokens
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from w2s_ray.data.locating import place_of
 from w2s_ray.data.prepare import SPLITS
 from w2s_ray.data.rendering import Rendering, RowError, check_rendering
+from w2s_ray.data.test_sets import as_data
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.tokenizer import tokenizer_to_check
@@ -82,13 +83,14 @@ def count_tokens(spec: Spec, todo: Mapping[str, Step], store: Store, report: Rep
             tokenizer = tokenizer_to_check(spec.models[model])
             reader = _Reader(spec, model, tokenizer)
         total = TokenCounts()
-        rows = Rows(store.artifact(steps[0].inputs["prepare"]))
+        rows = Rows(store.artifact(_rows_of(steps[0])))
         trained = _trained_splits(todo, steps[0])
         scored = {split for step in steps for split in step.kind.scored}
         for split in (split for split in SPLITS if split in trained | scored):
             read = (reader.digest, data, split)
             if read not in known:
-                known[read] = reader.read(rows, split, spec.data[data])
+                assert steps[0].data is not None
+                known[read] = reader.read(rows, split, steps[0].data)
             counts = known[read]
             if split in trained:
                 _check_differ(spec, counts, f"{data}: split {split}: model {model!r}")
@@ -100,11 +102,21 @@ def _readers(spec: Spec, todo: Mapping[str, Step]) -> Mapping[tuple[str, str], l
     """The steps that tokenise, by the names of model and data set."""
     models = {model: name for name, model in spec.models.items()}
     data = {id(of): name for name, of in spec.data.items()}
+    tests = [
+        (as_data(of, test), f"{name}-{test}") for name, of in spec.data.items() for test in of.tests
+    ]
     readers: defaultdict[tuple[str, str], list[Step]] = defaultdict(list)
     for step in todo.values():
-        if step.backbone is not None and "prepare" in step.inputs:
+        if step.backbone is not None and _rows_of(step):
+            if id(step.data) not in data:  # one object for all steps of a test set
+                data[id(step.data)] = next(name for test, name in tests if test == step.data)
             readers[models[step.backbone], data[id(step.data)]].append(step)
     return readers
+
+
+def _rows_of(step: Step) -> str:
+    """Key of the step whose rows it reads: a further test set, or the data set; empty if none."""
+    return step.inputs.get("test_set") or step.inputs.get("prepare", "")
 
 
 def _trained_splits(todo: Mapping[str, Step], reader: Step) -> set[str]:

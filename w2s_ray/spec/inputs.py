@@ -1,6 +1,6 @@
 """The inputs of a study: data sets and models, where they come from and which parts are used."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
@@ -8,9 +8,11 @@ from w2s_ray.spec.fields import (
     Count,
     DataFile,
     DataSource,
+    Location,
     Mistake,
     Model,
     ModelSource,
+    Name,
     Seed,
     Text,
     Tokenizer,
@@ -123,6 +125,65 @@ class Columns(Model):
     )
 
 
+def source_alone(value: Any) -> Any:
+    """Read the source of a further test set as a mapping that gives nothing else."""
+    if not isinstance(value, str | list | tuple | dict | TestSet):
+        raise mistake("a file, folder, URI or hf:ORG/NAME, or a mapping with it as source")
+    return {"source": value} if isinstance(value, str | list | tuple) else value
+
+
+class TestSet(Model):
+    """A further test set: where its rows are, and what is read otherwise than in the data set."""
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    source: Annotated[tuple[DataFile, ...], BeforeValidator(as_list)] = Field(
+        min_length=1,
+        description="a file, folder, URI or hf:ORG/NAME, or a list",
+        examples=["helpful.jsonl.gz"],
+    )
+    rows: Count | None = Field(
+        None,
+        description="at most so many rows; null: all",
+        examples=[1000],
+        json_schema_extra={"unit": "rows"},
+    )
+    format: Literal["auto", "trl", "hh"] | None = Field(
+        None, description="auto, trl or hh; null: as the data set", examples=["hh"]
+    )
+    columns: Columns = Field(
+        Columns(),
+        description="a mapping from our column names to those in the files; one that is not given "
+        "is as in the data set, null is our own name",
+        examples=[{"chosen": "better"}],
+    )
+    revision: Text | None = Field(
+        None,
+        description="a Hub commit, tag or branch; null: the data set's, if it has this source too",
+        examples=["main"],
+    )
+    subset: Text | None = Field(
+        None,
+        description="a Hub configuration name; null: the data set's, if it has this source too",
+        examples=["default"],
+    )
+    split: Text | None = Field(
+        None, description="the Hub split to read; null: as the data set", examples=["test"]
+    )
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """Every file, folder, URI or Hub name that it reads."""
+        return self.source
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not any(location.startswith("hf:") for location in self.source):
+            names = ("revision", "subset", "split")
+            refuse(_without(self, "no {} without a Hub source (hf:…)", *names))
+        return self
+
+
 _COLUMNS_OF = {
     "preference": ("prompt", "chosen", "rejected", "group"),
     "classification": ("text", "label", "group"),
@@ -179,6 +240,16 @@ class DataSpec(Model):
     )
     subset: Text | None = Field(None, description="a Hub configuration name", examples=["default"])
     split: Text = Field("train", description="the Hub split to read", examples=["train"])
+    tests: dict[Name, Annotated[TestSet, BeforeValidator(source_alone)]] = Field(
+        {},
+        description="further test sets by name, each a source or a mapping; every model of the "
+        "data set is scored on all of them",
+        examples=[{"helpful": "helpful.jsonl.gz"}],
+    )
+
+    def __hash__(self) -> int:
+        """By value, as the other models of a spec, without ``tests``, which has no hash."""
+        return hash((self.kind, self.splits, self.source, self.sizes, self.seed, self.split))
 
     @property
     def locations(self) -> tuple[str, ...]:
@@ -206,13 +277,25 @@ class DataSpec(Model):
         if not any(location.startswith("hf:") for location in self.locations):
             names = ("revision", "subset", "split")
             wrong += _without(self, "no {} without a Hub source (hf:…)", *names)
-        allowed = _COLUMNS_OF[self.kind]
-        for name, column in self.columns.model_dump(exclude_none=True).items():
-            if name not in allowed:
-                expected = f"only {', '.join(allowed)} with kind: {self.kind}"
-                wrong.append((("columns", name), column, mistake(expected)))
+        wrong += self._unknown_columns(("columns",), self.columns)
+        for name, test in self.tests.items():
+            location: Location = ("tests", name)
+            wrong += self._unknown_columns((*location, "columns"), test.columns)
+            if self.kind == "classification" and test.format is not None:
+                error = mistake("no format with kind: classification")
+                wrong.append(((*location, "format"), test.format, error))
         refuse(wrong)
         return self
+
+    def _unknown_columns(self, location: Location, columns: Columns) -> list[Mistake]:
+        """A mistake for each column that the kind does not have."""
+        allowed = _COLUMNS_OF[self.kind]
+        expected = f"only {', '.join(allowed)} with kind: {self.kind}"
+        return [
+            ((*location, name), column, mistake(expected))
+            for name, column in columns.model_dump(exclude_none=True).items()
+            if name not in allowed
+        ]
 
 
 class ModelSpec(Model):

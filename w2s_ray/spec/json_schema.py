@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from w2s_ray.objectives.names import DEFINITIONS, Parameter
 from w2s_ray.spec.fields import as_list, as_names, as_pairs
+from w2s_ray.spec.inputs import source_alone
 from w2s_ray.spec.labels import filter_or_none
 from w2s_ray.spec.loss import loss_by_name
 from w2s_ray.spec.schema import Spec
@@ -53,6 +54,11 @@ def _rates(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, schema]}
 
 
+def _test_set(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """The mapping of a further test set, or its source alone."""
+    return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, schema]}
+
+
 def _names(schema: JsonSchemaValue) -> JsonSchemaValue:
     """Labels: numbers and null are read as names."""
     return _one_or_list(
@@ -67,6 +73,7 @@ _SHORTER_FORMS: Mapping[Callable[[Any], Any], Callable[[JsonSchemaValue], JsonSc
     filter_or_none: _filter,
     loss_by_name: _loss,
     rates: _rates,
+    source_alone: _test_set,
 }
 
 

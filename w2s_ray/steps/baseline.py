@@ -34,18 +34,37 @@ ITERATIONS = 1000
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``test.parquet``: row_id, label, probs of the test rows."""
     config, data = step.config_as(BaselineConfig), Rows(inputs["prepare"])
-    reads, test, rows = config.reads, data["test"], data["weak"]
-    if config.validation_rows:
-        rows = rows.take(without_validation(rows["row_id"].to_pylist(), config.validation_rows))
-    labels = read_soft_labels(inputs["label"].folder / SOFT_LABELS, rows["row_id"].to_pylist())
-    features, test_features = _features(reads, rows, test)
-    is_pair = data.per_row == 2 and reads != "prompt_only"
-    probs = fitted_probs(features, labels, test_features, intercept=not is_pair)
+    rows, test = _learned(data, config), data["test"]
+    features, probs = baseline_probs(config, data, inputs["label"], test)
     table = pa.table(
         {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
     )
     pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
-    draft.metrics.update(features=features.shape[1], trained_rows=rows.num_rows)
+    draft.metrics.update(features=features, trained_rows=rows.num_rows)
+
+
+def baseline_probs(
+    config: BaselineConfig, data: Rows, label: Artifact, test: pa.Table
+) -> tuple[int, NDArray[np.float64]]:
+    """The number of features, and (t, K) probabilities of the rows ``test``.
+
+    Args:
+        data: its weak rows are learned from, but for the validation rows.
+        label: the soft labels of these.
+    """
+    reads, rows = config.reads, _learned(data, config)
+    labels = read_soft_labels(label.folder / SOFT_LABELS, rows["row_id"].to_pylist())
+    features, test_features = _features(reads, rows, test)
+    is_pair = data.per_row == 2 and reads != "prompt_only"
+    return features.shape[1], fitted_probs(features, labels, test_features, intercept=not is_pair)
+
+
+def _learned(data: Rows, config: BaselineConfig) -> pa.Table:
+    """The rows that a baseline learns from."""
+    rows = data["weak"]
+    if not config.validation_rows:
+        return rows
+    return rows.take(without_validation(rows["row_id"].to_pylist(), config.validation_rows))
 
 
 def fitted_probs(

@@ -1,4 +1,4 @@
-"""``features``: the last-token states of a frozen backbone, for all rows.
+"""``features`` and ``test_features``: the last-token states of a frozen backbone, for all rows.
 
 All last-layer models of a backbone (weak, ceiling and every student) are trained on this one
 artifact, so the backbone runs once per data set.
@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
-from w2s_ray.data.prepare import SPLITS
 from w2s_ray.data.tables import read_parquet
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.configs import FeaturesConfig
@@ -55,7 +54,8 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     from w2s_ray.models.inference import last_states
     from w2s_ray.models.warm import own_backbone
 
-    config, rows = step.config_as(FeaturesConfig), Rows(inputs["prepare"])
+    config, splits = step.config_as(FeaturesConfig), step.kind.scored
+    rows = Rows(inputs["test_set" if "test_set" in inputs else "prepare"])
     assert step.model is not None
     backbone = own_backbone(read_at(step.model, config.readout_block), config.precision)
 
@@ -63,10 +63,10 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         return last_states(backbone, tokens, progress=progress)
 
     length, rendering = config.max_length_tokens, config.rendering
-    sharded = Sharded(rows, SPLITS, backbone.tokenizer, length, rendering, states, context)
+    sharded = Sharded(rows, splits, backbone.tokenizer, length, rendering, states, context)
     compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_per_parameter=2)
-    computed, truncated, identical = 0, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-    for split in SPLITS:
+    computed, truncated, identical = 0, dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
+    for split in splits:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)
         target = np.lib.format.open_memmap(
             draft.folder / f"{split}.npy", mode="w+", dtype=np.float32, shape=shape

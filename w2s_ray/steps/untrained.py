@@ -6,6 +6,7 @@ record beside it. A row's labels are never read.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.language_model import answer_log_probs, load_language_model
 from w2s_ray.plan.configs import FeaturesConfig
 from w2s_ray.plan.step import Step
+from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
@@ -29,7 +31,39 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     """Writes ``test.parquet``: row_id, label, probs."""
     config, data = step.config_as(FeaturesConfig), Rows(inputs["prepare"])
     assert step.model is not None
-    model = load_language_model(step.model, config.precision)
+    answers = likelihoods(step.model, config, data, context)
+    test, probs = data["test"], softmax(answers.logits)
+    labels = test["label"].to_numpy()
+    table = pa.table(
+        {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
+    )
+    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.metrics.update(
+        accuracy=accuracy(probs, labels),
+        accuracy_of_mean_log_probs=accuracy(softmax(answers.logits_of_means), labels),
+        **answers.counts,
+    )
+
+
+class Likelihoods(NamedTuple):
+    """What a model finds of the test rows.
+
+    Attributes:
+        logits: (n, 2) float64, of sums of log-probabilities over tokens.
+        logits_of_means: (n, 2) float64, of means over tokens.
+        counts: what was computed, cut and identical.
+    """
+
+    logits: NDArray[np.float64]
+    logits_of_means: NDArray[np.float64]
+    counts: dict[str, int]
+
+
+def likelihoods(
+    spec: ModelSpec, config: FeaturesConfig, data: Rows, context: Context
+) -> Likelihoods:
+    """Runs the model on the rows ``test`` of ``data``."""
+    model = load_language_model(spec, config.precision)
 
     def sums(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return answer_log_probs(model, tokens, progress=progress)
@@ -53,20 +87,13 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         computed += len(tokens.ids)
         truncated += tokens.truncated
         identical += int(tokens.identical.sum())
-    test = data["test"]
-    probs, labels = softmax(np.concatenate(logits)), test["label"].to_numpy()
-    table = pa.table(
-        {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
-    )
-    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
-    draft.metrics.update(
-        accuracy=accuracy(probs, labels),
-        accuracy_of_mean_log_probs=accuracy(softmax(np.concatenate(of_means)), labels),
-        tokens=computed,
-        shares_prompts=model.backbone.shares_prompts,
-        truncated_test_rows=truncated,
-        identical_test_rows=identical,
-    )
+    counts = {
+        "tokens": computed,
+        "shares_prompts": model.backbone.shares_prompts,
+        "truncated_test_rows": truncated,
+        "identical_test_rows": identical,
+    }
+    return Likelihoods(np.concatenate(logits), np.concatenate(of_means), counts)
 
 
 def _margins(values: NDArray[np.floating]) -> NDArray[np.float64]:

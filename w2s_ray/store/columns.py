@@ -1,4 +1,4 @@
-"""The columns of ``results/`` and ``predictions/``: names, types, units, meaning, version.
+"""The columns of a study's tables: names, types, units, meaning, version.
 
 Other programs read these tables, so a column is never renamed and its meaning never changes without
 a new schema version; columns may be added. ``docs/results.md`` documents the same columns, and a
@@ -207,6 +207,19 @@ RESULTS = (
         _REAL,
         "probability",
         "mean over those labels of the largest distance from 1/K (from 1/2 for two classes)",
+    ),
+    Column(
+        "ood_gain_mean",
+        _REAL,
+        "nat",
+        "mean of gain over the further test sets of the data set; null without any, or if one has"
+        " no scores",
+    ),
+    Column(
+        "ood_accuracy_mean",
+        _REAL,
+        "fraction",
+        "mean of the student's accuracy over these test sets; null likewise",
     ),
     Column(
         "seconds",

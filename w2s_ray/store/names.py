@@ -11,6 +11,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     results/<study>.parquet           one row per cell of a study (``results``)
     studies/<study>.json              the cells of a study (``results``)
     train_predictions/<study>.parquet predictions of training rows (``train_predictions``)
+    transfer/<study>.parquet          one row per cell and further test set (``transfer``)
 
 The slug is for people; only the key identifies a step.
 """
@@ -36,6 +37,7 @@ PREDICTIONS = "predictions"
 RESULTS = "results"
 STUDIES = "studies"
 TRAIN_PREDICTIONS = "train_predictions"
+TRANSFER = "transfer"
 RESERVED = (
     CHECKPOINTS,
     CLAIMS,
@@ -45,6 +47,7 @@ RESERVED = (
     RESULTS,
     STUDIES,
     TRAIN_PREDICTIONS,
+    TRANSFER,
 )
 
 
@@ -99,3 +102,8 @@ def predictions_file(study: str) -> str:
 def train_predictions_file(study: str) -> str:
     """Path of a study's table of predictions of the training rows."""
     return f"{TRAIN_PREDICTIONS}/{study}.parquet"
+
+
+def transfer_file(study: str) -> str:
+    """Path of a study's transfer table."""
+    return f"{TRANSFER}/{study}.parquet"

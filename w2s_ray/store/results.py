@@ -7,6 +7,7 @@ for row and byte for byte (with one version of pyarrow).
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -26,11 +27,12 @@ from w2s_ray.store.columns import (
 from w2s_ray.store.names import STUDIES, results_file, study_file
 
 CELLS_SCHEMA = 1
-_SORTED_BY = (*(column.name for column in AXES), "key")
+SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
+_SCORED = ("weak", "student")
 _STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
 # Columns with the name of a metric of the student's evaluation.
-_OF_EVALUATION = (
+OF_EVALUATION = (
     "misfit_forward",
     "misfit_reverse",
     "error_inheritance",
@@ -127,18 +129,31 @@ def results_table(store: Store, cells: Sequence[Cell], select: Select | None = N
     Args:
         select: as for ``save_cells``.
     """
+    rows = result_rows(store, cells, select)
+    rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in SORTED_BY])
+    table_schema = schema(RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION))
+    return pa.Table.from_pylist(rows, table_schema)
+
+
+def result_rows(
+    store: Store, cells: Sequence[Cell], select: Select | None = None
+) -> list[dict[str, Any]]:
+    """The rows of ``results_table``, in the order of the cells."""
     evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
     used = ("student", "prepare", "label", *evaluated)
-    records = store.records(cell["keys"][role] for role in used for cell in cells)
-    failures = store.failures()
-    rows = [_row(cell["cell"], cell["keys"], records, failures) for cell in cells]
+    keys = [cell["keys"][role] for role in used for cell in cells]
+    keys += [key for cell in cells for key in _transfer_keys(cell)]
+    records, failures = store.records(keys), store.failures()
+    rows = [
+        _row(cell["cell"], cell["keys"], records, failures) | _ood_means(cell, records)
+        for cell in cells
+    ]
     if select is not None:
         choose(rows, [cell["cell"] for cell in cells], select)
     for row in rows:
-        row["pgr"] = _pgr(row["weak_accuracy"], row["student_accuracy"], row["ceiling_accuracy"])
-    rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in _SORTED_BY])
-    table_schema = schema(RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION))
-    return pa.Table.from_pylist(rows, table_schema)
+        scores = (row[f"{role}_accuracy"] for role in ("weak", "student", "ceiling"))
+        row["pgr"] = recovered(*scores)
+    return rows
 
 
 def write_results(
@@ -178,7 +193,7 @@ def _row(
     student, evaluated = metrics["student"], metrics["student_evaluate"]
     record = records.get(keys["student"], {})
     execution, code = record.get("execution", {}), record.get("provenance", {}).get("code", {})
-    status, error = _status(keys, records, failures)
+    status, error = cell_status(keys, records, failures)
     row: dict[str, Any] = {axis.name: cell.get(axis.name) for axis in AXES}
     row["loss_parameters"] = canonical_json(dict(cell.get("loss_parameters") or {}))
     for role in MODEL_ROLES:
@@ -186,7 +201,7 @@ def _row(
             row[f"{role}_{score.name}"] = metrics[f"{role}_evaluate"].get(score.name)
     for name in _OF_STUDENT:
         row[name] = student.get(name)
-    for name in _OF_EVALUATION:
+    for name in OF_EVALUATION:
         row[name] = evaluated.get(name)
     for name in ("error_phi", "error_kappa"):
         row[f"ceiling_{name}"] = metrics["ceiling_against_weak"].get(name)
@@ -207,7 +222,7 @@ def _row(
         test_rows=evaluated.get("rows"),
         classes=json.dumps(names, ensure_ascii=False) if names else None,
         shorter_answer_accuracy=report.get("shorter_answer_accuracy"),
-        gain=_difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
+        gain=difference(row["weak_cross_entropy"], row["student_cross_entropy"]),
         by_weak_confidence=None if deciles is None else json.dumps(deciles),
         agreement=evaluated.get("agreement_with_weak"),
         weak_label_accuracy=metrics["label"].get("accuracy"),
@@ -226,30 +241,57 @@ def _row(
     return row
 
 
-class _Status(NamedTuple):
+def _transfer_keys(cell: Cell) -> list[str]:
+    """The steps with the scores of weak model and student on further test sets."""
+    roles = ("weak_evaluate", "student_evaluate")
+    return [keys[role] for keys in cell.get("tests", {}).values() for role in roles]
+
+
+def _ood_means(cell: Cell, records: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Means over the further test sets; null without any, or if one has no scores."""
+    tests = cell.get("tests", {}).values()
+    scores = [
+        {role: records.get(keys[f"{role}_evaluate"], {}).get("metrics", {}) for role in _SCORED}
+        for keys in tests
+    ]
+    gains = [
+        difference(of["weak"].get("cross_entropy"), of["student"].get("cross_entropy"))
+        for of in scores
+    ]
+    accuracies = [of["student"].get("accuracy") for of in scores]
+    return {"ood_gain_mean": _mean(gains), "ood_accuracy_mean": _mean(accuracies)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if present and len(present) == len(values) else None
+
+
+class Status(NamedTuple):
     """One of ``columns.STATUSES``, and the error to show with it."""
 
     status: str
     error: str | None
 
 
-def _status(
+def cell_status(
     keys: Mapping[str, str],
     records: Mapping[str, Any],
     failures: Mapping[str, Mapping[str, Any]],
-) -> _Status:
+) -> Status:
+    """The status of a cell, from the keys of its own steps."""
     if all(keys[role] in records for role in _OWN_STEPS):
         others = (role for role in keys if role not in _OWN_STEPS)
-        return _Status("done", _first_failure(others, keys, failures))
-    if error := _first_failure(_OWN_STEPS, keys, failures):
-        return _Status("failed", error)
+        return Status("done", first_failure(others, keys, failures))
+    if error := first_failure(_OWN_STEPS, keys, failures):
+        return Status("failed", error)
     upstream = (role for role in keys if role.startswith(_UPSTREAM))
-    if error := _first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):
-        return _Status("blocked", error)
-    return _Status("pending", None)
+    if error := first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):
+        return Status("blocked", error)
+    return Status("pending", None)
 
 
-def _first_failure(
+def first_failure(
     roles: Iterable[str], keys: Mapping[str, str], failures: Mapping[str, Mapping[str, Any]]
 ) -> str | None:
     """The first error among the steps; with role and key, unless it is the student's own."""
@@ -260,12 +302,13 @@ def _first_failure(
     return None
 
 
-def _pgr(weak: float | None, student: float | None, ceiling: float | None) -> float | None:
+def recovered(weak: float | None, student: float | None, ceiling: float | None) -> float | None:
     """(student - weak) / (ceiling - weak), Burns et al. 2023; None if undefined."""
     if weak is None or student is None or ceiling is None or ceiling == weak:
         return None
     return (student - weak) / (ceiling - weak)
 
 
-def _difference(left: float | None, right: float | None) -> float | None:
+def difference(left: float | None, right: float | None) -> float | None:
+    """left - right; None if either is."""
     return None if left is None or right is None else left - right

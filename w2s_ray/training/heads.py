@@ -33,7 +33,15 @@ from w2s_ray.training.progress import Progress, Throttle
 from w2s_ray.training.solvers import solve
 from w2s_ray.training.validation import Evaluated
 
-__all__ = ["FittedHead", "HeadData", "HeadJob", "fit_heads", "head_logits", "write_head"]
+__all__ = [
+    "FittedHead",
+    "HeadData",
+    "HeadJob",
+    "fit_heads",
+    "head_logits",
+    "heads_logits",
+    "write_head",
+]
 
 HEAD = "head.safetensors"
 
@@ -219,9 +227,18 @@ def write_head(fitted: FittedHead, test: pa.Table, out: Path) -> None:
 
 def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, K) float32 logits of a stored head on raw features (n, m, H)."""
-    state = load_file(folder / HEAD)
-    head = Folded(
-        state["head.weight"][None], state["head.bias"][None] if "head.bias" in state else None
-    )
-    logits: NDArray[np.float32] = folded_logits(head, features)[0]
+    logits: NDArray[np.float32] = heads_logits([folder], features)[0]
+    return logits
+
+
+def heads_logits(folders: Sequence[Path], features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(J, n, K) float32 logits of J stored heads on raw features (n, m, H), in one product.
+
+    A head's logits do not depend on the others.
+    """
+    states = [load_file(folder / HEAD) for folder in folders]
+    weight = torch.stack([state["head.weight"] for state in states])
+    has_bias = "head.bias" in states[0]
+    bias = torch.stack([state["head.bias"] for state in states]) if has_bias else None
+    logits: NDArray[np.float32] = folded_logits(Folded(weight, bias), features)
     return logits

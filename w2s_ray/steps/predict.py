@@ -1,0 +1,143 @@
+"""``predict``: the predictions that a trained model makes of a further test set.
+
+Heads read the stored features of the set, all of them in one product. Other models are made again
+from the weights that their training has kept. An ensemble combines what its members predict, and a
+baseline is fitted again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.labels import probs_column
+from w2s_ray.data.tokens import Tokens
+from w2s_ray.objectives.ensembles import combined
+from w2s_ray.plan.configs import BaselineConfig, FeaturesConfig, Training
+from w2s_ray.plan.step import Step
+from w2s_ray.steps.baseline import baseline_probs
+from w2s_ray.steps.context import Artifacts, Context, Write
+from w2s_ray.steps.evaluate import Predictions
+from w2s_ray.steps.features import Features
+from w2s_ray.steps.metrics import softmax
+from w2s_ray.steps.prepare import Rows
+from w2s_ray.steps.shards import Sharded
+from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.names import TEST_PREDICTIONS
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``test.parquet``: row_id, label, probs."""
+    if "features" in inputs:
+        by_key = {key: inputs[role] for role, key in step.inputs.items()}
+        (write,) = run_together([step], by_key.__getitem__, context)
+        if isinstance(write, Exception):
+            raise write
+        write(draft)
+        return
+    rows = Rows(inputs["test_set"])
+    if step.model is None:
+        of_kind = {"ensemble": _of_ensemble, "baseline": _of_baseline}
+        probs = of_kind[inputs["model"].record["kind"]](step, rows, inputs)
+        _write_table(rows["test"], probs_column(probs), draft)
+        return
+    if inputs["model"].record["kind"] == "untrained":
+        _write_table(rows["test"], probs_column(_of_untrained(step, rows, inputs, context)), draft)
+        return
+    _write(rows["test"], _model_logits(step, rows, inputs["model"], context), draft)
+
+
+def run_together(
+    steps: Sequence[Step], artifacts: Artifacts, context: Context
+) -> list[Write | Exception]:
+    """A writer for each of the heads, which share the features of one test set."""
+    from w2s_ray.training.heads import heads_logits
+
+    rows = Rows(artifacts(steps[0].inputs["test_set"]))["test"]
+    features = Features(artifacts(steps[0].inputs["features"])).of("test", rows)
+    folders: list[Path] = []
+    outcomes: list[Write | Exception | None] = []
+    for step in steps:
+        try:
+            folders.append(artifacts(step.inputs["model"]).folder)
+            outcomes.append(None)
+        except Exception as error:  # of this head alone
+            outcomes.append(error)
+    logits = iter(heads_logits(folders, features) if folders else ())
+    return [
+        partial(_write, rows, next(logits)) if outcome is None else outcome for outcome in outcomes
+    ]
+
+
+def _of_ensemble(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDArray[np.float64]:
+    """(n, K) probabilities of an ensemble, its members weighted as on its own rows."""
+    record = inputs["model"].record
+    row_ids = rows.labels("test")["row_id"]
+    roles = [role for role in step.inputs if role.startswith("weak_")]
+    probs = np.stack([Predictions.read(inputs[role]).ordered_by(row_ids) for role in roles])
+    weight_of = {member["key"]: member["weight"] for member in record["metrics"]["members"]}
+    weights = np.array([weight_of[record["inputs"][role]] for role in roles])
+    return combined(probs, record["config"]["combine"], weights)
+
+
+def _of_baseline(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDArray[np.float64]:
+    """(n, K) probabilities of a baseline, which is fitted again: it stores nothing."""
+    config = BaselineConfig(**inputs["model"].record["config"])
+    return baseline_probs(config, Rows(inputs["prepare"]), inputs["label"], rows["test"])[1]
+
+
+def _of_untrained(
+    step: Step, rows: Rows, inputs: Mapping[str, Artifact], context: Context
+) -> NDArray[np.float64]:
+    """(n, 2) probabilities of a model before any training, whose artifact holds no weights."""
+    from w2s_ray.steps.untrained import likelihoods
+
+    assert step.model is not None
+    config = FeaturesConfig.from_json(inputs["model"].record["config"])
+    return softmax(likelihoods(step.model, config, rows, context).logits)
+
+
+def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> NDArray[np.float32]:
+    """(n, K) float32 logits of a model whose backbone or adapters were trained."""
+    from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
+    from w2s_ray.training.fit import trained_scorer
+
+    if not (model.folder / WEIGHTS).exists():
+        raise FileNotFoundError(not_kept(model.folder))
+    training = Training.from_json(model.record["config"]["training"])
+    assert step.model is not None
+    shape = rows.num_classes, rows.per_row
+    scorer, tokenizer = trained_scorer(step.model, training, model.folder, shape)
+
+    def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
+        return scorer_logits(scorer, tokens, progress=progress)
+
+    length, rendering = training.max_length_tokens, training.rendering
+    sharded = Sharded(rows, ("test",), tokenizer, length, rendering, logits, context)
+    return np.concatenate([values for _, values in sharded.of("test")])
+
+
+def not_kept(folder: Path) -> str:
+    """What to do about a model that was trained before its data set had further test sets."""
+    return (
+        f"the weights of {folder.parent.name}/{folder.name} were not kept, so it cannot score "
+        "another test set; delete that folder of the store to train it again"
+    )
+
+
+def _write(rows: pa.Table, logits: NDArray[np.float32], draft: Draft) -> None:
+    from w2s_ray.training.outputs import write_predictions
+
+    write_predictions(draft.folder / TEST_PREDICTIONS, rows, logits)
+    draft.metrics["rows"] = rows.num_rows
+
+
+def _write_table(rows: pa.Table, probs: pa.Array, draft: Draft) -> None:
+    table = pa.table({"row_id": rows["row_id"], "label": rows["label"], "probs": probs})
+    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.metrics["rows"] = rows.num_rows
