@@ -183,19 +183,49 @@ def test_an_ensemble_is_scored_as_on_its_own_rows(write_spec, tmp_path, combine)
 def test_controls_are_scored_as_on_their_own_rows(write_spec, tmp_path, capsys):
     spec = write_spec(
         data={"set": {**pairs(tmp_path), "tests": {"own": "test.jsonl"}}},
-        controls=["weak_student", "strong_on_weak_rows", "shuffled_labels", "tfidf", "length"],
+        controls=[
+            *("untrained", "weak_student", "strong_on_weak_rows", "shuffled_labels"),
+            *("tfidf", "length", "prompt_only"),
+        ],
+        validation={"rows": 8},  # which no baseline learns from
         grid__loss=["reverse_kl"],
         grid__noise_ratio=[0.0],
         grid__trainable=["last_layer", "lora"],
     )
     assert main([str(spec), "--local"]) == 0
     results, transfer = tables(tmp_path)
-    assert len(transfer) == len(results) == 12
+    assert len(transfer) == len(results) == 16
     for own, further in zip(results, transfer, strict=True):
         assert own["control"] == further["control"]
         expected = {name: own[name] for name in SAME}
         assert {name: further[name] for name in SAME} == pytest.approx(expected, abs=1e-5)
     assert "tfidf" in capsys.readouterr().out.split("accuracy on further test sets")[1]
+
+
+def test_the_rule_chooses_once_and_its_choice_is_scored_on_further_sets(
+    write_spec, tmp_path, capsys
+):
+    spec = write_spec(
+        data={"set": {**pairs(tmp_path), "tests": {"own": "test.jsonl"}}},
+        validation={"rows": 12, "labels": "ground_truth"},
+        select={"over": ["learning_rate"], "by": "ground_truth"},
+        controls=["strong_on_weak_rows"],
+        grid__learning_rate=[1e-3, 1.0],
+        grid__readout_block=[None, 1],
+        grid__loss=["reverse_kl", "forward_kl"],
+        grid__noise_ratio=[0.0],
+        grid__trainable=["last_layer"],
+    )
+    assert main([str(spec), "--local"]) == 0
+    results, transfer = tables(tmp_path)
+    assert len(transfer) == len(results) == 12
+    same = [*SAME, "selected", "selected_by", "selected_over", "ceiling_key"]
+    for own, further in zip(results, transfer, strict=True):
+        assert {name: further[name] for name in same} == {name: own[name] for name in same}
+    assert sum(row["selected"] for row in transfer) == 6
+    assert len({row["ceiling_key"] for row in transfer}) == 2  # the best of each block
+    shown = " ".join(capsys.readouterr().out.split("accuracy on further test sets, %")[1].split())
+    assert "learning rate chosen with the true labels" in shown
 
 
 def test_heads_of_one_backbone_score_a_set_together_and_other_models_alone(write_spec, tmp_path):

@@ -38,6 +38,13 @@ MISTAKES_OF_SELECTION: dict[str, tuple[str, str, str]] = {
         "16: select.over: given 'step', expected training.evaluations above 1 with step, or there "
         "is one step to choose from",
     ),
+    "choice over steps beside further test sets": (
+        "data:\n  hh:",
+        "validation: {rows: 1}\nselect: {over: step, by: weak_ce}\n"
+        "data:\n  hh:\n    tests: {far: hf:org/name}",
+        "3: select.over: given 'step', expected no step beside tests of data 'hh': models keep the "
+        "weights of their last step only, which is the one that further test sets are scored with",
+    ),
     "choice over one rate": (
         "  epochs: 1",
         "  epochs: 1\nvalidation: {rows: 1}\nselect: {over: [learning_rate], by: own_loss}",

@@ -64,15 +64,15 @@ class Selection:
                 "validation.labels: ground_truth with it (true labels that a weak supervisor lacks)"
             )
             yield ("select", "by"), select.by, mistake(text)
-        if "step" in select.over and self.training.evaluations == 1:
-            text = "training.evaluations above 1 with step, or there is one step to choose from"
-            yield ("select", "over"), "step", mistake(text)
         tested = [name for name, data in self.data.items() if data.tests]
         if "step" in select.over and tested:
             text = (
                 f"no step beside tests of data {tested[0]!r}: models keep the weights of their last"
                 " step only, which is the one that further test sets are scored with"
             )
+            yield ("select", "over"), "step", mistake(text)
+        if "step" in select.over and self.training.evaluations == 1:
+            text = "training.evaluations above 1 with step, or there is one step to choose from"
             yield ("select", "over"), "step", mistake(text)
         for axis in select.cells:
             if len(self.values[axis]) < 2:
