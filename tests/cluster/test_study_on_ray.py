@@ -7,24 +7,40 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.testing.specs import REPOSITORY, tiny_spec
 from w2s_ray.cluster.session import Session
 from w2s_ray.study import main
 
 pytestmark = pytest.mark.ray
 
 SAME = ("key", "loss", "status", "seed", "student_accuracy", "weak_accuracy", "ceiling_accuracy")
+CHOSEN = ("selected", "selected_step", "selection_missing", "ceiling_step", "validation_accuracy")
 CLOSE = ("gain", "misfit_forward", "misfit_reverse", "student_cross_entropy", "final_loss")
+SCORED = ("validation_weak_ce", "validation_own_loss")
+FURTHER = {"far": str(REPOSITORY / "tests" / "golden" / "more_pairs.jsonl")}
 
 
-def results(store: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(store / "results").to_pylist()
+def rows_of(store: Path, table: str = "results") -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(store / table).to_pylist()
     return rows
+
+
+def of(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_and_local_give_the_same_results(write_spec: Any, tmp_path: Path) -> None:
-    """Heads and full fine-tuning, a failing cell among them."""
+    """Heads and full fine-tuning, a failing cell among them; controls; steps that are chosen."""
     spec = write_spec(
+        validation={"rows": 8},
+        select={"over": ["learning_rate", "step"], "by": "weak_ce"},
+        controls=["untrained", "shuffled_labels", "length"],
+        training={
+            **{"precision": "fp32", "max_length_tokens": 128, "batch_size": 8},
+            "evaluations": 3,
+        },
+        grid__learning_rate=[1e-3, 1e-2],
         grid__loss=["forward_kl", "reverse_kl"],
         grid__noise_ratio=[0.25],
         grid__trainable=["last_layer", "full"],
@@ -32,12 +48,12 @@ def test_ray_and_local_give_the_same_results(write_spec: Any, tmp_path: Path) ->
     )
     assert main([str(spec), "--local", "--store", str(tmp_path / "local")]) == 1
     assert main([str(spec), "--store", str(tmp_path / "ray")]) == 1
-    local, ray = results(tmp_path / "local"), results(tmp_path / "ray")
-    assert len(local) == 5
+    local, ray = rows_of(tmp_path / "local"), rows_of(tmp_path / "ray")
+    assert len(local) == 9 + 15
     for ours, theirs in zip(local, ray, strict=True):
-        assert {name: ours[name] for name in SAME} == {name: theirs[name] for name in SAME}
-        for name in CLOSE:
-            assert ours[name] == pytest.approx(theirs[name], abs=1e-5)
+        same, close = (*SAME, *CHOSEN), (*CLOSE, *SCORED)
+        assert of(ours, same) == of(theirs, same)
+        assert of(ours, close) == pytest.approx(of(theirs, close), abs=1e-5)
     assert main([str(spec), "--plan", "--store", str(tmp_path / "ray")]) == 0
 
 
@@ -60,9 +76,14 @@ def test_two_workers_under_zero_3_give_the_results_of_one_process(
     Steps of the kinds ``kept`` are those of the local run.
     """
     changes = {
+        "data__pairs": {**tiny_spec()["data"]["pairs"], "tests": FURTHER},  # type: ignore[index]
+        "validation": {"rows": 8},
         "grid__loss": ["reverse_kl"],
         "grid__noise_ratio": [0.25],
         "grid__trainable": ["full"],
+        "grid__weight_decay": [0.5],
+        "grid__learning_rate": [3e-3],
+        "training__evaluations": 3,
         "execution": {"workers": 2, "zero_stage": 3, "micro_batch_tokens": 256},
     }
     spec = write_spec(**changes)
@@ -70,7 +91,11 @@ def test_two_workers_under_zero_3_give_the_results_of_one_process(
     for kind in kept:
         shutil.copytree(tmp_path / "local" / kind, tmp_path / "ray" / kind)
     assert main([str(spec), "--store", str(tmp_path / "ray")]) == 0
-    (ours,), (theirs,) = results(tmp_path / "local"), results(tmp_path / "ray")
-    assert {name: ours[name] for name in SAME} == {name: theirs[name] for name in SAME}
-    for name in (*CLOSE, "tokens"):
+    (ours,), (theirs,) = rows_of(tmp_path / "local"), rows_of(tmp_path / "ray")
+    assert of(ours, SAME) == of(theirs, SAME)
+    for name in (*CLOSE, *SCORED, "tokens"):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-5)
+    (ours,), (theirs,) = (rows_of(tmp_path / name, "transfer") for name in ("local", "ray"))
+    assert ours["status"] == theirs["status"] == "done"
+    for name in ("gain", "misfit_forward", "student_accuracy"):
         assert ours[name] == pytest.approx(theirs[name], abs=1e-5)

@@ -102,7 +102,7 @@ def test_a_rule_shows_one_line_for_each_choice_and_says_what_it_chose():
     assert "learning rate chosen" in text
     assert "learning rate and step chosen by weak_ce on 500 held-out rows" in text
     assert "learning rate 1e-05 to 0.001, step 6" in text
-    assert "1 of 2 choices are at the edge of their grid (learning rate 1, step 1)" in text
+    assert "1 of 2 choices are at the edge of their grid (learning rate in 1, step in 1)" in text
     assert "not available" not in text and "unfinished" not in text
 
 

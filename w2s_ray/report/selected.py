@@ -47,7 +47,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         yield "chosen: " + ", ".join(_range(name, chosen) for name in over)
     if at_edge := [row["selection_at_edge"] for row in chosen if row["selection_at_edge"]]:
         counts = Counter(name for edges in at_edge for name in edges.split(", "))
-        each = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+        each = ", ".join(f"{name.replace('_', ' ')} in {count}" for name, count in counts.items())
         yield (
             f"{len(at_edge)} of {len(chosen)} choices are at the edge of their grid ({each}): a "
             "wider grid may have a better value"
