@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.testing.specs import tiny_spec
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.plan.build import build
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.step import Step
@@ -91,6 +92,24 @@ def test_adapters_that_train_together_are_counted_each() -> None:
     one, two, eight = of(1), of(2), of(8)
     assert one < two < eight
     assert of(2, rank=8) < two
+
+
+def test_an_anchor_keeps_a_copy_of_the_weights_and_an_untrained_model_its_head() -> None:
+    fixed = {"workers": 1, "activation_checkpointing": True, "micro_batch_tokens": 2048}
+    execution = {"gpu_type": "H200", **fixed}
+    models = {"0.5B": MODELS["0.5B"], "1.5B": {"source": "hf:Qwen/Qwen2.5-1.5B"}}
+    grid = {"pair": [["0.5B", "1.5B"]], "trainable": ["full"], "anchor": [0.0, 0.1]}
+    spec = tiny_spec(models=models, execution=execution, grid=grid, controls=["untrained"])
+    predicted: dict[str, list[int]] = {"student": [], "untrained": [], "ceiling": []}
+    for step in build(Spec.model_validate(spec)):
+        if step.kind.name in predicted:
+            predicted[step.kind.name].append(step.execution.predicted_memory_bytes or 0)
+    known = shape(Spec.model_validate(spec).models["1.5B"])
+    assert known is not None
+    free, anchored = sorted(set(predicted["student"]))
+    assert anchored - free == 4 * known.parameters and {free} == {*predicted["ceiling"]}
+    (untrained,) = predicted["untrained"]
+    assert untrained > 2 * (known.parameters + known.embeddings)
 
 
 def test_a_margin_leaves_memory_free() -> None:

@@ -43,6 +43,7 @@ class Workload:
         batch_size: rows of one optimizer step, over all processes.
         longest_row: tokens of the longest row that the spec admits.
         adapters: LoRA parameters that are trained at once.
+        anchored: whether the initial weights are kept.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Workload:
     batch_size: int
     longest_row: int
     adapters: int = 0
+    anchored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,19 @@ def choose_layout(workload: Workload, gpu: Gpu, constraints: Constraints) -> Lay
 
 
 def check_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Memory:
-    """The memory of a ``features`` or ``label`` step, which runs in one process.
+    """The memory of a step that runs the backbone forward, in one process.
+
+    Args:
+        kind: features, label, predict or untrained, which has the output head too.
 
     Raises:
         InputError: it exceeds what one GPU of the type has.
     """
     memory = inference_bytes(
-        workload.shape, precision=workload.precision, tokens=INFERENCE_TOKENS["cuda"]
+        workload.shape,
+        precision=workload.precision,
+        tokens=INFERENCE_TOKENS["cuda"],
+        language_model=kind == "untrained",
     )
     memory = _with_warm_copy(memory, workload)
     if memory.total > gpu.usable(margin):
@@ -208,6 +216,7 @@ def _micro_batches(
             tokens=max(workload.longest_row, min(budget, share)),
             trainable=workload.trainable,
             adapters=workload.adapters,
+            anchored=workload.anchored,
             offload=sharding.offload,
             checkpointing=sharding.activation_checkpointing,
             micro_batches=1 if share <= budget else 2,

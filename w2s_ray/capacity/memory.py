@@ -27,6 +27,7 @@ BUCKET_ELEMENTS = 50_000_000  # of one of DeepSpeed's communication buffers, at 
 MAX_LIVE_ELEMENTS = 1_000_000_000  # weights that ZeRO 3 keeps gathered for their next use, at most
 GPU_WORKSPACES = 64 << 20  # bytes: cuBLAS and FlexAttention, inside torch's allocator
 LARGEST_WARM_BYTES = GIB  # of a model that ``models.warm`` keeps loaded
+LOGITS_BYTES = 2 * 4 * 2**25  # fp32 logits of a language model at once, and their softmax
 CPU_SCRATCH = 4 << 20  # bytes that malloc does not return
 
 Device = Literal["gpu", "cpu"]
@@ -46,7 +47,7 @@ class Memory:
     Attributes:
         weights: the model's weights that this process stores, in the model's precision.
         gradients: all of them, in the precision in which they are summed.
-        optimizer: fp32 masters and Adam's two moments.
+        optimizer: fp32 masters, Adam's two moments and the weights that an anchor pulls to.
         activations: of one micro-batch, when the backward pass begins.
         buffers: communication buckets, gathered weights, workspaces.
         total: the peak.
@@ -79,6 +80,7 @@ def training_bytes(
     engine: Engine | None = None,
     trainable: str = "full",
     adapters: int = 0,
+    anchored: bool = False,
     offload: Offload = "none",
     checkpointing: bool = False,
     micro_batches: int = 2,
@@ -96,6 +98,7 @@ def training_bytes(
         engine: None: torch for a single process that offloads nothing, else DeepSpeed.
         trainable: full, lora or last_layer (head only, the backbone runs without gradients).
         adapters: LoRA parameters, fp32.
+        anchored: the initial weights of all that is trained are kept too, in fp32.
         offload: what is kept in host memory (or on a disk) between uses.
         checkpointing: blocks are recomputed in the backward pass.
         micro_batches: per optimizer step; with 1 there are no gradients when backward begins.
@@ -111,6 +114,8 @@ def training_bytes(
     parts = _stored(shape, width, trainable, adapters, engine, stage, world, offload, bucket)
     if micro_batches == 1 and not sharded:
         parts.begun = 0
+    if anchored:
+        parts.optimizer += 4 * (shape.parameters if trainable == "full" else adapters)
     activations = activation_bytes(
         shape,
         precision=precision,
@@ -130,9 +135,15 @@ def inference_bytes(
     precision: str,
     tokens: int,
     row_tokens: int = 512,
+    language_model: bool = False,
     device: Device = "gpu",
 ) -> Memory:
-    """The peak of one process that runs ``shape`` forward: features, labels, scores."""
+    """The peak of one process that runs ``shape`` forward: features, labels, scores.
+
+    Args:
+        language_model: with the output head, counted as if it shared no weights with the
+            embeddings, and a slice of its logits.
+    """
     scratch = activation_bytes(
         shape,
         precision=precision,
@@ -144,6 +155,9 @@ def inference_bytes(
     ).scratch
     workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
     weights = shape.parameters * BYTES_PER_WEIGHT[precision]
+    if language_model:
+        weights += shape.embeddings * BYTES_PER_WEIGHT[precision]
+        scratch += LOGITS_BYTES
     return Memory(weights, 0, 0, scratch, workspaces, weights + scratch + workspaces)
 
 

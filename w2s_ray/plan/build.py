@@ -229,8 +229,9 @@ class Builder:
             point.anchor,
             validation_rows=self._validation_rows,
         )
-        execution = self.layouts.training(point.data, point.strong, training)
-        if point.anchor and execution.uses_deepspeed:
+        anchored = point.anchor > 0.0
+        execution = self.layouts.training(point.data, point.strong, training, anchored=anchored)
+        if anchored and execution.uses_deepspeed:
             raise unanchored(point, execution)
         return self.add(
             KINDS["student"],

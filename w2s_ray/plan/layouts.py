@@ -49,7 +49,9 @@ class Layouts:
         self._shapes: dict[str, Shape | None] = {}
         self._chosen: dict[tuple[Any, ...], Execution] = {}
 
-    def training(self, data: str, model: str, training: Training) -> Execution:
+    def training(
+        self, data: str, model: str, training: Training, *, anchored: bool = False
+    ) -> Execution:
         """How a model is trained; a head on stored features runs in one process.
 
         The weights of every model stay where the data set has further test sets: they are scored
@@ -57,15 +59,17 @@ class Layouts:
 
         Args:
             data, model: names in the spec.
+            anchored: whether the initial weights are kept.
 
         Raises:
             InputError: the model does not fit as the spec wants it, or its shape is not known.
         """
         texts = TEXTS_PER_ROW[self._spec.data[data].kind]
         has_weights = training.trainable != "last_layer" and bool(self._spec.data[data].tests)
-        name = ("training", model, training.trainable, training.batch_size, texts, has_weights)
+        settings = (training.trainable, training.batch_size, texts, has_weights, anchored)
+        name = ("training", model, *settings)
         if name not in self._chosen:
-            chosen = self._training(model, training, texts)
+            chosen = self._training(model, training, texts, anchored)
             self._chosen[name] = replace(chosen, keep_models=TRAINED) if has_weights else chosen
         return self._chosen[name]
 
@@ -100,7 +104,7 @@ class Layouts:
         memory = check_inference(work, self._gpu, self._constraints.margin, kind)
         return replace(execution, predicted_memory_bytes=memory.total)
 
-    def _training(self, model: str, training: Training, texts: int) -> Execution:
+    def _training(self, model: str, training: Training, texts: int, anchored: bool) -> Execution:
         if training.trainable == "last_layer":
             return replace(self._written, workers=1)
         if self._gpu is None:
@@ -127,6 +131,7 @@ class Layouts:
             batch_size=training.batch_size,
             longest_row=texts * training.max_length_tokens,
             adapters=adapters,
+            anchored=anchored,
         )
         chosen = choose_layout(work, self._gpu, self._constraints)
         return replace(
