@@ -116,7 +116,7 @@ def test_a_choice_by_the_truth_is_marked_and_unfinished_cells_are_counted():
     )  # fmt: skip
     line = "chosen with the true labels of 500 held-out rows: not available to a weak supervisor"
     assert line in " ".join(text.split())
-    assert "1 of 1 choices are among unfinished cells too" in text
+    assert "1 of 1 choices are among cells that failed or are not finished" in text
     assert "1 of 2 cells are incomplete" in text and "70.0" in text
 
 

@@ -66,6 +66,7 @@ def test_every_block_has_states_scores_and_an_export_of_its_own(
     for artifact in (last, first, second):
         stored = np.stack(pq.read_table(artifact.folder / "test.parquet")["probs"].to_numpy())
         np.testing.assert_allclose(exported(artifact, texts), stored, atol=1e-5)
+    assert rows[1]["parameters"] < rows[2]["parameters"] == rows[None]["parameters"]
     blocks = [
         AutoConfig.from_pretrained(artifact.folder / "export").num_hidden_layers
         for artifact in (last, first, second)

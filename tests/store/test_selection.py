@@ -1,14 +1,17 @@
 """The rule chooses what a slow and independent implementation chooses, and says what it lacked."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.testing.specs import tiny_spec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import (
@@ -19,6 +22,7 @@ from w2s_ray.store.results import (
     write_results,
 )
 from w2s_ray.store.selection import RULES, best, edges, groups
+from w2s_ray.study import main
 
 LOWEST = {"weak_ce", "own_loss"}
 COLUMN = {"ground_truth": "accuracy"}
@@ -222,3 +226,20 @@ def test_a_control_trained_on_the_truth_is_chosen_by_it_and_a_baseline_is_not_ch
     baselines = [row for row in rows if row["control"] == "tfidf"]
     assert [row["selected"] for row in baselines] == [True, False, False]
     assert baselines[0]["selection_at_edge"] == ""
+
+
+def test_a_rate_without_effect_is_at_no_edge(tmp_path: Path) -> None:
+    """An exact solver has one solution at all rates."""
+    spec = tiny_spec(
+        store=str(tmp_path / "store"),
+        grid={"pair": [["small", "large"]], "trainable": ["last_layer"]},
+        validation={"rows": 8},
+        select={"over": ["learning_rate"], "by": "weak_ce"},
+        training={"solver": "newton", "precision": "fp32", "max_length_tokens": 128},
+    )
+    spec["grid"] |= {"learning_rate": [1e-3, 1e-2]}  # type: ignore[operator]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(spec))
+    assert main([str(tmp_path / "study.yaml"), "--local"]) == 0
+    rows = pq.read_table(tmp_path / "store/results/tiny.parquet").to_pylist()
+    assert len({row["key"] for row in rows}) == 1 < len(rows)
+    assert [row["selection_at_edge"] for row in rows if row["selected"]] == [""]

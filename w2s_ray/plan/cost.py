@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.data.prepare import SPLITS
-from w2s_ray.plan.configs import StudentConfig, TrainConfig
+from w2s_ray.plan.configs import FeaturesConfig, StudentConfig, TrainConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
 
@@ -47,6 +47,8 @@ def flops(steps: Iterable[Step]) -> dict[str, float | None]:
         if model is None:
             costs[step.key] = 0.0
             continue
+        if isinstance(step.config, FeaturesConfig):
+            model = model.read_after(step.config.readout_block)
         if model not in shapes:
             shapes[model] = shape(model)
         known = shapes[model]
@@ -66,6 +68,9 @@ def _flops(step: Step, model: Shape) -> float:
         if isinstance(config, StudentConfig) and config.train_rows is not None:
             trained = min(trained, tokens_per_row(step.data) * config.train_rows)
         passes += 6.0 * config.training.epochs * trained
+        on_validation = tokens_per_row(step.data) * config.validation_rows
+        evaluations = config.training.evaluations if config.validation_rows else 1
+        passes += 2.0 * (evaluations - 1) * tokens["test"] + 2.0 * evaluations * on_validation
     return model.parameters * passes
 
 

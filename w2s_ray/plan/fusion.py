@@ -30,7 +30,8 @@ def fuse_training(step: Step) -> Fusion | None:
     """Heads on the same features and split are one batched problem; LoRA students share passes.
 
     LoRA students are fused only where the spec asks for it (``lora_together``), if they share
-    backbone and batches, learn from every row alike, and none needs DeepSpeed.
+    backbone and batches, learn from every row alike, and none needs DeepSpeed. Those whose labels
+    depend on the other rows set identical pairs aside first, so they share passes of their own.
     """
     config, execution = step.config_as(TrainConfig), step.execution
     training = config.training
@@ -44,5 +45,6 @@ def fuse_training(step: Step) -> Fusion | None:
         return None
     batches = training.batches().as_json()
     rows = [step.inputs["prepare"], config.train_rows, config.validation_rows]
+    rows.append(config.labels.depends_on_rows)
     same = canonical_json([config.model, batches, config.seed, *rows])
     return Fusion("w2s_ray.steps.train_adapters", (same,), execution.lora_together)

@@ -53,7 +53,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
             "wider grid may have a better value"
         )
     if missing := sum(bool(row["selection_missing"]) for row in rows):
-        yield f"{missing} of {len(rows)} choices are among unfinished cells too, and may change"
+        yield f"{missing} of {len(rows)} choices are among cells that failed or are not finished"
 
 
 def rule(rows: Sequence[Row]) -> str:

@@ -177,7 +177,10 @@ def _without_gap(weak: Sequence[float | None], ceiling: Sequence[float | None]) 
     scores = [[score for score in of if score is not None] for of in (weak, ceiling)]
     if not all(scores) or np.mean(scores[0]) < np.mean(scores[1]):
         return ""
-    return "the ceiling is not above the weak model: there is no gap to recover, and no pgr\n"
+    return (
+        "the ceiling is not above the weak model: there is no gap to recover, and a pgr means "
+        "nothing\n"
+    )
 
 
 def _by_model(rows: list[dict[str, Any]], key: str, score: str) -> list[float | None]:

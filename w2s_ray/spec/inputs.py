@@ -341,6 +341,14 @@ class ModelSpec(Model):
         own = (self.source, self.revision, self.init, self.architecture, self.tokenizer)
         return hash((*own, self.init_seed, self.num_layers))
 
+    def read_after(self, block: int | None) -> "ModelSpec":
+        """The model cut after the block at which its states are read; None: the model itself.
+
+        Its final norm stays, so the last block is no special case, and the states of two blocks are
+        of one scale; they are standardised for heads in any case.
+        """
+        return self if block is None else self.model_copy(update={"num_layers": block})
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong = _one_of(self, "source", "init")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from w2s_ray.models.model_card import Card
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.step import Step
-from w2s_ray.steps.features import read_at
 from w2s_ray.steps.prepare import Rows
 
 if TYPE_CHECKING:  # who exports nothing must not wait for transformers
@@ -36,7 +35,7 @@ def card_of(step: Step, data: Rows) -> Card:
     return Card(
         role=step.kind.name,
         name=f"{step.slug}-{step.key}",
-        model=read_at(step.model, step.config_as(TrainConfig).training.readout_block),
+        model=step.model.read_after(step.config_as(TrainConfig).training.readout_block),
         config=step.config.as_json(),
         data=str(data.artifact.record["slug"]),
         per_row=data.per_row,
@@ -89,7 +88,7 @@ class HeadExports:
 
         assert self._step.model is not None
         training = self._step.config_as(TrainConfig).training
-        return own_backbone(read_at(self._step.model, training.readout_block), training.precision)
+        return own_backbone(self._step.model.read_after(training.readout_block), training.precision)
 
     @cached_property
     def _tokens(self) -> Tokens:

@@ -17,7 +17,6 @@ from w2s_ray.data.tables import read_parquet
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.configs import FeaturesConfig
 from w2s_ray.plan.step import Step
-from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
@@ -38,15 +37,6 @@ class Features:
         return np.ascontiguousarray(states[order])
 
 
-def read_at(model: ModelSpec, block: int | None) -> ModelSpec:
-    """The model cut after the block at which its states are read; None: the model itself.
-
-    Its final norm stays, so the last block is no special case, and the states of two blocks are of
-    one scale; they are standardised for heads in any case.
-    """
-    return model if block is None else model.model_copy(update={"num_layers": block})
-
-
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``{split}.npy`` (n, m, H) float32 and ``{split}.parquet`` (row_id)."""
     # Imported here: reading features needs none of it.
@@ -57,7 +47,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     config, splits = step.config_as(FeaturesConfig), step.kind.scored
     rows = Rows(inputs["test_set" if "test_set" in inputs else "prepare"])
     assert step.model is not None
-    backbone = own_backbone(read_at(step.model, config.readout_block), config.precision)
+    backbone = own_backbone(step.model.read_after(config.readout_block), config.precision)
 
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return last_states(backbone, tokens, progress=progress)

@@ -55,6 +55,8 @@ class Supervision(NamedTuple):
         objective: what to do with them.
         facts: metrics of rows and labels, for the step's record.
         validation: what the model is scored on while it trains; None: nothing.
+        left_out: how many of the rows that it could learn from it does not, of ``Targets``'
+            ``left_out``.
     """
 
     rows: NDArray[np.int64]
@@ -63,6 +65,7 @@ class Supervision(NamedTuple):
     objective: Objective
     facts: Mapping[str, Any]
     validation: Validation | None = None
+    left_out: int = 0
 
 
 class HeldOutRows:
@@ -154,11 +157,13 @@ class Targets:
     def of(self, step: Step) -> Supervision:
         """Rows, labels and objective of one step."""
         config = step.config_as(TrainConfig)
-        rows = self._rows_of(config)
+        open_to = self._rows_of(config)
+        rows = open_to if self._left_out is None else open_to[~self._left_out[open_to]]
+        left_out = len(open_to) - len(rows)
         if not isinstance(config, StudentConfig):
             count: Mapping[str, Any] = {"trained_rows": len(rows)}
             true, validation = _taken(self._true, rows), self._validation(config)
-            return Supervision(rows, true, None, GROUND_TRUTH, count, validation)
+            return Supervision(rows, true, None, GROUND_TRUTH, count, validation, left_out)
         wanted = config.objective
         objective = Objective(
             wanted.loss,
@@ -170,9 +175,8 @@ class Targets:
         )
         treated, facts = self._treated(step, config, rows)
         validation = self._validation(config, self._labels_of(_drawn(step, config)))
-        return Supervision(
-            treated.rows, treated.soft_labels, treated.weights, objective, facts, validation
-        )
+        labels, weights = treated.soft_labels, treated.weights
+        return Supervision(treated.rows, labels, weights, objective, facts, validation, left_out)
 
     def noise_of(self, step: Step) -> Noised | None:
         """A student's labels before and after noise, of all rows of the table; None without noise.
@@ -205,7 +209,7 @@ class Targets:
         return Validation(rows, HeldOut(labels, soft_labels[rows], True))
 
     def _rows_of(self, config: TrainConfig) -> NDArray[np.int64]:
-        """Positions of the rows that a model may learn from, ascending."""
+        """Positions of the rows that are open to a model, ascending, ``left_out`` among them."""
         present = np.ones(self._rows.num_rows, dtype=np.bool_)
         if isinstance(config, WeakConfig) and config.held_out:
             present[held_out(hashes(self.row_ids, "calibration"))] = False
@@ -214,7 +218,7 @@ class Targets:
         rows = np.flatnonzero(present)
         if isinstance(config, StudentConfig) and config.train_rows is not None:
             rows = first_rows(rows, self._subset_hashes, config.train_rows)
-        return rows if self._left_out is None else rows[~self._left_out[rows]]
+        return rows
 
     def _treated(
         self, step: Step, config: StudentConfig, rows: NDArray[np.int64]

@@ -218,7 +218,8 @@ def _identical(states: NDArray[np.float32]) -> NDArray[np.bool_]:
 def _backbone_parameters(step: Step) -> int | None:
     """Number of parameters below the head, for the record; no head fails where it is unknown."""
     with suppress(InputError):
-        known = None if step.model is None else shape(step.model)
+        block = step.config_as(TrainConfig).training.readout_block
+        known = None if step.model is None else shape(step.model.read_after(block))
         return None if known is None else known.parameters
     return None
 

@@ -43,13 +43,11 @@ class PlannedJob:
 
     Attributes:
         job: a model to train.
-        supervision: its rows and labels.
-        left_out: pairs with identical answers that are not among the job's rows.
+        supervision: its rows and labels; pairs with identical answers may be left out of them.
     """
 
     job: TrainJob
     supervision: Supervision
-    left_out: int
 
     def add_facts(self, metrics: dict[str, Any]) -> None:
         """Adds the facts to the metrics of the trained job, of the rows that it was trained on."""
@@ -60,7 +58,7 @@ class PlannedJob:
             of_rows = label_facts(job.soft_labels[kept], job.rows["label"].to_numpy()[kept])
             facts |= {name: value for name, value in of_rows.items() if name in facts}
         metrics.update(facts)
-        metrics["identical_rows"] = metrics.get("identical_rows", 0) + self.left_out
+        metrics["identical_rows"] = metrics.get("identical_rows", 0) + self.supervision.left_out
 
 
 def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[PlannedJob]:
@@ -68,17 +66,16 @@ def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[PlannedJob]:
     data = Rows(artifacts(steps[0].inputs["prepare"]))
     split = str(steps[0].kind.trained_on)
     rows, test = data[split], data["test"]
-    left_out = np.zeros(rows.num_rows, dtype=np.bool_)
-    if data.per_row == 2 and any(_is_treated_by_rows(step) for step in steps):
-        left_out = _identical_pairs(steps[0], rows)
     weak = None if split == "weak" else data["weak"]
+
+    treated = data.per_row == 2 and _is_treated_by_rows(steps[0])  # then all of them are
     targets = Targets(
         rows,
         data.num_classes,
         artifacts,
         weak,
         per_row=data.per_row,
-        left_out=left_out,
+        left_out=_identical_pairs(steps[0], rows) if treated else None,
         split=split,
     )
     held_out_from = rows if weak is None else weak
@@ -88,7 +85,7 @@ def jobs(steps: Sequence[Step], artifacts: Artifacts) -> list[PlannedJob]:
         scored = _scored(step, data, rows, supervision, targets)
         job = _job(step, data, rows, test, supervision)
         job = replace(_with_validation(job, supervision, held_out_from), scored=scored)
-        planned.append(PlannedJob(job, supervision, int(left_out.sum())))
+        planned.append(PlannedJob(job, supervision))
     return planned
 
 

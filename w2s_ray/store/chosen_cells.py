@@ -89,8 +89,10 @@ def _share_ceiling(group: Sequence[Row]) -> None:
 def _at_edge(row: Row, group: Sequence[Row], over: Sequence[str]) -> str:
     if row["validation_rows"] is None:  # of a model that has no rate and no steps
         return ""
+    has_effect = len({other["key"] for other in group}) > 1  # a rate has none on an exact solver
     values = {axis: [other[axis] for other in group] for axis in over if axis != "step"}
+    values = values if has_effect else {}
     if "step" in over:
         values["step"] = row["evaluated_steps"] or []
     chosen = {**row, "step": row["selected_step"]}
-    return ", ".join(axis for axis in over if edges(chosen[axis], values[axis]))
+    return ", ".join(axis for axis in over if edges(chosen[axis], values.get(axis, [])))

@@ -61,7 +61,7 @@ RESULTS = (
         _TEXT,
         "",
         "one line: why the cell failed or is blocked, or why a done cell has no scores of the weak"
-        " model or the ceiling",
+        " model or of its own ceiling (with select the row may be compared with another one)",
     ),
     *(
         Column(
@@ -159,14 +159,14 @@ RESULTS = (
         "flipped_restored",
         _REAL,
         "fraction",
-        "share of the flipped rows for which the student predicts the class before noise; null "
-        "without any",
+        "share of the flipped rows for which the student, with the weights of its last step, "
+        "predicts the class before noise; null without any",
     ),
     Column(
         "flipped_memorised",
         _REAL,
         "fraction",
-        "share of the flipped rows for which the student predicts the class after noise; null "
+        "share of the flipped rows for which that student predicts the class after noise; null "
         "without any",
     ),
     Column(

@@ -35,7 +35,7 @@ SELECTION = (
         TEXT,
         "",
         "of a selected cell: names, with commas, of what is chosen over and has its lowest or"
-        " highest value here; null otherwise",
+        " highest value here, empty without any; null of other cells",
     ),
     Column(
         "selection_missing",

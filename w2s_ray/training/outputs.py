@@ -30,7 +30,16 @@ def write_outputs(
 
 
 def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
-    """Writes columns row_id, label, probs (K float64) of each test row, from (t, K) logits."""
+    """Writes columns row_id, label, probs (K float64) of each test row, from (t, K) logits.
+
+    Raises:
+        FloatingPointError: a logit is not finite. Training stops where a loss or a gradient is not,
+            which says nothing of the weights after its last step.
+    """
+    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
+        raise FloatingPointError(
+            f"the trained model's logits of {bad:,} of {len(logits):,} test rows are not finite"
+        )
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     columns = {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
     table = pa.table(columns)
