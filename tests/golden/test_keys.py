@@ -7,16 +7,19 @@ new specs are added without ``--moved`` and without a raised version.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from w2s_ray.plan.absent import ABSENT_MEANS
 from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
 
 ROOT = Path(__file__).parents[2]
 SPECS = [
     *sorted((ROOT / "study_specs").glob("*.yaml")),
-    Path(__file__).with_name("every_axis.yaml"),
+    *(Path(__file__).with_name(f"{name}.yaml") for name in ("every_axis", "every_treatment")),
+    Path(__file__).with_name("further_tests.yaml"),
 ]
 KEYS = Path(__file__).with_name("keys")
 
@@ -36,6 +39,20 @@ def test_the_keys_of_a_shipped_spec_have_not_moved(spec: Path) -> None:
 
 def test_every_shipped_spec_has_its_keys_committed() -> None:
     assert {path.stem for path in KEYS.glob("*.txt")} == {spec.stem for spec in SPECS}
+
+
+def names(values: Any) -> set[str]:
+    """The names at every depth."""
+    if not isinstance(values, dict):
+        return set()
+    return set(values) | {name for inner in values.values() for name in names(inner)}
+
+
+def test_every_field_that_can_be_absent_is_in_a_committed_key() -> None:
+    """The form of its value is then held too, and not its name alone."""
+    specs = [spec for spec in SPECS if spec.parent == KEYS.parent]
+    hashed = set().union(*(names(step.config.as_json()) for s in specs for step in build(load(s))))
+    assert set(ABSENT_MEANS) - hashed == {"messages"}  # of chat templates: test_tokenising_keys
 
 
 def write(spec: Path, *, moved: bool) -> None:

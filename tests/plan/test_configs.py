@@ -79,3 +79,10 @@ def test_a_record_without_a_field_is_read_with_what_its_absence_means() -> None:
     student = config_of("student")
     assert isinstance(student, StudentConfig)
     assert Training.from_json(student.training.as_json()) == student.training
+
+
+def test_neighbours_at_their_default_are_what_absence_means() -> None:
+    student = config_of("student")
+    assert isinstance(student, StudentConfig)
+    by_neighbours = replace(student, labels=LabelTreatment(relabel="knn"))
+    assert "label_neighbours" not in names(by_neighbours.as_json())
