@@ -35,6 +35,7 @@ from w2s_ray.plan.effects import effective, link_points
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
+from w2s_ray.plan.row_counts import check_rows
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.plan.teachers import features_key
 from w2s_ray.plan.test_steps import TestSteps
@@ -82,7 +83,8 @@ class Builder:
         """All steps and cells.
 
         Raises:
-            InputError: two cells have one student, and not because an axis has no effect.
+            InputError: two cells have one student, and not because an axis has no effect; or no
+                row remains for a student.
         """
         cells: list[Cell] = []
         owners: dict[str, CellPoint] = {}
@@ -100,6 +102,10 @@ class Builder:
                     ("grid",),
                 )
             cells.append(cell)
+        for name, data in self.spec.data.items():
+            if data.sizes.weak is not None:
+                own = [step for step in self.steps.values() if step.data is data]
+                check_rows(own, name, data.sizes.weak)
         select = self.spec.select
         chosen = None if select is None else select.model_dump(mode="json")
         return Plan(self.spec.study, self.steps, tuple(cells), chosen)

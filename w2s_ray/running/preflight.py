@@ -11,6 +11,7 @@ from w2s_ray.plan.classes import check_classes
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layouts import TEXTS_PER_ROW
+from w2s_ray.plan.row_counts import check_rows
 from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.schema import ModelSpec, Spec
@@ -55,7 +56,7 @@ def prepare_data(
             [cell for cell in plan.cells if cell.keys["prepare"] == step.key],
             metrics["num_classes"],
         )
-    _check_validation(spec, plan, store)
+    _check_rows(plan, store)
     remaining = {key: step for key, step in todo.items() if step.kind.name not in read}
     if any(step.backbone is not None for step in remaining.values()):
         from w2s_ray.running.token_counts import count_tokens
@@ -64,20 +65,12 @@ def prepare_data(
     return remaining
 
 
-def _check_validation(spec: Spec, plan: Plan, store: Store) -> None:
-    """Refuses to hold out all rows of a split, whose size is known once the data are prepared."""
-    if spec.validation is None:
-        return
-    held_out = spec.validation.rows
-    data = {cell.values["data"]: cell.keys["prepare"] for cell in plan.cells}
-    for name, key in data.items():
-        rows = Rows(store.artifact(key)).count("weak")
-        if held_out >= rows:
-            raise InputError(
-                f"validation.rows: given {held_out}, expected less than {rows:,}, the size of the "
-                f"split weak of data {name!r}",
-                ("validation", "rows"),
-            )
+def _check_rows(plan: Plan, store: Store) -> None:
+    """Refuses settings that leave no row to learn from; a split's size is known by now."""
+    data = {cell.keys["prepare"]: cell.values["data"] for cell in plan.cells}
+    for key, name in data.items():
+        steps = [step for step in plan if step.inputs.get("prepare") == key]
+        check_rows(steps, name, Rows(store.artifact(key)).count("weak"))
 
 
 def _check_weights(plan: Plan, todo: Mapping[str, Step], store: Store) -> None:

@@ -1,0 +1,177 @@
+"""The variance of a mean over test rows and seeds, from a two-way decomposition.
+
+All seeds share their test rows, so a mean over both has three sources of error: which rows were
+drawn, which seeds, and their interaction. With mean squares MS_I of rows, MS_S of seeds and MS_E of
+the remainder (ddof 1; n rows, S seeds)::
+
+    V = [MS_I + max(MS_S − MS_E, 0)] / (n S)
+    df = V² / [(MS_I / (n S))² / (n − 1) + (MS_S / (n S))² / (S − 1)],  at least 1
+
+and ȳ ± t(df) √V is the interval (Satterthwaite 1946). A t interval over the seeds alone holds for
+new seeds on the same rows; one over the rows alone for new rows and these seeds.
+
+Letters: n rows, S seeds, G groups of rows, C components (several scores of the same rows).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+Array = NDArray[np.float64]
+
+
+class Estimate(NamedTuple):
+    """A mean with its error.
+
+    Attributes:
+        mean: the estimate.
+        variance: of the estimate, V above.
+        df: degrees of freedom of the variance.
+    """
+
+    mean: float
+    variance: float
+    df: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The two-sided t interval."""
+        half = t_quantile(0.5 + level / 2.0, self.df) * self.variance**0.5
+        return self.mean - half, self.mean + half
+
+    def p_value(self, null: float = 0.0) -> float:
+        """Two-sided, of the hypothesis that the mean is ``null``."""
+        if self.variance == 0.0:
+            return 1.0 if self.mean == null else 0.0
+        return float(2.0 * student_t.sf(abs(self.mean - null) / self.variance**0.5, self.df))
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Mean squares and products of C scores of the same rows and seeds.
+
+    Attributes:
+        means: (C,) over rows and seeds.
+        of_rows, of_seeds, of_rest: (C, C) mean squares and products MS_I, MS_S, MS_E; those of
+            seeds and of the remainder are 0 with one seed.
+        rows: n, or the number of groups where rows are grouped.
+        seeds: S.
+    """
+
+    means: Array
+    of_rows: Array
+    of_seeds: Array
+    of_rest: Array
+    rows: int
+    seeds: int
+
+    def estimate(self, weights: Array) -> Estimate:
+        """The linear combination of the scores with these (C,) weights."""
+        rows, seeds, rest = (self._form(of, weights) for of in self._squares)
+        cells = self.rows * self.seeds
+        variance = (rows + max(seeds - rest, 0.0)) / cells
+        df = float(self.rows - 1)
+        if self.seeds > 1 and variance > 0.0:
+            error = (rows / cells) ** 2 / max(self.rows - 1, 1)
+            error += (seeds / cells) ** 2 / (self.seeds - 1)
+            df = max(1.0, variance**2 / error)
+        return Estimate(float(self.means @ weights), variance, max(df, 1.0))
+
+    def components(self, weights: Array) -> "Components":
+        """The variances of rows, seeds and their interaction of a linear combination."""
+        rows, seeds, rest = (self._form(of, weights) for of in self._squares)
+        return Components(
+            rows=max(0.0, (rows - rest) / self.seeds),
+            seeds=max(0.0, (seeds - rest) / self.rows),
+            rest=rest,
+            has_seeds=self.seeds > 1,
+        )
+
+    @property
+    def _squares(self) -> tuple[Array, Array, Array]:
+        return self.of_rows, self.of_seeds, self.of_rest
+
+    @staticmethod
+    def _form(of: Array, weights: Array) -> float:
+        return float(weights @ of @ weights)
+
+
+class Components(NamedTuple):
+    """Variance components of one score: a row's, a seed's, and what is left of a single answer.
+
+    With one seed ``rows`` holds all of a row's variance, and nothing is known of seeds.
+    """
+
+    rows: float
+    seeds: float
+    rest: float
+    has_seeds: bool
+
+    def variance(self, rows: float, seeds: float) -> float:
+        """Of a mean over so many rows and seeds."""
+        return self.rows / rows + self.seeds / seeds + self.rest / (rows * seeds)
+
+
+def decompose(scores: Array, groups: NDArray[np.int64] | None = None) -> Decomposition:
+    """The decomposition of scores of the same rows in all seeds.
+
+    Args:
+        scores: (C, S, n), or (S, n) for one score. A score that is the same in all seeds (one
+            shared weak model, say) is repeated.
+        groups: (n,) index 0 … G − 1 of each row's group, as of ``group_indices``; rows of one group
+            (of one prompt) are not independent. They are first added up, each group weighing as
+            much as it has rows (the linearised ratio estimate). None: every row is its own.
+
+    Raises:
+        ValueError: fewer than two rows or groups; or a score is missing.
+    """
+    y = np.asarray(scores, dtype=np.float64)
+    y = y[None] if y.ndim == 2 else y
+    if not np.isfinite(y).all():
+        raise ValueError("a score is missing or not finite")
+    means = y.mean(axis=(1, 2))
+    centred = y - means[:, None, None]
+    if groups is not None:
+        centred = _summed(centred, groups)
+    seeds, rows = centred.shape[1:]
+    if rows < 2:
+        raise ValueError(f"{rows} independent row, expected at least 2")
+    by_row, by_seed = centred.mean(axis=1), centred.mean(axis=2)
+    of_rows = seeds * (by_row @ by_row.T) / (rows - 1)
+    if seeds == 1:
+        none = np.zeros_like(of_rows)
+        return Decomposition(means, of_rows, none, none, rows, seeds)
+    of_seeds = rows * (by_seed @ by_seed.T) / (seeds - 1)
+    flat = centred.reshape(len(centred), -1)
+    rest = flat @ flat.T - (rows - 1) * of_rows - (seeds - 1) * of_seeds
+    of_rest = rest / ((rows - 1) * (seeds - 1))
+    return Decomposition(means, of_rows, of_seeds, of_rest, rows, seeds)
+
+
+def mean(scores: Array, groups: NDArray[np.int64] | None = None) -> Estimate:
+    """The mean of (S, n) scores over rows and seeds; arguments as of ``decompose``."""
+    return decompose(scores, groups).estimate(np.ones(1))
+
+
+def group_indices(names: list[str]) -> NDArray[np.int64] | None:
+    """(n,) the index of each row's group; None where no two rows share one."""
+    index = {name: position for position, name in enumerate(dict.fromkeys(names))}
+    if len(index) == len(names):
+        return None
+    return np.array([index[name] for name in names], dtype=np.int64)
+
+
+def t_quantile(probability: float, df: float) -> float:
+    """Of Student's distribution."""
+    return float(student_t.ppf(probability, df))
+
+
+def _summed(centred: Array, groups: NDArray[np.int64]) -> Array:
+    """(C, S, G) sums of each group's scores over the mean size of a group, so that means stay."""
+    sizes = np.bincount(groups)
+    order = np.argsort(groups, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    sums: Array = np.add.reduceat(centred[:, :, order], starts, axis=2)
+    return sums * (len(sizes) / len(groups))
