@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "w2s_ray"
 LAYERS = (
     {"masking"},
     {"errors", "half_logits", "order"},
-    {"objectives"},
+    {"objectives", "statistics"},
     {"spec"},
     {"store"},
     {"data"},
@@ -54,6 +54,7 @@ NO_TORCH = (
     "objectives/names.py",
     "objectives/noise.py",
     "objectives/temperature.py",
+    "statistics/",
     "store/",
     "data/",
     "catalog/",

@@ -114,3 +114,18 @@ def test_facts_are_of_the_labels_as_learned() -> None:
     assert facts["trained_rows"] == 3
     assert facts["learned_label_accuracy"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert facts["learned_label_confidence"] == pytest.approx((0.3 + 0 + 0.4) / 3)
+
+
+def test_counts_do_not_depend_on_which_class_comes_first() -> None:
+    """Labels without a top class, as noise of strength 0 leaves them, are of no class."""
+    own = labels(2).copy()
+    own[::3] = 0.5
+    renamed = np.ascontiguousarray(own[:, ::-1])
+    wanted = LabelTreatment(relabel="probe")
+
+    def counted(soft_labels: NDArray[np.float32]) -> int | None:
+        given = label_set(1, 2)._replace(soft_labels=soft_labels)
+        return Treatments(IDS, 1)(given, wanted).relabelled
+
+    assert counted(own) == counted(renamed)
+    assert (counted(own) or 0) >= (own == 0.5).all(axis=1).sum()

@@ -8,7 +8,7 @@ changes on disk changes every key that depends on it. Cells that differ only in 
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.catalog.identity import template_identity, weights_identity
@@ -46,6 +46,9 @@ from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.selection import Rule
 from w2s_ray.store.canonical import digest
+from w2s_ray.store.selection import rule_for
+
+_CHOSEN = ("student", "ceiling", "strong_on_weak_rows")  # kinds whose step a rule chooses
 
 
 def build(spec: Spec) -> Plan:
@@ -258,16 +261,16 @@ class Builder:
         """
         reference = {} if weak is None else {"weak": weak.key}
         select, step_by = self.spec.select, None
-        if select is not None and select.step_by is not None:
-            truth: Rule = "ground_truth"
-            rules = {"student": select.by, "ceiling": truth, "strong_on_weak_rows": truth}
-            step_by = rules.get(model.kind.name)
+        if select is not None and select.step_by is not None and model.kind.name in _CHOSEN:
+            config, kind = model.config, model.kind.name
+            is_shuffled = isinstance(config, StudentConfig) and config.labels.shuffled
+            step_by = rule_for("shuffled_labels" if is_shuffled else kind, select.by)
         name = ("evaluate", model.key, *reference.values())
         if name not in self.shared:
             self.shared[name] = self.add(
                 KINDS["evaluate"],
                 f"{model.kind}-{model.slug}",
-                EvaluateConfig(self.spec.training.label_clip, step_by=step_by),
+                EvaluateConfig(self.spec.training.label_clip, step_by=cast("Rule | None", step_by)),
                 {"model": model.key, **reference},
             )
         return self.shared[name]

@@ -110,7 +110,11 @@ def controlled(builder: Builder, point: CellPoint, training: Training, label: St
             " models: an ensemble is no student",
             ("controls",),
         )
-    return builder.student(replace(point, strong=point.weak), training, label)
+    try:
+        return builder.student(replace(point, strong=point.weak), training, label)
+    except InputError as error:
+        said = f"controls: weak_student trains {point.weak!r} as a student would be: {error}"
+        raise InputError(said, ("controls",)) from error
 
 
 def _baseline(builder: Builder, point: CellPoint, label: Step) -> Step:

@@ -53,7 +53,7 @@ def recovered_gap(scores: Decomposition, level: float = 0.95) -> Recovered:
     unresolved = Recovered(value, None, None, gap.mean, gap_low, gap_high)
     if value is None or gap_low <= 0.0 <= gap_high:
         return unresolved
-    df = min(gap.df, scores.estimate(GAIN - value * GAP).df)
+    df = scores.estimate(GAIN - value * GAP).df
     square = t_quantile(0.5 + level / 2.0, df) ** 2
     cells = scores.rows * scores.seeds
     ends: list[float] = []

@@ -83,7 +83,7 @@ class Treatments:
         treated = Treated(labels.rows, labels.soft_labels)
         if treatment.relabel != "none":
             new = self._opinion(labels, treatment.relabel, treatment.neighbours)
-            changed = int((new.argmax(axis=1) != labels.soft_labels.argmax(axis=1)).sum())
+            changed = int((_tops(new) != _tops(labels.soft_labels)).any(axis=1).sum())
             treated = Treated(labels.rows, new, relabelled=changed)
             name = (*labels.name, treatment.relabel, treatment.neighbours)
             labels = labels._replace(name=name, soft_labels=new)
@@ -125,7 +125,7 @@ class Treatments:
 
     def _check_classes(self, kept: Labels, treatment: LabelTreatment) -> None:
         """Refuses labels of texts from which only one class can be learned."""
-        if self._per_row == 1 and len(np.unique(kept.argmax(axis=1))) == 1:
+        if self._per_row == 1 and _tops(kept).any(axis=0).sum() == 1:
             raise ValueError(
                 f"label_filter: the {len(kept)} rows that {treatment.filter_by} keeps at "
                 f"{treatment.keep:g} all have one class on top; raise keep or filter by another"
@@ -152,3 +152,9 @@ def label_facts(soft_labels: Labels, labels: NDArray[np.int64]) -> dict[str, Any
         "learned_label_accuracy": accuracy(soft_labels, labels),
         "learned_label_confidence": float(confidence(soft_labels).mean()),
     }
+
+
+def _tops(labels: Labels) -> NDArray[np.bool_]:
+    """(n, K) which classes have a label's largest probability: several in a tie."""
+    tops: NDArray[np.bool_] = labels == labels.max(axis=1, keepdims=True)
+    return tops

@@ -55,7 +55,10 @@ AXES = (
     ),
     never_null("noise_ratio", REAL, "share of the weak labels that are perturbed", "fraction"),
     never_null(
-        "noise_strength", REAL, "a perturbed label w becomes 1/K + noise_strength (w - 1/K)"
+        "noise_strength",
+        REAL,
+        "a perturbed label w becomes 1/K + noise_strength (w - 1/K); with K > 2 classes -1 swaps"
+        " the top class with another",
     ),
     Column(
         "train_rows",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from w2s_ray.store.columns import RESULTS
-from w2s_ray.store.selection import RULES, best, edges, groups
+from w2s_ray.store.selection import RULES, best, edges, groups, rule_for
 
 Row = dict[str, Any]
 
@@ -38,7 +38,7 @@ def choose(
     over = select["over"]
     for members in groups(cells, over):
         group = [rows[index] for index in members]
-        by = _rule(group[0], select["by"])
+        by = rule_for(group[0]["control"], select["by"])
         chosen = _chosen(group, by)
         missing = sum(row["status"] != "done" or not row["ceiling_scores"] for row in group)
         _share_ceiling(group)
@@ -51,11 +51,6 @@ def choose(
             )
         if chosen is not None:
             group[chosen]["selection_at_edge"] = _at_edge(group[chosen], group, over)
-
-
-def _rule(row: Row, by: str) -> str:
-    """The rule of a row: a model trained on true labels is chosen by them, as a ceiling is."""
-    return "ground_truth" if row["control"] == "strong_on_weak_rows" else by
 
 
 def _chosen(group: Sequence[Row], by: str) -> int | None:

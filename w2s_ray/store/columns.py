@@ -173,8 +173,9 @@ RESULTS = (
         "weak_label_accuracy",
         _REAL,
         "fraction",
-        "accuracy of the labels that the student learned from, before noise; of a chain, those of"
-        " the student before it",
+        "accuracy of all labels that label_key's step made, as they are: of rows that were held"
+        " out or left out too, before temperature and noise; of a chain, those of the student"
+        " before it. learned_label_accuracy is of what was learned from",
     ),
     Column(
         "weak_confidence",
@@ -193,7 +194,8 @@ RESULTS = (
         "relabelled_rows",
         _INT,
         "examples",
-        "rows whose most probable class relabelling changed; null without relabelling",
+        "rows whose most probable class, or classes in a tie, relabelling changed; null without"
+        " relabelling",
     ),
     Column(
         "learned_label_accuracy",

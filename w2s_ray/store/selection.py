@@ -28,6 +28,21 @@ RULES: Mapping[str, _Rule] = {
 }
 
 
+def rule_for(kind: str, by: str) -> str:
+    """The rule that chooses a model where the spec's rule is ``by``.
+
+    What learned from true labels (a ceiling, ``strong_on_weak_rows``) is chosen by them. A student
+    of ``shuffled_labels`` never is: of directions that know nothing the truth would choose one that
+    happens to be right.
+
+    Args:
+        kind: the kind of its step, or the control that it is.
+    """
+    if kind in ("ceiling", "strong_on_weak_rows"):
+        return "ground_truth"
+    return "weak_ce" if kind == "shuffled_labels" and by == "ground_truth" else by
+
+
 def best(candidates: Sequence[Scores], by: str) -> int | None:
     """The index of the candidate that the rule ``by`` chooses; None if none has a score."""
     rule = RULES[by]
