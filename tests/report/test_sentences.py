@@ -34,6 +34,7 @@ def difference(mean: float, error: float, seeds: int = 3) -> Difference:
         tuple(range(seeds)),
         0,
         1000,
+        1000,
         0.28,
         comparison,
         Components(0.0, 0.0, 0.0, True),

@@ -124,6 +124,7 @@ class Difference:
         seeds: the units that both have.
         dropped: units that only one of them has.
         rows: number of test rows.
+        groups: number of independent ones: of prompts.
         confidence: mean of ``learned_label_confidence`` of the baseline's students.
         comparison: estimate, tests and verdict.
         components: variances of the difference, for power.
@@ -135,6 +136,7 @@ class Difference:
     seeds: tuple[Any, ...]
     dropped: int
     rows: int
+    groups: int
     confidence: float | None
     comparison: Comparison
     components: Components
@@ -207,6 +209,7 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
         "seeds": tuple(common),
         "dropped": len({*ours, *theirs}) - len(common),
         "rows": first.shape[1],
+        "groups": decomposed.rows,
         "confidence": float(np.mean(learned)) if learned else None,
         "components": decomposed.components(np.ones(1)),
         "discordant": mcnemar(first[0], second[0]) if len(common) == 1 else None,

@@ -37,10 +37,11 @@ def models(axes: dict[str, Any]) -> str:
 def where(axes: dict[str, Any], varying: Sequence[str]) -> str:
     """The values of the axes that vary in a study: ``noise ratio 0.2, label temperature 0.5``."""
     values = ((name, axes[name]) for name in varying if name not in ("loss", "loss_parameters"))
-    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in values)
+    return ", ".join(f"{name.replace('_', ' ')} {shown_value(value)}" for name, value in values)
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """The value of an axis; None means all rows or blocks."""
     if value is None:
         return "all"
     return f"{value:g}" if isinstance(value, float) else str(value)
