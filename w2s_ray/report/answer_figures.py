@@ -1,21 +1,19 @@
-"""Figures of answers: accuracy against rate and noise, differences against the labels' confidence.
+"""Figures of answers: accuracy against axes, differences against the labels' confidence.
 
 A figure shows one slice of the grid: every axis that it does not draw is at its first value in the
 study, which the caption names.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
 
 from w2s_ray.report.answers import Answer, Difference
 from w2s_ray.report.page import Axis, Figure, Line
-from w2s_ray.report.sentences import shown_value, varying_axes, where
+from w2s_ray.report.sentences import where
 from w2s_ray.report.settings import Row, Setting
+from w2s_ray.report.slices import by, plainest, slice_of
 
 _MODELS = ("data", "weak", "strong", "chain", "combine")
-_OF_LOSS = ("loss", "loss_parameters")
 
 
 def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
@@ -26,13 +24,13 @@ def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
         for name in ("noise_ratio", "label_temperature", "trainable", "epochs", *_MODELS)
         if len({str(row[name]) for row in students}) > 1
     ]
-    first = {name: _first([row[name] for row in students]) for name in names}
+    first = {name: plainest([row[name] for row in students]) for name in names}
     slice_ = [row for row in students if all(row[name] == first[name] for name in names)]
     if len({row["learning_rate"] for row in slice_}) < 2:
         return None
     lines = []
-    for loss, own in _by(slice_, lambda row: Setting(row, ()).name).items():
-        of_rate = _by(own, lambda row: row["learning_rate"])
+    for loss, own in by(slice_, lambda row: Setting(row, ()).name).items():
+        of_rate = by(own, lambda row: row["learning_rate"])
         rates = sorted(of_rate)
         dots = [(row["learning_rate"], row["student_accuracy"]) for row in own]
         means = [fmean(row["student_accuracy"] for row in of_rate[rate]) for rate in rates]
@@ -50,39 +48,42 @@ def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
     )
 
 
-def noise_figure(answers: Sequence[Answer], query: str) -> Figure | None:
-    """Accuracy against the share of perturbed labels; None with one noise ratio."""
-    return _against(
-        answers,
-        "noise_ratio",
-        "accuracy-by-noise",
-        "Student accuracy against the share of perturbed weak labels",
-        Axis("noise ratio"),
-        query,
-    )
+AXES = {
+    "noise_ratio": ("the share of perturbed weak labels", Axis("noise ratio")),
+    "label_temperature": ("the temperature of the weak labels", Axis("label temperature")),
+    "confidence_weight": ("the weight of the confidence term", Axis("confidence weight")),
+    "label_keep": ("the share of labels that a filter keeps", Axis("share kept")),
+    "train_rows": ("the number of rows learned from", Axis("rows", is_log=True)),
+    "readout_block": ("the block that last layers read", Axis("block")),
+    "weight_decay": ("weight decay", Axis("weight decay")),
+    "anchor": ("the anchor's weight", Axis("anchor")),
+    "epochs": ("training epochs", Axis("epochs")),
+}
+"""Axes that a figure of their own is drawn of, where they vary: what they are, and the x axis."""
 
 
-def temperature_figure(answers: Sequence[Answer], query: str) -> Figure | None:
-    """Accuracy against the temperature of the weak labels; None with one."""
-    return _against(
-        answers,
-        "label_temperature",
-        "accuracy-by-temperature",
-        "Student accuracy against the temperature of the weak labels",
-        Axis("label temperature"),
-        query,
-    )
+def axis_figures(answers: Sequence[Answer], query: str) -> Iterator[Figure]:
+    """Accuracy against each numeric axis that varies."""
+    for axis, (what, x) in AXES.items():
+        if any(axis in of.setting.axes for of in answers):
+            figure = _against(answers, axis, what, x, query)
+            if figure is not None:
+                yield figure
 
 
-def _against(
-    answers: Sequence[Answer], axis: str, name: str, caption: str, x: Axis, query: str
-) -> Figure | None:
-    known = [of for of in answers if not of.setting.axes["control"] and of.student is not None]
-    slice_, at = _slice(known, axis)
+def _against(answers: Sequence[Answer], axis: str, what: str, x: Axis, query: str) -> Figure | None:
+    known = [
+        of
+        for of in answers
+        if of.student is not None
+        and not of.setting.axes["control"]
+        and of.setting.axes[axis] is not None
+    ]
+    slice_, at = slice_of(known, axis)
     if len({of.setting.axes[axis] for of in slice_}) < 2:
         return None
     lines = []
-    for loss, own in _by(slice_, lambda of: of.setting.name).items():
+    for loss, own in by(slice_, lambda of: of.setting.name).items():
         ordered = sorted(own, key=lambda of: of.setting.axes[axis])
         scores = [of.student for of in ordered if of.student is not None]
         lines.append(
@@ -96,14 +97,14 @@ def _against(
             )
         )
     return Figure(
-        name,
-        f"{caption}, with 95 % intervals over rows and seeds; dots are seeds"
+        f"accuracy-by-{axis.replace('_', '-')}",
+        f"Student accuracy against {what}, with 95 % intervals over rows and seeds; dots are seeds"
         + (f" ({at})." if at else "."),
         "lines",
         x,
         Axis("accuracy, %", kind="percent"),
         tuple(lines),
-        f"{caption} for {len(lines)} losses.",
+        f"Student accuracy against {what} for {len(lines)} losses.",
         query,
     )
 
@@ -111,11 +112,11 @@ def _against(
 def phase_figure(differences: Sequence[Difference], query: str) -> Figure | None:
     """Differences from the baseline against how far the weak labels are from uniform."""
     known = [of for of in differences if of.confidence is not None]
-    slice_, at = _slice(known, "label_temperature")
+    slice_, at = slice_of(known, "label_temperature")
     if len({round(of.confidence or 0.0, 4) for of in slice_}) < 2:
         return None
     lines = []
-    for loss, own in _by(slice_, lambda of: of.setting.name).items():
+    for loss, own in by(slice_, lambda of: of.setting.name).items():
         ordered = sorted(own, key=lambda of: of.confidence or 0.0)
         intervals = [of.comparison.estimate.interval() for of in ordered]
         lines.append(
@@ -152,7 +153,7 @@ def misfit_figure(rows: Sequence[Row], query: str) -> Figure | None:
         return None
     lines = tuple(
         Line(loss, [row["misfit_forward"] for row in own], [row["gain"] for row in own])
-        for loss, own in _by(students, lambda row: Setting(row, ()).name).items()
+        for loss, own in by(students, lambda row: Setting(row, ()).name).items()
     )
     return Figure(
         "gain-by-misfit",
@@ -165,31 +166,3 @@ def misfit_figure(rows: Sequence[Row], query: str) -> Figure | None:
         f"{len(students)} students of {len(lines)} losses.",
         query,
     )
-
-
-def _slice(of: Sequence[Any], axis: str) -> tuple[list[Any], str]:
-    """Those whose other axes are at their first value, and these values in words."""
-    names = [
-        name
-        for name in varying_axes([one.setting.axes for one in of])
-        if name not in (axis, *_OF_LOSS, "control")
-    ]
-    first = {name: _first([one.setting.axes[name] for one in of]) for name in names}
-    kept = [one for one in of if all(one.setting.axes[name] == first[name] for name in names)]
-    return kept, where(first, names)
-
-
-def _first(values: Sequence[Any]) -> Any:
-    """The value of no noise and no temperature where there are such, else the first."""
-    return 1.0 if 1.0 in values and 0.0 not in values else min(values, key=_order)
-
-
-def _order(value: Any) -> tuple[bool, Any]:
-    return value is None, shown_value(value) if isinstance(value, str) else value
-
-
-def _by(of: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
-    groups: dict[Any, list[Any]] = defaultdict(list)
-    for one in of:
-        groups[key(one)].append(one)
-    return groups

@@ -55,6 +55,24 @@ def students(file: str) -> str:
     )
 
 
+def deciles(file: str) -> str:
+    """Rates of errors by decile of the weak model's confidence, as JSON, of every student."""
+    return (
+        f"select key, loss, seed, by_weak_confidence from '{_quoted(file)}' where control = '' "
+        "and status = 'done' order by all"
+    )
+
+
+def cost(file: str) -> str:
+    """Sums over students, each of which counts once."""
+    return (
+        "select strong, trainable, count(*) as students, sum(seconds) as seconds, "
+        "sum(tokens) as tokens, sum(flops) as operations from (select distinct strong, trainable, "
+        f"key, seconds, tokens, flops from '{_quoted(file)}' where status = 'done' and "
+        "control = '') group by all order by all"
+    )
+
+
 def unfinished(file: str) -> str:
     """Cells that are not done, or lack a score."""
     return (
