@@ -132,6 +132,7 @@ def test_one_seed_has_an_exact_test_and_no_seeds_to_speak_of(store: Store) -> No
             )
             assert of.discordant is not None and not of.components.has_seeds
             assert of.discordant.gained == int(((ours == 1) & (theirs == 0)).sum())
+            assert of.comparison.p_value == of.discordant.p_value
 
 
 def test_students_of_one_weak_model_are_one_unit_where_weak_seeds_vary() -> None:

@@ -78,7 +78,7 @@ def test_a_claim_stands_only_where_a_test_gave_it(mean: float, error: float, cla
 def test_the_claim_says_rows_seeds_and_how_confident_the_teacher_is() -> None:
     text = said(difference(0.03, 0.005))
     assert (
-        "d, a → b, last_layer: of 1 comparisons with forward_kl over 1,000 test rows and 3 seeds"
+        "d, a → b, last_layer: of 1 comparison with forward_kl over 1,000 test rows and 3 seeds"
         in text
     )
     assert "labels 0.28 from uniform" in text
@@ -113,5 +113,5 @@ def test_what_limits_the_gap_is_said() -> None:
         an_answer(recovered=unresolved, missing=2, one_weak_model=True, collapsed=({}, {})),
     )
     assert "resolved in 0 of 1 settings; all seeds share one weak model" in text
-    assert "2 students collapsed below chance; 2 cells are missing" in text
+    assert "2 students collapsed below chance; 2 cells missing" in text
     assert "recover " not in text

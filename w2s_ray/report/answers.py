@@ -171,9 +171,7 @@ def differences(
     return [
         Difference(**raw.facts, comparison=comparison)
         for raws in families.values()
-        for raw, comparison in zip(
-            raws, compare([raw.estimate for raw in raws], margin), strict=True
-        )
+        for raw, comparison in zip(raws, _compared(raws, margin), strict=True)
     ]
 
 
@@ -182,6 +180,13 @@ class _Raw(NamedTuple):
 
     estimate: Estimate
     facts: Mapping[str, Any]
+
+
+def _compared(raws: Sequence[_Raw], margin: float) -> list[Comparison]:
+    """With one seed by McNemar's exact test, since a t test of few discordant rows is too bold."""
+    exact = [of.facts["discordant"] for of in raws]
+    p_values = [None if of is None else of.p_value for of in exact]
+    return compare([raw.estimate for raw in raws], margin, exact=p_values)
 
 
 def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:

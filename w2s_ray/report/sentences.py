@@ -62,7 +62,8 @@ def conclusions(
         margin: of equivalence.
     """
     students = [of for of in answers if not of.setting.axes["control"]]
-    varying = varying_axes([of.setting.axes for of in students])
+    axes_of = [of.setting.axes for of in students]
+    varying = [name for name in varying_axes(axes_of) if name not in FAMILY]
     families = dict.fromkeys(_family(of.setting.axes) for of in students)
     for family in families:
         own = [of for of in differences if _family(of.setting.axes) == family]
@@ -89,7 +90,7 @@ def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: f
     plural = "" if seeds == [1] else "s"
     within = f"{100 * margin:g} point" + ("" if margin == 0.01 else "s")
     text = (
-        f"of {len(own)} comparisons with {baseline} over {rows} test rows and {over} "
+        f"of {_counted(len(own), 'comparison')} with {baseline} over {rows} test rows and {over} "
         f"seed{plural}, {counts['better']} are better, {counts['worse']} worse, "
         f"{counts['equivalent']} equivalent within {within} and {counts['undecided']} undecided "
         "(Holm over all of them)."
@@ -131,10 +132,14 @@ def _of_gap(of_family: Sequence[Answer]) -> str:
     if any(of.one_weak_model for of in known):
         text += "; all seeds share one weak model, so nothing here holds for another"
     if collapsed := sum(len(of.collapsed) for of in known):
-        text += f"; {collapsed} students collapsed below chance"
+        text += f"; {_counted(collapsed, 'student')} collapsed below chance"
     if missing:
-        text += f"; {missing} cells are missing"
+        text += f"; {_counted(missing, 'cell')} missing"
     return text + "."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _of_choice(rows: Sequence[Row]) -> str:
