@@ -1,6 +1,6 @@
 """A report as data: sections of texts, tables and figures, before any form is chosen.
 
-What a study says is put into these by ``study_report``; ``markdown``, ``html`` and others write them.
+What a study says is put into these by ``study_page``; ``markdown``, ``html`` and others write them.
 All texts are plain: a writer escapes them.
 """
 
