@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ColumnKind = Literal["text", "number", "percent", "points"]
-FigureKind = Literal["lines", "differences", "scatter", "heat map", "bars"]
+FigureKind = Literal["lines", "differences", "scatter", "heat map", "bars", "reliability"]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of a figure."""
+    """An axis of a figure.
+
+    Attributes:
+        kind: as of a column: ``percent`` and ``points`` are of fractions.
+        labels: what stands at 0, 1, 2, … instead of numbers, for bars and differences.
+    """
 
     title: str
     is_log: bool = False
     kind: ColumnKind = "number"
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,12 @@ class Figure:
         name: of its files, ``[a-z0-9-]+``.
         kind: ``lines``: series with bands and dots; ``differences``: points with intervals around a
             line at 0; ``scatter``: dots and the line y = x; ``heat map``: ``columns`` of numbers;
-            ``bars``: with intervals.
+            ``bars``: with intervals; ``reliability``: series over (0, 1) and the line y = x.
         lines: its series.
         alt: what it shows, for those who cannot see it.
         query: as of ``Table``.
-        columns: of a heat map: ``x``, ``y``, ``value`` and ``resolved``, one entry a cell.
+        columns: of a heat map: ``x``, ``y``, ``value`` and ``resolved``, one entry a cell; the
+            values are written as ``value_kind`` says, and cells that are not resolved are hatched.
     """
 
     name: str
@@ -128,6 +135,7 @@ class Figure:
     alt: str
     query: str = ""
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    value_kind: ColumnKind = "number"
 
 
 Block = Text | Warning | Table | Figure
