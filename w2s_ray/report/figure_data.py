@@ -17,8 +17,9 @@ def figure_columns(figure: Figure) -> Mapping[str, Sequence[Any]]:
     names = ("series", "mark", "x", "y", "low", "high")
     rows: list[tuple[Any, ...]] = []
     for line in figure.lines:
-        low = line.low or [None] * len(line.x)
-        high = line.high or [None] * len(line.x)
+        missing = [None] * len(line.x)
+        low = line.low if len(line.low) else missing
+        high = line.high if len(line.high) else missing
         points = zip(line.x, line.y, low, high, strict=True)
         rows += [(line.name, "point", *point) for point in points]
         rows += [(line.name, "dot", x, y, None, None) for x, y in line.dots]

@@ -69,7 +69,7 @@ def _figure(figure: Figure) -> Iterator[str]:
 def _line(figure: str, line: Line) -> Iterator[str]:
     points = len(line.x)
     for name, values in (("y", line.y), ("low", line.low), ("high", line.high)):
-        if len(values) != points and (values or name == "y"):
+        if len(values) != points and (len(values) or name == "y"):
             yield (
                 f"figure {figure!r}, series {line.name!r}: {len(values)} values of {name}, "
                 f"expected {points}"

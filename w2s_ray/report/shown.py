@@ -1,7 +1,7 @@
 """How a report writes texts and numbers: the same in HTML, Markdown and the figures.
 
-What is sorted and filtered in a browser is what is written here, so a reader sees why a row is where
-it is. Files with numbers to compute with (CSV) have them unrounded.
+What is sorted and filtered in a browser is what is written here, so a reader sees why a row is
+where it is. Files with numbers to compute with (CSV) have them unrounded.
 """
 
 import math
