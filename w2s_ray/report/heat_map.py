@@ -18,7 +18,7 @@ from w2s_ray.report.shown import number
 
 LEVELS = 32  # of colour; more would turn the colour bar into an image
 NUMBERS = 16  # columns up to which cells have their number in them
-ON_DARK, ON_LIGHT = "#fefefe", "#111111"
+ON_DARK, ON_LIGHT = "#fefefe", "#000000"  # the same on a dark page, since the cells are
 EMPTY = "#efeff2"
 COLOURS = "cividis"  # in order of brightness too, and for all kinds of colour vision
 DIGITS = {"number": 2, "percent": 1, "points": 1, "text": 2}

@@ -1,0 +1,94 @@
+"""A report as Markdown: the same texts and tables, figures as files beside it."""
+
+import re
+from collections.abc import Iterator
+
+from w2s_ray.report.page import Block, Figure, Page, Table, Warning
+from w2s_ray.report.page_checks import check_page
+from w2s_ray.report.shown import cell_text, plain, title
+
+ROWS = 50  # of a table; longer ones are in their files
+_SPECIAL = re.compile(
+    r"([\\`*<>|~$]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # not within a name, where it marks nothing
+    r"|\](?=[(\[:])"  # intervals are in brackets, and stay legible
+    r"|&(?=#?\w+;)"
+    r"|^#|^[+-](?=\s|$)|(?<=^\d)[.)](?=\s|$))"
+)
+
+
+def markdown(page: Page) -> str:
+    """The whole page, in GitHub's dialect.
+
+    Raises:
+        ValueError: the page cannot be written, see ``check_page``.
+    """
+    check_page(page)
+    return "\n\n".join(_paragraphs(page)) + "\n"
+
+
+def _paragraphs(page: Page) -> Iterator[str]:
+    yield f"# {escaped(page.title)}"
+    yield escaped(page.subtitle)
+    yield "\n".join(f"- [{_in_link(s.heading)}](#{s.anchor})" for s in page.sections)
+    for section in page.sections:
+        yield f'<a id="{section.anchor}"></a>'
+        yield f"## {escaped(section.heading)}"
+        for block in section.blocks:
+            yield from _block(block)
+
+
+def _block(block: Block) -> Iterator[str]:
+    if isinstance(block, Table):
+        yield from _table(block)
+    elif isinstance(block, Figure):
+        yield f"![{_in_link(block.alt)}](figures/{block.name}.svg)"
+        yield f"{escaped(block.caption)} ([CSV](figures/{block.name}.csv))"
+        yield from _query(block.query)
+    elif isinstance(block, Warning):
+        yield f"> **Warning.** {escaped(block.text)}"
+    else:
+        yield escaped(block.text)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"**{escaped(table.caption)}** ([CSV](tables/{table.name}.csv))"
+    lines = [
+        _line([escaped(title(column)) for column in table.columns]),
+        _line(["---" if column.kind == "text" else "--:" for column in table.columns]),
+    ]
+    for row in table.rows[:ROWS]:
+        cells = zip(row, table.columns, strict=True)
+        lines.append(_line([escaped(cell_text(cell, column)) for cell, column in cells]))
+    yield "\n".join(lines)
+    if len(table.rows) > ROWS:
+        yield (
+            f"The first {ROWS} of {len(table.rows):,} rows; all are in "
+            f"[tables/{table.name}.csv](tables/{table.name}.csv)."
+        )
+    for note in table.notes:
+        yield escaped(note)
+    yield from _query(table.query)
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _query(query: str) -> Iterator[str]:
+    if not query:
+        return
+    longest = max((len(run) for run in re.findall("`+", query)), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = "\n".join(map(plain, query.splitlines()))
+    yield f"{fence}sql\n{lines}\n{fence}"
+
+
+def escaped(text: str) -> str:
+    """A text in which nothing marks anything up."""
+    return _SPECIAL.sub(r"\\\1", plain(text))
+
+
+def _in_link(text: str) -> str:
+    """A text between the brackets of a link or a picture."""
+    return re.sub(r"(?<!\\)([\[\]])", r"\\\1", escaped(text))
