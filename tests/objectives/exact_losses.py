@@ -1,9 +1,9 @@
 """Every loss by its definition in docs/losses.md §1, in decimal arithmetic of 100 digits.
 
 The gradient is the central difference of that value, so no formula of a derivative is used. With
-steps of 1e-26 its error is 1e-52 of the third derivative, and rounding adds less: at least 50 digits
-before the point or after it are right. Where a loss has a kink, the difference is the mean of
-both slopes. Nothing here is shared with ``w2s_ray.objectives``, except which labels are clipped.
+steps of 1e-26 its error is about 1e-52 times the third derivative, and rounding adds less. Where a
+loss has a kink, the difference is the mean of both slopes. Nothing here is shared with
+``w2s_ray.objectives``, except which labels are clipped.
 """
 
 import decimal

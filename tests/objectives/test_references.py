@@ -1,6 +1,6 @@
 """Value and gradient of every loss in float32 against references of 50 digits.
 
-``python -m tests.objectives.test_references`` prints the largest errors, the table of docs/losses.md.
+``python -m tests.objectives.test_references`` prints the largest errors (docs/losses.md has them).
 
 Errors are relative to the larger of 1 and the true number: losses reach 1e4 and slopes 1e12 here,
 where neighbouring float32 numbers are 1e-3 and 1e5 apart. Numbers below 1 are held to the absolute
