@@ -104,8 +104,8 @@ def errors(name: str, parameters: dict[str, float], rows: tuple[Rows, Rows]) -> 
     values = loss(name, logits, torch.from_numpy(rows[1]), **parameters)
     (slopes,) = torch.autograd.grad(values.sum(), logits)
     assert values.dtype == slopes.dtype == torch.float32
-    numbers = zip(*(part.tolist() for part in rows), strict=True)
-    exact = [exact_loss(name, *one, parameters) for one in numbers]
+    both = zip(*(part.tolist() for part in rows), strict=True)
+    exact = [exact_loss(name, scores, label, parameters) for scores, label in both]
     ours = torch.cat([values.detach()[:, None], slopes], 1).double().numpy()
     true = np.array([[float(row.value), *map(float, row.gradient)] for row in exact])
     wrong = np.abs(ours - true) / np.maximum(1.0, np.abs(true))
