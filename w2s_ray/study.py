@@ -45,7 +45,7 @@ from w2s_ray.store.transfer import write_transfer
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
-MOST_LOST = 3  # models without weights that are named
+MOST_LOST = 20  # models without weights that are named
 NO_REPORT = "W2S_RAY_NO_REPORT"
 EXPORTED = "export/config.json"  # a file of every step that was exported
 
@@ -126,7 +126,11 @@ class _Study:
         finished, failures = self.store.finished(), self.store.failures()
         claimed = self.store.claimed()
         description = describe(self.spec, self.plan, finished, failures, claimed)
-        print(json.dumps(description)) if as_json else show(description, self.console)
+        if as_json:
+            print(json.dumps(description))
+            return
+        show(description, self.console)
+        self._say_lost_weights(finished)
 
     def prepared(self) -> dict[str, Step]:
         """Checks the inputs, prepares the data, and returns the steps that remain."""
