@@ -1,13 +1,14 @@
 """Statements of theory about gain and misfit, measured on the rows that a student learned from.
 
-w is the label that the student saw, s the student's distribution, F* that of the ceiling on the same
-rows; L(P, Q) is the mean of KL(P‖Q) in nats. F* must be in the student's class of predictors: for a
-last layer another last layer on the same features, wherever it was trained. With true labels or a
-model of another class as F* nothing follows, and a result is ``Outside`` (docs/theory.md).
+w is the label that the student saw, s the student's distribution, F* that of the ceiling on the
+same rows; L(P, Q) is the mean of KL(P‖Q) in nats. F* must be in the student's class of predictors:
+for a last layer another last layer on the same features, wherever it was trained. With true labels
+or a model of another class as F* nothing follows, and a result is ``Outside`` (docs/theory.md).
 
-* ``forward_identity``: L(w, F*) − L(s, F*) = L(w, s) for a logistic head at the minimum of L(w, s).
-* ``reverse_slack``: L(F*, w) − L(F*, s) − L(s, w), which is ≥ 0 at the minimum of L(s, w) in a class
-  that is convex in probability space. Logistic heads are not such a class.
+* ``forward_identity``: L(w, F*) − L(s, F*) = L(w, s) for a logistic head at the minimum of
+  L(w, s).
+* ``reverse_slack``: L(F*, w) − L(F*, s) − L(s, w), which is ≥ 0 at the minimum of L(s, w) in a
+  class that is convex in probability space. Logistic heads are not such a class.
 * ``gain_over_misfit``: |gain|/√misfit beside its supremum, for any two models.
 
 Letters: n rows, K classes.
@@ -197,7 +198,7 @@ def reverse_slack(
     """The slack for a student that minimises reverse KL on these rows.
 
     Args:
-        label_clip: γ; w is clipped to [γ, 1 − γ] as in the loss, s and F* are not. 0: w is as given.
+        label_clip: γ; w is clipped to [γ, 1 − γ] as in the loss; s and F* are not. 0: w as given.
         in_class: whether F* is in the student's class.
         is_convex: whether that class holds every mixture of its predictors, as simplex weights over
             frozen predictors do; a logistic head does not.
@@ -213,9 +214,7 @@ def reverse_slack(
     return Slack(gain, misfit, estimate, is_convex, *estimate.interval())
 
 
-def gain_over_misfit(
-    rows: TrainingRows, label_clip: float, direction: Direction
-) -> GainOverMisfit:
+def gain_over_misfit(rows: TrainingRows, label_clip: float, direction: Direction) -> GainOverMisfit:
     """The ratio of Lemma 1, of distributions clipped to [γ, 1 − γ] and renormalised.
 
     It is bounded for every F*, hard labels too, and needs no solver.
