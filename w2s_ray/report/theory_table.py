@@ -75,7 +75,7 @@ def theory_table(store: Store, study: str) -> pa.Table:
     * ``slack`` is L(F*, w) − L(F*, s) − L(s, w), with its 95 % interval over rows, clustered by
       prompt. Null outside of Theorem 2.
     * ``gain`` L(F*, w) − L(F*, s), both misfits, the ratios |gain|/√misfit and their supremum
-      ``largest_ratio`` are of distributions clipped to [γ, 1 − γ], for every student whose rows and
+      ``largest_ratio`` are of w and s clipped to [γ, 1 − γ], for every student whose rows and
       ceiling's rows are in ``train_predictions``.
 
     L is the mean KL divergence in nats; ``rows`` are those that the student learned from.

@@ -157,8 +157,8 @@ class GainOverMisfit(NamedTuple):
     """Lemma 1 (Yao et al. 2025a): a gain is at most in proportion to the root of a misfit.
 
     Attributes:
-        gain: L(F*, w) − L(F*, s), all clipped.
-        misfit: L(w, s) or L(s, w), clipped.
+        gain: L(F*, w) − L(F*, s).
+        misfit: L(w, s) or L(s, w).
         ratio: |gain|/√misfit; None where the misfit is 0, to ``LEAST_MISFIT``.
         bound: its supremum.
     """
@@ -215,17 +215,17 @@ def reverse_slack(
 
 
 def gain_over_misfit(rows: TrainingRows, label_clip: float, direction: Direction) -> GainOverMisfit:
-    """The ratio of Lemma 1, of distributions clipped to [γ, 1 − γ] and renormalised.
+    """The ratio of Lemma 1, with w and s clipped to [γ, 1 − γ] and renormalised.
 
-    It is bounded for every F*, hard labels too, and needs no solver.
+    It is bounded for every F*, hard labels too, and needs no solver. F* is not clipped.
 
     Args:
         label_clip: γ, in (0, 1/K).
         direction: of the misfit: forward L(w, s), reverse L(s, w).
     """
-    probs = (rows.labels, np.exp(rows.student), np.exp(rows.ceiling))
-    log_w, log_s, log_f = (_clipped_log(of, label_clip) for of in probs)
-    gain = float((np.exp(log_f) * (log_s - log_w)).sum(axis=1).mean())
+    log_w = _clipped_log(rows.labels, label_clip)
+    log_s = _clipped_log(np.exp(rows.student), label_clip)
+    gain = float((np.exp(rows.ceiling) * (log_s - log_w)).sum(axis=1).mean())
     pair = (log_w, log_s) if direction == "forward" else (log_s, log_w)
     misfit = max(0.0, _mean_kl_log(*pair))
     ratio = abs(gain) / misfit**0.5 if misfit >= LEAST_MISFIT else None
