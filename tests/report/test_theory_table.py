@@ -157,4 +157,4 @@ def test_the_example_of_the_page_runs(
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(Path(solved.uri).parent)
     exec(compile(example.replace('"theory"', '"tiny"'), "docs/theory.md", "exec"), {})
-    assert "the minimum is of" in capsys.readouterr().out
+    assert OUTSIDE in capsys.readouterr().out
