@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
+from w2s_ray.report.page import Figure, Table, Text
+from w2s_ray.report.study_page import Choices, study_page
 from w2s_ray.report.theory_table import outside_reason, theory_table
 from w2s_ray.statistics.decomposition import mean
 from w2s_ray.statistics.theory import OUTSIDE, largest_ratio
@@ -148,6 +151,37 @@ def test_why_a_cell_is_outside(solved: Store, changed: dict[str, Any], reason: s
     assert (outside_reason(cell | changed) or "").startswith(reason)
     without = {name: value for name, value in cell.items() if name != "converged"}
     assert "run the study again" in (outside_reason(without) or "")
+
+
+def test_the_page_has_these_numbers_and_a_query_that_recomputes_them(solved: Store) -> None:
+    page = study_page(solved, "tiny", Choices())
+    (section,) = (section for section in page.sections if section.anchor == "theory")
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    (figure,) = (block for block in section.blocks if isinstance(block, Figure))
+    found = duckdb.sql(table.query)
+    again = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+    by_key = {row["key"]: row for row in again}
+    rows = theory_table(solved, "tiny").to_pylist()
+    students = [row for row in rows if not row["control"]]
+    assert len(table.rows) == len(students) == len(by_key)
+    judged = [row for row in students if row["status"] != OUTSIDE]
+    assert {row["loss"] for row in judged} == {"forward_kl", "forward_ce", "reverse_kl"}
+    for row in students:
+        for name in ("residual", "slack", "gain", "misfit_forward", "misfit_reverse"):
+            if row[name] is not None:
+                assert by_key[row["key"]][name] == pytest.approx(row[name], abs=1e-9)
+    dots = sorted(dot for line in figure.lines for dot in zip(line.x, line.y, strict=True))
+    assert dots == sorted((row["misfit_reverse"], row["gain"]) for row in students)
+    texts = [cell.text for row in table.rows for cell in row]
+    assert "holds" in texts
+    assert f"{OUTSIDE}: loss jeffreys: no statement about its minimum" in texts
+
+
+def test_the_page_of_a_study_trained_by_steps_says_why_there_is_no_theory(store: Store) -> None:
+    page = study_page(store, "tiny", Choices())
+    (section,) = (section for section in page.sections if section.anchor == "theory")
+    (text,) = section.blocks
+    assert isinstance(text, Text) and "trained by optimizer steps" in text.text
 
 
 def test_the_example_of_the_page_runs(
