@@ -1,5 +1,6 @@
 """Theory measured: on problems that an independent optimiser solves, and what is outside of it."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,13 @@ def solved(x, labels, loss):
     return linear_logits(x, best.x, classes)
 
 
+@cache
+def three_classes():
+    """Features, labels and the logits of the head at the minimum of forward KL."""
+    x, labels, _ = logistic_problem(0, classes=3)
+    return x, labels, solved(x, labels, "forward")
+
+
 def mixture_problem(seed, members=6, classes=3, rows=120):
     """Frozen predictors, and labels: (k, n, K) and (n, K)."""
     rng = np.random.default_rng(seed)
@@ -113,6 +121,14 @@ def test_the_forward_identity_holds_at_the_minimum(classes, seed):
     assert isinstance(identity, Identity)
     assert abs(identity.residual) < 1e-5 and identity.status == "holds"
     assert identity.misfit > 0.02 and identity.gain == pytest.approx(identity.misfit, abs=1e-5)
+
+
+@given(arrays(np.float64, 2 * (WIDTH + 1), elements=st.floats(-3, 3)))
+def test_the_identity_holds_for_every_head_as_truth(weights):
+    """Whatever rows and labels F* was trained on."""
+    x, labels, student = three_classes()
+    rows = TrainingRows.of_logits(labels, student, linear_logits(x, weights, 3))
+    assert forward_identity(rows, in_class=True).status == "holds"
 
 
 def test_the_identity_fails_away_from_the_minimum():
