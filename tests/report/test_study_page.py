@@ -123,9 +123,12 @@ def test_the_command_writes_the_report(
 ) -> None:
     assert main([store.location(""), "tiny", "--out", str(tmp_path)]) == 0
     assert str(tmp_path / "tiny") in capsys.readouterr().out
+    assert (tmp_path / "tiny" / "index.html").read_text().startswith("<!DOCTYPE html>")
     text = (tmp_path / "tiny" / "report.md").read_text()
     assert text.startswith("# Study tiny\n") and "## Paired differences" in text
-    assert (tmp_path / "tiny" / "tables" / "accuracy.csv").read_text().startswith("models,loss,")
+    assert (
+        (tmp_path / "tiny" / "tables" / "accuracy.csv").read_text().startswith("loss,noise ratio,")
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from w2s_ray.errors import InputError
 from w2s_ray.report.study_page import MARGIN, Choices, study_page
-from w2s_ray.report.write import files_of, save
+from w2s_ray.report.write import write_report
 from w2s_ray.store.artifacts import Store
 
 
@@ -51,8 +51,8 @@ def _run(options: argparse.Namespace) -> int:
     choices = Choices(options.baseline, options.margin / 100.0)
     for study in options.studies:
         folder = options.out / study
-        save(files_of(study_page(store, study, choices)), folder)
-        print(f"report       {folder / 'report.md'}")
+        written = write_report(study_page(store, study, choices), folder)
+        print(f"report       {written}")
     return 0
 
 

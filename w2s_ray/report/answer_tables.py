@@ -47,8 +47,10 @@ def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> 
     """
     own = [answer for answer in answers if bool(answer.setting.axes["control"]) == controls]
     axes = _axes_of(own)
+    named = {models(answer.setting.axes) for answer in own}
+    many = len(named) > 1
     columns = (
-        TableColumn("models"),
+        *([TableColumn("models")] if many else []),
         TableColumn("control" if controls else "loss"),
         *(TableColumn(name.replace("_", " ")) for name in axes),
         *(TableColumn(f"{role}, %", PERCENT) for role in ("weak", "student", "ceiling")),
@@ -58,7 +60,7 @@ def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> 
     )
     rows = tuple(
         (
-            _text(models(answer.setting.axes)),
+            *([_text(models(answer.setting.axes))] if many else []),
             _text(answer.setting.name),
             *(_text(answer.setting.axes[name]) for name in axes),
             *(_score(score) for score in (answer.weak, answer.student, answer.ceiling)),
@@ -70,7 +72,8 @@ def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> 
     )
     return Table(
         "controls" if controls else "accuracy",
-        "Test accuracy of the controls" if controls else "Test accuracy and gap recovered",
+        ("Test accuracy of the controls" if controls else "Test accuracy and gap recovered")
+        + ("" if many else f": {', '.join(named)}"),
         columns,
         rows,
         query,
@@ -105,8 +108,10 @@ def _notes(answers: Sequence[Answer]) -> list[str]:
 def difference_table(differences: Sequence[Difference], margin: float, query: str) -> Table:
     """Every loss against the baseline, with tests and verdict."""
     axes = _varying(differences)
+    named = {models(of.setting.axes) for of in differences}
+    many = len(named) > 1
     columns = (
-        TableColumn("models"),
+        *([TableColumn("models")] if many else []),
         TableColumn("loss"),
         TableColumn("against"),
         *(TableColumn(name.replace("_", " ")) for name in axes),
@@ -120,7 +125,7 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
     )
     rows = tuple(
         (
-            _text(models(of.setting.axes)),
+            *([_text(models(of.setting.axes))] if many else []),
             _text(of.setting.name),
             _text(of.baseline.name),
             *(_text(of.setting.axes[name]) for name in axes),
@@ -146,7 +151,14 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
             + ", ".join(f"{of.p_value:.4f} ({of.gained} to {of.lost} rows)" for of in discordant)
             + "."
         )
-    return Table("differences", "Differences from the baseline", columns, rows, query, tuple(notes))
+    return Table(
+        "differences",
+        "Differences from the baseline" + ("" if many else f": {', '.join(named)}"),
+        columns,
+        rows,
+        query,
+        tuple(notes),
+    )
 
 
 def _varying(differences: Sequence[Difference]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from w2s_ray.report.collapsed import is_collapsed
 from w2s_ray.report.row_scores import RowScores
-from w2s_ray.report.settings import Row, Setting, Unit, UnitKind, units
+from w2s_ray.report.settings import LOSS, Row, Setting, Unit, UnitKind, units
 from w2s_ray.statistics.comparisons import Comparison, Discordant, compare, mcnemar
 from w2s_ray.statistics.decomposition import Array, Components, Decomposition, Estimate, decompose
 from w2s_ray.statistics.proportions import Interval, proportion_interval
@@ -26,7 +26,6 @@ BASELINES = ("forward_kl", "forward_ce")
 """Losses that others are compared with unless a reader names one: the field's defaults."""
 FAMILY = ("data", "weak", "strong", "chain", "combine", "trainable")
 """Axes of one family of comparisons, within which Holm's method holds the error."""
-LOSS = ("loss", "loss_parameters")
 
 
 class Score(NamedTuple):

@@ -1,51 +1,49 @@
-"""Tables and figures of a report as CSV, with all digits."""
+"""Tables and the points of figures as CSV, with unrounded numbers."""
 
 import csv
-from collections.abc import Iterator, Sequence
-from io import StringIO
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from w2s_ray.report.page import Figure, Table
+from w2s_ray.report.figure_data import figure_columns
+from w2s_ray.report.page import Cell, Figure, Table
 
 
 def table_csv(table: Table) -> str:
-    """A column for each value, and for its interval where one has it; fractions stay fractions."""
-    with_interval = [
-        any(row[index].low is not None for row in table.rows) for index in range(len(table.columns))
-    ]
-    head: list[str] = []
-    for column, has in zip(table.columns, with_interval, strict=True):
-        title = column.title.removesuffix(", %").removesuffix(", points")
-        head += [title, f"{title} low", f"{title} high"] if has else [title]
-    lines: list[list[Any]] = []
-    for row in table.rows:
-        line: list[Any] = []
-        for cell, has in zip(row, with_interval, strict=True):
-            shown = cell.text if cell.value is None else cell.value
-            line += [shown, cell.low, cell.high] if has else [shown]
-        lines.append(line)
-    return _csv([head, *lines])
+    """A table with all of its rows.
+
+    A column whose cells have intervals is followed by its lower and upper ends. Percentages and
+    points are fractions, as in the results. A text is where the value would be; where a cell has
+    both, the text is in one more column.
+    """
+    header: list[str] = []
+    columns: list[list[Any]] = []
+    for index, column in enumerate(table.columns):
+        cells = [row[index] for row in table.rows]
+        header.append(column.title)
+        columns.append([cell.text if cell.value is None else cell.value for cell in cells])
+        if any(cell.low is not None or cell.high is not None for cell in cells):
+            header += [f"{column.title} low", f"{column.title} high"]
+            columns += [[cell.low for cell in cells], [cell.high for cell in cells]]
+        if any(_has_both(cell) for cell in cells):
+            header.append(f"{column.title} text")
+            columns.append([cell.text if _has_both(cell) else None for cell in cells])
+    return _written(header, zip(*columns, strict=True))
 
 
 def figure_csv(figure: Figure) -> str:
-    """A line for each point of each series; seeds' dots are series of their own."""
-    if figure.columns:
-        names = list(figure.columns)
-        return _csv([names, *(list(row) for row in zip(*figure.columns.values(), strict=True))])
-    return _csv([["series", "x", "y", "low", "high"], *_points(figure)])
+    """All that a figure draws."""
+    columns: Mapping[str, Sequence[Any]] = figure_columns(figure)
+    return _written(columns, zip(*columns.values(), strict=True))
 
 
-def _points(figure: Figure) -> Iterator[list[Any]]:
-    for line in figure.lines:
-        none = [None] * len(line.x)
-        bounds = zip(line.low or none, line.high or none, strict=True)
-        for x, y, (low, high) in zip(line.x, line.y, bounds, strict=True):
-            yield [line.name, x, y, low, high]
-        for x, y in line.dots:
-            yield [f"{line.name}, seed", x, y, None, None]
+def _has_both(cell: Cell) -> bool:
+    return cell.text is not None and cell.value is not None
 
 
-def _csv(lines: Sequence[Sequence[Any]]) -> str:
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+def _written(header: Iterable[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
     return text.getvalue()

@@ -27,17 +27,11 @@ def decile_figure(answers: Sequence[Answer], rate: str, query: str) -> Figure | 
     slice_ = slice_of(known)
     lines = []
     for loss, own in by(slice_.kept, lambda of: of.setting.name).items():
-        deciles = [
-            decile
-            for of in own
-            for row in of.setting.done
-            for decile in json.loads(row["by_weak_confidence"] or "[]")
-            if decile[rate] is not None
-        ]
-        points = by(deciles, lambda decile: round((decile["from"] + decile["to"]) / 2.0, 2))
+        rates = [pair for of in own for row in of.setting.done for pair in _deciles(row, rate)]
+        points = by(rates, lambda pair: pair[0])
         x = sorted(points)
         if x:
-            lines.append(Line(loss, x, [fmean(of[rate] for of in points[value]) for value in x]))
+            lines.append(Line(loss, x, [fmean(value for _, value in points[at]) for at in x]))
     if not lines:
         return None
     what = {
@@ -48,12 +42,24 @@ def decile_figure(answers: Sequence[Answer], rate: str, query: str) -> Figure | 
         rate.replace("_", "-"),
         f"{what}, by decile of the weak model's confidence, mean over seeds{slice_.note}",
         "lines",
-        Axis("probability of the weak model's top class"),
+        Axis("decile of the weak model's confidence"),
         Axis("share, %", kind="percent"),
         tuple(lines),
         f"{what} for {len(lines)} losses.",
         query,
     )
+
+
+def _deciles(row: Row, rate: str) -> list[tuple[int, float]]:
+    """(decile from 1, rate) of a student; by ranks, since weak models differ in confidence."""
+    deciles = json.loads(row["by_weak_confidence"] or "[]")
+    total, before, found = sum(of["rows"] for of in deciles), 0, []
+    for of in deciles:
+        middle = before + of["rows"] / 2.0
+        before += of["rows"]
+        if of[rate] is not None:
+            found.append((min(10, 1 + int(10.0 * middle / total)), of[rate]))
+    return found
 
 
 def reliability_figure(answers: Sequence[Answer], scores: RowScores) -> Figure | None:

@@ -1,53 +1,94 @@
-"""A report as Markdown, for a repository or a terminal."""
+"""A report as Markdown: the same texts and tables, figures as files beside it."""
 
 import re
+from collections.abc import Iterator
 
-from w2s_ray.report.numbers import written
-from w2s_ray.report.page import Block, Figure, Page, Table, Text, Warning
+from w2s_ray.report.page import Block, Figure, Page, Table, Warning
+from w2s_ray.report.page_checks import check_page
+from w2s_ray.report.shown import cell_text, plain, title
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+ROWS = 50  # of a table; longer ones are in their files
+_SPECIAL = re.compile(
+    r"([\\`*<>|~$]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # not within a name, where it marks nothing
+    r"|\](?=[(\[:])"  # intervals are in brackets, and stay legible
+    r"|&(?=#?\w+;)"
+    r"|^#|^[+-](?=\s|$)|(?<=^\d)[.)](?=\s|$))"
+)
 
 
-def as_markdown(page: Page, figures: str = "figures") -> str:
-    """The page; figures are links to files.
+def markdown(page: Page) -> str:
+    """The whole page, in GitHub's dialect.
 
-    Args:
-        figures: folder of their SVG files, relative to the page.
+    Raises:
+        ValueError: the page cannot be written, see ``check_page``.
     """
-    lines = [f"# {_plain(page.title)}", "", _plain(page.subtitle), ""]
+    check_page(page)
+    return "\n\n".join(_paragraphs(page)) + "\n"
+
+
+def _paragraphs(page: Page) -> Iterator[str]:
+    yield f"# {escaped(page.title)}"
+    yield escaped(page.subtitle)
+    yield "\n".join(f"- [{_in_link(s.heading)}](#{s.anchor})" for s in page.sections)
     for section in page.sections:
-        lines += [f"## {_plain(section.heading)}", ""]
+        yield f'<a id="{section.anchor}"></a>'
+        yield f"## {escaped(section.heading)}"
         for block in section.blocks:
-            lines += [*_block(block, figures), ""]
-    return "\n".join(lines).rstrip() + "\n"
+            yield from _block(block)
 
 
-def _block(block: Block, figures: str) -> list[str]:
-    if isinstance(block, Text):
-        return [_plain(block.text)]
-    if isinstance(block, Warning):
-        return [f"> **{_plain(block.text)}**"]
-    if isinstance(block, Figure):
-        image = f"![{_plain(block.alt)}]({figures}/{block.name}.svg)"
-        return [image, "", _plain(block.caption)]
-    return _table(block)
+def _block(block: Block) -> Iterator[str]:
+    if isinstance(block, Table):
+        yield from _table(block)
+    elif isinstance(block, Figure):
+        yield f"![{_in_link(block.alt)}](figures/{block.name}.svg)"
+        yield f"{escaped(block.caption)} ([CSV](figures/{block.name}.csv))"
+        yield from _query(block.query)
+    elif isinstance(block, Warning):
+        yield f"> **Warning.** {escaped(block.text)}"
+    else:
+        yield escaped(block.text)
 
 
-def _table(table: Table) -> list[str]:
-    titles = [_plain(column.title) for column in table.columns]
-    sides = ["---" if column.kind == "text" else "---:" for column in table.columns]
+def _table(table: Table) -> Iterator[str]:
+    yield f"**{escaped(table.caption)}** ([CSV](tables/{table.name}.csv))"
     lines = [
-        f"**{_plain(table.caption)}**",
-        "",
-        f"| {' | '.join(titles)} |",
-        f"|{'|'.join(sides)}|",
+        _line([escaped(title(column)) for column in table.columns]),
+        _line(["---" if column.kind == "text" else "--:" for column in table.columns]),
     ]
-    for row in table.rows:
-        cells = [_plain(written(c, column)) for c, column in zip(row, table.columns, strict=True)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines + [part for note in table.notes for part in ("", _plain(note))]
+    for row in table.rows[:ROWS]:
+        cells = zip(row, table.columns, strict=True)
+        lines.append(_line([escaped(cell_text(cell, column)) for cell, column in cells]))
+    yield "\n".join(lines)
+    if len(table.rows) > ROWS:
+        yield (
+            f"The first {ROWS} of {len(table.rows):,} rows; all are in "
+            f"[tables/{table.name}.csv](tables/{table.name}.csv)."
+        )
+    for note in table.notes:
+        yield escaped(note)
+    yield from _query(table.query)
 
 
-def _plain(text: str) -> str:
-    """The text as it is, whatever characters are in it: on one line, nothing is markup."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _query(query: str) -> Iterator[str]:
+    if not query:
+        return
+    longest = max((len(run) for run in re.findall("`+", query)), default=0)
+    fence = "`" * max(3, longest + 1)
+    lines = "\n".join(map(plain, query.splitlines()))
+    yield f"{fence}sql\n{lines}\n{fence}"
+
+
+def escaped(text: str) -> str:
+    """A text in which nothing marks anything up."""
+    return _SPECIAL.sub(r"\\\1", plain(text))
+
+
+def _in_link(text: str) -> str:
+    """A text between the brackets of a link or a picture."""
+    return re.sub(r"(?<!\\)([\[\]])", r"\\\1", escaped(text))

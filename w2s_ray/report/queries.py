@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from w2s_ray.report.answers import LOSS
+from w2s_ray.report.settings import LOSS
 
 _SEEDS = ("seed", "weak_seed")
 

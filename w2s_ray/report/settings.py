@@ -16,6 +16,8 @@ from w2s_ray.store.axis_columns import AXES
 Row = dict[str, Any]
 UnitKind = Literal["seed", "weak seed"]
 
+LOSS = ("loss", "loss_parameters")
+"""Columns of a loss."""
 _SEEDS = ("study", "seed", "weak_seed")
 
 

@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from w2s_ray.report.sentences import shown_value, varying_axes, where
-from w2s_ray.report.settings import Setting
-
-OF_LOSS = ("loss", "loss_parameters")
+from w2s_ray.report.settings import LOSS, Setting
 
 
 class HasSetting(Protocol):
@@ -39,7 +37,7 @@ def slice_of(of: Sequence[T], *drawn: str) -> Slice[T]:
     names = [
         name
         for name in varying_axes([one.setting.axes for one in of])
-        if name not in (*drawn, *OF_LOSS, "control")
+        if name not in (*drawn, *LOSS, "control")
     ]
     first = {name: plainest([one.setting.axes[name] for one in of]) for name in names}
     kept = [one for one in of if all(one.setting.axes[name] == first[name] for name in names)]
