@@ -149,8 +149,13 @@ class Tab:
         return [e["params"]["request"]["url"] for e in self._events("Network.requestWillBeSent")]
 
     def complaints(self) -> list[str]:
-        """Errors and warnings of the page since it was opened, and all that it wrote."""
-        names = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        """Errors, warnings and dialogs of the page since it was opened, and all that it wrote."""
+        names = (
+            "Runtime.exceptionThrown",
+            "Runtime.consoleAPICalled",
+            "Log.entryAdded",
+            "Page.javascriptDialogOpening",
+        )
         return [json.dumps(e["params"]) for name in names for e in self._events(name)]
 
     def screenshot(self, is_whole: bool = False) -> bytes:

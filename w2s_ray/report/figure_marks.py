@@ -114,10 +114,14 @@ def _whiskers(axes: Axes, points: Points, colour: str) -> None:
 
 
 def _diagonal(axes: Axes, low: float, high: float) -> None:
-    axes.plot([low, high], [low, high], color=style.MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
-    axes.set_aspect("equal")
+    """The line y = x; with equal limits on both axes, if both are of one scale."""
+    ends = np.linspace(low, high, 200)
+    axes.plot(ends, ends, color=style.MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    if axes.get_xscale() == axes.get_yscale():
+        low = max(low, ends[1]) if axes.get_xscale() == "log" and low <= 0 else low
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        axes.set_aspect("equal")
 
 
 def _points(line: Line, order: Any = slice(None)) -> Points:

@@ -46,16 +46,16 @@ def text_html(text: str) -> str:
     return escape(plain(text))
 
 
-def query_html(query: str, file: str) -> str:
-    """The query of a block, folded, and the address of its numbers as a file."""
-    link = f'<a href="{file}">CSV</a>'
-    if not query:
-        return f'<p class="source">{link}</p>'
+def query_html(query: str, file: str = "") -> str:
+    """The address of a block's numbers as a file, and their query, folded; each where it is."""
+    link = f'<a href="{file}">CSV</a>' if file else ""
     lines = "\n".join(map(plain, query.splitlines()))
-    return (
-        f'<div class="source">{link}<details><summary>Query</summary>'
-        f'<pre tabindex="0">{escape(lines)}</pre></details></div>'
+    details = (
+        f'<details><summary>Query</summary><pre tabindex="0">{escape(lines)}</pre></details>'
+        if query
+        else ""
     )
+    return f'<div class="source">{link}{details}</div>'
 
 
 def _cell(cell: Cell, column: TableColumn) -> str:

@@ -49,6 +49,7 @@ def _block(block: Block) -> Iterator[str]:
         yield f"> **Warning.** {escaped(block.text)}"
     else:
         yield escaped(block.text)
+        yield from _query(block.query)
 
 
 def _table(table: Table) -> Iterator[str]:
