@@ -6,12 +6,14 @@ import math
 import re
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 import pytest
 
-from tests.report.demo_page import demo_page, figures
+from tests.report.demo_page import demo_page, figures, misfit
 from w2s_ray.report import figure_style as style
 from w2s_ray.report.csv_files import figure_csv
 from w2s_ray.report.figures import png, svg
@@ -21,7 +23,26 @@ from w2s_ray.report.page import Axis, Figure, Line
 from w2s_ray.report.page_checks import blocks
 
 ALL = [block for block in blocks(demo_page()) if isinstance(block, Figure)]
-CSS = "w2s_ray/report/report.css"
+CSS = Path(style.__file__).with_name("report.css")
+# Full colour vision, and without each kind of cone (Machado, Oliveira and Fernandes 2009).
+COLOUR_VISION = {
+    "full": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
 
 
 @pytest.mark.parametrize("figure", ALL, ids=lambda figure: figure.name)
@@ -101,6 +122,31 @@ def test_marks_of_series_stand_out_from_the_page_in_both_themes() -> None:
     }
 
 
+@pytest.mark.parametrize("theme", [0, 1])
+def test_series_differ_for_readers_who_do_not_see_all_colours(theme: int) -> None:
+    """By 20 of CIE Lab's ΔE for the first four, by 12 for all eight, beside marks and dashes."""
+    with open(CSS, encoding="utf-8") as file:
+        text = file.read()
+    named = [re.findall(rf"--series-{i}: (#\w+)", text)[theme] for i in range(1, 9)]
+    rgb = np.array([_rgb(colour) for colour in named])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    for vision, seen in COLOUR_VISION.items():
+        colours = _lab(np.clip(linear @ np.array(seen).T, 0.0, 1.0))
+        distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+        assert distances[np.triu_indices(8, 1)].min() >= 12.0, vision
+        assert distances[:4, :4][np.triu_indices(4, 1)].min() >= 20.0, vision
+
+
+def _lab(linear: np.ndarray) -> np.ndarray:
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    xyz = linear @ to_xyz.T / to_xyz.sum(1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
 def test_a_drawing_in_a_page_has_ids_of_its_own_and_colours_by_name() -> None:
     drawn = svg(figures()[0])
     one, other = (inline_svg(drawn, name, 'a "quoted" <alt>') for name in ("one", "other"))
@@ -109,8 +155,17 @@ def test_a_drawing_in_a_page_has_ids_of_its_own_and_colours_by_name() -> None:
     for reference in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', one):
         assert set(filter(None, reference)) <= ids[0]
     assert "var(--series-1)" in one and "var(--ink)" in one
-    assert "#0072b2" not in one and "xmlns" not in one and "http" not in one
+    assert style.SERIES[0] not in one and "xmlns" not in one and "http" not in one
     assert 'aria-label="a &quot;quoted&quot; &lt;alt&gt;"' in one
+
+
+def test_many_points_stay_a_small_part_of_a_page() -> None:
+    many = misfit(20_000)
+    drawn = svg(many)
+    assert drawn == svg(many)
+    inlined = inline_svg(drawn, "many", "alt")
+    assert len(inlined) < 300_000
+    assert 'href="data:image/png;base64,' in inlined
 
 
 def test_the_file_behind_a_figure_has_every_point_and_dot() -> None:
