@@ -152,6 +152,23 @@ def test_a_wrong_argument_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_results_that_were_edited_are_said_and_not_believed(store: Store) -> None:
+    path = Path(store.location(results_file("tiny")))
+    before, table = path.read_bytes(), pq.read_table(path)
+    index = table.column_names.index("student_accuracy")
+    field, ones = table.schema.field(index), pa.array([1.0] * table.num_rows)
+    pq.write_table(table.set_column(index, field, ones), path)
+    try:
+        page = study_page(store, "tiny", Choices())
+    finally:
+        path.write_bytes(before)
+    warnings = [b.text for b in page.sections[0].blocks if isinstance(b, Warning)]
+    assert len(warnings) == 1 and "is not what the records of its store say" in warnings[0]
+    accuracy = blocks(page)["accuracy"]
+    assert isinstance(accuracy, Table)
+    assert all(cell.value < 1.0 for cell in column(accuracy, "student, %"))
+
+
 def test_results_of_another_schema_version_are_refused(store: Store, tmp_path: Path) -> None:
     path = Path(store.location(results_file("tiny")))
     table = pq.read_table(path)

@@ -7,6 +7,7 @@ from w2s_ray.report import queries
 from w2s_ray.report.answer_figures import axis_figures, misfit_figure, phase_figure, rate_figure
 from w2s_ray.report.answer_tables import accuracy_table, difference_table, power_table
 from w2s_ray.report.answers import Answer, Difference
+from w2s_ray.report.curve_figures import curve_figures
 from w2s_ray.report.error_figures import decile_figure, reliability_figure
 from w2s_ray.report.page import Block, Cell, Figure, Section, Table, TableColumn, Text, Warning
 from w2s_ray.report.pair_figures import gap_figure, size_figure
@@ -41,6 +42,7 @@ class Material:
 
     Attributes:
         rows: of ``results``.
+        warnings: what a reader must know first.
         baseline: the loss that others are compared with.
         margin: of equivalence.
     """
@@ -48,6 +50,7 @@ class Material:
     store: Store
     study: str
     rows: Sequence[Row]
+    warnings: Sequence[str]
     answers: Sequence[Answer]
     differences: Sequence[Difference]
     baseline: str | None
@@ -58,7 +61,7 @@ class Material:
 
 def _answer(of: Material) -> Section:
     texts = conclusions(of.answers, of.differences, of.rows, of.margin)
-    blocks: list[Block] = [Text(text) for text in texts]
+    blocks: list[Block] = [*map(Warning, of.warnings), *map(Text, texts)]
     missing = sum(row["status"] != "done" for row in of.rows)
     if missing:
         warning = (
@@ -84,8 +87,12 @@ def _differences(of: Material) -> Section | None:
 
 
 def _sensitivity(of: Material) -> Section | None:
-    figures = (rate_figure(of.rows, of.ask.by_rate), *axis_figures(of.answers, of.ask.means))
-    return _section("sensitivity", "Accuracy against rates and axes", *figures)
+    figures = (
+        rate_figure(of.rows, of.ask.by_rate),
+        *curve_figures(of.answers, of.store),
+        *axis_figures(of.answers, of.ask.means),
+    )
+    return _section("sensitivity", "Accuracy against rates, steps and axes", *figures)
 
 
 def _models(of: Material) -> Section | None:

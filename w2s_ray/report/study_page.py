@@ -13,7 +13,13 @@ from w2s_ray.report.settings import Row, Setting, settings_of
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import RESULTS_SCHEMA_VERSION
 from w2s_ray.store.names import results_file
-from w2s_ray.store.results import read_results, saved_studies
+from w2s_ray.store.results import (
+    load_cells,
+    load_select,
+    read_results,
+    results_table,
+    saved_studies,
+)
 
 MARGIN = 0.01
 """Difference in accuracy below which two ways are the same in practice, unless a reader says."""
@@ -37,7 +43,7 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
     Raises:
         InputError: the store has no such study, or a table of another version.
     """
-    rows = _results(store, study)
+    rows, warnings = _results(store, study)
     settings = settings_of(rows)
     with row_scores(store, study) as scores:
         answers = [answer(of, scores) for of in settings]
@@ -47,6 +53,7 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
             store=store,
             study=study,
             rows=rows,
+            warnings=warnings,
             answers=answers,
             differences=found,
             baseline=baseline,
@@ -58,23 +65,33 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
     return Page(f"Study {study}", _subtitle(rows, answers), sections)
 
 
-def _results(store: Store, study: str) -> list[Row]:
+def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
+    """The rows of the results as the store has them, and what differs in their file."""
     try:
-        rows: list[Row] = read_results(store, study).to_pylist()
+        file = read_results(store, study)
     except FileNotFoundError:
         known = ", ".join(saved_studies(store)) or "none"
         raise InputError(
             f"study: given {study!r}, expected one that {store.location('')} has: {known}"
         ) from None
-    versions = {row["schema_version"] for row in rows} - {RESULTS_SCHEMA_VERSION}
+    versions = set(file["schema_version"].to_pylist()) - {RESULTS_SCHEMA_VERSION}
     if versions:
         raise InputError(
             f"study {study!r}: its results have schema version {versions.pop()}, expected "
             f"{RESULTS_SCHEMA_VERSION}; run the study again, which writes them anew"
         )
-    if not rows:
+    table = results_table(store, load_cells(store, study), load_select(store, study))
+    if not table.num_rows:
         raise InputError(f"study {study!r}: its results are empty, expected at least one cell")
-    return rows
+    common = [name for name in table.column_names if name in file.column_names]
+    if file.select(common).cast(table.select(common).schema).equals(table.select(common)):
+        return table.to_pylist(), []
+    warning = (
+        f"{store.location(results_file(study))} is not what the records of its store say: it was "
+        "edited, or the study has gone on since. This page is made from the records; run the study "
+        "again to write the file anew."
+    )
+    return table.to_pylist(), [warning]
 
 
 def _baseline(settings: Sequence[Setting], wanted: str | None) -> str | None:
