@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_ray.report.__main__ import main
+from w2s_ray.report.joined import joined
 from w2s_ray.report.page import Figure, Page, Table, Text, Warning
 from w2s_ray.report.study_page import Choices, study_page
 from w2s_ray.store.artifacts import Store
@@ -129,6 +130,23 @@ def test_the_command_writes_the_report(
     assert (
         (tmp_path / "tiny" / "tables" / "accuracy.csv").read_text().startswith("loss,noise ratio,")
     )
+
+
+def test_several_studies_share_a_page_and_keep_their_own_numbers(
+    store: Store, page: Page, tmp_path: Path
+) -> None:
+    other = ["--also", store.location(""), "tiny"]
+    assert main([store.location(""), "tiny", *other, "--out", str(tmp_path)]) == 0
+    both = joined([page, page])
+    names = [block.name for of in both.sections for block in of.blocks if isinstance(block, Table)]
+    assert (
+        len(set(names))
+        == len(names)
+        == 2 * len([block for block in blocks(page).values() if isinstance(block, Table)])
+    )
+    assert [of.heading for of in both.sections[:2]] == ["Study tiny: Answer"] * 2
+    for name in names:
+        assert (tmp_path / "joined" / "tables" / f"{name}.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from w2s_ray.errors import InputError
+from w2s_ray.report.joined import joined
 from w2s_ray.report.study_page import MARGIN, Choices, study_page
 from w2s_ray.report.write import write_report
 from w2s_ray.store.artifacts import Store
@@ -27,7 +28,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the report of a study from its store; nothing is computed anew.",
     )
     parser.add_argument("store", metavar="STORE", help="folder or URI of the store")
-    parser.add_argument("studies", metavar="STUDY", nargs="+", help="names of studies in it")
+    parser.add_argument(
+        "studies", metavar="STUDY", nargs="+", help="names of studies in it; several share a page"
+    )
+    parser.add_argument(
+        "--also",
+        metavar=("STORE", "STUDY"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="a study of another store, on the same page",
+    )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("reports"), help="default: reports"
     )
@@ -47,12 +58,12 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if not 0.0 < options.margin < 100.0:
         raise InputError(f"--margin: given {options.margin:g}, expected points from 0 to 100")
-    store = Store.open(options.store)
     choices = Choices(options.baseline, options.margin / 100.0)
-    for study in options.studies:
-        folder = options.out / study
-        written = write_report(study_page(store, study, choices), folder)
-        print(f"report       {written}")
+    wanted = [(options.store, study) for study in options.studies] + options.also
+    pages = [study_page(Store.open(store), study, choices) for store, study in wanted]
+    name = "joined" if len(pages) > 1 else options.studies[0]
+    page = joined(pages) if len(pages) > 1 else pages[0]
+    print(f"report       {write_report(page, options.out / name)}")
     return 0
 
 

@@ -69,6 +69,7 @@ def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
     """The rows of the results as the store has them, and what differs in their file."""
     try:
         file = read_results(store, study)
+        cells, select = load_cells(store, study), load_select(store, study)
     except FileNotFoundError:
         known = ", ".join(saved_studies(store)) or "none"
         raise InputError(
@@ -80,7 +81,7 @@ def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
             f"study {study!r}: its results have schema version {versions.pop()}, expected "
             f"{RESULTS_SCHEMA_VERSION}; run the study again, which writes them anew"
         )
-    table = results_table(store, load_cells(store, study), load_select(store, study))
+    table = results_table(store, cells, select)
     if not table.num_rows:
         raise InputError(f"study {study!r}: its results are empty, expected at least one cell")
     common = [name for name in table.column_names if name in file.column_names]
