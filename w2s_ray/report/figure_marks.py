@@ -15,6 +15,9 @@ BAR_WIDTH = 0.8
 DODGE = 0.4
 """Over which points at one label are spread."""
 
+POINTS = 2000
+"""More of one series are drawn as an image within the SVG, which stays small."""
+
 Numbers = NDArray[np.float64]
 
 
@@ -38,8 +41,7 @@ def draw_lines(axes: Axes, figure: Figure) -> None:
         points = _points(line, np.argsort(np.asarray(line.x, dtype=float), kind="stable"))
         colour = _colour(number)
         axes.fill_between(points.x, points.low, points.high, color=colour, alpha=0.16, linewidth=0)
-        for x, y in line.dots:
-            axes.plot([x], [y], ".", color=colour, alpha=0.55, markersize=3.5, zorder=2)
+        _dots(axes, line, colour, 0.0)
         dash = style.DASHES[number % len(style.DASHES)]
         axes.plot(points.x, points.y, linestyle=dash, label=style.label(line.name), **_mark(number))
 
@@ -94,11 +96,25 @@ def draw_reliability(axes: Axes, figure: Figure) -> None:
 def _with_intervals(axes: Axes, line: Line, number: int, shift: float) -> None:
     points = _points(line)
     points = points._replace(x=points.x + shift)
-    for x, y in line.dots:
-        axes.plot([x + shift], [y], ".", color=_colour(number), alpha=0.55, markersize=3.5)
+    _dots(axes, line, _colour(number), shift)
     if len(line.low) or len(line.high):
         _whiskers(axes, points, _colour(number))
-    axes.plot(points.x, points.y, linestyle="none", label=style.label(line.name), **_mark(number))
+    axes.plot(
+        points.x,
+        points.y,
+        linestyle="none",
+        rasterized=len(points.x) > POINTS,
+        label=style.label(line.name),
+        **_mark(number),
+    )
+
+
+def _dots(axes: Axes, line: Line, colour: str, shift: float) -> None:
+    """Single seeds, small."""
+    if line.dots:
+        x, y = np.asarray(line.dots, dtype=np.float64).T
+        is_image = len(x) > POINTS
+        axes.plot(x + shift, y, ".", color=colour, alpha=0.55, markersize=3.5, rasterized=is_image)
 
 
 def _whiskers(axes: Axes, points: Points, colour: str) -> None:
@@ -114,10 +130,14 @@ def _whiskers(axes: Axes, points: Points, colour: str) -> None:
 
 
 def _diagonal(axes: Axes, low: float, high: float) -> None:
-    axes.plot([low, high], [low, high], color=style.MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
-    axes.set_aspect("equal")
+    """The line y = x; with equal limits on both axes, if both are of one scale."""
+    ends = np.linspace(low, high, 200)
+    axes.plot(ends, ends, color=style.MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    if axes.get_xscale() == axes.get_yscale():
+        low = max(low, ends[1]) if axes.get_xscale() == "log" and low <= 0 else low
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        axes.set_aspect("equal")
 
 
 def _points(line: Line, order: Any = slice(None)) -> Points:

@@ -21,7 +21,8 @@ from w2s_ray.report.heat_map import draw_heat_map, heat_map_size
 from w2s_ray.report.page import Axis, Figure
 
 DPI = 200
-INCHES = (6.6, 3.9)
+INCHES, SQUARE = (6.6, 3.9), (5.2, 4.8)
+WIDEST, INCHES_PER_LABEL = 14.0, 0.3
 LEGEND_COLUMNS = 3
 NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
@@ -62,7 +63,8 @@ def _drawing(figure: Figure) -> Drawing:
         draw_heat_map(drawing, figure)
         return drawing
     rows = -(-len(figure.lines) // LEGEND_COLUMNS)
-    width, height = INCHES if figure.kind not in ("scatter", "reliability") else (5.2, 4.8)
+    width, height = SQUARE if figure.kind in ("scatter", "reliability") else INCHES
+    width = max(width, min(WIDEST, INCHES_PER_LABEL * len(figure.x.labels)))
     drawing = Drawing(figsize=(width, height + 0.2 * max(0, rows - 1)), layout="constrained")
     axes = drawing.add_subplot()
     _axis(axes, figure.x, "x", [x for line in figure.lines for x in line.x])

@@ -52,7 +52,7 @@ def draw_heat_map(drawing: Drawing, figure: Figure) -> None:
         is_number = value is not None and math.isfinite(value)
         fill: Any = colours(scale(value)) if is_number else EMPTY
         axes.add_patch(_square(place, fill))
-        ink = ON_DARK if is_number and _luminance(fill) < 0.18 else ON_LIGHT
+        ink = ink_on(fill) if is_number else ON_LIGHT
         if not is_resolved or not is_number:
             axes.add_patch(_hatching(place, ink))
         if len(xs) <= NUMBERS:
@@ -62,6 +62,11 @@ def draw_heat_map(drawing: Drawing, figure: Figure) -> None:
         _bar(drawing, axes, scale, figure)
     if not all(figure.columns["resolved"]):
         axes.set_title("hatched: not resolved", fontsize=9, color=style.MUTED, loc="left")
+
+
+def ink_on(fill: Sequence[float]) -> str:
+    """The colour of a number in a cell, with a contrast of 4.5 or more."""
+    return ON_DARK if _luminance(fill) < 0.18 else ON_LIGHT
 
 
 def _bar(drawing: Drawing, axes: Axes, scale: Normalize, figure: Figure) -> None:

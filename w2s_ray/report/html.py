@@ -70,6 +70,8 @@ def _block(block: Block, svgs: dict[str, bytes]) -> Iterator[str]:
         yield f'<p class="warning"><strong>Warning.</strong> {text_html(block.text)}</p>'
     else:
         yield f"<p>{text_html(block.text)}</p>"
+        if block.query:
+            yield query_html(block.query)
 
 
 def _figure(figure: Figure, drawn: bytes) -> Iterator[str]:

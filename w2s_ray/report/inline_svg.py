@@ -44,8 +44,9 @@ def _attributes(element: ElementTree.Element, name: str) -> Iterator[tuple[str, 
         if attribute == "id":
             yield "id", f"{name}-{value}"
         elif attribute in (LINK, "href"):
-            # What is drawn refers to its own parts alone.
-            yield "href", f"#{name}-{value.removeprefix('#')}"
+            # What is drawn refers to its own parts alone, or holds an image of many points.
+            is_image = value.startswith("data:image/png;base64,")
+            yield "href", value if is_image else f"#{name}-{value.removeprefix('#')}"
         elif "}" not in attribute:
             value = _ID_IN_STYLE.sub(rf"url(#{name}-\1)", value)
             value = _FONT.sub("var(--sans)", value)

@@ -1,94 +1,13 @@
 """Tables as LaTeX: booktabs and siunitx, to be read in with ``\\input``."""
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from w2s_ray.report.latex_text import escaped
 from w2s_ray.report.page import Cell, Table, TableColumn
-from w2s_ray.report.shown import MINUS, cell_text, interval, number, plain, title
+from w2s_ray.report.shown import MINUS, cell_text, interval, number, title
 
 LONG = 40  # rows above which a table may be broken over pages
-
-_CHARACTERS = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\texttt{\char34}",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",  # a row that begins with one would be the argument of the line break before it
-    "]": "{]}",
-    "*": "{*}",
-    MINUS: "$-$",
-    "–": "--",
-    "—": "---",
-    "…": r"\ldots{}",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
-    "←": r"$\leftarrow$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≠": r"$\neq$",
-    "≈": r"$\approx$",
-    "∞": r"$\infty$",
-    "√": r"$\surd$",
-    "½": r"$\frac{1}{2}$",
-    "²": r"$^2$",
-    "·": r"$\cdot$",
-    "°": r"$^\circ$",
-    "‖": r"$\Vert$",
-    "∑": r"$\Sigma$",
-    "↵": r"$\hookleftarrow$",
-    "\u200c": "",
-    "\u200d": "",
-    "\u00a0": "~",
-    "\u202f": r"\,",
-    "‘": "`",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-}
-_GREEK = {
-    chr(code): f"${letter}$"
-    for code, letter in {
-        0x3B1: r"\alpha",
-        0x3B2: r"\beta",
-        0x3B3: r"\gamma",
-        0x3B4: r"\delta",
-        0x3B5: r"\varepsilon",
-        0x3B7: r"\eta",
-        0x3B8: r"\theta",
-        0x3BA: r"\kappa",
-        0x3BB: r"\lambda",
-        0x3BC: r"\mu",
-        0x3C0: r"\pi",
-        0x3C1: r"\rho",
-        0x3C3: r"\sigma",
-        0x3C4: r"\tau",
-        0x3C6: r"\varphi",
-        0x3C7: r"\chi",
-        0x394: r"\Delta",
-        0x3A3: r"\Sigma",
-    }.items()
-}
-_ACCENTS = {
-    "\u0300": "`",
-    "\u0301": "'",
-    "\u0302": "^",
-    "\u0303": "~",
-    "\u0308": '"',
-    "\u0327": "c",
-    "\u030c": "v",
-}
 
 
 def latex(table: Table) -> str:
@@ -102,19 +21,18 @@ def latex(table: Table) -> str:
     return "\n".join([f"% Needs {loaded}.", *_lines(table, is_long)]) + "\n"
 
 
-def escaped(text: str) -> str:
-    """A text for any LaTeX engine; characters that pdfLaTeX lacks are written by number."""
-    characters = plain(text)
-    # Two hyphens would become a dash.
-    return "".join(
-        "{}-" if pair == ("-", "-") else _character(pair[1])
-        for pair in zip(" " + characters, characters, strict=False)
-    )
+class _Column(NamedTuple):
+    """A column with what its cells have in common."""
+
+    of: TableColumn
+    cells: Sequence[Cell]
+    has_intervals: bool
 
 
 def _lines(table: Table, is_long: bool) -> Iterator[str]:
-    layout = "".join(_layout(table, index) for index in range(len(table.columns)))
-    head = _row(cell for index in range(len(table.columns)) for cell in _titles(table, index))
+    columns = [_column(table, index) for index in range(len(table.columns))]
+    layout = "".join(map(_layout, columns))
+    head = _row(map(_title, columns))
     caption = rf"\caption{{{escaped(table.caption)}}}\label{{tab:{table.name}}}"
     if is_long:
         yield rf"\begin{{longtable}}{{{layout}}}"
@@ -124,7 +42,7 @@ def _lines(table: Table, is_long: bool) -> Iterator[str]:
         yield r"\begin{table}" + "\n" + r"\centering" + "\n" + caption
         yield rf"\begin{{tabular}}{{{layout}}}" + "\n" + r"\toprule" + "\n" + head + "\n\\midrule"
     for row in table.rows:
-        yield _row(cell for index in range(len(row)) for cell in _cells(table, row, index))
+        yield _row(map(_cell, row, columns))
     yield r"\end{longtable}" if is_long else r"\bottomrule" + "\n" + r"\end{tabular}"
     notes = " ".join(map(escaped, table.notes))
     if notes:
@@ -133,14 +51,15 @@ def _lines(table: Table, is_long: bool) -> Iterator[str]:
         yield r"\end{table}"
 
 
-def _row(cells: Iterator[str]) -> str:
+def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _has_intervals(table: Table, index: int) -> bool:
-    return table.columns[index].kind != "text" and any(
-        row[index].low is not None or row[index].high is not None for row in table.rows
-    )
+def _column(table: Table, index: int) -> _Column:
+    column = table.columns[index]
+    cells = [row[index] for row in table.rows]
+    has_intervals = any(cell.low is not None or cell.high is not None for cell in cells)
+    return _Column(column, cells, has_intervals and column.kind != "text")
 
 
 def _is_aligned(cell: Cell, column: TableColumn) -> bool:
@@ -150,54 +69,39 @@ def _is_aligned(cell: Cell, column: TableColumn) -> bool:
     return set(number(cell.value, column.kind, column.digits)) <= set(f"0123456789.+{MINUS}")
 
 
-def _layout(table: Table, index: int) -> str:
+def _layout(column: _Column) -> str:
     """Columns of the layout; numbers get room for the longest one of them."""
-    column = table.columns[index]
-    if column.kind == "text":
+    kind, places = column.of.kind, column.of.digits
+    if kind == "text":
         return "l"
     texts = [
-        number(cell.value, column.kind, column.digits)
-        for row in table.rows
-        if (cell := row[index]).value is not None and _is_aligned(cell, column)
+        number(cell.value, kind, places)
+        for cell in column.cells
+        if cell.value is not None and _is_aligned(cell, column.of)
     ]
     digits = max((len(text.partition(".")[0].strip("+" + MINUS)) for text in texts), default=1)
     sign = "-" if any(text[0] in "+" + MINUS for text in texts) else ""
-    format_ = f"{sign}{digits}.{column.digits}" if column.digits else f"{sign}{digits}"
+    room = f"{sign}{digits}.{places}" if places else f"{sign}{digits}"
     plus = ",retain-explicit-plus" if any(text[0] == "+" for text in texts) else ""
-    options = f"S[table-format={format_}{plus}]"
-    return options + "@{\\,}l" if _has_intervals(table, index) else options
+    return f"S[table-format={room}{plus}]" + ("@{~}l" if column.has_intervals else "")
 
 
-def _titles(table: Table, index: int) -> Sequence[str]:
-    text = escaped(title(table.columns[index]))
-    if _has_intervals(table, index):
-        return (rf"\multicolumn{{2}}{{c}}{{{text}}}",)
-    return (text if table.columns[index].kind == "text" else f"{{{text}}}",)
+def _title(column: _Column) -> str:
+    text = escaped(title(column.of))
+    if column.has_intervals:
+        return rf"\multicolumn{{2}}{{c}}{{{text}}}"
+    return text if column.of.kind == "text" else f"{{{text}}}"
 
 
-def _cells(table: Table, row: Sequence[Cell], index: int) -> Sequence[str]:
-    cell, column = row[index], table.columns[index]
-    if column.kind == "text":
-        return (escaped(cell_text(cell, column)),)
-    with_interval = _has_intervals(table, index)
+def _cell(cell: Cell, column: _Column) -> str:
+    """A cell; two where the column has intervals."""
+    if column.of.kind == "text":
+        return escaped(cell_text(cell, column.of))
     if cell.text is not None or cell.value is None:
-        text = escaped(cell_text(cell, column))
-        return (rf"\multicolumn{{2}}{{c}}{{{text}}}",) if with_interval else (f"{{{text}}}",)
-    text = number(cell.value, column.kind, column.digits)
+        text = escaped(cell_text(cell, column.of))
+        return rf"\multicolumn{{2}}{{c}}{{{text}}}" if column.has_intervals else f"{{{text}}}"
+    text = number(cell.value, column.of.kind, column.of.digits)
     value = text.replace(MINUS, "-")
-    if not _is_aligned(cell, column):
+    if not _is_aligned(cell, column.of):
         value = rf"{{\num{{{value}}}}}" if "e" in value else f"{{{escaped(text)}}}"
-    return (value, escaped(interval(cell, column))) if with_interval else (value,)
-
-
-def _character(character: str) -> str:
-    if known := _CHARACTERS.get(character) or _GREEK.get(character):
-        return known
-    if character in _CHARACTERS:
-        return ""
-    if character.isascii():
-        return character
-    parts = unicodedata.normalize("NFD", character)
-    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
-        return rf"\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return rf"\texttt{{U+{ord(character):04X}}}"
+    return f"{value} & {escaped(interval(cell, column.of))}" if column.has_intervals else value

@@ -14,9 +14,14 @@ FigureKind = Literal["lines", "differences", "scatter", "heat map", "bars", "rel
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph.
+
+    Attributes:
+        query: as of ``Table``, where numbers are in it.
+    """
 
     text: str
+    query: str = ""
 
 
 @dataclass(frozen=True)
