@@ -33,8 +33,8 @@ def test_the_table_has_every_loss_in_order_with_the_formula_that_reports_print()
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_table_says_which_losses_clip_their_labels(name: str) -> None:
     """A hard label and the same label clipped beforehand give one value only where it clips."""
-    logits = torch.tensor([[0.0, 0.7]])
-    hard = torch.tensor([[1.0, 0.0]])
+    logits = torch.tensor([[0.0, 0.7]], dtype=torch.float64)
+    hard = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     same = torch.equal(
         loss(name, logits, hard), loss(name, logits, hard.clamp(LABEL_CLIP, 1 - LABEL_CLIP))
     )

@@ -30,6 +30,24 @@ def test_a_study_runs_and_run_again_does_nothing(write_spec, tmp_path, capsys):
     assert "0 steps to do" in capsys.readouterr().out
 
 
+def test_a_run_leaves_a_report_and_one_that_does_nothing_leaves_it_alone(
+    write_spec, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv("W2S_RAY_NO_REPORT")
+    spec, page = write_spec(), tmp_path / "store/reports/tiny/index.html"
+    assert main([str(spec), "--local", "--no-report"]) == 0
+    assert not page.exists() and "\nreport " not in capsys.readouterr().out
+    assert main([str(spec), "--local", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(page)
+    assert "Study tiny" in page.read_text() and (page.parent / "tables/accuracy.csv").exists()
+    written = page.stat().st_mtime_ns
+    assert main([str(spec), "--local"]) == 0
+    assert page.stat().st_mtime_ns == written
+    more = write_spec(grid__seed=[0, 1])
+    assert main([str(more), "--local"]) == 0
+    assert page.stat().st_mtime_ns > written and "over 32 test rows and 2 seeds" in page.read_text()
+
+
 def test_results_are_rebuilt_from_the_store_byte_for_byte(finished, tmp_path):
     tables = [tmp_path / "store" / kind / "tiny.parquet" for kind in ("results", "predictions")]
     before = [path.read_bytes() for path in tables]

@@ -31,8 +31,10 @@ from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import (
+    REPORT_PAGE,
     RESERVED,
     predictions_file,
+    report_folder,
     results_file,
     study_file,
     train_predictions_file,
@@ -43,7 +45,8 @@ from w2s_ray.store.transfer import write_transfer
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
-MOST_LOST = 3  # models without weights that are named
+MOST_LOST = 20  # models without weights that are named
+NO_REPORT = "W2S_RAY_NO_REPORT"
 EXPORTED = "export/config.json"  # a file of every step that was exported
 
 
@@ -78,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run in this process, without Ray (CI, debugging)",
     )
     parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
+    parser.add_argument(
+        "--no-report",
+        action="store_true",
+        default=bool(os.environ.get(NO_REPORT)),
+        help=f"write the tables alone (also with {NO_REPORT}=1 in the environment)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -98,7 +107,8 @@ def _run(options: argparse.Namespace) -> int:
         todo = study.prepared()
     if todo:
         study.run(todo, local=options.local)
-    return study.conclude(as_json=options.json)
+    wanted = not options.no_report and (bool(todo) or not study.has_report())
+    return study.conclude(as_json=options.json, with_report=wanted)
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,11 @@ class _Study:
         finished, failures = self.store.finished(), self.store.failures()
         claimed = self.store.claimed()
         description = describe(self.spec, self.plan, finished, failures, claimed)
-        print(json.dumps(description)) if as_json else show(description, self.console)
+        if as_json:
+            print(json.dumps(description))
+            return
+        show(description, self.console)
+        self._say_lost_weights(finished)
 
     def prepared(self) -> dict[str, Step]:
         """Checks the inputs, prepares the data, and returns the steps that remain."""
@@ -232,8 +246,23 @@ class _Study:
                     cost=cost,
                 )
 
-    def conclude(self, *, as_json: bool) -> int:
-        """Writes results and predictions, shows them, and returns the exit code."""
+    def has_report(self) -> bool:
+        """Whether an earlier run left one."""
+        return REPORT_PAGE in self.store.listing(report_folder(self.plan.study))
+
+    def _report(self) -> str | None:
+        """Writes the report; None, with the reason said, where the tables cannot be read."""
+        from w2s_ray.report.saved import save_report
+
+        try:
+            with self.store.writing_errors():
+                return save_report(self.store, self.plan.study)
+        except InputError as error:
+            self.say(f"no report: {error}")
+            return None
+
+    def conclude(self, *, as_json: bool, with_report: bool) -> int:
+        """Writes results, predictions and the report, shows them, and returns the exit code."""
         from w2s_ray.report.table import tables
         from w2s_ray.report.transfer_table import transfer_tables
         from w2s_ray.store.predictions import write_predictions
@@ -252,6 +281,7 @@ class _Study:
             transfer, transfer_path = write_transfer(
                 self.store, self.plan.study, cells, self.plan.select
             )
+        report = self._report() if with_report else None
         exports = self._exports()
         missing = _incomplete(results)
         unscored = _incomplete(transfer)
@@ -264,6 +294,7 @@ class _Study:
                 "predictions": predictions_path,
                 "train_predictions": trained_path,
                 "transfer": transfer_path,
+                "report": report,
                 "exports": exports,
             }
             print(json.dumps(summary))
@@ -277,6 +308,8 @@ class _Study:
                 self.say(f"training     {trained_path}")
             if transfer_path:
                 self.say(f"transfer     {transfer_path}")
+            if report:
+                self.say(f"report       {report}")
             for folder in exports[:MOST_EXPORTS]:
                 self.say(f"export       {folder}")
             if len(exports) > MOST_EXPORTS:

@@ -88,9 +88,8 @@ def test_gradient_is_the_tables_closed_form_and_float64_autograds(name: str) -> 
     np.testing.assert_allclose(automatic.numpy(), closed, rtol=1e-9, atol=1e-11)
 
     ours = slope(name, pair(Z), two(W))
-    # Pearson divides the rounding of s - w (6e-8) by w, hence 5e-6.
-    np.testing.assert_allclose(ours[:, 1].numpy(), closed, rtol=2e-5, atol=5e-6)
-    torch.testing.assert_close(ours[:, 0], -ours[:, 1], rtol=2e-5, atol=5e-6)
+    np.testing.assert_allclose(ours[:, 1].numpy(), closed, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(ours[:, 0], -ours[:, 1], rtol=2e-6, atol=2e-6)
 
 
 def test_why_reverse_losses_resist_flipped_labels_late_but_pull_harder_early() -> None:

@@ -53,6 +53,15 @@ def test_what_is_missing_is_a_dash_and_is_counted():
     assert "–" in text and "1 of 1 cells are incomplete" in text and " 0.0" not in text
 
 
+def test_a_treatment_that_all_students_share_is_said_unless_it_is_the_plain_way():
+    treated = {"label_temperature": 0.25, "label_filter": "confidence", "label_keep": 0.5}
+    text = drawn([row(**treated, train_rows=40)])
+    assert "label temperature 0.25, label filter confidence, label keep 0.5, train rows 40" in text
+    assert "label temperature" not in drawn([row()])
+    curve = drawn([row(train_rows=40), row()])
+    assert "all" in curve and "None" not in curve
+
+
 def test_an_axis_is_a_column_where_it_varies_only():
     assert "confidence" not in drawn([row()])
     text = drawn([row(), row(confidence_weight=0.5, student_accuracy=0.1)])

@@ -1,6 +1,7 @@
 """A Ctrl-C ends a local run even where Python or C code loses the exception that it raises."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +18,14 @@ class Dropped:
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _python_s_own_handler() -> Iterator[None]:
+    """A library that another test has started may have put its own handler there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -123,6 +123,12 @@ def test_rows_that_are_left_out_are_never_learned_and_seeds_share_labels_without
     assert one.facts["trained_rows"] == 16
     noisy = [learned(seed=s, labels=half, noise=Noise(0.5, -1.0)).soft_labels for s in (1, 2)]
     assert (noisy[0] != noisy[1]).any()
+    targets_of_none = Targets(
+        rows, 3, lambda key: {"labels": artifact}[key], left_out=np.ones(len(IDS), dtype=np.bool_)
+    )
+    step = replace(a_step("student", "s", inputs={"label": "labels"}), config=config)
+    with pytest.raises(ValueError, match="answers of all 40 pairs are the same tokens"):
+        targets_of_none.of(step)
     plain = learned(seed=1)
     np.testing.assert_array_equal(plain.rows, np.arange(8, len(IDS)))
     top = weak[8:].argmax(axis=1)

@@ -39,11 +39,16 @@ def trained_rows(identical: NDArray[np.bool_], choice: IdenticalPairs) -> Indice
     """
     kept = np.arange(len(identical)) if choice == "keep" else np.flatnonzero(~identical)
     if len(identical) and not len(kept):
-        raise ValueError(
-            f"the answers of all {len(identical):,} pairs are the same tokens, mostly because they "
-            "were truncated, and are left out; raise training.max_length_tokens"
-        )
+        raise ValueError(no_pair_remains(len(identical)))
     return kept
+
+
+def no_pair_remains(pairs: int) -> str:
+    """What to do where all of so many pairs have answers of the same tokens."""
+    return (
+        f"the answers of all {pairs:,} pairs are the same tokens, mostly because they were "
+        "truncated, and are left out; raise training.max_length_tokens"
+    )
 
 
 def optimizer_batches(visits: Indices, batch_size: int) -> Iterator[Indices]:

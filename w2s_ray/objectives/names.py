@@ -56,6 +56,7 @@ class Definition(NamedTuple):
         moves_target: whether the label that s is compared with is made of s itself, as a constant.
             Its gradient is then not that of its value, and no solver can minimise it.
         is_divergence: whether the loss is ≥ 0, and 0 exactly where s is the label it uses.
+        in_float64: whether float32 loses too many digits inside (docs/losses.md §1, "How exact").
     """
 
     formula: str
@@ -63,6 +64,7 @@ class Definition(NamedTuple):
     clips_label: bool = False
     is_divergence: bool = False
     moves_target: bool = False
+    in_float64: bool = False
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -94,10 +96,13 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
             MappingProxyType({"a": Parameter(0.5, 0.0, 1.0, is_open=True)}),
             clips_label=True,
             is_divergence=True,
+            in_float64=True,
         ),
-        "pearson_chi2": Definition("Σ (s - w)²/w", clips_label=True, is_divergence=True),
-        "neyman_chi2": Definition("Σ (s - w)²/s", is_divergence=True),
-        "total_variation": Definition("½ Σ |s - w|", is_divergence=True),
+        "pearson_chi2": Definition(
+            "Σ (s - w)²/w", clips_label=True, is_divergence=True, in_float64=True
+        ),
+        "neyman_chi2": Definition("Σ (s - w)²/s", is_divergence=True, in_float64=True),
+        "total_variation": Definition("½ Σ |s - w|", is_divergence=True, in_float64=True),
         # Wang et al. 2019 (arXiv 1908.06112), whose alpha and beta are a and b.
         "symmetric_ce": Definition(
             "a H(w, s) + b H(s, w)", MappingProxyType({"a": Parameter(1.0), "b": Parameter(0.1)})

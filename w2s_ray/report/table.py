@@ -17,6 +17,7 @@ from rich.table import Table
 
 from w2s_ray.data.class_names import visible
 from w2s_ray.report import collapsed, selected
+from w2s_ray.report.sentences import shown_value
 from w2s_ray.spec.chains import LINKS, MEMBERS
 
 TABLE_COLUMNS = (
@@ -81,8 +82,9 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
         for index, name in enumerate(LINE_COLUMNS)
         if name != "loss" and len({values[index] for values in lines}) > 1
     ]
+    same = _treatment({LINE_COLUMNS[i]: v for i, v in enumerate(next(iter(lines), ()))}, varying)
     table = Table(
-        title=f"{described(setting)}\nstudent accuracy, %",
+        title=f"{described(setting)}{same}\nstudent accuracy, %",
         caption="\n".join(
             [_caption(rows, controls, all_rows), *selected.lines(rows), *collapsed.lines(rows)]
         ),
@@ -99,7 +101,7 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
     for values, line_rows in lines.items():
         table.add_row(
             str(values[0]),
-            *(str(values[index]) for index in varying),
+            *(shown_value(values[index]) for index in varying),
             *(
                 percent([r["student_accuracy"] for r in line_rows if r["noise_ratio"] == noise])
                 for noise in noises
@@ -120,6 +122,27 @@ def described(setting: dict[str, Any]) -> str:
         f"{setting['trainable']}{block}, learning rate {_shown(setting, 'learning_rate')}{decay}, "
         f"batch {setting['batch_size']}, epochs {_shown(setting, 'epochs')}"
     )
+
+
+PLAIN = {
+    **{"loss_parameters": "{}", "confidence_weight": 0.0, "label_temperature": 1.0},
+    **{"label_filter": "none", "relabel": "none", "example_weight": "none"},
+    **{"noise_strength": -1.0, "train_rows": None, "anchor": 0.0},
+}
+"""Values of ``LINE_COLUMNS`` that need no word where a whole table has them."""
+
+
+def _treatment(shared: dict[str, Any], varying: Sequence[int]) -> str:
+    """A line of a title about what all students of a table have, unless it is the plain way."""
+    names = [
+        name
+        for name, plain in PLAIN.items()
+        if name in shared and LINE_COLUMNS.index(name) not in varying and shared[name] != plain
+    ]
+    if "label_filter" in names:
+        names.insert(names.index("label_filter") + 1, "label_keep")
+    parts = (f"{name.replace('_', ' ')} {shown_value(shared[name])}" for name in names)
+    return f"\n{', '.join(parts)}" if names else ""
 
 
 def _shown(setting: dict[str, Any], name: str) -> str:

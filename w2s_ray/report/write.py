@@ -13,9 +13,9 @@ from w2s_ray.report.latex import latex
 from w2s_ray.report.markdown import markdown
 from w2s_ray.report.page import Figure, Page, Table
 from w2s_ray.report.page_checks import blocks, check_page
+from w2s_ray.store.names import REPORT_PAGE
 
 FOLDERS = ("figures", "tables")
-PAGE = "index.html"
 
 
 def write_report(page: Page, out_dir: Path) -> Path:
@@ -38,9 +38,9 @@ def write_report(page: Page, out_dir: Path) -> Path:
             (draft / path).write_bytes(content)
         for folder in FOLDERS:
             _replace_folder(draft / folder, out_dir / folder)
-        for file in ("report.md", PAGE):
+        for file in ("report.md", REPORT_PAGE):
             os.replace(draft / file, out_dir / file)
-    return out_dir / PAGE
+    return out_dir / REPORT_PAGE
 
 
 def _files(page: Page) -> Iterator[tuple[str, bytes]]:
@@ -55,7 +55,7 @@ def _files(page: Page) -> Iterator[tuple[str, bytes]]:
             yield f"tables/{block.name}.csv", _encoded(table_csv(block))
             yield f"tables/{block.name}.tex", _encoded(latex(block))
     yield "report.md", _encoded(markdown(page))
-    yield PAGE, _encoded(html(page, svgs))
+    yield REPORT_PAGE, _encoded(html(page, svgs))
 
 
 def _encoded(text: str) -> bytes:

@@ -41,14 +41,23 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    differences: Sequence[Estimate], margin: float, alpha: float = ALPHA
+    differences: Sequence[Estimate],
+    margin: float,
+    alpha: float = ALPHA,
+    exact: Sequence[float | None] | None = None,
 ) -> list[Comparison]:
     """Tests and verdicts of one family of differences.
 
     Args:
         margin: difference below which two ways are the same in practice, in the unit of the scores.
+        exact: p-values of no difference to take in place of those of Student's t, as of
+            ``mcnemar`` for one seed; None: there is none.
     """
-    p_values = [difference.p_value() for difference in differences]
+    given = [None] * len(differences) if exact is None else exact
+    p_values = [
+        difference.p_value() if p_value is None else p_value
+        for difference, p_value in zip(differences, given, strict=True)
+    ]
     adjusted = holm(p_values)
     equivalences = holm([equivalence(difference, margin) for difference in differences])
     together = zip(differences, p_values, adjusted, equivalences, strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.data.batches import no_pair_remains
 from w2s_ray.data.held_out import validation_order
 from w2s_ray.data.labels import one_hot, read_soft_labels
 from w2s_ray.objectives.calibration import held_out
@@ -155,11 +156,17 @@ class Targets:
         self._learned: dict[tuple[Any, ...], tuple[Treated, Mapping[str, Any]]] = {}
 
     def of(self, step: Step) -> Supervision:
-        """Rows, labels and objective of one step."""
+        """Rows, labels and objective of one step.
+
+        Raises:
+            ValueError: no row remains to learn from.
+        """
         config = step.config_as(TrainConfig)
         open_to = self._rows_of(config)
         rows = open_to if self._left_out is None else open_to[~self._left_out[open_to]]
         left_out = len(open_to) - len(rows)
+        if left_out and not len(rows):
+            raise ValueError(no_pair_remains(left_out))
         if not isinstance(config, StudentConfig):
             count: Mapping[str, Any] = {"trained_rows": len(rows)}
             true, validation = _taken(self._true, rows), self._validation(config)

@@ -194,8 +194,8 @@ RESULTS = (
         "relabelled_rows",
         _INT,
         "examples",
-        "rows whose most probable class, or classes in a tie, relabelling changed; null without"
-        " relabelling",
+        "rows whose most probable class, or classes in a tie, relabelling changed, before the"
+        " filter; null without relabelling",
     ),
     Column(
         "learned_label_accuracy",

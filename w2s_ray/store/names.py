@@ -8,6 +8,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     failures/<key>.json               why a step failed (``failures``)
     parts/<key>/                      what an interrupted step has already computed (``parts``)
     predictions/<study>.parquet       predictions of a study's models (``predictions``)
+    reports/<study>/                  the report that a run leaves (``report.saved``)
     results/<study>.parquet           one row per cell of a study (``results``)
     studies/<study>.json              the cells of a study (``results``)
     train_predictions/<study>.parquet predictions of training rows (``train_predictions``)
@@ -34,6 +35,8 @@ CLAIMS = "claims"
 FAILURES = "failures"
 PARTS = "parts"
 PREDICTIONS = "predictions"
+REPORTS = "reports"
+REPORT_PAGE = "index.html"
 RESULTS = "results"
 STUDIES = "studies"
 TRAIN_PREDICTIONS = "train_predictions"
@@ -44,6 +47,7 @@ RESERVED = (
     FAILURES,
     PARTS,
     PREDICTIONS,
+    REPORTS,
     RESULTS,
     STUDIES,
     TRAIN_PREDICTIONS,
@@ -107,3 +111,8 @@ def train_predictions_file(study: str) -> str:
 def transfer_file(study: str) -> str:
     """Path of a study's transfer table."""
     return f"{TRANSFER}/{study}.parquet"
+
+
+def report_folder(study: str) -> str:
+    """Path of the folder of a study's report."""
+    return f"{REPORTS}/{study}"

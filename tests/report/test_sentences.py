@@ -1,0 +1,117 @@
+"""The generated answer claims what a test gave and says what limits it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from w2s_ray.report.answers import Answer, Difference
+from w2s_ray.report.sentences import conclusions
+from w2s_ray.report.settings import Row, Setting
+from w2s_ray.statistics.comparisons import compare
+from w2s_ray.statistics.decomposition import Components, Estimate
+from w2s_ray.statistics.recovered_gap import Recovered
+
+AXES: dict[str, Any] = {
+    **{"data": "d", "weak": "a", "strong": "b", "chain": "", "combine": "mean", "control": ""},
+    **{"trainable": "last_layer", "loss_parameters": "{}", "noise_ratio": 0.0},
+}
+ROW: Row = {
+    **{"control": "", "learning_rate": 1e-3, "selected": True, "selected_over": "learning_rate"},
+    **{"selected_by": "weak_ce", "selection_at_edge": "", "validation_rows": 500},
+}
+
+
+def setting(loss: str) -> Setting:
+    return Setting({**AXES, "loss": loss}, ())
+
+
+def difference(mean: float, error: float, seeds: int = 3) -> Difference:
+    (comparison,) = compare([Estimate(mean, error**2, 100.0)], margin=0.01)
+    return Difference(
+        setting("reverse_kl"),
+        setting("forward_kl"),
+        tuple(range(seeds)),
+        0,
+        1000,
+        1000,
+        0.28,
+        comparison,
+        Components(0.0, 0.0, 0.0, True),
+        None,
+    )
+
+
+def an_answer(**changes: Any) -> Answer:
+    found = Answer(
+        setting("reverse_kl"),
+        "seed",
+        (0, 1, 2),
+        0,
+        recovered=Recovered(0.4, 0.3, 0.5, 0.1, 0.08, 0.12),
+    )
+    return replace(found, **changes)
+
+
+def said(found: Difference, of: Answer | None = None, **row: Any) -> str:
+    return " ".join(conclusions([of or an_answer()], [found], [{**ROW, **row}], 0.01))
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "claim"),
+    [
+        (0.03, 0.005, "reverse_kl is better by +3.0 points (95 % +2.0 to +4.0"),
+        (-0.03, 0.005, "reverse_kl is worse by −3.0 points"),
+        (0.0, 0.002, "0 are better, 0 worse, 1 equivalent within 1 point and 0 undecided"),
+        (0.03, 0.02, "0 are better, 0 worse, 0 equivalent within 1 point and 1 undecided"),
+    ],
+)
+def test_a_claim_stands_only_where_a_test_gave_it(mean: float, error: float, claim: str) -> None:
+    text = said(difference(mean, error))
+    assert claim in text
+    assert ("is better" in text, "is worse" in text) == (
+        claim.find("is better") > 0,
+        "worse by" in claim,
+    )
+
+
+def test_the_claim_says_rows_seeds_and_how_confident_the_teacher_is() -> None:
+    text = said(difference(0.03, 0.005))
+    assert (
+        "d, a → b, last_layer: of 1 comparison with forward_kl over 1,000 test rows and 3 seeds"
+        in text
+    )
+    assert "labels 0.28 from uniform" in text
+
+
+def test_one_seed_says_so() -> None:
+    assert "One seed: these verdicts hold for this seed's models" in said(
+        difference(0.03, 0.005, 1)
+    )
+
+
+def test_the_rule_is_said_and_the_truth_is_not_a_rule_for_weak_supervisors() -> None:
+    assert "Learning rate chosen by weak_ce on 500 held-out rows." in said(difference(0.0, 0.01))
+    text = said(difference(0.0, 0.01), selected_by="ground_truth")
+    assert "chosen with the true labels of 500 held-out rows: not available to a weak" in text
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_said() -> None:
+    text = said(difference(0.0, 0.01), selection_at_edge="learning_rate")
+    assert "1 of 1 choices are at the edge of their grid" in text
+
+
+def test_one_rate_for_all_is_no_comparison_of_losses_at_their_own() -> None:
+    text = said(difference(0.03, 0.005), selected=None, selected_over=None)
+    assert "All students have one learning rate, 0.001: nothing here says how losses" in text
+
+
+def test_what_limits_the_gap_is_said() -> None:
+    unresolved = Recovered(0.4, None, None, 0.01, -0.02, 0.04)
+    text = said(
+        difference(0.0, 0.01),
+        an_answer(recovered=unresolved, missing=2, one_weak_model=True, collapsed=({}, {})),
+    )
+    assert "resolved in 0 of 1 settings; all seeds share one weak model" in text
+    assert "2 students collapsed below chance; 2 cells missing" in text
+    assert "recover " not in text

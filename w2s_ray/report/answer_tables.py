@@ -1,0 +1,208 @@
+"""Tables of answers and differences: accuracy, recovered gap, paired tests, power, controls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from w2s_ray.report.answers import FAMILY, Answer, Difference, Score
+from w2s_ray.report.page import Cell, ColumnKind, Table, TableColumn
+from w2s_ray.report.sentences import models, shown_value, varying_axes
+from w2s_ray.statistics.power import rows_needed, seeds_needed, smallest_difference
+
+GAPS = (0.005, 0.01, 0.02, 0.05)  # true differences whose price the power table gives
+PERCENT: ColumnKind = "percent"
+POINTS: ColumnKind = "points"
+
+
+def _text(value: Any) -> Cell:
+    return Cell(text=shown_value(value))
+
+
+def _score(score: Score | None) -> Cell:
+    if score is None:
+        return Cell()
+    return Cell(score.estimate.mean, score.interval.low, score.interval.high)
+
+
+def _gap(answer: Answer) -> Cell:
+    found = answer.recovered
+    if found is None or found.value is None:
+        return Cell()
+    if not found.is_resolved:
+        return Cell(text="gap not resolved")
+    return Cell(found.value, found.low, found.high)
+
+
+def _axes_of(answers: Sequence[Answer]) -> list[str]:
+    """The axes that vary, but for the models, which one column names."""
+    names = varying_axes([answer.setting.axes for answer in answers])
+    hidden = {"loss", "loss_parameters", "control", "weak", "strong", "chain", "combine"}
+    return [name for name in names if name not in hidden]
+
+
+def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> Table:
+    """Accuracies of weak model, student and ceiling with the gap recovered, a row for each setting.
+
+    Args:
+        controls: the controls, in place of the students.
+    """
+    own = [answer for answer in answers if bool(answer.setting.axes["control"]) == controls]
+    axes = _axes_of(own)
+    named = {models(answer.setting.axes) for answer in own}
+    many = len(named) > 1
+    columns = (
+        *([TableColumn("models")] if many else []),
+        TableColumn("control" if controls else "loss"),
+        *(TableColumn(name.replace("_", " ")) for name in axes),
+        *(TableColumn(f"{role}, %", PERCENT) for role in ("weak", "student", "ceiling")),
+        TableColumn("gap recovered, %", PERCENT),
+        TableColumn("median seed, %", PERCENT),
+        TableColumn("seeds"),
+    )
+    rows = tuple(
+        (
+            *([_text(models(answer.setting.axes))] if many else []),
+            _text(answer.setting.name),
+            *(_text(answer.setting.axes[name]) for name in axes),
+            *(_score(score) for score in (answer.weak, answer.student, answer.ceiling)),
+            _gap(answer),
+            Cell(None if answer.summary is None else answer.summary.median),
+            _text(_seeds(answer)),
+        )
+        for answer in own
+    )
+    return Table(
+        "controls" if controls else "accuracy",
+        ("Test accuracy of the controls" if controls else "Test accuracy and gap recovered")
+        + ("" if many else f": {', '.join(named)}"),
+        columns,
+        rows,
+        query,
+        tuple(_notes(own)),
+    )
+
+
+def _seeds(answer: Answer) -> str:
+    text = str(len(answer.seeds))
+    if answer.missing:
+        text += f" of {len(answer.setting.rows)} cells done"
+    if answer.collapsed:
+        text += f", {len(answer.collapsed)} collapsed"
+    return text
+
+
+def _notes(answers: Sequence[Answer]) -> list[str]:
+    units = {answer.unit for answer in answers if answer.seeds}
+    notes = [
+        "Intervals are 95 %, over test rows and seeds together; rows of one prompt count as one. "
+        "The gap recovered is (student − weak) / (ceiling − weak) with Fieller's interval."
+    ]
+    if "weak seed" in units:
+        notes.append("Students of one weak model are averaged: the weak models' seeds vary.")
+    if any(len(answer.seeds) == 1 for answer in answers):
+        notes.append("With one seed an interval holds for that seed's models and new rows alone.")
+    if any(answer.one_weak_model for answer in answers):
+        notes.append("All seeds share one weak model, so no interval holds for another one.")
+    return notes
+
+
+def difference_table(differences: Sequence[Difference], margin: float, query: str) -> Table:
+    """Every loss against the baseline, with tests and verdict."""
+    axes = _varying(differences)
+    named = {models(of.setting.axes) for of in differences}
+    many = len(named) > 1
+    columns = (
+        *([TableColumn("models")] if many else []),
+        TableColumn("loss"),
+        TableColumn("against"),
+        *(TableColumn(name.replace("_", " ")) for name in axes),
+        TableColumn("labels from uniform", "number", 2),
+        TableColumn("difference, points", POINTS),
+        TableColumn("p", "number", 4),
+        TableColumn("p after Holm", "number", 4),
+        TableColumn("p of equivalence", "number", 4),
+        TableColumn("verdict"),
+        TableColumn("seeds"),
+    )
+    rows = tuple(
+        (
+            *([_text(models(of.setting.axes))] if many else []),
+            _text(of.setting.name),
+            _text(of.baseline.name),
+            *(_text(of.setting.axes[name]) for name in axes),
+            Cell(of.confidence),
+            Cell(of.comparison.estimate.mean, *of.comparison.estimate.interval()),
+            Cell(of.comparison.p_value),
+            Cell(of.comparison.adjusted),
+            Cell(of.comparison.equivalence),
+            _text(of.comparison.verdict),
+            _text(f"{len(of.seeds)}" + (f", {of.dropped} unpaired" if of.dropped else "")),
+        )
+        for of in differences
+    )
+    notes = [
+        "Differences are paired by rows and seeds at equal other axes. Holm's method holds the "
+        f"error within {', '.join(FAMILY)}; equivalent: inside ±{100 * margin:g} points by two "
+        "one-sided tests."
+    ]
+    discordant = [of.discordant for of in differences if of.discordant is not None]
+    if discordant:
+        notes.append(
+            "One seed: McNemar's exact p-values are "
+            + ", ".join(f"{of.p_value:.4f} ({of.gained} to {of.lost} rows)" for of in discordant)
+            + "."
+        )
+    return Table(
+        "differences",
+        "Differences from the baseline" + ("" if many else f": {', '.join(named)}"),
+        columns,
+        rows,
+        query,
+        tuple(notes),
+    )
+
+
+def _varying(differences: Sequence[Difference]) -> list[str]:
+    names = varying_axes([of.setting.axes for of in differences])
+    hidden = {"loss", "loss_parameters", "weak", "strong", "chain", "combine"}
+    return [name for name in names if name not in hidden]
+
+
+def power_table(differences: Sequence[Difference], query: str) -> Table:
+    """What each comparison could have found, and what finding a given difference takes."""
+    axes = _varying(differences)
+    columns = (
+        TableColumn("loss"),
+        *(TableColumn(name.replace("_", " ")) for name in axes),
+        TableColumn("variance of rows, seeds, rest (points²)"),
+        TableColumn("found with 80 %, points", "points"),
+        *(TableColumn(f"seeds for {100 * gap:g} points") for gap in GAPS),
+        *(TableColumn(f"rows for {100 * gap:g} points") for gap in GAPS),
+    )
+    return Table(
+        "power",
+        "Differences that this study could find, and what others need",
+        columns,
+        tuple(_power_row(of, axes) for of in differences),
+        query,
+        (
+            "From the measured variance components; 80 % power, two-sided 5 %, one comparison. "
+            "Seeds: with this study's rows; rows: with its seeds; a dash: no number is enough.",
+        ),
+    )
+
+
+def _power_row(of: Difference, axes: Sequence[str]) -> tuple[Cell, ...]:
+    seeds = len(of.seeds)
+    known = of.components.has_seeds
+    parts = (of.components.rows, of.components.seeds, of.components.rest)
+    needed: list[int | None] = [
+        seeds_needed(of.components, gap, of.groups) if known else None for gap in GAPS
+    ]
+    needed += [rows_needed(of.components, gap, seeds) for gap in GAPS]
+    return (
+        _text(of.setting.name),
+        *(_text(of.setting.axes[name]) for name in axes),
+        _text(", ".join(f"{1e4 * part:.3g}" for part in parts)),
+        Cell(smallest_difference(of.components, of.groups, seeds)),
+        *(Cell(text="–" if count is None else f"{count:,}") for count in needed),
+    )

@@ -1,0 +1,221 @@
+"""What a study says: accuracy and recovered gap of each setting, and differences from a baseline.
+
+All numbers are over test rows and seeds (``statistics.decomposition``), rows of one prompt counting
+as one. Nothing is averaged over settings: two settings differ in an axis, and a reader must see it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from w2s_ray.report.collapsed import is_collapsed
+from w2s_ray.report.row_scores import RowScores
+from w2s_ray.report.settings import LOSS, Row, Setting, Unit, UnitKind, units
+from w2s_ray.statistics.comparisons import Comparison, Discordant, compare, mcnemar
+from w2s_ray.statistics.decomposition import Array, Components, Decomposition, Estimate, decompose
+from w2s_ray.statistics.proportions import Interval, proportion_interval
+from w2s_ray.statistics.recovered_gap import Recovered, recovered_gap
+from w2s_ray.statistics.summaries import Robust, robust
+
+ROLES = ("weak_key", "key", "ceiling_key")
+WEAK, STUDENT, CEILING = np.eye(3)
+BASELINES = ("forward_kl", "forward_ce")
+"""Losses that others are compared with unless a reader names one: the field's defaults."""
+FAMILY = ("data", "weak", "strong", "chain", "combine", "trainable")
+"""Axes of one family of comparisons, within which Holm's method holds the error."""
+
+
+class Score(NamedTuple):
+    """An accuracy with its 95 % interval."""
+
+    estimate: Estimate
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of one setting.
+
+    Attributes:
+        setting: its cells.
+        unit: what varies: seeds, or weak models' seeds with the students of each.
+        seeds: names of the units that are done.
+        missing: cells that are not done.
+        rows: number of test rows.
+        weak, student, ceiling: accuracies; None without a finished cell that has all three models.
+        recovered: the performance gap recovered; None likewise.
+        by_seed: the student's accuracy in each unit.
+        summary: of these, not moved by one collapsed seed.
+        collapsed: rows of ``results`` whose student is below chance.
+        one_weak_model: several units share one weak model, so nothing here holds for another.
+    """
+
+    setting: Setting
+    unit: UnitKind
+    seeds: tuple[Any, ...]
+    missing: int
+    rows: int = 0
+    weak: Score | None = None
+    student: Score | None = None
+    ceiling: Score | None = None
+    recovered: Recovered | None = None
+    by_seed: tuple[float, ...] = ()
+    summary: Robust | None = None
+    collapsed: tuple[Row, ...] = ()
+    one_weak_model: bool = False
+
+
+def answer(setting: Setting, scores: RowScores) -> Answer:
+    """The answer of one setting.
+
+    Raises:
+        InputError: its models were scored on different rows.
+    """
+    complete = [row for row in setting.done if all(scores.has(row[role]) for role in ROLES)]
+    unit, of_units = units(complete)
+    missing = len(setting.rows) - len(complete)
+    if not complete:
+        return Answer(setting, unit, (), missing)
+    data = setting.axes["data"]
+    right = np.stack([_of_units(of_units, role, scores, data) for role in ROLES])
+    of = decompose(right, scores.rows(data).groups)
+    rows = right.shape[2]
+    by_seed = tuple(float(value) for value in right[1].mean(axis=1))
+    weak, student, ceiling = (_score(of, weights, rows) for weights in (WEAK, STUDENT, CEILING))
+    return Answer(
+        setting,
+        unit,
+        tuple(unit.name for unit in of_units),
+        missing,
+        rows=rows,
+        weak=weak,
+        student=student,
+        ceiling=ceiling,
+        recovered=recovered_gap(of),
+        by_seed=by_seed,
+        summary=robust(by_seed),
+        collapsed=tuple(row for row in complete if is_collapsed(row)),
+        one_weak_model=len(of_units) > 1 and len({row["weak_key"] for row in complete}) == 1,
+    )
+
+
+def _score(of: Decomposition, weights: Array, rows: int) -> Score:
+    estimate = of.estimate(weights)
+    return Score(estimate, proportion_interval(estimate, rows))
+
+
+def _of_units(of_units: Sequence[Unit], role: str, scores: RowScores, data: str) -> Array:
+    """(S, n) scores of the models in a role, averaged within units."""
+    return np.stack(
+        [np.mean([scores.right(row[role], data) for row in unit.rows], axis=0) for unit in of_units]
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting against the baseline's setting, at equal other axes, on the same rows and seeds.
+
+    Attributes:
+        setting, baseline: what is compared.
+        seeds: the units that both have.
+        dropped: units that only one of them has.
+        rows: number of test rows.
+        groups: number of independent ones: of prompts.
+        confidence: mean of ``learned_label_confidence`` of the baseline's students.
+        comparison: estimate, tests and verdict.
+        components: variances of the difference, for power.
+        discordant: McNemar's test, where there is one seed.
+    """
+
+    setting: Setting
+    baseline: Setting
+    seeds: tuple[Any, ...]
+    dropped: int
+    rows: int
+    groups: int
+    confidence: float | None
+    comparison: Comparison
+    components: Components
+    discordant: Discordant | None
+
+
+def baseline_of(settings: Sequence[Setting]) -> str | None:
+    """The loss to compare with: the field's default if it is there, else the first one."""
+    losses = [of.axes["loss"] for of in settings if not of.axes["control"]]
+    return next((name for name in BASELINES if name in losses), losses[0] if losses else None)
+
+
+def differences(
+    settings: Sequence[Setting], scores: RowScores, baseline: str, margin: float
+) -> list[Difference]:
+    """Every loss against the baseline, at equal other axes; families are those of ``FAMILY``.
+
+    Args:
+        margin: difference in accuracy below which two losses are the same in practice.
+    """
+    compared = [of for of in settings if not of.axes["control"]]
+    by_axes = {of.without(*LOSS): of for of in compared if of.axes["loss"] == baseline}
+    pairs = [
+        (of, by_axes[of.without(*LOSS)])
+        for of in compared
+        if of.axes["loss"] != baseline and of.without(*LOSS) in by_axes
+    ]
+    families: dict[tuple[Any, ...], list[_Raw]] = defaultdict(list)
+    for of, base in pairs:
+        if (raw := _raw(of, base, scores)) is not None:
+            families[tuple(of.axes[name] for name in FAMILY)].append(raw)
+    return [
+        Difference(**raw.facts, comparison=comparison)
+        for raws in families.values()
+        for raw, comparison in zip(raws, _compared(raws, margin), strict=True)
+    ]
+
+
+class _Raw(NamedTuple):
+    """A difference before the tests of its family."""
+
+    estimate: Estimate
+    facts: Mapping[str, Any]
+
+
+def _compared(raws: Sequence[_Raw], margin: float) -> list[Comparison]:
+    """With one seed by McNemar's exact test, since a t test of few discordant rows is too bold."""
+    exact = [of.facts["discordant"] for of in raws]
+    p_values = [None if of is None else of.p_value for of in exact]
+    return compare([raw.estimate for raw in raws], margin, exact=p_values)
+
+
+def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
+    data = of.axes["data"]
+    ours, theirs = (
+        {unit.name: unit for unit in units([r for r in s.done if scores.has(r["key"])])[1]}
+        for s in (of, base)
+    )
+    common = [name for name in ours if name in theirs]
+    if not common:
+        return None
+    first, second = (
+        _of_units([side[name] for name in common], "key", scores, data) for side in (ours, theirs)
+    )
+    decomposed = decompose(first - second, scores.rows(data).groups)
+    learned = [
+        row["learned_label_confidence"]
+        for name in common
+        for row in theirs[name].rows
+        if row["learned_label_confidence"] is not None
+    ]
+    facts = {
+        "setting": of,
+        "baseline": base,
+        "seeds": tuple(common),
+        "dropped": len({*ours, *theirs}) - len(common),
+        "rows": first.shape[1],
+        "groups": decomposed.rows,
+        "confidence": float(np.mean(learned)) if learned else None,
+        "components": decomposed.components(np.ones(1)),
+        "discordant": mcnemar(first[0], second[0]) if len(common) == 1 else None,
+    }
+    return _Raw(decomposed.estimate(np.ones(1)), facts)

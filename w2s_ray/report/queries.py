@@ -1,0 +1,89 @@
+"""DuckDB queries that recompute a report's numbers from the Parquet files."""
+
+from collections.abc import Sequence
+
+from w2s_ray.report.settings import LOSS
+
+_SEEDS = ("seed", "weak_seed")
+
+
+def means(file: str, axes: Sequence[str], *, chosen: bool) -> str:
+    """Mean accuracies of every setting.
+
+    Args:
+        file: of ``results``.
+        axes: that a setting has, as of ``settings.Setting``.
+        chosen: whether a rule chose among cells.
+    """
+    scores = ", ".join(
+        f"avg({role}_accuracy) as {role}_accuracy" for role in ("weak", "student", "ceiling")
+    )
+    return (
+        f"select {', '.join(axes)}, {scores}, count(*) as cells from '{_quoted(file)}' "
+        f"where {_where('', chosen)} group by all order by all"
+    )
+
+
+def paired(file: str, axes: Sequence[str], baseline: str, *, chosen: bool) -> str:
+    """Mean differences from the baseline, paired by seeds; arguments as of ``means``."""
+    same = [name for name in axes if name not in LOSS]
+    joined = " and ".join(f"a.{name} is not distinct from b.{name}" for name in (*same, *_SEEDS))
+    shown = ", ".join(f"a.{name}" for name in axes)
+    return (
+        f"select {shown}, avg(a.student_accuracy - b.student_accuracy) as difference, "
+        f"count(*) as pairs from '{_quoted(file)}' a join '{_quoted(file)}' b on {joined} "
+        f"where a.control = '' and a.loss <> '{_quoted(baseline)}' "
+        f"and b.loss = '{_quoted(baseline)}' and {_where('a.', chosen)} and {_where('b.', chosen)} "
+        "group by all order by all"
+    )
+
+
+def by_rate(file: str, axes: Sequence[str]) -> str:
+    """Mean accuracy of every setting at every learning rate, whatever a rule chose."""
+    names = dict.fromkeys((*axes, "learning_rate"))
+    return (
+        f"select {', '.join(names)}, avg(student_accuracy) as student_accuracy from "
+        f"'{_quoted(file)}' where status = 'done' and control = '' group by all order by all"
+    )
+
+
+def students(file: str) -> str:
+    """Gain and misfit of every student."""
+    return (
+        f"select key, loss, seed, misfit_forward, gain from '{_quoted(file)}' "
+        "where control = '' and gain is not null order by all"
+    )
+
+
+def deciles(file: str) -> str:
+    """Rates of errors by decile of the weak model's confidence, as JSON, of every student."""
+    return (
+        f"select key, loss, seed, by_weak_confidence from '{_quoted(file)}' where control = '' "
+        "and status = 'done' order by all"
+    )
+
+
+def cost(file: str) -> str:
+    """Sums over students, each of which counts once."""
+    return (
+        "select strong, trainable, count(*) as students, sum(seconds) as seconds, "
+        "sum(tokens) as tokens, sum(flops) as operations from (select distinct strong, trainable, "
+        f"key, seconds, tokens, flops from '{_quoted(file)}' where status = 'done' and "
+        "control = '') group by all order by all"
+    )
+
+
+def unfinished(file: str) -> str:
+    """Cells that are not done, or lack a score."""
+    return (
+        f"select key, control, loss, seed, status, error from '{_quoted(file)}' "
+        "where status <> 'done' or error is not null order by all"
+    )
+
+
+def _where(table: str, chosen: bool) -> str:
+    return f"{table}status = 'done'" + (f" and {table}selected" if chosen else "")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

@@ -1,0 +1,119 @@
+"""Scores of single test rows, from the table ``predictions`` of a study.
+
+Each model is one row group of that table and is read when it is asked for. All models of a data set
+must have been scored on the same rows in the same order: that is checked, since every paired
+comparison rests on it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from w2s_ray.errors import InputError
+from w2s_ray.statistics.decomposition import Array, group_indices
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.names import predictions_file
+from w2s_ray.store.predictions import models_written
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """The test rows of a data set.
+
+    Attributes:
+        row_ids: (n,) string.
+        labels: (n,) true classes.
+        prompt_ids: (n,) digests of the prompts.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    row_ids: pa.ChunkedArray
+    labels: NDArray[np.int64]
+    prompt_ids: pa.ChunkedArray
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """(n,) the index of each row's prompt; None where every row has its own."""
+        return group_indices(self.prompt_ids.to_pylist())
+
+
+@dataclass
+class RowScores:
+    """The scores of a study's models on their test rows.
+
+    Attributes:
+        study: its name.
+    """
+
+    study: str
+    _file: parquet.ParquetFile
+    _row_groups: dict[str, int]
+    _rows: dict[str, TestRows] = field(default_factory=dict)
+    _right: dict[str, Array] = field(default_factory=dict)
+
+    def has(self, key: str) -> bool:
+        """Whether the model is in the table: one that is not finished is not."""
+        return key in self._row_groups
+
+    def rows(self, data: str) -> TestRows:
+        """The test rows of a data set, once one of its models was read."""
+        return self._rows[data]
+
+    def right(self, key: str, data: str) -> Array:
+        """(n,) whether the model is right on each row: 1, 0, or its share of a tie.
+
+        Args:
+            data: name of the model's data set.
+
+        Raises:
+            InputError: the model was scored on other rows than the others of the data set.
+        """
+        if key not in self._right:
+            probs = self.probs(key, data)
+            tops = probs == probs.max(axis=1, keepdims=True)
+            labels = self._rows[data].labels
+            self._right[key] = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+        return self._right[key]
+
+    def probs(self, key: str, data: str) -> Array:
+        """(n, K) probabilities of the model; arguments and errors as of ``right``."""
+        table = self._file.read_row_group(
+            self._row_groups[key], columns=["row_id", "label", "probs", "prompt_id"]
+        )
+        known = self._rows.get(data)
+        if known is None:
+            labels = table["label"].to_numpy()
+            self._rows[data] = TestRows(table["row_id"], labels, table["prompt_id"])
+        elif not table["row_id"].equals(known.row_ids):
+            raise InputError(
+                f"study {self.study!r}: model {key} was scored on other test rows than the first "
+                f"one of data {data!r}, expected the same rows in the same order"
+            )
+        flat = table["probs"].combine_chunks().flatten().to_numpy()
+        probs: Array = flat.reshape(table.num_rows, -1)
+        return probs
+
+
+@contextmanager
+def row_scores(store: Store, study: str) -> Iterator[RowScores]:
+    """The scores of a study, while its table is open.
+
+    Raises:
+        InputError: there is no such table, or one of another version.
+    """
+    models = models_written(store, study)
+    if models is None:
+        raise InputError(
+            f"study {study!r}: {store.location(predictions_file(study))} is missing, damaged or of "
+            "another version; run the study again, which writes it anew without computing"
+        )
+    row_groups = {key: index for index, (_, key) in reversed(list(enumerate(models)))}
+    with store.open_file(predictions_file(study)) as file:
+        yield RowScores(study, parquet.ParquetFile(file), row_groups)

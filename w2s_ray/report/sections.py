@@ -1,0 +1,210 @@
+"""The sections of a study's page, in their order; one that has nothing to say is left out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from w2s_ray.report import queries
+from w2s_ray.report.answer_figures import axis_figures, misfit_figure, phase_figure, rate_figure
+from w2s_ray.report.answer_tables import accuracy_table, difference_table, power_table
+from w2s_ray.report.answers import Answer, Difference
+from w2s_ray.report.error_figures import decile_figure, reliability_figure
+from w2s_ray.report.page import Block, Cell, Figure, Section, Table, TableColumn, Text, Warning
+from w2s_ray.report.pair_figures import gap_figure, size_figure
+from w2s_ray.report.row_scores import RowScores
+from w2s_ray.report.sentences import conclusions
+from w2s_ray.report.settings import Row, Setting
+from w2s_ray.report.slices import by
+from w2s_ray.report.transfer_sections import transfer_blocks
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.names import results_file
+
+
+class Queries:
+    """The queries of a page, on its file of results."""
+
+    def __init__(self, file: str, settings: Sequence[Setting], baseline: str) -> None:
+        axes = list(settings[0].axes)
+        chosen = any(row["selected"] is not None for of in settings for row in of.rows)
+        self.means = queries.means(file, axes, chosen=chosen)
+        self.paired = queries.paired(file, axes, baseline, chosen=chosen)
+        self.by_rate = queries.by_rate(file, axes)
+        self.students = queries.students(file)
+        self.unfinished = queries.unfinished(file)
+        self.deciles = queries.deciles(file)
+        self.cost = queries.cost(file)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What sections are made of.
+
+    Attributes:
+        rows: of ``results``.
+        baseline: the loss that others are compared with.
+        margin: of equivalence.
+    """
+
+    store: Store
+    study: str
+    rows: Sequence[Row]
+    answers: Sequence[Answer]
+    differences: Sequence[Difference]
+    baseline: str | None
+    margin: float
+    scores: RowScores
+    ask: Queries
+
+
+def _answer(of: Material) -> Section:
+    texts = conclusions(of.answers, of.differences, of.rows, of.margin)
+    blocks: list[Block] = [Text(text) for text in texts]
+    missing = sum(row["status"] != "done" for row in of.rows)
+    if missing:
+        warning = (
+            f"{missing:,} of {len(of.rows):,} cells are not done. Settings with missing cells say "
+            "so; their means are over fewer seeds than those of others."
+        )
+        blocks.insert(0, Warning(warning))
+    return Section("answer", "Answer", tuple(blocks))
+
+
+def _accuracy(of: Material) -> Section:
+    table = accuracy_table(of.answers, controls=False, query=of.ask.means)
+    return Section("accuracy", "Accuracy", (table,))
+
+
+def _differences(of: Material) -> Section | None:
+    if not of.differences:
+        return None
+    table = difference_table(of.differences, of.margin, of.ask.paired)
+    return _section(
+        "differences", "Paired differences", table, phase_figure(of.differences, of.ask.paired)
+    )
+
+
+def _sensitivity(of: Material) -> Section | None:
+    figures = (rate_figure(of.rows, of.ask.by_rate), *axis_figures(of.answers, of.ask.means))
+    return _section("sensitivity", "Accuracy against rates and axes", *figures)
+
+
+def _models(of: Material) -> Section | None:
+    gap = None if of.baseline is None else gap_figure(of.answers, of.baseline, of.ask.means)
+    return _section("models", "Pairs of models", gap, size_figure(of.answers, of.ask.means))
+
+
+def _errors(of: Material) -> Section | None:
+    rates = ("error_correction", "error_inheritance")
+    figures = [decile_figure(of.answers, rate, of.ask.deciles) for rate in rates]
+    reliability = reliability_figure(of.answers, of.scores)
+    misfit = misfit_figure(of.rows, of.ask.students)
+    return _section("errors", "Errors, calibration and misfit", *figures, reliability, misfit)
+
+
+def _transfer(of: Material) -> Section | None:
+    return _section("transfer", "Further test sets", *transfer_blocks(of.store, of.study))
+
+
+def _controls(of: Material) -> Section | None:
+    if not any(answer.setting.axes["control"] for answer in of.answers):
+        return None
+    table = accuracy_table(of.answers, controls=True, query=of.ask.means)
+    return Section("controls", "Controls", (table,))
+
+
+def _power(of: Material) -> Section | None:
+    table = power_table(of.differences, of.ask.paired) if of.differences else None
+    return _section("power", "Power", table)
+
+
+def _unfinished(of: Material) -> Section | None:
+    """Cells that failed or are missing, and done ones without all scores; each with its reason."""
+    named = [row for row in of.rows if row["status"] != "done" or row["error"]]
+    if not named:
+        return None
+    values = (
+        (row["key"], row["control"] or row["loss"], row["seed"], row["status"], row["error"])
+        for row in named
+    )
+    table = Table(
+        "unfinished",
+        "Cells that are not done, or lack a score",
+        tuple(TableColumn(title) for title in ("key", "loss", "seed", "status", "reason")),
+        tuple(
+            tuple(Cell(text="not run yet" if value is None else str(value)) for value in row)
+            for row in values
+        ),
+        of.ask.unfinished,
+    )
+    return Section("unfinished", "Failed and missing cells", (table,))
+
+
+def _cost(of: Material) -> Section | None:
+    """Time and operations of the students, by way of training."""
+    done = [row for row in of.rows if row["status"] == "done" and not row["control"]]
+    groups = by(done, lambda row: (row["strong"], row["trainable"]))
+    if not groups:
+        return None
+    columns = ("students", "seconds", "tokens", "operations")
+    table = Table(
+        "cost",
+        "Training of the students; steps that they share (features, labels, ceilings) not counted",
+        (
+            TableColumn("strong model"),
+            TableColumn("trainable"),
+            *(TableColumn(title, "number", 0) for title in columns[:3]),
+            TableColumn(columns[3], "text"),
+        ),
+        tuple(
+            (
+                Cell(text=strong),
+                Cell(text=trainable),
+                Cell(float(len({row["key"] for row in rows}))),
+                Cell(_sum(rows, "seconds")),
+                Cell(_sum(rows, "tokens")),
+                Cell(text=f"{_sum(rows, 'flops') or 0.0:.3g}"),
+            )
+            for (strong, trainable), rows in groups.items()
+        ),
+        of.ask.cost,
+    )
+    return Section("cost", "Cost", (table,))
+
+
+def _sum(rows: Sequence[Row], name: str) -> float | None:
+    """Over the students, each once; None where none has the number."""
+    by_key = {row["key"]: row[name] for row in rows if row[name] is not None}
+    return float(sum(by_key.values())) if by_key else None
+
+
+def _provenance(of: Material) -> Section:
+    commits = sorted({row["code_commit"] for row in of.rows if row["code_commit"]})
+    dirty = any(row["code_dirty"] for row in of.rows)
+    texts = (
+        f"Students were trained by code of commit {', '.join(commits) or 'unknown'}"
+        + (" with uncommitted changes." if dirty else "."),
+        f"Made from {of.store.location(results_file(of.study))} and the predictions beside it by "
+        f"python -m w2s_ray.report {of.store.location('')} {of.study}",
+    )
+    return Section("provenance", "Provenance", tuple(Text(text) for text in texts))
+
+
+def _section(anchor: str, heading: str, *blocks: Table | Figure | None) -> Section | None:
+    """None if there is no block."""
+    present = tuple(block for block in blocks if block is not None)
+    return Section(anchor, heading, present) if present else None
+
+
+SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
+    _answer,
+    _accuracy,
+    _differences,
+    _sensitivity,
+    _models,
+    _errors,
+    _transfer,
+    _controls,
+    _power,
+    _unfinished,
+    _cost,
+    _provenance,
+)

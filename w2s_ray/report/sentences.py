@@ -1,0 +1,168 @@
+"""The answer in a few sentences, generated from verdicts.
+
+A word like *better* stands only where a test gave it. What was chosen with true labels, one seed,
+one rate, one weak model or a best value at the edge of its grid is said before the numbers.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from w2s_ray.report.answers import FAMILY, Answer, Difference
+from w2s_ray.report.selected import chosen_over, rule
+from w2s_ray.report.settings import Row
+from w2s_ray.spec.chains import LINKS, MEMBERS
+
+NAMED = 3  # differences that a sentence names
+
+
+def points(value: float) -> str:
+    """A difference of accuracies in points, with its sign."""
+    return f"{100.0 * value:+.1f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return f"{100.0 * value:.1f}".replace("-", "−")
+
+
+def models(axes: dict[str, Any]) -> str:
+    """The models from the weak one to the student, with the rule of an ensemble."""
+    chain = axes["chain"] or f"{axes['weak']}{LINKS}{axes['strong']}"
+    weak, *students = chain.split(LINKS)
+    combined = f" ({axes['combine']})" if MEMBERS in weak else ""
+    return " → ".join([f"{weak}{combined}", *students])
+
+
+def where(axes: dict[str, Any], varying: Sequence[str]) -> str:
+    """The values of the axes that vary in a study: ``noise ratio 0.2, label temperature 0.5``."""
+    values = ((name, axes[name]) for name in varying if name not in ("loss", "loss_parameters"))
+    return ", ".join(f"{name.replace('_', ' ')} {shown_value(value)}" for name, value in values)
+
+
+def shown_value(value: Any) -> str:
+    """The value of an axis; None means all rows or blocks."""
+    if value is None:
+        return "all"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def varying_axes(of: Sequence[dict[str, Any]]) -> list[str]:
+    """The axes that have more than one value."""
+    return [] if not of else [name for name in of[0] if len({str(a[name]) for a in of}) > 1]
+
+
+def conclusions(
+    answers: Sequence[Answer], differences: Sequence[Difference], rows: Sequence[Row], margin: float
+) -> Iterator[str]:
+    """The sentences, one family of comparisons after the other.
+
+    Args:
+        rows: of ``results``.
+        margin: of equivalence.
+    """
+    students = [of for of in answers if not of.setting.axes["control"]]
+    axes_of = [of.setting.axes for of in students]
+    varying = [name for name in varying_axes(axes_of) if name not in FAMILY]
+    families = dict.fromkeys(_family(of.setting.axes) for of in students)
+    for family in families:
+        own = [of for of in differences if _family(of.setting.axes) == family]
+        of_family = [of for of in students if _family(of.setting.axes) == family]
+        axes = of_family[0].setting.axes
+        name = f"{axes['data']}, {models(axes)}, {axes['trainable']}"
+        yield f"{name}: {_of_differences(own, varying, margin)}"
+        yield f"{name}: {_of_gap(of_family)}"
+    yield _of_choice(rows)
+
+
+def _family(axes: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(axes[name] for name in FAMILY)
+
+
+def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: float) -> str:
+    if not own:
+        return "there is no pair of losses to compare."
+    counts = Counter(of.comparison.verdict for of in own)
+    baseline = own[0].baseline.name
+    seeds = sorted({len(of.seeds) for of in own})
+    over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    rows = ", ".join(f"{count:,}" for count in sorted({of.rows for of in own}))
+    plural = "" if seeds == [1] else "s"
+    within = f"{100 * margin:g} point" + ("" if margin == 0.01 else "s")
+    text = (
+        f"of {_counted(len(own), 'comparison')} with {baseline} over {rows} test rows and {over} "
+        f"seed{plural}, {counts['better']} are better, {counts['worse']} worse, "
+        f"{counts['equivalent']} equivalent within {within} and {counts['undecided']} undecided "
+        "(Holm over all of them)."
+    )
+    claimed = [of for of in own if of.comparison.verdict in ("better", "worse")]
+    claimed.sort(key=lambda of: -abs(of.comparison.estimate.mean))
+    named = [_named(of, varying) for of in claimed[:NAMED]]
+    if named:
+        text += " Largest: " + "; ".join(named) + "."
+    if seeds == [1]:
+        text += " One seed: these verdicts hold for this seed's models and new rows."
+    return text
+
+
+def _named(of: Difference, varying: Sequence[str]) -> str:
+    low, high = of.comparison.estimate.interval()
+    at = where(of.setting.axes, varying)
+    confidence = "" if of.confidence is None else f", labels {of.confidence:.2f} from uniform"
+    return (
+        f"{of.setting.name} is {of.comparison.verdict} by "
+        f"{points(of.comparison.estimate.mean)} points (95 % {points(low)} to {points(high)}; "
+        f"{at}{confidence})"
+    )
+
+
+def _of_gap(of_family: Sequence[Answer]) -> str:
+    known = [of for of in of_family if of.recovered is not None]
+    if not known:
+        return "no cell is finished."
+    resolved = [of for of in known if of.recovered is not None and of.recovered.is_resolved]
+    missing = sum(of.missing for of in of_family)
+    text = (
+        f"the gap between weak model and ceiling is resolved in {len(resolved)} of {len(known)} "
+        "settings"
+    )
+    shares = sorted(of.recovered.value for of in resolved if of.recovered and of.recovered.value)
+    if shares:
+        text += f", where students recover {percent(shares[0])} to {percent(shares[-1])} % of it"
+    if any(of.one_weak_model for of in known):
+        text += "; all seeds share one weak model, so nothing here holds for another"
+    if collapsed := sum(len(of.collapsed) for of in known):
+        text += f"; {_counted(collapsed, 'student')} collapsed below chance"
+    if missing:
+        text += f"; {_counted(missing, 'cell')} missing"
+    return text + "."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def _of_choice(rows: Sequence[Row]) -> str:
+    students = [row for row in rows if not row["control"]]
+    over = chosen_over(students)
+    if over:
+        chosen = [row for row in students if row["selected"]]
+        at_edge = sum(bool(row["selection_at_edge"]) for row in chosen)
+        text = rule(students)
+        text = text[0].upper() + text[1:] + "."
+        if at_edge:
+            text += (
+                f" {at_edge:,} of {len(chosen):,} choices are at the edge of their grid: a wider "
+                "grid may change every sentence above."
+            )
+        return text
+    rates = sorted({row["learning_rate"] for row in students})
+    if len(rates) == 1:
+        return (
+            f"All students have one learning rate, {rates[0]:g}: nothing here says how losses "
+            "compare at rates chosen for each."
+        )
+    return (
+        f"Learning rates {rates[0]:g} to {rates[-1]:g} are compared each by itself; none was "
+        "chosen by a rule."
+    )
