@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from rich.console import Console
@@ -261,70 +261,82 @@ class _Study:
             self.say(f"no report: {error}")
             return None
 
-    def conclude(self, *, as_json: bool, with_report: bool) -> int:
-        """Writes results, predictions and the report, shows them, and returns the exit code."""
-        from w2s_ray.report.table import tables
-        from w2s_ray.report.transfer_table import transfer_tables
+    def _tables(self) -> "_Tables":
+        """Writes the tables of the study from its store."""
         from w2s_ray.store.predictions import write_predictions
         from w2s_ray.store.train_predictions import write_train_predictions
 
+        study, select = self.plan.study, self.plan.select
         cells = [cell.as_json() for cell in self.plan.cells]
         with self.store.writing_errors():
-            save_cells(self.store, self.plan.study, cells, self.plan.select)
-            results, results_path = write_results(
-                self.store, self.plan.study, cells, self.plan.select
-            )
-            predictions_path = write_predictions(self.store, self.plan.study, cells)
+            save_cells(self.store, study, cells, select)
+            results, results_path = write_results(self.store, study, cells, select)
+            predictions_path = write_predictions(self.store, study, cells)
             trained_path = None
             if self.spec.execution.train_predictions:
-                trained_path = write_train_predictions(self.store, self.plan.study, cells)
-            transfer, transfer_path = write_transfer(
-                self.store, self.plan.study, cells, self.plan.select
-            )
-        report = self._report() if with_report else None
+                trained_path = write_train_predictions(self.store, study, cells)
+            transfer, transfer_path = write_transfer(self.store, study, cells, select)
+        paths = {
+            "results": results_path,
+            "predictions": predictions_path,
+            "train_predictions": trained_path,
+            "transfer": transfer_path,
+        }
+        return _Tables(results, transfer, paths)
+
+    def conclude(self, *, as_json: bool, with_report: bool) -> int:
+        """Writes results, predictions and the report, shows them, and returns the exit code."""
+        written = self._tables()
+        paths = {**written.paths, "report": self._report() if with_report else None}
         exports = self._exports()
-        missing = _incomplete(results)
-        unscored = _incomplete(transfer)
+        missing, unscored = _incomplete(written.results), _incomplete(written.transfer)
         if as_json:
             summary = {
                 "study": self.plan.study,
-                "cells": len(cells),
+                "cells": len(self.plan.cells),
                 "cells_with_failures": missing,
-                "results": results_path,
-                "predictions": predictions_path,
-                "train_predictions": trained_path,
-                "transfer": transfer_path,
-                "report": report,
+                **paths,
                 "exports": exports,
             }
             print(json.dumps(summary))
         else:
-            for table in tables(results):
-                self.console.print(table)
-            for table in transfer_tables(transfer):
-                self.console.print(table)
-            self.say(f"results      {results_path}\npredictions  {predictions_path}")
-            if trained_path is not None:
-                self.say(f"training     {trained_path}")
-            if transfer_path:
-                self.say(f"transfer     {transfer_path}")
-            if report:
-                self.say(f"report       {report}")
-            for folder in exports[:MOST_EXPORTS]:
-                self.say(f"export       {folder}")
-            if len(exports) > MOST_EXPORTS:
-                self.say(f"exports      {len(exports):,} in all; with --json they are listed")
+            self._show(written, paths, exports)
         if missing:
             self.say(
-                f"{missing} of {len(cells)} cells are incomplete; see the `status` and `error` "
-                "columns"
+                f"{missing} of {len(self.plan.cells)} cells are incomplete; see the `status` and "
+                "`error` columns"
             )
         if unscored:
             self.say(
-                f"{unscored} of {transfer.num_rows} rows of further test sets are incomplete; see "
-                "the `status` and `error` columns of transfer"
+                f"{unscored} of {written.transfer.num_rows} rows of further test sets are "
+                "incomplete; see the `status` and `error` columns of transfer"
             )
         return 1 if missing or unscored else 0
+
+    def _show(
+        self, written: "_Tables", paths: Mapping[str, str | None], exports: Sequence[str]
+    ) -> None:
+        """Prints tables, and where everything is."""
+        from w2s_ray.report.table import tables
+        from w2s_ray.report.transfer_table import transfer_tables
+
+        for table in (*tables(written.results), *transfer_tables(written.transfer)):
+            self.console.print(table)
+        for name, path in paths.items():
+            if path is not None:
+                self.say(f"{'training' if name == 'train_predictions' else name:<12} {path}")
+        for folder in exports[:MOST_EXPORTS]:
+            self.say(f"export       {folder}")
+        if len(exports) > MOST_EXPORTS:
+            self.say(f"exports      {len(exports):,} in all; with --json they are listed")
+
+
+class _Tables(NamedTuple):
+    """The tables of a study as written, and path or URI of each file; None where there is none."""
+
+    results: pa.Table
+    transfer: pa.Table
+    paths: Mapping[str, str | None]
 
 
 def _incomplete(table: pa.Table) -> int:

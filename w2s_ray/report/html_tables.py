@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from w2s_ray.report.page import Cell, Table, TableColumn
-from w2s_ray.report.shown import cell_text, plain, title
-
-ROWS = 50  # of one screen of a table
+from w2s_ray.report.shown import ROWS_SHOWN, cell_text, plain, title
 
 
 def table_html(table: Table) -> Iterator[str]:
     """Lines of the element ``<figure>`` of a table."""
     name = f"table-{table.name}"
-    yield f'<figure class="table" id="{name}" data-rows="{ROWS}">'
+    yield f'<figure class="table" id="{name}" data-rows="{ROWS_SHOWN}">'
     yield f'<figcaption id="{name}-caption">{text_html(table.caption)}</figcaption>'
     yield (
         f'<div class="box" role="region" tabindex="0" aria-labelledby="{name}-caption">'
@@ -25,14 +23,14 @@ def table_html(table: Table) -> Iterator[str]:
     for column in table.columns:
         yield f'<th scope="col" class="{_class(column)}">{escape(title(column))}</th>'
     yield "</tr></thead><tbody>"
-    for row in table.rows[:ROWS]:
+    for row in table.rows[:ROWS_SHOWN]:
         cells = zip(row, table.columns, strict=True)
         yield "<tr>" + "".join(_cell(cell, column) for cell, column in cells) + "</tr>"
     yield "</tbody></table></div>"
-    if len(table.rows) > ROWS:
+    if len(table.rows) > ROWS_SHOWN:
         yield (
-            f'<p class="status" role="status">Rows 1 to {ROWS} of {len(table.rows):,}; all are in '
-            f'<a href="tables/{table.name}.csv">tables/{table.name}.csv</a>.</p>'
+            f'<p class="status" role="status">Rows 1 to {ROWS_SHOWN} of {len(table.rows):,}; all '
+            f'are in <a href="tables/{table.name}.csv">tables/{table.name}.csv</a>.</p>'
         )
         yield f'<script type="application/json">{_rows_json(table)}</script>'
     for note in table.notes:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 from w2s_ray.report.page import Block, Figure, Page, Table, Warning
 from w2s_ray.report.page_checks import check_page
-from w2s_ray.report.shown import cell_text, plain, title
+from w2s_ray.report.shown import ROWS_SHOWN, cell_text, plain, title
 
-ROWS = 50  # of a table; longer ones are in their files
 _SPECIAL = re.compile(
     r"([\\`*<>|~$]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # not within a name, where it marks nothing
@@ -58,13 +57,13 @@ def _table(table: Table) -> Iterator[str]:
         _line([escaped(title(column)) for column in table.columns]),
         _line(["---" if column.kind == "text" else "--:" for column in table.columns]),
     ]
-    for row in table.rows[:ROWS]:
+    for row in table.rows[:ROWS_SHOWN]:
         cells = zip(row, table.columns, strict=True)
         lines.append(_line([escaped(cell_text(cell, column)) for cell, column in cells]))
     yield "\n".join(lines)
-    if len(table.rows) > ROWS:
+    if len(table.rows) > ROWS_SHOWN:
         yield (
-            f"The first {ROWS} of {len(table.rows):,} rows; all are in "
+            f"The first {ROWS_SHOWN} of {len(table.rows):,} rows; all are in "
             f"[tables/{table.name}.csv](tables/{table.name}.csv)."
         )
     for note in table.notes:

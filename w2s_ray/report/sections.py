@@ -14,6 +14,7 @@ from w2s_ray.report.row_scores import RowScores
 from w2s_ray.report.sentences import conclusions
 from w2s_ray.report.settings import Row, Setting
 from w2s_ray.report.slices import by
+from w2s_ray.report.theory_sections import theory_blocks
 from w2s_ray.report.transfer_sections import transfer_blocks
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import results_file
@@ -98,6 +99,11 @@ def _errors(of: Material) -> Section | None:
     reliability = reliability_figure(of.answers, of.scores)
     misfit = misfit_figure(of.rows, of.ask.students)
     return _section("errors", "Errors, calibration and misfit", *figures, reliability, misfit)
+
+
+def _theory(of: Material) -> Section | None:
+    blocks = tuple(theory_blocks(of.store, of.study, of.rows))
+    return Section("theory", "Theory", blocks) if blocks else None
 
 
 def _transfer(of: Material) -> Section | None:
@@ -201,6 +207,7 @@ SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
     _sensitivity,
     _models,
     _errors,
+    _theory,
     _transfer,
     _controls,
     _power,

@@ -10,6 +10,7 @@ import unicodedata
 from w2s_ray.report.page import Cell, ColumnKind, TableColumn
 
 MINUS = "−"
+ROWS_SHOWN = 50  # of a table at a time; a longer one is paged, or cut with its file named
 MISSING = "–"
 """What stands where there is no value."""
 

@@ -287,6 +287,13 @@ RESULTS = (
         "the student's training loss, the mean of its last 10 optimizer steps",
     ),
     Column(
+        "converged",
+        _FLAG,
+        "",
+        "whether the exact solver's student is at a minimum of its loss (both gradient and Newton "
+        "step are small); null where it was trained by optimizer steps",
+    ),
+    Column(
         "weak_key",
         _TEXT,
         "",

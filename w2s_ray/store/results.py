@@ -55,6 +55,7 @@ _OF_STUDENT = (
     "trained_parameters",
     "flops",
     "final_loss",
+    "converged",
     "flipped_rows",
     "flipped_restored",
     "flipped_memorised",
