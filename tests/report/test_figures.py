@@ -159,6 +159,18 @@ def test_a_drawing_in_a_page_has_ids_of_its_own_and_colours_by_name() -> None:
     assert 'aria-label="a &quot;quoted&quot; &lt;alt&gt;"' in one
 
 
+def test_a_scatter_plot_is_a_square_only_where_that_squeezes_no_axis() -> None:
+    def size(highest: float) -> tuple[float, float]:
+        line = Line("a", [0.0, 1.0], [0.0, highest])
+        drawn = svg(Figure("f", "c", "scatter", Axis("x"), Axis("y"), (line,), "alt")).decode()
+        clip = re.search(r'<rect x="[^"]+" y="[^"]+" width="([^"]+)" height="([^"]+)"', drawn)
+        assert clip
+        return float(clip[1]), float(clip[2])
+
+    assert size(0.9)[0] == pytest.approx(size(0.9)[1])
+    assert size(0.01)[0] != pytest.approx(size(0.01)[1])
+
+
 def test_many_points_stay_a_small_part_of_a_page() -> None:
     many = misfit(20_000)
     drawn = svg(many)

@@ -7,7 +7,9 @@ import pytest
 
 from tests.report.demo_page import demo_page
 from tests.testing.browser import Browser, chromium
+from w2s_ray.report.study_page import Choices, study_page
 from w2s_ray.report.write import write_report
+from w2s_ray.store.artifacts import Store
 
 pytestmark = [
     pytest.mark.long,
@@ -85,6 +87,17 @@ def test_nothing_overflows_is_asked_for_or_goes_wrong(
     assert tab.complaints() == []
     # The page itself and its icon, which is in it; figures are a part of it.
     assert [url for url in tab.requests() if not url.startswith("data:")] == [report.as_uri()]
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_a_study_is_in_order_too(
+    browser: Browser, store: Store, tmp_path: Path, width: int
+) -> None:
+    page = write_report(study_page(store, "tiny", Choices()), tmp_path)
+    tab = browser.open(page, width, is_dark=width == 400)
+    assert (tab.value(OVERFLOW), tab.value(STICKING_OUT), tab.complaints()) == (0, [], [])
+    assert tab.value(LOW_CONTRAST)["low"] == []
+    assert tab.requests() == [page.as_uri()]
 
 
 @pytest.mark.parametrize("is_dark", [False, True])

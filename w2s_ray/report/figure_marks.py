@@ -15,6 +15,8 @@ BAR_WIDTH = 0.8
 DODGE = 0.4
 """Over which points at one label are spread."""
 
+SQUEEZED = 3.0
+"""How many times wider a square may make an axis of a scatter plot."""
 POINTS = 2000
 """More of one series are drawn as an image within the SVG, which stays small."""
 
@@ -58,12 +60,16 @@ def draw_differences(axes: Axes, figure: Figure) -> None:
 
 
 def draw_scatter(axes: Axes, figure: Figure) -> None:
-    """Points and the line y = x, with the same limits on both axes where they are of one unit."""
+    """Points and the line y = x; a square where neither axis would be squeezed in it."""
     for number, line in enumerate(figure.lines):
         _with_intervals(axes, line, number, 0.0)
-    low = min(axes.get_xlim()[0], axes.get_ylim()[0])
-    high = max(axes.get_xlim()[1], axes.get_ylim()[1])
-    _diagonal(axes, low, high)
+    of_x, of_y = axes.get_xlim(), axes.get_ylim()
+    low, high = min(of_x[0], of_y[0]), max(of_x[1], of_y[1])
+    is_square = high - low <= SQUEEZED * min(of_x[1] - of_x[0], of_y[1] - of_y[0])
+    _diagonal(axes, low, high, is_square)
+    if not is_square:
+        axes.set_xlim(of_x)
+        axes.set_ylim(of_y)
 
 
 def draw_bars(axes: Axes, figure: Figure) -> None:
@@ -129,11 +135,11 @@ def _whiskers(axes: Axes, points: Points, colour: str) -> None:
     )
 
 
-def _diagonal(axes: Axes, low: float, high: float) -> None:
-    """The line y = x; with equal limits on both axes, if both are of one scale."""
+def _diagonal(axes: Axes, low: float, high: float, is_square: bool = True) -> None:
+    """The line y = x; in a square with equal limits on both axes, if both are of one scale."""
     ends = np.linspace(low, high, 200)
     axes.plot(ends, ends, color=style.MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-    if axes.get_xscale() == axes.get_yscale():
+    if is_square and axes.get_xscale() == axes.get_yscale():
         low = max(low, ends[1]) if axes.get_xscale() == "log" and low <= 0 else low
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
