@@ -11,6 +11,7 @@ from w2s_ray.report.curve_figures import curve_figures
 from w2s_ray.report.error_figures import decile_figure, reliability_figure
 from w2s_ray.report.page import Block, Cell, Figure, Section, Table, TableColumn, Text, Warning
 from w2s_ray.report.pair_figures import gap_figure, size_figure
+from w2s_ray.report.published_table import published_table
 from w2s_ray.report.row_scores import RowScores
 from w2s_ray.report.sentences import conclusions
 from w2s_ray.report.settings import Row, Setting
@@ -72,9 +73,9 @@ def _answer(of: Material) -> Section:
     return Section("answer", "Answer", tuple(blocks))
 
 
-def _accuracy(of: Material) -> Section:
+def _accuracy(of: Material) -> Section | None:
     table = accuracy_table(of.answers, controls=False, query=of.ask.means)
-    return Section("accuracy", "Accuracy", (table,))
+    return _section("accuracy", "Accuracy", table, published_table(of.answers, of.ask.means))
 
 
 def _differences(of: Material) -> Section | None:
