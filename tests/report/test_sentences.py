@@ -115,3 +115,6 @@ def test_what_limits_the_gap_is_said() -> None:
     assert "resolved in 0 of 1 settings; all seeds share one weak model" in text
     assert "2 students collapsed below chance; 2 cells missing" in text
     assert "recover " not in text
+    negative = Recovered(1.4, 1.1, 1.9, -0.1, -0.12, -0.08)
+    text = said(difference(0.0, 0.01), an_answer(recovered=negative))
+    assert "resolved in 0 of 1 settings; in 1 setting the ceiling is below its weak model" in text

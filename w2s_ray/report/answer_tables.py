@@ -29,6 +29,8 @@ def _gap(answer: Answer) -> Cell:
         return Cell()
     if not found.is_resolved:
         return Cell(text="gap not resolved")
+    if found.gap < 0.0:
+        return Cell(text="ceiling below weak model")
     return Cell(found.value, found.low, found.high)
 
 

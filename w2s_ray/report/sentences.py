@@ -120,15 +120,22 @@ def _of_gap(of_family: Sequence[Answer]) -> str:
     known = [of for of in of_family if of.recovered is not None]
     if not known:
         return "no cell is finished."
-    resolved = [of for of in known if of.recovered is not None and of.recovered.is_resolved]
+    gaps = [of.recovered for of in known if of.recovered is not None]
+    resolved = [gap for gap in gaps if gap.is_resolved and gap.gap > 0.0]
+    below = sum(gap.is_resolved and gap.gap < 0.0 for gap in gaps)
     missing = sum(of.missing for of in of_family)
     text = (
         f"the gap between weak model and ceiling is resolved in {len(resolved)} of {len(known)} "
         "settings"
     )
-    shares = sorted(of.recovered.value for of in resolved if of.recovered and of.recovered.value)
+    shares = sorted(gap.value for gap in resolved if gap.value is not None)
     if shares:
         text += f", where students recover {percent(shares[0])} to {percent(shares[-1])} % of it"
+    if below:
+        text += (
+            f"; in {_counted(below, 'setting')} the ceiling is below its weak model, and there is "
+            "nothing to recover"
+        )
     if any(of.one_weak_model for of in known):
         text += "; all seeds share one weak model, so nothing here holds for another"
     if collapsed := sum(len(of.collapsed) for of in known):
