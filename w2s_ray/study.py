@@ -251,14 +251,18 @@ class _Study:
         return REPORT_PAGE in self.store.listing(report_folder(self.plan.study))
 
     def _report(self) -> str | None:
-        """Writes the report; None, with the reason said, where the tables cannot be read."""
+        """Writes the report; None, with the reason said, where it cannot be made.
+
+        Everything else of the run is finished and written by now, so no fault here may end it.
+        """
         from w2s_ray.report.saved import save_report
 
         try:
             with self.store.writing_errors():
                 return save_report(self.store, self.plan.study)
-        except InputError as error:
-            self.say(f"no report: {error}")
+        except Exception as error:
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            self.say(f"no report: {kind}{error}")
             return None
 
     def _tables(self) -> "_Tables":

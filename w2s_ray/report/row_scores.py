@@ -21,6 +21,8 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import predictions_file
 from w2s_ray.store.predictions import models_written
 
+FEWEST_INDEPENDENT = 2  # independent ones, of an interval
+
 
 @dataclass(frozen=True)
 class TestRows:
@@ -73,7 +75,8 @@ class RowScores:
             data: name of the model's data set.
 
         Raises:
-            InputError: the model was scored on other rows than the others of the data set.
+            InputError: the model was scored on other rows than the others of the data set, or
+                there are too few of them.
         """
         if key not in self._right:
             probs = self.probs(key, data)
@@ -89,8 +92,13 @@ class RowScores:
         )
         known = self._rows.get(data)
         if known is None:
-            labels = table["label"].to_numpy()
-            self._rows[data] = TestRows(table["row_id"], labels, table["prompt_id"])
+            labels, prompts = table["label"].to_numpy(), table["prompt_id"]
+            if len(prompts.unique()) < FEWEST_INDEPENDENT:
+                raise InputError(
+                    f"study {self.study!r}: data {data!r} has {len(prompts.unique())} independent "
+                    f"test row, expected at least {FEWEST_INDEPENDENT} for an interval"
+                )
+            self._rows[data] = TestRows(table["row_id"], labels, prompts)
         elif not table["row_id"].equals(known.row_ids):
             raise InputError(
                 f"study {self.study!r}: model {key} was scored on other test rows than the first "
