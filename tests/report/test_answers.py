@@ -1,6 +1,7 @@
 """Answers are those of the Parquet files: recomputed here from rows, and by hand-made studies."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_ray.errors import InputError
-from w2s_ray.report.answers import Answer, answer, baseline_of, differences
+from w2s_ray.report.answers import (
+    TREATMENTS,
+    Answer,
+    answer,
+    baseline_of,
+    differences,
+    treatment_differences,
+)
 from w2s_ray.report.row_scores import RowScores, row_scores
 from w2s_ray.report.settings import Setting, settings_of, units
 from w2s_ray.store.artifacts import Store
@@ -176,3 +184,52 @@ def test_a_study_that_is_not_there_is_said_in_one_line(store: Store) -> None:
     missing = pytest.raises(InputError, match=r"study 'other': .*run the study again")
     with missing, row_scores(store, "other"):
         pass
+
+
+class FixedScores:
+    """Scores by key, in place of a table: of 40 rows of one data set."""
+
+    def __init__(self, right: dict[str, np.ndarray[Any, Any]]) -> None:
+        self._right = right
+
+    def has(self, key: str) -> bool:
+        return key in self._right
+
+    def right(self, key: str, data: str) -> np.ndarray[Any, Any]:
+        return self._right[key]
+
+    def rows(self, data: str) -> Any:
+        return SimpleNamespace(groups=None)
+
+
+def treated(relabel: str, weighed: str, keys: dict[tuple[int, int], str]) -> Setting:
+    """A setting whose cells have these keys by seeds of weak model and student."""
+    axes = {name: plain for of in TREATMENTS for name, plain in of.items()}
+    axes |= {"data": "d", "weak": "a", "strong": "b", "chain": "", "combine": "mean"}
+    axes |= {"trainable": "last_layer", "loss": "forward_kl", "loss_parameters": "{}"}
+    axes |= {"control": "", "relabel": relabel, "example_weight": weighed}
+    rows = tuple(
+        {
+            **{"status": "done", "weak_seed": weak, "seed": seed, "weak_key": f"w{weak}"},
+            **{"key": key, "learned_label_confidence": 0.2},
+        }
+        for (weak, seed), key in keys.items()
+    )
+    return Setting(axes, rows)
+
+
+def test_a_treatment_is_compared_with_the_same_seeds_without_it() -> None:
+    rng = np.random.default_rng(0)
+    right = {key: (rng.random(40) < 0.7).astype(float) for key in "abcdefg"}
+    plain = treated("none", "none", {(0, 0): "a", (1, 1): "b", (9, 0): "c"})
+    probe = treated("probe", "none", {(0, 0): "d", (1, 1): "e"})
+    both = treated("probe", "confidence", {(0, 0): "f", (1, 1): "g"})
+    scores: Any = FixedScores(right)
+    found = treatment_differences([plain, probe, both], scores, 0.01)
+    assert [(of.setting, of.baseline) for of in found] == [(probe, plain), (both, probe)]
+    first, second = found
+    expected = np.mean([right["d"] - right["a"], right["e"] - right["b"]])
+    assert first.comparison.estimate.mean == pytest.approx(expected)
+    assert (first.seeds, first.dropped) == ((0, 1), 1)  # the cell of weak seed 9 has no partner
+    expected = np.mean([right["f"] - right["d"], right["g"] - right["e"]])
+    assert second.comparison.estimate.mean == pytest.approx(expected)

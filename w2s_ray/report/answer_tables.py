@@ -5,7 +5,7 @@ from typing import Any
 
 from w2s_ray.report.answers import FAMILY, Answer, Difference, Score
 from w2s_ray.report.page import Cell, ColumnKind, Table, TableColumn
-from w2s_ray.report.sentences import models, shown_value, varying_axes
+from w2s_ray.report.sentences import models, shown_value, varying_axes, where
 from w2s_ray.statistics.power import rows_needed, seeds_needed, smallest_difference
 
 GAPS = (0.005, 0.01, 0.02, 0.05)  # true differences whose price the power table gives
@@ -160,6 +160,49 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
         rows,
         query,
         tuple(notes),
+    )
+
+
+def treatment_table(differences: Sequence[Difference], margin: float, query: str) -> Table:
+    """Each treatment of labels or training against the plain way."""
+    columns = (
+        TableColumn("models"),
+        TableColumn("loss"),
+        TableColumn("treatment"),
+        TableColumn("at"),
+        TableColumn("difference, points", POINTS),
+        TableColumn("p", "number", 4),
+        TableColumn("p after Holm", "number", 4),
+        TableColumn("p of equivalence", "number", 4),
+        TableColumn("verdict"),
+        TableColumn("seeds"),
+    )
+    axes = _varying(differences)
+    rows = []
+    for of in differences:
+        ours, plain = of.setting.axes, of.baseline.axes
+        changed = [name for name in ours if ours[name] != plain.get(name)]
+        rest = [name for name in axes if name not in changed]
+        rows.append(
+            (
+                _text(models(ours)),
+                _text(of.setting.name),
+                _text(where(ours, changed)),
+                _text(where(ours, rest)),
+                Cell(of.comparison.estimate.mean, *of.comparison.estimate.interval()),
+                Cell(of.comparison.p_value),
+                Cell(of.comparison.adjusted),
+                Cell(of.comparison.equivalence),
+                _text(of.comparison.verdict),
+                _text(f"{len(of.seeds)}" + (f", {of.dropped} unpaired" if of.dropped else "")),
+            )
+        )
+    note = (
+        "Paired by rows, by seeds and weak models' seeds, at equal other axes, the loss among "
+        f"them; Holm within {', '.join(FAMILY)}; equivalent: inside ±{100 * margin:g} points."
+    )
+    return Table(
+        "treatments", "Treatments against the plain way", columns, tuple(rows), query, (note,)
     )
 
 

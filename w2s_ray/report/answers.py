@@ -24,6 +24,15 @@ ROLES = ("weak_key", "key", "ceiling_key")
 WEAK, STUDENT, CEILING = np.eye(3)
 BASELINES = ("forward_kl", "forward_ce")
 """Losses that others are compared with unless a reader names one: the field's defaults."""
+TREATMENTS: tuple[Mapping[str, Any], ...] = (
+    {"label_filter": "none", "label_keep": 1.0},
+    {"relabel": "none"},
+    {"example_weight": "none"},
+    {"confidence_weight": 0.0},
+    {"anchor": 0.0},
+    {"weight_decay": 0.0},
+)
+"""Axes that do something to labels or training, at the values where they do nothing."""
 FAMILY = ("data", "weak", "strong", "chain", "combine", "trainable")
 """Axes of one family of comparisons, within which Holm's method holds the error."""
 
@@ -121,7 +130,7 @@ class Difference:
     Attributes:
         setting, baseline: what is compared.
         seeds: the units that both have.
-        dropped: units that only one of them has.
+        dropped: cells that only one of them has.
         rows: number of test rows.
         groups: number of independent ones: of prompts.
         confidence: mean of ``learned_label_confidence`` of the baseline's students.
@@ -153,20 +162,52 @@ def differences(
 ) -> list[Difference]:
     """Every loss against the baseline, at equal other axes; families are those of ``FAMILY``.
 
+    Of a baseline with several parameters the first in the order of ``results`` is taken.
+
     Args:
         margin: difference in accuracy below which two losses are the same in practice.
     """
-    compared = [of for of in settings if not of.axes["control"]]
-    by_axes = {of.without(*LOSS): of for of in compared if of.axes["loss"] == baseline}
-    pairs = [
-        (of, by_axes[of.without(*LOSS)])
-        for of in compared
-        if of.axes["loss"] != baseline and of.without(*LOSS) in by_axes
-    ]
+    students = [of for of in settings if not of.axes["control"]]
+    bases: dict[tuple[Any, ...], Setting] = {}
+    for of in students:
+        if of.axes["loss"] == baseline:
+            bases.setdefault(of.without(*LOSS), of)
+    pairs = [(of, bases.get(of.without(*LOSS))) for of in students]
+    return _differences(pairs, scores, margin, FAMILY)
+
+
+def treatment_differences(
+    settings: Sequence[Setting], scores: RowScores, margin: float
+) -> list[Difference]:
+    """Each treatment of ``TREATMENTS`` against the plain way, at equal other axes.
+
+    A setting with two treatments is compared with those that lack one of them. One family for each
+    of ``FAMILY``.
+    """
+    students = [of for of in settings if not of.axes["control"]]
+    pairs: list[tuple[Setting, Setting | None]] = []
+    for plain in TREATMENTS:
+        bases = {of.without(*plain): of for of in students if _has(of, plain)}
+        pairs += [(of, bases.get(of.without(*plain))) for of in students if not _has(of, plain)]
+    return _differences(pairs, scores, margin, FAMILY)
+
+
+def _has(setting: Setting, values: Mapping[str, Any]) -> bool:
+    return all(setting.axes[name] == value for name, value in values.items())
+
+
+def _differences(
+    pairs: Sequence[tuple[Setting, Setting | None]],
+    scores: RowScores,
+    margin: float,
+    family: Sequence[str],
+) -> list[Difference]:
+    """Those of the pairs that have a baseline other than themselves, and units in common."""
     families: dict[tuple[Any, ...], list[_Raw]] = defaultdict(list)
     for of, base in pairs:
-        if (raw := _raw(of, base, scores)) is not None:
-            families[tuple(of.axes[name] for name in FAMILY)].append(raw)
+        raw = None if base is None or base is of else _raw(of, base, scores)
+        if raw is not None:
+            families[tuple(of.axes[name] for name in family)].append(raw)
     return [
         Difference(**raw.facts, comparison=comparison)
         for raws in families.values()
@@ -188,30 +229,35 @@ def _compared(raws: Sequence[_Raw], margin: float) -> list[Comparison]:
     return compare([raw.estimate for raw in raws], margin, exact=p_values)
 
 
+def _drawn(row: Row) -> tuple[Any, Any]:
+    """The seeds of weak model and student: two settings are paired where both are the same."""
+    return row["weak_seed"], row["seed"]
+
+
 def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
     data = of.axes["data"]
     ours, theirs = (
-        {unit.name: unit for unit in units([r for r in s.done if scores.has(r["key"])])[1]}
-        for s in (of, base)
+        {_drawn(row): row for row in side.done if scores.has(row["key"])} for side in (of, base)
     )
-    common = [name for name in ours if name in theirs]
-    if not common:
+    both = [drawn for drawn in ours if drawn in theirs]
+    if not both:
         return None
+    sides = [{unit.name: unit for unit in units([s[d] for d in both])[1]} for s in (ours, theirs)]
+    common = list(sides[0])
     first, second = (
-        _of_units([side[name] for name in common], "key", scores, data) for side in (ours, theirs)
+        _of_units([side[name] for name in common], "key", scores, data) for side in sides
     )
     decomposed = decompose(first - second, scores.rows(data).groups)
     learned = [
         row["learned_label_confidence"]
-        for name in common
-        for row in theirs[name].rows
+        for row in (theirs[drawn] for drawn in both)
         if row["learned_label_confidence"] is not None
     ]
     facts = {
         "setting": of,
         "baseline": base,
         "seeds": tuple(common),
-        "dropped": len({*ours, *theirs}) - len(common),
+        "dropped": len({*ours, *theirs}) - len(both),
         "rows": first.shape[1],
         "groups": decomposed.rows,
         "confidence": float(np.mean(learned)) if learned else None,

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 
 from w2s_ray.report import queries
 from w2s_ray.report.answer_figures import axis_figures, misfit_figure, phase_figure, rate_figure
-from w2s_ray.report.answer_tables import accuracy_table, difference_table, power_table
+from w2s_ray.report.answer_tables import (
+    accuracy_table,
+    difference_table,
+    power_table,
+    treatment_table,
+)
 from w2s_ray.report.answers import Answer, Difference
 from w2s_ray.report.curve_figures import curve_figures
 from w2s_ray.report.error_figures import decile_figure, reliability_figure
@@ -54,6 +59,7 @@ class Material:
     warnings: Sequence[str]
     answers: Sequence[Answer]
     differences: Sequence[Difference]
+    treatments: Sequence[Difference]
     baseline: str | None
     margin: float
     scores: RowScores
@@ -85,6 +91,11 @@ def _differences(of: Material) -> Section | None:
     return _section(
         "differences", "Paired differences", table, phase_figure(of.differences, of.ask.paired)
     )
+
+
+def _treatments(of: Material) -> Section | None:
+    table = treatment_table(of.treatments, of.margin, of.ask.means) if of.treatments else None
+    return _section("treatments", "Treatments of labels and training", table)
 
 
 def _sensitivity(of: Material) -> Section | None:
@@ -212,6 +223,7 @@ SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
     _answer,
     _accuracy,
     _differences,
+    _treatments,
     _sensitivity,
     _models,
     _errors,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from w2s_ray.errors import InputError
-from w2s_ray.report.answers import Answer, answer, baseline_of, differences
+from w2s_ray.report.answers import Answer, answer, baseline_of, differences, treatment_differences
 from w2s_ray.report.page import Page
 from w2s_ray.report.row_scores import row_scores
 from w2s_ray.report.sections import SECTIONS, Material, Queries
@@ -56,6 +56,7 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
             warnings=warnings,
             answers=answers,
             differences=found,
+            treatments=treatment_differences(settings, scores, choices.margin),
             baseline=baseline,
             margin=choices.margin,
             scores=scores,
