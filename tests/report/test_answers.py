@@ -134,13 +134,16 @@ def test_one_seed_has_an_exact_test_and_no_seeds_to_speak_of(store: Store) -> No
     settings = settings_of(row for row in rows_of(store) if row["seed"] == 1)
     with row_scores(store, "tiny") as scores:
         found = differences(settings, scores, "forward_kl", 0.01)
-        for of in found:
-            ours, theirs = (
-                scores.right(side.rows[0]["key"], "pairs") for side in (of.setting, of.baseline)
-            )
-            assert of.discordant is not None and not of.components.has_seeds
-            assert of.discordant.gained == int(((ours == 1) & (theirs == 0)).sum())
-            assert of.comparison.p_value == of.discordant.p_value
+        for of in found:  # rows of one prompt are not independent, as that test needs
+            assert of.discordant is None and not of.components.has_seeds
+    right = {key: (np.random.default_rng(n).random(40) < 0.7) * 1.0 for n, key in enumerate("ab")}
+    plain = treated("none", "none", {(0, 0): "a"})
+    probe = treated("probe", "none", {(0, 0): "b"})
+    alone: Any = FixedScores(right)
+    (of,) = treatment_differences([plain, probe], alone, 0.01)
+    assert of.discordant is not None
+    assert of.discordant.gained == int(((right["b"] == 1) & (right["a"] == 0)).sum())
+    assert of.comparison.p_value == of.discordant.p_value
 
 
 def test_students_of_one_weak_model_are_one_unit_where_weak_seeds_vary() -> None:

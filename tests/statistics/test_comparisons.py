@@ -35,9 +35,18 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     y = np.random.default_rng(0).normal(0.002, 0.05, (1, 300))
     above = stats.ttest_1samp(y[0], -MARGIN, alternative="greater").pvalue
     below = stats.ttest_1samp(y[0], MARGIN, alternative="less").pvalue
-    assert equivalence(mean(y), MARGIN) == pytest.approx(max(above, below))
-    assert equivalence(Estimate(0.0, 0.0, 10.0), MARGIN) == 0.0
+    of_numbers = Estimate(*mean(y)[:3])  # no scores of 0 and 1, whose discordant rows are counted
+    assert equivalence(of_numbers, MARGIN) == pytest.approx(max(above, below))
     assert equivalence(Estimate(0.02, 0.0, 10.0), MARGIN) == 1.0
+
+
+def test_equal_answers_on_few_rows_show_no_equivalence() -> None:
+    """No discordant row of n excludes a share of 0.01 with p = 0.99 ** n."""
+    for rows in (60, 200, 500):
+        same = mean(np.zeros((1, rows)))
+        assert equivalence(same, MARGIN) == pytest.approx(0.99**rows)
+    assert compare([mean(np.zeros((3, 60)))], MARGIN)[0].verdict == "undecided"
+    assert compare([mean(np.zeros((3, 500)))], MARGIN)[0].verdict == "equivalent"
 
 
 def difference(rng: np.random.Generator, rows: int, seeds: int, gap: float) -> np.ndarray:

@@ -6,26 +6,19 @@ study, which the caption names.
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from typing import Any
 
 from w2s_ray.report.answers import Answer, Difference
 from w2s_ray.report.page import Axis, Figure, Line
-from w2s_ray.report.sentences import where
-from w2s_ray.report.settings import Row, Setting
-from w2s_ray.report.slices import by, plainest, slice_of
-
-_MODELS = ("data", "weak", "strong", "chain", "combine")
+from w2s_ray.report.settings import LOSS, SEEDS, Row, Setting
+from w2s_ray.report.slices import by, narrowed, slice_of
+from w2s_ray.store.axis_columns import AXES
 
 
 def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
     """Accuracy against the learning rate, a line for each loss; None with one rate."""
     students = [row for row in rows if not row["control"] and row["status"] == "done"]
-    names = [
-        name
-        for name in ("noise_ratio", "label_temperature", "trainable", "epochs", *_MODELS)
-        if len({str(row[name]) for row in students}) > 1
-    ]
-    first = {name: plainest([row[name] for row in students]) for name in names}
-    slice_ = [row for row in students if all(row[name] == first[name] for name in names)]
+    slice_, at = narrowed(students, _axes_of, (*LOSS, *SEEDS, "learning_rate", "control"))
     if len({row["learning_rate"] for row in slice_}) < 2:
         return None
     lines = []
@@ -35,7 +28,6 @@ def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
         dots = [(row["learning_rate"], row["student_accuracy"]) for row in own]
         means = [fmean(row["student_accuracy"] for row in of_rate[rate]) for rate in rates]
         lines.append(Line(loss, rates, means, dots=dots))
-    at = where(first, names)
     return Figure(
         "accuracy-by-rate",
         "Student accuracy against the learning rate; dots are seeds" + (f" ({at})." if at else "."),
@@ -48,7 +40,11 @@ def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
     )
 
 
-AXES = {
+def _axes_of(row: Row) -> dict[str, Any]:
+    return {axis.name: row[axis.name] for axis in AXES}
+
+
+DRAWN = {
     "noise_ratio": ("the share of perturbed weak labels", Axis("noise ratio")),
     "label_temperature": ("the temperature of the weak labels", Axis("label temperature")),
     "confidence_weight": ("the weight of the confidence term", Axis("confidence weight")),
@@ -64,7 +60,7 @@ AXES = {
 
 def axis_figures(answers: Sequence[Answer], query: str) -> Iterator[Figure]:
     """Accuracy against each numeric axis that varies."""
-    for axis, (what, x) in AXES.items():
+    for axis, (what, x) in DRAWN.items():
         if any(axis in of.setting.axes for of in answers):
             figure = _against(answers, axis, what, x, query)
             if figure is not None:
@@ -78,6 +74,7 @@ def _against(answers: Sequence[Answer], axis: str, what: str, x: Axis, query: st
         if of.student is not None
         and not of.setting.axes["control"]
         and of.setting.axes[axis] is not None
+        and (axis != "label_keep" or of.setting.axes["label_filter"] != "none")
     ]
     slice_, at = slice_of(known, axis)
     if len({of.setting.axes[axis] for of in slice_}) < 2:

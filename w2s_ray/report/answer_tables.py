@@ -9,6 +9,7 @@ from w2s_ray.report.sentences import models, shown_value, varying_axes, where
 from w2s_ray.statistics.power import rows_needed, seeds_needed, smallest_difference
 
 GAPS = (0.005, 0.01, 0.02, 0.05)  # true differences whose price the power table gives
+UNKNOWN = "unknown"
 PERCENT: ColumnKind = "percent"
 POINTS: ColumnKind = "points"
 
@@ -231,7 +232,8 @@ def power_table(differences: Sequence[Difference], query: str) -> Table:
         query,
         (
             "From the measured variance components; 80 % power, two-sided 5 %, one comparison. "
-            "Seeds: with this study's rows; rows: with its seeds; a dash: no number is enough.",
+            "Seeds: with this study's rows; rows: with its seeds; a dash: no number is enough; "
+            "unknown: one seed says nothing of seeds, and equal answers nothing of variances.",
         ),
     )
 
@@ -240,14 +242,20 @@ def _power_row(of: Difference, axes: Sequence[str]) -> tuple[Cell, ...]:
     seeds = len(of.seeds)
     known = of.components.has_seeds
     parts = (of.components.rows, of.components.seeds, of.components.rest)
-    needed: list[int | None] = [
-        seeds_needed(of.components, gap, of.groups) if known else None for gap in GAPS
-    ]
-    needed += [rows_needed(of.components, gap, seeds) for gap in GAPS]
+    is_nothing = not any(parts)  # the two ways gave the same answers
+    needed: list[str] = []
+    for gap in GAPS:
+        needed.append(_count(seeds_needed(of.components, gap, of.groups)) if known else UNKNOWN)
+    needed += [_count(rows_needed(of.components, gap, seeds)) for gap in GAPS]
+    found = Cell(smallest_difference(of.components, of.groups, seeds))
     return (
         _text(of.setting.name),
         *(_text(of.setting.axes[name]) for name in axes),
         _text(", ".join(f"{1e4 * part:.3g}" for part in parts)),
-        Cell(smallest_difference(of.components, of.groups, seeds)),
-        *(Cell(text="–" if count is None else f"{count:,}") for count in needed),
+        Cell(text=UNKNOWN) if is_nothing else found,
+        *(Cell(text=UNKNOWN if is_nothing else count) for count in needed),
     )
+
+
+def _count(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"

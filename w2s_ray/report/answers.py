@@ -223,7 +223,10 @@ class _Raw(NamedTuple):
 
 
 def _compared(raws: Sequence[_Raw], margin: float) -> list[Comparison]:
-    """With one seed by McNemar's exact test, since a t test of few discordant rows is too bold."""
+    """With one seed by McNemar's exact test, since a t test of few discordant rows is too bold.
+
+    Rows of one prompt are not independent, which that test needs: then it is the t test of prompts.
+    """
     exact = [of.facts["discordant"] for of in raws]
     p_values = [None if of is None else of.p_value for of in exact]
     return compare([raw.estimate for raw in raws], margin, exact=p_values)
@@ -247,7 +250,9 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
     first, second = (
         _of_units([side[name] for name in common], "key", scores, data) for side in sides
     )
-    decomposed = decompose(first - second, scores.rows(data).groups)
+    groups = scores.rows(data).groups
+    grouped = groups is not None  # McNemar's rows are independent
+    decomposed = decompose(first - second, groups)
     learned = [
         row["learned_label_confidence"]
         for row in (theirs[drawn] for drawn in both)
@@ -262,6 +267,6 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
         "groups": decomposed.rows,
         "confidence": float(np.mean(learned)) if learned else None,
         "components": decomposed.components(np.ones(1)),
-        "discordant": mcnemar(first[0], second[0]) if len(common) == 1 else None,
+        "discordant": mcnemar(first[0], second[0]) if len(both) == 1 and not grouped else None,
     }
     return _Raw(decomposed.estimate(np.ones(1)), facts)

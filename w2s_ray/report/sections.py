@@ -1,5 +1,6 @@
 """The sections of a study's page, in their order; one that has nothing to say is left out."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -208,7 +209,9 @@ def _provenance(of: Material) -> Section:
         f"Students were trained by code of commit {', '.join(commits) or 'unknown'}"
         + (" with uncommitted changes." if dirty else "."),
         f"Made from {of.store.location(results_file(of.study))} and the predictions beside it by "
-        f"python -m w2s_ray.report {of.store.location('')} {of.study}",
+        f"python -m w2s_ray.report {shlex.quote(of.store.location(''))} {shlex.quote(of.study)}"
+        + ("" if of.baseline is None else f" --baseline {of.baseline}")
+        + f" --margin {100 * of.margin:g}",
     )
     return Section("provenance", "Provenance", tuple(Text(text) for text in texts))
 

@@ -164,6 +164,8 @@ def _of_choice(rows: Sequence[Row]) -> str:
             )
         return text
     rates = sorted({row["learning_rate"] for row in students})
+    if not rates:
+        return "There is no student in this study, only controls."
     if len(rates) == 1:
         return (
             f"All students have one learning rate, {rates[0]:g}: nothing here says how losses "

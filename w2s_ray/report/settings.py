@@ -18,7 +18,8 @@ UnitKind = Literal["seed", "weak seed"]
 
 LOSS = ("loss", "loss_parameters")
 """Columns of a loss."""
-_SEEDS = ("study", "seed", "weak_seed")
+SEEDS = ("study", "seed", "weak_seed")
+"""Columns in which the cells of a setting differ."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def settings_of(results: Iterable[Row]) -> list[Setting]:
     rows = list(results)
     over = chosen_over(rows)
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    names = [axis.name for axis in AXES if axis.name not in (*_SEEDS, *over)]
+    names = [axis.name for axis in AXES if axis.name not in (*SEEDS, *over)]
     for row in shown(rows):
         groups[tuple(row[name] for name in names)].append(row)
     return [Setting(dict(zip(names, key, strict=True)), tuple(of)) for key, of in groups.items()]

@@ -1,10 +1,10 @@
 """A slice of a grid for a figure: every axis that is not drawn is at one value, which is said."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from w2s_ray.report.sentences import shown_value, varying_axes, where
+from w2s_ray.report.sentences import varying_axes, where
 from w2s_ray.report.settings import LOSS, Setting
 
 
@@ -34,23 +34,32 @@ class Slice(NamedTuple, Generic[T]):
 
 def slice_of(of: Sequence[T], *drawn: str) -> Slice[T]:
     """Those whose axes, but for the loss and the drawn ones, are at their plainest value."""
-    names = [
-        name
-        for name in varying_axes([one.setting.axes for one in of])
-        if name not in (*drawn, *LOSS, "control")
-    ]
-    first = {name: plainest([one.setting.axes[name] for one in of]) for name in names}
-    kept = [one for one in of if all(one.setting.axes[name] == first[name] for name in names)]
-    return Slice(kept, where(first, names))
+    kept, at = narrowed(of, lambda one: one.setting.axes, (*drawn, *LOSS, "control"))
+    return Slice(kept, at)
+
+
+def narrowed(
+    of: Sequence[V], axes_of: Callable[[V], Mapping[str, Any]], drawn: Sequence[str]
+) -> tuple[list[V], str]:
+    """Those at one value of every axis but the drawn ones, and these values in words.
+
+    One axis after the other, each at its plainest value among what the ones before have left: so
+    something always is.
+    """
+    names = [name for name in varying_axes([dict(axes_of(one)) for one in of]) if name not in drawn]
+    kept, first = list(of), {}
+    for name in names:
+        first[name] = plainest([axes_of(one)[name] for one in kept])
+        kept = [one for one in kept if axes_of(one)[name] == first[name]]
+    return kept, where(first, names)
 
 
 def plainest(values: Sequence[Any]) -> Any:
-    """1 where there is no 0 (a temperature, a share), else the smallest; None comes last."""
-    return 1.0 if 1.0 in values and 0.0 not in values else min(values, key=_order)
-
-
-def _order(value: Any) -> tuple[bool, Any]:
-    return value is None, shown_value(value) if isinstance(value, str) else value
+    """What does nothing ("none", None, a temperature or share of 1), else the smallest."""
+    for plain in ("none", "", None):
+        if plain in values:
+            return plain
+    return 1.0 if 1.0 in values and 0.0 not in values else min(values)
 
 
 def by(of: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:

@@ -102,7 +102,7 @@ def _baseline(settings: Sequence[Setting], wanted: str | None) -> str | None:
     Raises:
         InputError: the wanted one is not in the study.
     """
-    losses = list(dict.fromkeys(of.axes["loss"] for of in settings))
+    losses = list(dict.fromkeys(of.axes["loss"] for of in settings if not of.axes["control"]))
     if wanted is not None and wanted not in losses:
         raise InputError(f"--baseline: given {wanted!r}, expected one of {', '.join(losses)}")
     return wanted or baseline_of(settings)

@@ -36,7 +36,7 @@ def transfer_blocks(store: Store, study: str) -> Iterator[Table]:
 def _table(
     settings: dict[str, list[Setting]], score: str, title: str, kind: Any, file: str
 ) -> Table:
-    first = next(iter(settings.values()))
+    first = [of for found in settings.values() for of in found]
     axes = [name for name in varying_axes([of.axes for of in first]) if name not in _HIDDEN]
     digits = 1 if kind == "percent" else 3
     columns = (
@@ -47,15 +47,16 @@ def _table(
         TableColumn("spread between seeds, by set"),
     )
     rows = []
-    for position, of in enumerate(first):
-        own = [found[position] for found in settings.values()]
+    of_sets = [{found.without(): found for found in of} for of in settings.values()]
+    for key, of in {key: of for found in of_sets for key, of in found.items()}.items():
+        own = [found[key].rows if key in found else () for found in of_sets]
         rows.append(
             (
                 Cell(text=models(of.axes)),
                 Cell(text=of.name),
                 *(Cell(text=shown_value(of.axes[name])) for name in axes),
-                *(Cell(_mean(each.rows, score)) for each in own),
-                Cell(text=", ".join(_spread(each.rows, score, kind) for each in own)),
+                *(Cell(_mean(each, score)) for each in own),
+                Cell(text=", ".join(_spread(each, score, kind) for each in own)),
             )
         )
     names = ", ".join(first[0].axes)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
-from scipy.stats import t as student_t
+from scipy.stats import binom, binomtest
 
-from w2s_ray.statistics.decomposition import Array, Estimate
+from w2s_ray.statistics.decomposition import Array, Estimate, t_tail
 
 ALPHA = 0.05
+FEW_DISCORDANT = 10  # rows that two ways decide differently; the fewer, the less a variance says
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 
@@ -84,11 +84,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def equivalence(difference: Estimate, margin: float) -> float:
-    """The larger p-value of the two one-sided tests that the difference is inside ±margin."""
-    if difference.variance == 0.0:
-        return 0.0 if abs(difference.mean) < margin else 1.0
-    distance = (margin - abs(difference.mean)) / difference.variance**0.5
-    return float(student_t.sf(distance, difference.df))
+    """The larger p-value of the two one-sided tests that the difference is inside ±margin.
+
+    Where two ways differ on very few rows, or on none, their variance says little: then it is no
+    less than the probability of so few discordant rows if a share ``margin`` of all were
+    discordant, which a difference of ``margin`` takes at least (scores are in [0, 1]). No
+    discordant row of 60 does not exclude a point.
+    """
+    if abs(difference.mean) >= margin:
+        return 1.0
+    p_value = 0.0
+    if difference.variance > 0.0:
+        distance = (margin - abs(difference.mean)) / difference.variance**0.5
+        p_value = t_tail(distance, difference.df)
+    rows = difference.groups
+    discordant = difference.variance * rows * rows
+    if not rows or discordant > FEW_DISCORDANT:
+        return p_value
+    return max(p_value, float(binom.cdf(round(discordant), rows, margin)))
 
 
 class Discordant(NamedTuple):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import ndtri, stdtr, stdtrit
 
 Array = NDArray[np.float64]
 
@@ -30,11 +30,13 @@ class Estimate(NamedTuple):
         mean: the estimate.
         variance: of the estimate, V above.
         df: degrees of freedom of the variance.
+        groups: number of independent rows that it rests on; 0: not known.
     """
 
     mean: float
     variance: float
     df: float
+    groups: int = 0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The two-sided t interval."""
@@ -45,7 +47,7 @@ class Estimate(NamedTuple):
         """Two-sided, of the hypothesis that the mean is ``null``."""
         if self.variance == 0.0:
             return 1.0 if self.mean == null else 0.0
-        return float(2.0 * student_t.sf(abs(self.mean - null) / self.variance**0.5, self.df))
+        return 2.0 * t_tail(abs(self.mean - null) / self.variance**0.5, self.df)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Decomposition:
             error = (rows / cells) ** 2 / max(self.rows - 1, 1)
             error += (seeds / cells) ** 2 / (self.seeds - 1)
             df = max(1.0, variance**2 / error)
-        return Estimate(float(self.means @ weights), variance, max(df, 1.0))
+        return Estimate(float(self.means @ weights), variance, max(df, 1.0), self.rows)
 
     def components(self, weights: Array) -> "Components":
         """The variances of rows, seeds and their interaction of a linear combination."""
@@ -164,8 +166,13 @@ def group_indices(names: list[str]) -> NDArray[np.int64] | None:
 
 
 def t_quantile(probability: float, df: float) -> float:
-    """Of Student's distribution."""
-    return float(student_t.ppf(probability, df))
+    """Of Student's distribution; of the normal one with infinitely many degrees of freedom."""
+    return float(ndtri(probability) if df == float("inf") else stdtrit(df, probability))
+
+
+def t_tail(distance: float, df: float) -> float:
+    """Probability of more than this distance above the middle of Student's distribution."""
+    return float(stdtr(df, -distance))
 
 
 def _summed(centred: Array, groups: NDArray[np.int64]) -> Array:
