@@ -147,6 +147,11 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
         f"error within {', '.join(FAMILY)}; equivalent: inside ±{100 * margin:g} points by two "
         "one-sided tests."
     ]
+    if any(len(of.seeds) == 2 for of in differences):
+        notes.append(
+            "Two seeds are too few where seeds differ much: at a spread of 5 points a difference of 0 "
+            "is then called one in 10 % of studies, not in 5 %."
+        )
     discordant = [of.discordant for of in differences if of.discordant is not None]
     if discordant:
         notes.append(
@@ -246,7 +251,10 @@ def _power_row(of: Difference, axes: Sequence[str]) -> tuple[Cell, ...]:
     needed: list[str] = []
     for gap in GAPS:
         needed.append(_count(seeds_needed(of.components, gap, of.groups)) if known else UNKNOWN)
-    needed += [_count(rows_needed(of.components, gap, seeds)) for gap in GAPS]
+    for gap in GAPS:
+        groups = rows_needed(of.components, gap, seeds)
+        # Prompts are what counts; this study's have so many rows each.
+        needed.append(_count(None if groups is None else round(groups * of.rows / of.groups)))
     found = Cell(smallest_difference(of.components, of.groups, seeds))
     return (
         _text(of.setting.name),

@@ -7,7 +7,7 @@ from w2s_ray.report.answers import Answer
 from w2s_ray.report.page import Axis, Figure, Line
 from w2s_ray.report.slices import by, slice_of
 
-_PAIR = ("weak", "strong", "chain", "combine")
+_PAIR = ("weak", "strong", "chain")
 
 
 def gap_figure(answers: Sequence[Answer], loss: str, query: str) -> Figure | None:
@@ -17,6 +17,8 @@ def gap_figure(answers: Sequence[Answer], loss: str, query: str) -> Figure | Non
         loss: whose students are drawn.
     """
     known = [of for of in _known(answers) if of.setting.axes["loss"] == loss]
+    parameters = {of.setting.axes["loss_parameters"] for of in known[:1]}
+    known = [of for of in known if of.setting.axes["loss_parameters"] in parameters]
     slice_ = slice_of([of for of in known if not of.setting.axes["chain"]], *_PAIR)
     if len(slice_.kept) < 2:
         return None
