@@ -149,8 +149,8 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
     ]
     if any(len(of.seeds) == 2 for of in differences):
         notes.append(
-            "Two seeds are too few where seeds differ much: at a spread of 5 points a difference of 0 "
-            "is then called one in 10 % of studies, not in 5 %."
+            "Two seeds are too few where seeds differ much: at a spread of 5 points no difference "
+            "at all is then called one in 10 % of studies, not in 5 %."
         )
     discordant = [of.discordant for of in differences if of.discordant is not None]
     if discordant:
