@@ -139,3 +139,68 @@ def test_rows_that_are_left_out_are_never_learned_and_seeds_share_labels_without
     held = set(np.argsort(hashes(IDS, "calibration"))[:4])
     assert set(supervision.rows) == set(range(8, len(IDS))) - held
     np.testing.assert_array_equal(supervision.soft_labels.argmax(axis=1), truth[supervision.rows])
+
+
+@pytest.fixture
+def targets_and_weak(tmp_path: Path) -> tuple[Targets, np.ndarray[Any, Any]]:
+    """Targets on 40 rows of three classes, and the weak labels of these."""
+    weak = np.random.default_rng(0).dirichlet(np.ones(3), len(IDS)).astype(np.float32)
+    write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
+    truth = np.arange(len(IDS)) % 3
+    rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
+    artifact: Any = SimpleNamespace(folder=tmp_path)
+    return Targets(rows, 3, lambda key: {"labels": artifact}[key], per_row=1), weak
+
+
+def a_student(**changes: Any) -> Any:
+    config = config_of("student")
+    assert isinstance(config, StudentConfig)
+    step = a_step("student", "s", inputs={"label": "labels"})
+    return replace(step, config=replace(config, **changes))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_labels_before_noise_are_those_of_the_same_student_without_it(
+    targets_and_weak: tuple[Targets, np.ndarray[Any, Any]], shuffled: bool
+) -> None:
+    targets, _ = targets_and_weak
+    labels = LabelTreatment(temperature=0.5, shuffled=shuffled)
+    noise = Noise(0.4, -1.0)
+    noised = targets.noise_of(a_student(seed=3, noise=noise, labels=labels))
+    assert noised is not None and targets.noise_of(a_student(seed=3, labels=labels)) is None
+    clean = targets.of(a_student(seed=3, labels=labels)).soft_labels
+    learned = targets.of(a_student(seed=3, noise=noise, labels=labels)).soft_labels
+    np.testing.assert_array_equal(noised.before, clean)
+    np.testing.assert_array_equal(noised.after, learned)
+    lowest = np.argsort(hashes(IDS, 3, "noise"), kind="stable")[: round(0.4 * len(IDS))]
+    assert set(np.flatnonzero(noised.noisy)) == set(lowest)
+    changed = (noised.before.argmax(axis=1) != noised.after.argmax(axis=1)).nonzero()[0]
+    assert set(changed) == set(lowest)
+
+
+def test_shuffled_labels_are_the_weak_ones_in_an_order_of_the_seed(
+    targets_and_weak: tuple[Targets, np.ndarray[Any, Any]],
+) -> None:
+    targets, weak = targets_and_weak
+    first, again, other = (
+        targets.of(a_student(seed=seed, labels=LabelTreatment(shuffled=True))).soft_labels
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any() and (first != weak).any()
+    for labels in (first, other):
+        np.testing.assert_array_equal(np.sort(labels, axis=0), np.sort(weak, axis=0))
+
+
+def test_facts_are_of_the_rows_that_a_filter_leaves(
+    targets_and_weak: tuple[Targets, np.ndarray[Any, Any]],
+) -> None:
+    targets, weak = targets_and_weak
+    half = LabelTreatment(filter_by="confidence", keep=0.5)
+    found = targets.of(a_student(labels=half))
+    truth = (np.arange(len(IDS)) % 3)[found.rows]
+    expected = (weak[found.rows].argmax(axis=1) == truth).mean()
+    assert found.facts["learned_label_accuracy"] == pytest.approx(expected)
+    others = np.setdiff1d(np.arange(len(IDS)), found.rows)
+    spread = np.abs(weak - 1 / 3).max(axis=1)
+    assert spread[found.rows].min() >= spread[others].max()
