@@ -21,6 +21,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import predictions_file
 from w2s_ray.store.predictions import models_written
 
+_OF_ROWS = ("row_id", "label", "prompt_id")
 FEWEST_INDEPENDENT = 2  # independent ones, of an interval
 
 
@@ -32,6 +33,7 @@ class TestRows:
         row_ids: (n,) string.
         labels: (n,) true classes.
         prompt_ids: (n,) digests of the prompts.
+        classes: K.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
@@ -39,6 +41,7 @@ class TestRows:
     row_ids: pa.ChunkedArray
     labels: NDArray[np.int64]
     prompt_ids: pa.ChunkedArray
+    classes: int
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:
@@ -87,26 +90,35 @@ class RowScores:
 
     def probs(self, key: str, data: str) -> Array:
         """(n, K) probabilities of the model; arguments and errors as of ``right``."""
-        table = self._file.read_row_group(
-            self._row_groups[key], columns=["row_id", "label", "probs", "prompt_id"]
-        )
-        known = self._rows.get(data)
+        group, known = self._row_groups[key], self._rows.get(data)
+        # Of two classes one column says all, and is read four times as fast as the lists.
+        column = "prob" if known is not None and known.classes == 2 else "probs"
+        columns = ["row_id", column] if known is not None else [*_OF_ROWS, column]
+        table = self._file.read_row_group(group, columns=columns, use_threads=False)
         if known is None:
-            labels, prompts = table["label"].to_numpy(), table["prompt_id"]
-            if len(prompts.unique()) < FEWEST_INDEPENDENT:
-                raise InputError(
-                    f"study {self.study!r}: data {data!r} has {len(prompts.unique())} independent "
-                    f"test row, expected at least {FEWEST_INDEPENDENT} for an interval"
-                )
-            self._rows[data] = TestRows(table["row_id"], labels, prompts)
+            self._rows[data] = self._test_rows(table, data)
         elif not table["row_id"].equals(known.row_ids):
             raise InputError(
                 f"study {self.study!r}: model {key} was scored on other test rows than the first "
                 f"one of data {data!r}, expected the same rows in the same order"
             )
-        flat = table["probs"].combine_chunks().flatten().to_numpy()
+        if column == "prob":
+            of_one = table[column].to_numpy()
+            return np.stack([1.0 - of_one, of_one], axis=1)
+        flat = table[column].combine_chunks().flatten().to_numpy()
         probs: Array = flat.reshape(table.num_rows, -1)
         return probs
+
+    def _test_rows(self, table: pa.Table, data: str) -> TestRows:
+        """The rows of a data set, from the table of one of its models."""
+        prompts = table["prompt_id"]
+        if len(prompts.unique()) < FEWEST_INDEPENDENT:
+            raise InputError(
+                f"study {self.study!r}: data {data!r} has {len(prompts.unique())} independent test "
+                f"row, expected at least {FEWEST_INDEPENDENT} for an interval"
+            )
+        classes = len(table["probs"][0])
+        return TestRows(table["row_id"], table["label"].to_numpy(), prompts, classes)
 
 
 @contextmanager
