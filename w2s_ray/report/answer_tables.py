@@ -14,6 +14,30 @@ PERCENT: ColumnKind = "percent"
 POINTS: ColumnKind = "points"
 
 
+TESTS = (
+    TableColumn("difference, points", POINTS),
+    TableColumn("p", "number", 4),
+    TableColumn("p after Holm", "number", 4),
+    TableColumn("p of equivalence", "number", 4),
+    TableColumn("verdict"),
+    TableColumn("seeds"),
+)
+"""Columns of a paired difference."""
+
+
+def _tested(of: Difference) -> tuple[Cell, ...]:
+    """The cells of ``TESTS``."""
+    compared = of.comparison
+    return (
+        Cell(compared.estimate.mean, *compared.estimate.interval()),
+        Cell(compared.p_value),
+        Cell(compared.adjusted),
+        Cell(compared.equivalence),
+        _text(compared.verdict),
+        _text(f"{len(of.seeds)}" + (f", {of.dropped} unpaired" if of.dropped else "")),
+    )
+
+
 def _text(value: Any) -> Cell:
     return Cell(text=shown_value(value))
 
@@ -119,12 +143,7 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
         TableColumn("against"),
         *(TableColumn(name.replace("_", " ")) for name in axes),
         TableColumn("labels from uniform", "number", 2),
-        TableColumn("difference, points", POINTS),
-        TableColumn("p", "number", 4),
-        TableColumn("p after Holm", "number", 4),
-        TableColumn("p of equivalence", "number", 4),
-        TableColumn("verdict"),
-        TableColumn("seeds"),
+        *TESTS,
     )
     rows = tuple(
         (
@@ -133,12 +152,7 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
             _text(of.baseline.name),
             *(_text(of.setting.axes[name]) for name in axes),
             Cell(of.confidence),
-            Cell(of.comparison.estimate.mean, *of.comparison.estimate.interval()),
-            Cell(of.comparison.p_value),
-            Cell(of.comparison.adjusted),
-            Cell(of.comparison.equivalence),
-            _text(of.comparison.verdict),
-            _text(f"{len(of.seeds)}" + (f", {of.dropped} unpaired" if of.dropped else "")),
+            *_tested(of),
         )
         for of in differences
     )
@@ -176,12 +190,7 @@ def treatment_table(differences: Sequence[Difference], margin: float, query: str
         TableColumn("loss"),
         TableColumn("treatment"),
         TableColumn("at"),
-        TableColumn("difference, points", POINTS),
-        TableColumn("p", "number", 4),
-        TableColumn("p after Holm", "number", 4),
-        TableColumn("p of equivalence", "number", 4),
-        TableColumn("verdict"),
-        TableColumn("seeds"),
+        *TESTS,
     )
     axes = _varying(differences)
     rows = []
@@ -195,12 +204,7 @@ def treatment_table(differences: Sequence[Difference], margin: float, query: str
                 _text(of.setting.name),
                 _text(where(ours, changed)),
                 _text(where(ours, rest)),
-                Cell(of.comparison.estimate.mean, *of.comparison.estimate.interval()),
-                Cell(of.comparison.p_value),
-                Cell(of.comparison.adjusted),
-                Cell(of.comparison.equivalence),
-                _text(of.comparison.verdict),
-                _text(f"{len(of.seeds)}" + (f", {of.dropped} unpaired" if of.dropped else "")),
+                *_tested(of),
             )
         )
     note = (
