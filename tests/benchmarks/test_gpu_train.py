@@ -31,6 +31,21 @@ from w2s_ray.models import packed_attention, packed_layout
 REFUSED = ("pydantic", "pyarrow", "ray", "deepspeed", "peft", "datasets")
 
 
+@pytest.mark.groups
+def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_zero.py", "--tiny"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    exact, rounded = json.loads(done.stdout.splitlines()[-1])["cases"]
+    assert exact["case"].startswith("float32") and rounded["case"].startswith("bfloat16")
+    assert max(rounded["resumed"].values()) == 0.0
+
+
 @pytest.mark.long
 def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_open():
     code = (
