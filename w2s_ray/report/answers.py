@@ -187,12 +187,13 @@ def treatment_differences(
     students = [of for of in settings if not of.axes["control"]]
     pairs: list[tuple[Setting, Setting | None]] = []
     for plain in TREATMENTS:
-        bases = {of.without(*plain): of for of in students if _has(of, plain)}
-        pairs += [(of, bases.get(of.without(*plain))) for of in students if not _has(of, plain)]
+        bases = {of.without(*plain): of for of in students if has(of, plain)}
+        pairs += [(of, bases.get(of.without(*plain))) for of in students if not has(of, plain)]
     return _differences(pairs, scores, margin, FAMILY)
 
 
-def _has(setting: Setting, values: Mapping[str, Any]) -> bool:
+def has(setting: Setting, values: Mapping[str, Any]) -> bool:
+    """Whether its axes have these values."""
     return all(setting.axes[name] == value for name, value in values.items())
 
 

@@ -18,7 +18,7 @@ _DRAWN = (
 )
 
 
-def curve_figures(answers: Sequence[Answer], store: Store) -> Iterator[Figure]:
+def curve_figures(answers: Sequence[Answer], store: Store, query: str) -> Iterator[Figure]:
     """Scores on the validation rows against steps; none where only the last step was scored."""
     known = [of for of in answers if of.student is not None and not of.setting.axes["control"]]
     slice_ = slice_of(known)
@@ -53,7 +53,7 @@ def curve_figures(answers: Sequence[Answer], store: Store) -> Iterator[Figure]:
                 Axis(title, kind="percent"),
                 tuple(lines),
                 f"{what.capitalize()} of {len(lines)} losses over {len(lines[0].x)} steps.",
-                "",
+                query,
             )
 
 

@@ -1,7 +1,7 @@
 """Figures of errors and calibration: by the weak model's confidence, and by the student's own."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from w2s_ray.report.answers import Answer
 from w2s_ray.report.page import Axis, Figure, Line
+from w2s_ray.report.row_queries import BINS, FEWEST
 from w2s_ray.report.row_scores import RowScores
 from w2s_ray.report.settings import Row
 from w2s_ray.report.slices import by, slice_of
-
-BINS = 10  # of confidence, equally wide
-FEWEST = 20  # answers in a bin that is drawn
+from w2s_ray.statistics.decomposition import Array
+from w2s_ray.statistics.recalibration import recalibrated
 
 
 def decile_figure(answers: Sequence[Answer], rate: str, query: str) -> Figure | None:
@@ -62,38 +62,55 @@ def _deciles(row: Row, rate: str) -> list[tuple[int, float]]:
     return found
 
 
-def reliability_figure(answers: Sequence[Answer], scores: RowScores) -> Figure | None:
-    """Accuracy against confidence, all seeds of a setting together."""
+def reliability_figures(
+    answers: Sequence[Answer], scores: RowScores, raw_query: str, recalibrated_query: str
+) -> Iterator[Figure]:
+    """Accuracy against confidence, all seeds of a setting together: raw and recalibrated."""
     known = [of for of in answers if of.student is not None and not of.setting.axes["control"]]
     slice_ = slice_of(known)
-    lines = []
-    for of in slice_.kept:
-        x, y = _reliability(of.setting.done, of.setting.axes["data"], scores)
-        if x:
-            lines.append(Line(of.setting.name, x, y))
-    if not lines:
-        return None
-    return Figure(
-        "reliability",
-        f"Accuracy against the probability of the student's top class in {BINS} bins, seeds "
-        f"together; bins with fewer than {FEWEST} answers are left out{slice_.note} Recalibrated "
-        "cross-entropies are in the results.",
-        "reliability",
-        Axis("confidence"),
-        Axis("accuracy"),
-        tuple(lines),
-        f"Reliability of {len(lines)} losses.",
+    forms = (
+        ("reliability", "as it is", "", raw_query),
+        (
+            "reliability-recalibrated",
+            "after one temperature for each student, fitted on the other half of the test rows (as "
+            "recalibrated_cross_entropy of the results)",
+            ", recalibrated",
+            recalibrated_query,
+        ),
     )
+    for name, form, after, query in forms:
+        lines = []
+        for of in slice_.kept:
+            x, y = _reliability(of, scores, recalibrate=bool(after))
+            if x:
+                lines.append(Line(of.setting.name, x, y))
+        if lines:
+            yield Figure(
+                name,
+                f"Accuracy against the probability of the student's top class, {form}, in {BINS} "
+                f"bins, seeds together; bins with fewer than {FEWEST} answers are left out"
+                f"{slice_.note}",
+                "reliability",
+                Axis(f"confidence{after}"),
+                Axis("accuracy"),
+                tuple(lines),
+                f"Reliability of {len(lines)} losses{after}.",
+                query,
+            )
 
 
 def _reliability(
-    rows: Sequence[Row], data: str, scores: RowScores
+    of: Answer, scores: RowScores, *, recalibrate: bool
 ) -> tuple[list[float], list[float | None]]:
-    keys = [row["key"] for row in rows if scores.has(row["key"])]
-    if not keys:
+    """Mean confidence and accuracy of each bin that has enough answers."""
+    data = of.setting.axes["data"]
+    keys = [row["key"] for row in of.setting.done if scores.has(row["key"])]
+    confidences = [(key, _confidence(scores, key, data, recalibrate)) for key in keys]
+    known = [(key, of_key) for key, of_key in confidences if of_key is not None]
+    if not known:
         return [], []
-    confidence = np.concatenate([scores.probs(key, data).max(axis=1) for key in keys])
-    right = np.concatenate([scores.right(key, data) for key in keys])
+    confidence = np.concatenate([of_key for _, of_key in known])
+    right = np.concatenate([scores.right(key, data) for key, _ in known])
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     x: list[float] = []
     y: list[Any] = []
@@ -103,3 +120,17 @@ def _reliability(
             x.append(float(confidence[inside].mean()))
             y.append(float(right[inside].mean()))
     return x, y
+
+
+def _confidence(scores: RowScores, key: str, data: str, recalibrate: bool) -> Array | None:
+    """(n,) probability of a model's top class; None where it cannot be recalibrated."""
+    probs = scores.probs(key, data)
+    if not recalibrate:
+        top: Array = probs.max(axis=1)
+        return top
+    rows = scores.rows(data)
+    logits = recalibrated(probs, rows.labels, rows.halves)
+    if logits is None:
+        return None
+    shares: Array = 1.0 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+    return shares

@@ -1,40 +1,97 @@
 """DuckDB queries that recompute a report's numbers from the files of its store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from w2s_ray.report.settings import LOSS
+from w2s_ray.report.settings import LOSS, UnitKind
 
 _SEEDS = ("seed", "weak_seed")
 
 
-def means(file: str, axes: Sequence[str], *, chosen: bool) -> str:
-    """Mean accuracies of every setting.
+def means(file: str, axes: Sequence[str], *, chosen: bool, unit: UnitKind) -> str:
+    """Mean accuracies of every setting, the gap recovered, and the median over seeds.
 
     Args:
         file: of ``results``.
         axes: that a setting has, as of ``settings.Setting``.
         chosen: whether a rule chose among cells.
+        unit: what varies; students of one weak model are averaged first where its seed does.
     """
-    scores = ", ".join(
-        f"avg({role}_accuracy) as {role}_accuracy" for role in ("weak", "student", "ceiling")
-    )
+    names = ", ".join(axes)
+    roles = [f"{role}_accuracy" for role in ("weak", "student", "ceiling")]
+    scores = ", ".join(f"avg({role}) as {role}" for role in roles)
+    by_unit = "seed, weak_seed" if unit == "seed" else "weak_key"
+    weak, student, ceiling = (f"avg({role})" for role in roles)
     return (
-        f"select {', '.join(axes)}, {scores}, count(*) as cells from '{_quoted(file)}' "
-        f"where {_where('', chosen)} group by all order by all"
+        f"select {names}, {scores}, ({student} - {weak}) / nullif({ceiling} - {weak}, 0) as "
+        "gap_recovered, median(student_accuracy) as median_seed, sum(cells)::bigint as cells "
+        f"from (select {names}, {by_unit}, {scores}, count(*) as cells from '{quoted(file)}' "
+        f"where {where_done('', chosen)} group by all) group by all order by all"
     )
 
 
 def paired(file: str, axes: Sequence[str], baseline: str, *, chosen: bool) -> str:
     """Mean differences from the baseline, paired by seeds; arguments as of ``means``."""
-    same = [name for name in axes if name not in LOSS]
-    joined = " and ".join(f"a.{name} is not distinct from b.{name}" for name in (*same, *_SEEDS))
     shown = ", ".join(f"a.{name}" for name in axes)
     return (
         f"select {shown}, avg(a.student_accuracy - b.student_accuracy) as difference, "
-        f"count(*) as pairs from '{_quoted(file)}' a join '{_quoted(file)}' b on {joined} "
-        f"where a.control = '' and a.loss <> '{_quoted(baseline)}' "
-        f"and b.loss = '{_quoted(baseline)}' and {_where('a.', chosen)} and {_where('b.', chosen)} "
-        "group by all order by all"
+        "avg(b.learned_label_confidence) as labels_from_uniform, "
+        f"count(*) as pairs from '{quoted(file)}' a join '{quoted(file)}' b on {same_axes(axes)} "
+        f"where {against(baseline, chosen)} group by all order by all"
+    )
+
+
+def same_axes(axes: Sequence[str], changed: Sequence[str] = LOSS) -> str:
+    """That two rows a and b have the same axes but for the changed ones, and the same seeds."""
+    same = [name for name in (*axes, *_SEEDS) if name not in changed]
+    return " and ".join(f"a.{name} is not distinct from b.{name}" for name in same)
+
+
+def against(baseline: str, chosen: bool) -> str:
+    """That a is a student of another loss, and b one of the baseline."""
+    return (
+        f"a.control = '' and a.loss <> '{quoted(baseline)}' and b.loss = '{quoted(baseline)}' "
+        f"and {where_done('a.', chosen)} and {where_done('b.', chosen)}"
+    )
+
+
+def treatments(
+    file: str, axes: Sequence[str], plain: Sequence[Mapping[str, Any]], *, chosen: bool
+) -> str:
+    """Mean differences of treatments from the plain way, paired by seeds.
+
+    Args:
+        plain: the axes of each treatment, at the values where they do nothing.
+    """
+    shown = ", ".join(f"a.{name}" for name in axes)
+    selects = []
+    for values in plain:
+        is_plain = " and ".join(
+            f"{{0}}.{name} = " + (f"'{quoted(value)}'" if isinstance(value, str) else str(value))
+            for name, value in values.items()
+        )
+        selects.append(
+            f"select '{', '.join(values)}' as treatment, {shown}, avg(a.student_accuracy - "
+            f"b.student_accuracy) as difference, count(*) as pairs from '{quoted(file)}' a join "
+            f"'{quoted(file)}' b on {same_axes(axes, tuple(values))} where a.control = '' and "
+            f"not ({is_plain.format('a')}) and {is_plain.format('b')} and "
+            f"{where_done('a.', chosen)} and {where_done('b.', chosen)} group by all"
+        )
+    return " union all ".join(selects) + " order by all"
+
+
+def curves(root: str, file: str, axes: Sequence[str], *, chosen: bool) -> str:
+    """Mean scores on the validation rows by optimizer step, from the students' artifacts.
+
+    Args:
+        root: of the store, with a slash at its end.
+    """
+    return (
+        "with steps as (select *, regexp_extract(filename, '-([^-/]+)/', 1) as key from "
+        f"read_parquet('{quoted(root)}*/*/**/validation.parquet', filename=true)) "
+        f"select {', '.join(axes)}, step, avg(accuracy) as accuracy, avg(weak_agreement) as "
+        f"weak_agreement, count(*) as seeds from '{quoted(file)}' join steps using (key) where "
+        f"control = '' and {where_done('', chosen)} group by all order by all"
     )
 
 
@@ -43,14 +100,14 @@ def by_rate(file: str, axes: Sequence[str]) -> str:
     names = dict.fromkeys((*axes, "learning_rate"))
     return (
         f"select {', '.join(names)}, avg(student_accuracy) as student_accuracy from "
-        f"'{_quoted(file)}' where status = 'done' and control = '' group by all order by all"
+        f"'{quoted(file)}' where status = 'done' and control = '' group by all order by all"
     )
 
 
 def students(file: str) -> str:
     """Gain and misfit of every student."""
     return (
-        f"select key, loss, seed, misfit_forward, gain from '{_quoted(file)}' "
+        f"select key, loss, seed, misfit_forward, gain from '{quoted(file)}' "
         "where control = '' and gain is not null order by all"
     )
 
@@ -58,7 +115,7 @@ def students(file: str) -> str:
 def deciles(file: str) -> str:
     """Rates of errors by decile of the weak model's confidence, as JSON, of every student."""
     return (
-        f"select key, loss, seed, by_weak_confidence from '{_quoted(file)}' where control = '' "
+        f"select key, loss, seed, by_weak_confidence from '{quoted(file)}' where control = '' "
         "and status = 'done' order by all"
     )
 
@@ -68,7 +125,7 @@ def cost(file: str) -> str:
     return (
         "select strong, trainable, count(*) as students, sum(seconds) as seconds, "
         "sum(tokens) as tokens, sum(flops) as operations from (select distinct strong, trainable, "
-        f"key, seconds, tokens, flops from '{_quoted(file)}' where status = 'done' and "
+        f"key, seconds, tokens, flops from '{quoted(file)}' where status = 'done' and "
         "control = '') group by all order by all"
     )
 
@@ -87,11 +144,11 @@ def steps(root: str, study: str) -> str:
     sums = {"seconds": "seconds", "tokens": "tokens", "operations": "flops"}
     shown = ", ".join(f"sum({metric.format(of)}) as {name}" for name, of in sums.items())
     return (
-        f"with cells as (select unnest(cells) as cell from read_json('{_quoted(study)}', "
+        f"with cells as (select unnest(cells) as cell from read_json('{quoted(study)}', "
         "columns={cells: 'JSON[]'}, maximum_object_size=4000000000)), "
         "keys as (select distinct unnest(list_concat(json_extract_string(cell, '$.keys.*'), "
         "json_extract_string(cell, '$.tests.*.*'))) as key from cells), "
-        f"records as (select distinct on (key) * from read_json('{_quoted(root)}*/*/record.json', "
+        f"records as (select distinct on (key) * from read_json('{quoted(root)}*/*/record.json', "
         f"columns={{{columns}}}, filename=true) semi join keys using (key) "
         "order by key, filename) "
         "select coalesce(kind, 'all') as kind, count(*) as steps, "
@@ -105,14 +162,16 @@ def steps(root: str, study: str) -> str:
 def unfinished(file: str) -> str:
     """Cells that are not done, or lack a score."""
     return (
-        f"select key, control, loss, seed, status, error from '{_quoted(file)}' "
+        f"select key, control, loss, seed, status, error from '{quoted(file)}' "
         "where status <> 'done' or error is not null order by all"
     )
 
 
-def _where(table: str, chosen: bool) -> str:
+def where_done(table: str, chosen: bool) -> str:
+    """That a row is done and, where a rule chose, chosen."""
     return f"{table}status = 'done'" + (f" and {table}selected" if chosen else "")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text within single quotes of SQL."""
     return text.replace("'", "''")

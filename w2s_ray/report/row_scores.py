@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 from w2s_ray.errors import InputError
 from w2s_ray.statistics.decomposition import Array, group_indices
+from w2s_ray.statistics.recalibration import halves
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import predictions_file
 from w2s_ray.store.predictions import models_written
@@ -47,6 +48,11 @@ class TestRows:
     def groups(self) -> NDArray[np.int64] | None:
         """(n,) the index of each row's prompt; None where every row has its own."""
         return group_indices(self.prompt_ids.to_pylist())
+
+    @cached_property
+    def halves(self) -> NDArray[np.bool_]:
+        """(n,) which half a row belongs to when probabilities are recalibrated."""
+        return halves(self.row_ids.to_pylist())
 
 
 @dataclass

@@ -12,20 +12,21 @@ from w2s_ray.report.answer_tables import (
     power_table,
     treatment_table,
 )
-from w2s_ray.report.answers import Answer, Difference
+from w2s_ray.report.answers import TREATMENTS, Answer, Difference, has
 from w2s_ray.report.cost_tables import StepCost, step_cost_table, student_cost_table
 from w2s_ray.report.curve_figures import curve_figures
-from w2s_ray.report.error_figures import decile_figure, reliability_figure
+from w2s_ray.report.error_figures import decile_figure, reliability_figures
 from w2s_ray.report.page import Block, Cell, Figure, Section, Table, TableColumn, Text, Warning
 from w2s_ray.report.pair_figures import gap_figure, size_figure
 from w2s_ray.report.published_table import published_table
+from w2s_ray.report.row_queries import RowQueries
 from w2s_ray.report.row_scores import RowScores
 from w2s_ray.report.sentences import conclusions
-from w2s_ray.report.settings import Row, Setting
+from w2s_ray.report.settings import Row, Setting, UnitKind, units
 from w2s_ray.report.theory_sections import theory_blocks
 from w2s_ray.report.transfer_sections import transfer_blocks
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.names import results_file, study_file
+from w2s_ray.store.names import predictions_file, results_file, study_file
 
 
 class Queries:
@@ -34,17 +35,25 @@ class Queries:
     def __init__(
         self, store: Store, study: str, settings: Sequence[Setting], baseline: str
     ) -> None:
-        file = store.location(results_file(study))
+        file, root = store.location(results_file(study)), store.location("")
         axes = list(settings[0].axes)
         chosen = any(row["selected"] is not None for of in settings for row in of.rows)
-        self.means = queries.means(file, axes, chosen=chosen)
+        crossed = any(units(of.done)[0] == "weak seed" for of in settings)
+        unit: UnitKind = "weak seed" if crossed else "seed"
+        rows = RowQueries(file, store.location(predictions_file(study)), axes, chosen)
+        plain = [of for of in TREATMENTS if any(not has(setting, of) for setting in settings)]
+        self.means = queries.means(file, axes, chosen=chosen, unit=unit)
         self.paired = queries.paired(file, axes, baseline, chosen=chosen)
+        self.treatments = queries.treatments(file, axes, plain, chosen=chosen)
+        self.components = rows.components(baseline, unit)
         self.by_rate = queries.by_rate(file, axes)
+        self.by_step = queries.curves(root, file, axes, chosen=chosen)
         self.students = queries.students(file)
         self.unfinished = queries.unfinished(file)
         self.deciles = queries.deciles(file)
+        self.reliability, self.recalibrated = rows.reliability(), rows.recalibrated()
         self.cost = queries.cost(file)
-        self.steps = queries.steps(store.location(""), store.location(study_file(study)))
+        self.steps = queries.steps(root, store.location(study_file(study)))
 
 
 @dataclass(frozen=True)
@@ -103,14 +112,14 @@ def _differences(of: Material) -> Section | None:
 
 
 def _treatments(of: Material) -> Section | None:
-    table = treatment_table(of.treatments, of.margin, of.ask.means) if of.treatments else None
+    table = treatment_table(of.treatments, of.margin, of.ask.treatments) if of.treatments else None
     return _section("treatments", "Treatments of labels and training", table)
 
 
 def _sensitivity(of: Material) -> Section | None:
     figures = (
         rate_figure(of.rows, of.ask.by_rate),
-        *curve_figures(of.answers, of.store),
+        *curve_figures(of.answers, of.store, of.ask.by_step),
         *axis_figures(of.answers, of.ask.means),
     )
     return _section("sensitivity", "Accuracy against rates, steps and axes", *figures)
@@ -124,9 +133,11 @@ def _models(of: Material) -> Section | None:
 def _errors(of: Material) -> Section | None:
     rates = ("error_correction", "error_inheritance")
     figures = [decile_figure(of.answers, rate, of.ask.deciles) for rate in rates]
-    reliability = reliability_figure(of.answers, of.scores)
+    reliability = reliability_figures(
+        of.answers, of.scores, of.ask.reliability, of.ask.recalibrated
+    )
     misfit = misfit_figure(of.rows, of.ask.students)
-    return _section("errors", "Errors, calibration and misfit", *figures, reliability, misfit)
+    return _section("errors", "Errors, calibration and misfit", *figures, *reliability, misfit)
 
 
 def _theory(of: Material) -> Section | None:
@@ -146,7 +157,7 @@ def _controls(of: Material) -> Section | None:
 
 
 def _power(of: Material) -> Section | None:
-    table = power_table(of.differences, of.ask.paired) if of.differences else None
+    table = power_table(of.differences, of.ask.components) if of.differences else None
     return _section("power", "Power", table)
 
 

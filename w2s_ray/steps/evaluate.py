@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
 from w2s_ray.data.tables import read_parquet
-from w2s_ray.order import hashes
 from w2s_ray.plan.configs import EvaluateConfig
 from w2s_ray.plan.step import Step
+from w2s_ray.statistics.recalibration import halves
 from w2s_ray.steps import error_metrics, metrics
 from w2s_ray.steps.chosen_step import ChosenStep, chosen_step
 from w2s_ray.steps.context import Artifacts, Context, Write
@@ -54,8 +54,7 @@ class Predictions:
     @cached_property
     def halves(self) -> NDArray[np.bool_]:
         """(n,) which of two halves a row belongs to, drawn from its id."""
-        drawn: NDArray[np.bool_] = hashes(self.row_ids.to_pylist(), "recalibration") % 2 == 0
-        return drawn
+        return halves(self.row_ids.to_pylist())
 
     def ordered_by(self, row_ids: pa.ChunkedArray) -> NDArray[np.float64]:
         """(n, K) probabilities, in the order of ``row_ids``."""

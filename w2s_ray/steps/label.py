@@ -18,9 +18,10 @@ from w2s_ray.objectives.calibration import held_out
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import LabelConfig, Training
 from w2s_ray.plan.step import Step
+from w2s_ray.statistics.recalibration import best_sharpness
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.features import Features
-from w2s_ray.steps.metrics import accuracy, best_sharpness, softmax
+from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
 from w2s_ray.store.artifacts import Artifact, Draft
