@@ -124,7 +124,7 @@ def _reliability(
 
 def _confidence(scores: RowScores, key: str, data: str, recalibrate: bool) -> Array | None:
     """(n,) probability of a model's top class; None where it cannot be recalibrated."""
-    probs = scores.probs(key, data)
+    probs = scores.probs(key, data, exact=recalibrate)
     if not recalibrate:
         top: Array = probs.max(axis=1)
         return top

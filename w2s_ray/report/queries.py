@@ -87,7 +87,8 @@ def curves(root: str, file: str, axes: Sequence[str], *, chosen: bool) -> str:
         root: of the store, with a slash at its end.
     """
     return (
-        "with steps as (select *, regexp_extract(filename, '-([^-/]+)/', 1) as key from "
+        "with steps as (select *, regexp_extract(filename, "
+        "'-([^-/]+)/(files-[^/]+/)?validation.parquet$', 1) as key from "
         f"read_parquet('{quoted(root)}*/*/**/validation.parquet', filename=true)) "
         f"select {', '.join(axes)}, step, avg(accuracy) as accuracy, avg(weak_agreement) as "
         f"weak_agreement, count(*) as seeds from '{quoted(file)}' join steps using (key) where "
@@ -112,11 +113,21 @@ def students(file: str) -> str:
     )
 
 
-def deciles(file: str) -> str:
-    """Rates of errors by decile of the weak model's confidence, as JSON, of every student."""
+def deciles(file: str, axes: Sequence[str], *, chosen: bool) -> str:
+    """Mean rates of errors by decile of the weak model's confidence; arguments as of ``means``."""
+    names = ", ".join(axes)
+    rates = ("error_correction", "error_inheritance")
+    fields = ", ".join(f'"{name}": "DOUBLE"' for name in ("rows", *rates))
     return (
-        f"select key, loss, seed, by_weak_confidence from '{quoted(file)}' where control = '' "
-        "and status = 'done' order by all"
+        f"with bins as (select {names}, key, generate_subscripts(of_bins, 1) as number, "
+        f"unnest(of_bins, recursive := true) from (select *, from_json(by_weak_confidence, "
+        f"'[{{{fields}}}]') as of_bins from '{quoted(file)}' where control = '' and "
+        f"{where_done('', chosen)})), "
+        "middles as (select *, sum(rows) over (partition by key order by number) - rows / 2 as "
+        "middle, sum(rows) over (partition by key) as total from bins) "
+        f"select {names}, least(10, 1 + floor(10 * middle / total))::bigint as decile, "
+        + ", ".join(f"avg({rate}) as {rate}" for rate in rates)
+        + " from middles group by all order by all"
     )
 
 

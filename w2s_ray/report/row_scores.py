@@ -94,11 +94,17 @@ class RowScores:
             self._right[key] = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
         return self._right[key]
 
-    def probs(self, key: str, data: str) -> Array:
-        """(n, K) probabilities of the model; arguments and errors as of ``right``."""
+    def probs(self, key: str, data: str, *, exact: bool = False) -> Array:
+        """(n, K) probabilities of the model; other arguments and errors as of ``right``.
+
+        Args:
+            exact: all as they are stored; else the first of two classes is 1 less the other, which
+                is 0 where it is below 1e-16.
+        """
         group, known = self._row_groups[key], self._rows.get(data)
         # Of two classes one column says all, and is read four times as fast as the lists.
-        column = "prob" if known is not None and known.classes == 2 else "probs"
+        is_one = known is not None and known.classes == 2 and not exact
+        column = "prob" if is_one else "probs"
         columns = ["row_id", column] if known is not None else [*_OF_ROWS, column]
         table = self._file.read_row_group(group, columns=columns, use_threads=False)
         if known is None:

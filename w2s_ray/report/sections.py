@@ -50,7 +50,7 @@ class Queries:
         self.by_step = queries.curves(root, file, axes, chosen=chosen)
         self.students = queries.students(file)
         self.unfinished = queries.unfinished(file)
-        self.deciles = queries.deciles(file)
+        self.deciles = queries.deciles(file, axes, chosen=chosen)
         self.reliability, self.recalibrated = rows.reliability(), rows.recalibrated()
         self.cost = queries.cost(file)
         self.steps = queries.steps(root, store.location(study_file(study)))

@@ -113,7 +113,8 @@ def _figure(rows: Sequence[Row], query: str) -> Figure:
 
 
 def _query(results: str, trained: str) -> str:
-    """Residual, slack, gain and misfits of every student, from logits and labels."""
+    """Key, axes, residual, slack, gain and misfits of every student, from logits and labels."""
+    axes = ", ".join(axis.name for axis in AXES)
     results, trained = (name.replace("'", "''") for name in (results, trained))
     each = "list_sum(list_transform(range(1, len(w) + 1), lambda k: {}))"
     clipped = "list_transform({0}, lambda p: greatest(r.label_clip, least(1 - r.label_clip, p)))"
@@ -130,13 +131,13 @@ def _query(results: str, trained: str) -> str:
         "with logs as (select key, row_id, soft_label, list_transform(logits, lambda z: "
         "z::double - ln(list_sum(list_transform(logits, lambda y: exp(y::double))))) as logs "
         f"from '{trained}' where model_role <> 'weak'), "
-        "models as (select r.key, r.loss, r.seed, s.logs as s, c.logs as f, "
+        "models as (select r.* exclude (ceiling_key), s.logs as s, c.logs as f, "
         f"{normal.format('s.soft_label::double[]')} as w, "
         f"{clipped.format('s.soft_label::double[]')} as raw_w, "
         f"{clipped.format('list_transform(s.logs, lambda z: exp(z))')} as raw_s "
-        f"from (select distinct key, ceiling_key, loss, seed, label_clip, control from '{results}')"
+        f"from (select key, ceiling_key, {axes} from '{results}')"
         " r join logs s on s.key = r.key join logs c on c.key = r.ceiling_key and "
         "c.row_id = s.row_id where r.control = ''), "
         f"clipped as (select *, {normal.format('raw_w')} as wc, {normal.format('raw_s')} as sc "
-        f"from models) select key, loss, seed, {shown} from clipped group by all order by all"
+        f"from models) select key, {axes}, {shown} from clipped group by all order by all"
     )
