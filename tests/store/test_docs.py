@@ -1,4 +1,4 @@
-"""docs/results.md lists exactly the columns there are, and its examples run."""
+"""docs/results.md lists exactly the columns there are; its examples and docs/recipes.md run."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,11 @@ from w2s_ray.store.train_columns import TRAIN_PREDICTIONS, TRAIN_PREDICTIONS_SCH
 from w2s_ray.store.train_predictions import write_train_predictions
 from w2s_ray.store.transfer_columns import TRANSFER, TRANSFER_SCHEMA_VERSION
 
-PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "results.md").read_text(encoding="utf-8")
+RECIPES = (DOCS / "recipes.md").read_text(encoding="utf-8")
+CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+EXAMPLES = CODE.findall(PAGE) + CODE.findall(RECIPES)
 
 
 def described(column: Column) -> str:
@@ -54,9 +57,17 @@ def test_the_examples_run(
 ) -> None:
     store = Store.open(tmp_path / "store")
     made = study(store, seeds=[0])
+    bins = [
+        {"from": 0.5, "to": 0.7, "rows": 2, "error_inheritance": 0.5, "error_correction": 0.5},
+        {"from": 0.7, "to": 1.0, "rows": 2, "error_inheritance": None, "error_correction": None},
+    ]
+    for cell in made.cells:
+        made.finish("student_evaluate", cell, by_weak_confidence=bins)
     made.finish_all()
-    save_cells(store, "hh", made.cells)
-    write_results(store, "hh", made.cells)
+    for name in ("hh", "agreement"):
+        cells = [of | {"cell": of["cell"] | {"study": name}} for of in made.cells]
+        save_cells(store, name, cells)
+        write_results(store, name, cells)
     write_predictions(store, "hh", made.cells)
     write_train_predictions(store, "hh", made.cells)
     files = {path: path.read_bytes() for path in (tmp_path / "store").glob("*/hh.parquet")}
@@ -65,7 +76,7 @@ def test_the_examples_run(
         for path in files:
             path.unlink()
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "docs/results.md", "exec"), {})
+    exec(compile(example, "example of docs", "exec"), {})
     assert {path: path.read_bytes() for path in files} == files
     if "print" in example:
         assert "reverse_kl" in capsys.readouterr().out
@@ -74,3 +85,11 @@ def test_the_examples_run(
 def test_there_is_an_example_for_each_reader() -> None:
     for name in ("pandas", "polars", "duckdb"):
         assert any(f"import {name}" in example for example in EXAMPLES)
+    questions = RECIPES.split("\n## ")[1:]
+    assert len(questions) >= 5
+    for question in questions:
+        imports = [
+            re.findall(r"^import (pandas|polars|duckdb)", code, re.MULTILINE)
+            for code in CODE.findall(question)
+        ]
+        assert imports == [["pandas"], ["polars"], ["duckdb"]], question.splitlines()[0]
