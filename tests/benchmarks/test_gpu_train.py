@@ -47,6 +47,22 @@ def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
 
 
 @pytest.mark.long
+def test_small_steps_of_two_processes_at_once():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_small.py", "--tiny", "--processes", "2", "--modes", "eager"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    eager = json.loads(done.stdout.splitlines()[0])
+    assert eager["mode"] == "eager"
+    assert eager["steps_per_second"] == pytest.approx(sum(eager["each"]))
+    assert len(eager["each"]) == 2
+
+
+@pytest.mark.long
 def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_open():
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({REFUSED}))\n"
