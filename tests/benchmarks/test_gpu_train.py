@@ -49,7 +49,7 @@ def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
 @pytest.mark.long
 def test_small_steps_of_two_processes_at_once():
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu_small.py", "--tiny", "--processes", "2", "--modes", "eager"],
+        [sys.executable, *"benchmarks/gpu_small.py --tiny --processes 2 --modes eager".split()],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

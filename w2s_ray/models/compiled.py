@@ -3,9 +3,10 @@
 Inductor fuses the norms, rotary embeddings, gates and residuals between the matrix products:
 +17 % throughput in training and +25 % in inference of SmolLM2-135M, measured on a CPU with AMX, and
 +38 to +52 % in training on a GPU. The first compilation takes 30 to 40 s of a core, later ones on
-the same machine 6 to 10 s, from inductor's cache on disk. So short steps run eagerly. The decision depends on the amount of work alone, never
-on a clock: the same step always takes the same path, and a resumed run that of an uninterrupted
-one. Attention itself stays eager, because its groups have other sizes in each batch.
+the same machine 6 to 10 s, from inductor's cache on disk. So short steps run eagerly. The decision
+depends on the amount of work alone, never on a clock: the same step always takes the same path, and
+a resumed run that of an uninterrupted one. Attention itself stays eager, because its groups have
+other sizes in each batch.
 """
 
 import shutil
