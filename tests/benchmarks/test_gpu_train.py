@@ -46,10 +46,13 @@ def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
     assert max(rounded["resumed"].values()) == 0.0
 
 
+_TWO = ("--processes", "2")
+
+
 @pytest.mark.long
 def test_small_steps_of_two_processes_at_once():
     done = subprocess.run(
-        [sys.executable, *"benchmarks/gpu_small.py --tiny --processes 2 --modes eager".split()],
+        [sys.executable, "benchmarks/gpu_small.py", "--tiny", "--modes", "eager", *_TWO],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
