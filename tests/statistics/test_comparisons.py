@@ -123,6 +123,12 @@ def test_what_published_tables_could_resolve() -> None:
     assert published_resolution(4000) == pytest.approx(0.0099, abs=1e-4)
 
 
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=25))
+def test_the_interquartile_mean_is_a_trimmed_mean(values: list[float]) -> None:
+    assert robust(values).interquartile_mean == pytest.approx(stats.trim_mean(values, 0.25))
+    assert robust(values).median == pytest.approx(np.median(values))
+
+
 def test_robust_summaries_ignore_one_collapsed_seed() -> None:
     assert robust([0.7, 0.71, 0.72, 0.73, 0.1]).median == 0.71
     assert robust([0.7, 0.71, 0.72, 0.73, 0.1]).interquartile_mean == pytest.approx(0.71, abs=0.01)

@@ -83,9 +83,9 @@ class RowScores:
         """
         if key not in self._right:
             probs = self.probs(key, data)
-            tops = probs == probs.max(axis=1, keepdims=True)
             labels = self._rows[data].labels
-            self._right[key] = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+            of = _right_of_two if probs.shape[1] == 2 else _right
+            self._right[key] = of(probs, labels)
         return self._right[key]
 
     def probs(self, key: str, data: str) -> Array:
@@ -104,7 +104,7 @@ class RowScores:
             )
         if column == "prob":
             of_one = table[column].to_numpy()
-            return np.stack([1.0 - of_one, of_one], axis=1)
+            return np.column_stack([1.0 - of_one, of_one])
         flat = table[column].combine_chunks().flatten().to_numpy()
         probs: Array = flat.reshape(table.num_rows, -1)
         return probs
@@ -119,6 +119,19 @@ class RowScores:
             )
         classes = len(table["probs"][0])
         return TestRows(table["row_id"], table["label"].to_numpy(), prompts, classes)
+
+
+def _right(probs: Array, labels: NDArray[np.int64]) -> Array:
+    """(n,) the share of a row's label among the classes with the highest probability."""
+    tops = probs == probs.max(axis=1, keepdims=True)
+    shares: Array = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+    return shares
+
+
+def _right_of_two(probs: Array, labels: NDArray[np.int64]) -> Array:
+    """As ``_right``, several times as fast: maxima over so short an axis are slow."""
+    difference = np.where(labels == 1, probs[:, 1] - probs[:, 0], probs[:, 0] - probs[:, 1])
+    return 0.5 + 0.5 * np.sign(difference)
 
 
 @contextmanager
