@@ -166,6 +166,19 @@ def test_rows_of_one_prompt_are_one_row_for_wilson(prompts: int, each: int, p: f
     assert proportion_interval(all_right) == proportion_interval(mean(np.ones((1, prompts))))
 
 
+@pytest.mark.parametrize("sizes", [[5] * 19 + [50], [1] * 199 + [199]])
+def test_one_large_group_has_few_degrees_of_freedom(sizes: list[int]) -> None:
+    """Coverage was 91 and 51 % with those of the number of groups."""
+    rng, covered = np.random.default_rng(0), 0
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    for _ in range(1000):
+        of_group = rng.beta(2.8, 1.2, len(sizes))
+        y = (rng.random((1, len(groups))) < of_group[groups]).astype(float)
+        low, high = mean(y, groups).interval()
+        covered += low <= 0.7 <= high
+    assert covered / 1000 > 0.92
+
+
 def test_many_rows_far_from_an_end_have_the_t_interval() -> None:
     y = simulated(np.random.default_rng(5), 1000, 3, 0.01)
     assert proportion_interval(mean(y)) == (*mean(y).interval(), "t")
