@@ -76,7 +76,9 @@ def test_rows_of_one_prompt_are_a_cluster(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = np.unique(rng.integers(0, 25, 80), return_inverse=True)[1]
     y = rng.normal(size=25)[groups] + rng.normal(size=80)
-    theirs = ols("y ~ 1", pd.DataFrame({"y": y})).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    theirs = ols("y ~ 1", pd.DataFrame({"y": y})).fit(
+        cov_type="cluster", cov_kwds={"groups": groups}
+    )
     ours = mean(y[None], groups)
     assert ours.mean == pytest.approx(theirs.params["Intercept"])
     assert ours.variance**0.5 == pytest.approx(theirs.bse["Intercept"])

@@ -78,8 +78,8 @@ class RowScores:
             data: name of the model's data set.
 
         Raises:
-            InputError: the model was scored on other rows than the others of the data set, or
-                there are too few of them.
+            InputError: the model was scored on other rows than the others of the data set, there
+                are too few of them, or a probability is not finite.
         """
         if key not in self._right:
             probs = self.probs(key, data)
@@ -102,11 +102,18 @@ class RowScores:
                 f"study {self.study!r}: model {key} was scored on other test rows than the first "
                 f"one of data {data!r}, expected the same rows in the same order"
             )
+        probs: Array
         if column == "prob":
             of_one = table[column].to_numpy()
-            return np.column_stack([1.0 - of_one, of_one])
-        flat = table[column].combine_chunks().flatten().to_numpy()
-        probs: Array = flat.reshape(table.num_rows, -1)
+            probs = np.column_stack([1.0 - of_one, of_one])
+        else:
+            flat = table[column].combine_chunks().flatten().to_numpy()
+            probs = flat.reshape(table.num_rows, -1)
+        if not np.isfinite(probs).all():
+            raise InputError(
+                f"study {self.study!r}: a prediction of model {key} is not a finite number, "
+                "expected probabilities"
+            )
         return probs
 
     def _test_rows(self, table: pa.Table, data: str) -> TestRows:

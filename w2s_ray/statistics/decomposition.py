@@ -9,8 +9,8 @@ the remainder (ddof 1; n rows, S seeds)::
 
 and ȳ ± t(df) √V is the interval (Satterthwaite 1946). Where rows come in groups, n is the number of
 groups, but in n − 1 that of equal groups which would know as much of their spread: (Σ m)² / Σ m²
-for m rows each (Kish 1965), since one large group may be most of it. A t interval over the seeds alone holds for
-new seeds on the same rows; one over the rows alone for new rows and these seeds.
+for m rows each (Kish 1965), since one large group may be most of it. A t interval over the seeds
+alone holds for new seeds on the same rows; one over the rows alone for new rows and these seeds.
 
 Letters: n rows, S seeds, G groups of rows, C components (several scores of the same rows).
 """
