@@ -231,7 +231,7 @@ def test_a_damaged_file_of_results_is_said(store: Store, damage: bytes) -> None:
     finally:
         path.write_bytes(before)
     (warning,) = (b.text for b in page.sections[0].blocks if isinstance(b, Warning))
-    assert "edited or damaged" in warning
+    assert "edited, damaged or written by another version" in warning
 
 
 def test_results_of_another_schema_version_are_refused(store: Store, tmp_path: Path) -> None:
