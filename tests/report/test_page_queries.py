@@ -31,6 +31,7 @@ TABLES: dict[str, dict[str, str]] = {
         **{f"{role}, %": f"{role}_accuracy" for role in ("weak", "student", "ceiling")},
         "gap recovered, %": "gap_recovered",
         "median seed, %": "median_seed",
+        "middle half of seeds, %": "middle_half_of_seeds",
     },
     "differences": {
         "labels from uniform": "labels_from_uniform",

@@ -5,6 +5,8 @@ from typing import Any
 
 from w2s_ray.report.settings import LOSS, UnitKind
 
+Loss = tuple[str, str]
+"""Name and parameters of a loss, as ``results`` has them."""
 _SEEDS = ("seed", "weak_seed")
 
 
@@ -21,23 +23,31 @@ def means(file: str, axes: Sequence[str], *, chosen: bool, unit: UnitKind) -> st
     roles = [f"{role}_accuracy" for role in ("weak", "student", "ceiling")]
     scores = ", ".join(f"avg({role}) as {role}" for role in roles)
     by_unit = "seed, weak_seed" if unit == "seed" else "weak_key"
-    weak, student, ceiling = (f"avg({role})" for role in roles)
+    # Over the cells that have all three models.
+    complete = "filter (weak_accuracy is not null and ceiling_accuracy is not null)"
+    weak, student, ceiling = (f"avg({role}) {complete}" for role in roles)
+    cut = "(count(student_accuracy) // 4)"
+    middle = f"list_sort(list(student_accuracy))[1 + {cut} : count(student_accuracy) - {cut}]"
     return (
         f"select {names}, {scores}, ({student} - {weak}) / nullif({ceiling} - {weak}, 0) as "
-        "gap_recovered, median(student_accuracy) as median_seed, sum(cells)::bigint as cells "
+        "gap_recovered, median(student_accuracy) as median_seed, "
+        f"list_avg({middle}) as middle_half_of_seeds, sum(cells)::bigint as cells "
         f"from (select {names}, {by_unit}, {scores}, count(*) as cells from '{quoted(file)}' "
         f"where {where_done('', chosen)} group by all) group by all order by all"
     )
 
 
-def paired(file: str, axes: Sequence[str], baseline: str, *, chosen: bool) -> str:
+def paired(file: str, axes: Sequence[str], baseline: Loss, *, chosen: bool) -> str:
     """Mean differences from the baseline, paired by seeds; arguments as of ``means``."""
     shown = ", ".join(f"a.{name}" for name in axes)
+    numbers = ("difference", "labels_from_uniform")
     return (
-        f"select {shown}, avg(a.student_accuracy - b.student_accuracy) as difference, "
+        f"select {', '.join(axes)}, {', '.join(f'avg({name}) as {name}' for name in numbers)}, "
+        f"sum(pairs)::bigint as pairs from (select {shown}, a.weak_key, "
+        "avg(a.student_accuracy - b.student_accuracy) as difference, "
         "avg(b.learned_label_confidence) as labels_from_uniform, "
         f"count(*) as pairs from '{quoted(file)}' a join '{quoted(file)}' b on {same_axes(axes)} "
-        f"where {against(baseline, chosen)} group by all order by all"
+        f"where {against(baseline, chosen)} group by all) group by all order by all"
     )
 
 
@@ -47,10 +57,13 @@ def same_axes(axes: Sequence[str], changed: Sequence[str] = LOSS) -> str:
     return " and ".join(f"a.{name} is not distinct from b.{name}" for name in same)
 
 
-def against(baseline: str, chosen: bool) -> str:
+def against(baseline: Loss, chosen: bool) -> str:
     """That a is a student of another loss, and b one of the baseline."""
+    is_base = " and ".join(
+        f"b.{name} = '{quoted(value)}'" for name, value in zip(LOSS, baseline, strict=True)
+    )
     return (
-        f"a.control = '' and a.loss <> '{quoted(baseline)}' and b.loss = '{quoted(baseline)}' "
+        f"a.control = '' and a.key <> b.key and {is_base} "
         f"and {where_done('a.', chosen)} and {where_done('b.', chosen)}"
     )
 

@@ -7,7 +7,7 @@ Which half of the rows a temperature is fitted on is drawn from the rows' ids, w
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from w2s_ray.report.queries import against, quoted, same_axes, where_done
+from w2s_ray.report.queries import Loss, against, quoted, same_axes, where_done
 from w2s_ray.report.settings import UnitKind
 
 BINS = 10  # of confidence, equally wide
@@ -72,7 +72,7 @@ class RowQueries:
             f"group by all having answers >= {FEWEST} order by all"
         )
 
-    def components(self, baseline: str, unit: UnitKind) -> str:
+    def components(self, baseline: Loss, unit: UnitKind) -> str:
         """Differences from the baseline with their variance, degrees of freedom and components.
 
         Rows of one prompt are added up; see ``statistics.decomposition``.
@@ -85,7 +85,7 @@ class RowQueries:
         ours = ", ".join(f"a.{axis}" for axis in self.axes)
         name = "seed" if unit == "seed" else "weak_key"
         of_seeds = "greatest(coalesce(ms_seeds - ms_rest, 0), 0)"
-        error = "((ms_rows / n) ** 2 / (g - 1) + coalesce((ms_seeds / n) ** 2 / (s - 1), 0))"
+        error = "((ms_rows / n) ** 2 / of_rows + coalesce((ms_seeds / n) ** 2 / (s - 1), 0))"
         return (
             f"with {self._scored()}, "
             f"pairs as (select *, dense_rank() over (order by {axes}) as id from (select {ours}, "
@@ -100,6 +100,10 @@ class RowQueries:
             # A prompt's sum, so scaled that the mean over prompts is that over rows.
             "prompts as (select id, unit, prompt, sum(y - difference) * any_value(share) as c "
             "from each join overall using (id) group by all), "
+            # Equal prompts that would be worth as much, less one.
+            "independent as (select id, greatest(sum(m) ** 2 / sum(m ** 2) - 1, 1) as of_rows from "
+            "(select id, prompt, count(distinct row_id) as m from each group by all) "
+            "group by id), "
             "of_prompts as (select id, prompt, avg(c) as of_prompt from prompts group by all), "
             "of_units as (select id, unit, avg(c) as of_unit from prompts group by all), "
             "squares as (select id, count(*) as n, sum(of_prompt ** 2) / any_value(g - 1) as "
@@ -111,7 +115,8 @@ class RowQueries:
             "greatest(ms_rows - coalesce(ms_rest, 0), 0) / s as variance_of_rows, "
             f"{of_seeds} / g as variance_of_seeds, coalesce(ms_rest, 0) as variance_of_rest, "
             f"(ms_rows + {of_seeds}) / n as variance, "
-            f"greatest(1, variance ** 2 / nullif({error}, 0)) as degrees_of_freedom from squares "
+            f"if(s > 1 and variance > 0, greatest(1, variance ** 2 / {error}), of_rows) as "
+            "degrees_of_freedom from squares join independent using (id) "
             f"join overall using (id) join (select distinct id, {axes} from pairs) using (id) "
             "order by all"
         )

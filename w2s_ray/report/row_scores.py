@@ -24,6 +24,7 @@ from w2s_ray.store.predictions import models_written
 
 _OF_ROWS = ("row_id", "label", "prompt_id")
 FEWEST_INDEPENDENT = 2  # independent ones, of an interval
+ROUNDING = 1e-9  # of an accuracy
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,29 @@ class RowScores:
             data: name of the model's data set.
 
         Raises:
-            InputError: the model was scored on other rows than the others of the data set, or
-                there are too few of them.
+            InputError: the model was scored on other rows than the others of the data set, there
+                are too few of them, or a probability is not finite.
         """
         if key not in self._right:
             probs = self.probs(key, data)
-            tops = probs == probs.max(axis=1, keepdims=True)
             labels = self._rows[data].labels
-            self._right[key] = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+            of = _right_of_two if probs.shape[1] == 2 else _right
+            self._right[key] = of(probs, labels)
         return self._right[key]
+
+    def check(self, key: str, data: str, accuracy: float | None) -> None:
+        """Compares the model's scores with its accuracy in ``results``.
+
+        Raises:
+            InputError: they differ, so the table was edited or damaged.
+        """
+        found = float(self.right(key, data).mean())
+        if accuracy is not None and abs(found - accuracy) > ROUNDING:
+            raise InputError(
+                f"study {self.study!r}: by its predictions model {key} has the accuracy "
+                f"{found:.6f}, expected {accuracy:.6f} as in its record; the predictions were "
+                "edited or damaged: run the study again, which writes them anew"
+            )
 
     def probs(self, key: str, data: str, *, exact: bool = False) -> Array:
         """(n, K) probabilities of the model; other arguments and errors as of ``right``.
@@ -114,11 +129,18 @@ class RowScores:
                 f"study {self.study!r}: model {key} was scored on other test rows than the first "
                 f"one of data {data!r}, expected the same rows in the same order"
             )
+        probs: Array
         if column == "prob":
             of_one = table[column].to_numpy()
-            return np.stack([1.0 - of_one, of_one], axis=1)
-        flat = table[column].combine_chunks().flatten().to_numpy()
-        probs: Array = flat.reshape(table.num_rows, -1)
+            probs = np.column_stack([1.0 - of_one, of_one])
+        else:
+            flat = table[column].combine_chunks().flatten().to_numpy()
+            probs = flat.reshape(table.num_rows, -1)
+        if not np.isfinite(probs).all():
+            raise InputError(
+                f"study {self.study!r}: a prediction of model {key} is not a finite number, "
+                "expected probabilities"
+            )
         return probs
 
     def _test_rows(self, table: pa.Table, data: str) -> TestRows:
@@ -131,6 +153,19 @@ class RowScores:
             )
         classes = len(table["probs"][0])
         return TestRows(table["row_id"], table["label"].to_numpy(), prompts, classes)
+
+
+def _right(probs: Array, labels: NDArray[np.int64]) -> Array:
+    """(n,) the share of a row's label among the classes with the highest probability."""
+    tops = probs == probs.max(axis=1, keepdims=True)
+    shares: Array = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+    return shares
+
+
+def _right_of_two(probs: Array, labels: NDArray[np.int64]) -> Array:
+    """As ``_right``, several times as fast: maxima over so short an axis are slow."""
+    difference = np.where(labels == 1, probs[:, 1] - probs[:, 0], probs[:, 0] - probs[:, 1])
+    return 0.5 + 0.5 * np.sign(difference)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Queries:
     """The queries of a page, on the files of its store."""
 
     def __init__(
-        self, store: Store, study: str, settings: Sequence[Setting], baseline: str
+        self, store: Store, study: str, settings: Sequence[Setting], baseline: tuple[str, str]
     ) -> None:
         file, root = store.location(results_file(study)), store.location("")
         axes = list(settings[0].axes)
@@ -90,8 +90,8 @@ def _answer(of: Material) -> Section:
     missing = sum(row["status"] != "done" for row in of.rows)
     if missing:
         warning = (
-            f"{missing:,} of {len(of.rows):,} cells are not done. Settings with missing cells say "
-            "so; their means are over fewer seeds than those of others."
+            f"{missing:,} of {len(of.rows):,} cells are not done. Settings say what they lack: "
+            "their means are over fewer seeds than those of others, or chosen among fewer cells."
         )
         blocks.insert(0, Warning(warning))
     return Section("answer", "Answer", tuple(blocks))
