@@ -90,7 +90,7 @@ def test_a_damaged_file_is_named_with_its_folder(
     folder = store.location("student/hh-kl-a1")
     expected = (
         f"{folder} is damaged: head.bin has 3 bytes, expected 7; "
-        f"delete the folder {folder} and run again"
+        "running its study sets the folder aside and makes it again"
     )
     with pytest.raises(StoreError) as refused:
         store.artifact("a1")
