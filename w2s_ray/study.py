@@ -25,11 +25,13 @@ from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.backend import StoreError
 from w2s_ray.store.names import (
     REPORT_PAGE,
     RESERVED,
@@ -45,6 +47,7 @@ from w2s_ray.store.transfer import write_transfer
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
+MOST_REPAIRS = 8  # rounds of one run in which damaged artifacts are made again
 MOST_LOST = 20  # models without weights that are named
 NO_REPORT = "W2S_RAY_NO_REPORT"
 EXPORTED = "export/config.json"  # a file of every step that was exported
@@ -103,6 +106,20 @@ def _run(options: argparse.Namespace) -> int:
     if options.plan or options.status:
         study.describe(as_json=options.json)
         return 0
+    for _ in range(MOST_REPAIRS):
+        try:
+            return _run_once(study, options)
+        except StoreError as damage:
+            study.set_aside(damage)
+    return _run_once(study, options)
+
+
+def _run_once(study: "_Study", options: argparse.Namespace) -> int:
+    """Runs what is unfinished and writes the tables.
+
+    Raises:
+        StoreError: an artifact is damaged; once it is set aside, the study can run again.
+    """
     with located(options.spec):
         todo = study.prepared()
     if todo:
@@ -145,9 +162,12 @@ class _Study:
                 transfer_file(study),
             ),
         )
-        finished = self.store.finished()
+        checked = self.store.checked(self.plan.steps)
+        for damage in checked.damaged:
+            self.set_aside(damage)
+        finished = checked.finished
         todo = self.plan.todo(finished)
-        done = sum(step.key in finished for step in self.plan)
+        done = len(finished)
         self.say(
             f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
             f"{done:,} already done"
@@ -178,6 +198,12 @@ class _Study:
             self.spec, self.plan, todo, self.store, self._report_rows, self._report_tokens
         )
 
+    def set_aside(self, damage: StoreError) -> None:
+        """Says what is damaged, and moves it out of the way of the step that makes it again."""
+        self.say(str(damage))
+        with self.store.writing_errors():
+            self.store.set_aside(damage)
+
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
         self.console.print(data_view.table(name, report))
         for line in data_view.lines(name, report):
@@ -186,12 +212,13 @@ class _Study:
     def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
         self.say(data_view.token_line(data, model, counts, self.spec.training))
 
-    def _say_lost_weights(self, finished: Mapping[str, str]) -> None:
+    def _say_lost_weights(self, finished: Container[str]) -> None:
         """Names finished models that cannot score a further test set, before anything is spent."""
         lost = models_without_weights(self.plan, finished, self.store)
         if not lost:
             return
-        named = ", ".join(finished[key] for key in lost[:MOST_LOST])
+        folders = self.store.finished()
+        named = ", ".join(folders[key] for key in lost[:MOST_LOST])
         more = f" and {len(lost) - MOST_LOST:,} more" if len(lost) > MOST_LOST else ""
         self.say(
             f"warning: the weights of {len(lost):,} finished models were not kept, so they cannot "
@@ -218,7 +245,19 @@ class _Study:
         return [exported[key].rpartition("/")[0] for key in keys if key in exported]
 
     def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
-        """Runs the steps in this process, or on Ray (``cluster.session``)."""
+        """Runs the steps in this process, or on Ray (``cluster.session``).
+
+        Raises:
+            StoreError: artifacts that were read turned out to be damaged, and were set aside.
+        """
+        schedule = self._schedule(todo, local=local)
+        if schedule.failed:
+            inputs = {key for step in todo.values() for key in step.inputs.values()}
+            read = (inputs - todo.keys()) | schedule.done
+            if gone := len(read - self.store.finished_among(read)):
+                raise StoreError(f"damaged artifacts: {gone:,}; making them again")
+
+    def _schedule(self, todo: Mapping[str, Step], *, local: bool) -> Schedule:
         done = len(self.plan.steps) - len(todo)
         execution = self.spec.execution
         known = flops(todo.values())
@@ -230,14 +269,13 @@ class _Study:
                 workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
                     self.say(f"--local: one process instead of {workers} workers")
-                run(todo, self.store, display, cost)
-                return
+                return run(todo, self.store, display, cost)
             from w2s_ray.cluster.session import connect
             from w2s_ray.cluster.tune_run import run as run_on_ray
 
             with connect() as session:
                 self.say(f"Ray dashboard: {session.dashboard_url}")
-                run_on_ray(
+                return run_on_ray(
                     todo,
                     self.store.uri,
                     study=self.plan.study,
@@ -260,6 +298,8 @@ class _Study:
         try:
             with self.store.writing_errors():
                 return save_report(self.store, self.plan.study)
+        except StoreError:
+            raise
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             self.say(f"no report: {kind}{error}")

@@ -7,7 +7,7 @@ and on an object store.
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -267,16 +267,22 @@ class Store(StoreFiles):
         that another process has made in the meantime stays.
 
         Returns:
-            The new path or URI; None if another process has moved it already.
+            The new path or URI; None if there is nothing to move any more.
         """
-        while True:
-            with self.claim(key_of(error.path)) as held:
-                (record,) = self.backend.read([f"{error.path}/{RECORD}"])
-                if record != error.record:
-                    return None
-                if held:
+        while self._is_there(error):
+            with self.claim(key_of(error.path)) as held, suppress(FileNotFoundError):
+                if held and self._is_there(error):
                     return self.location(self.backend.set_aside(error.path))
-            time.sleep(POLL_SECONDS)
+            if not held:  # by another process that moves it, or works on the step
+                time.sleep(POLL_SECONDS)
+        return None
+
+    def _is_there(self, error: StoreError) -> bool:
+        """Whether the damaged artifact still is where it was read."""
+        if not error.path:
+            return False
+        (record,) = self.backend.read([f"{error.path}/{RECORD}"])
+        return record == error.record
 
     def record_failure(self, step: Identity, error: BaseException | str) -> None:
         """Note that a step failed, and why; a later commit of the key clears it."""
