@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +134,7 @@ class _Study:
     plan: Plan
     store: Store
     console: Console
+    shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
         self.console.print(masked(text), highlight=False, markup=False, soft_wrap=True)
@@ -167,10 +168,9 @@ class _Study:
             self.set_aside(damage)
         finished = checked.finished
         todo = self.plan.todo(finished)
-        done = len(finished)
         self.say(
             f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
-            f"{done:,} already done"
+            f"{len(finished):,} already done"
         )
         cells = (cell.as_json() for cell in self.plan.cells)
         if replaced := replaced_cells(self.store, self.plan.study, cells):
@@ -205,6 +205,9 @@ class _Study:
             self.store.set_aside(damage)
 
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
+        if name in self.shown:
+            return
+        self.shown.add(name)
         self.console.print(data_view.table(name, report))
         for line in data_view.lines(name, report):
             self.say(line)
@@ -255,13 +258,11 @@ class _Study:
             inputs = {key for step in todo.values() for key in step.inputs.values()}
             read = (inputs - todo.keys()) | schedule.done
             if gone := len(read - self.store.finished_among(read)):
-                raise StoreError(f"damaged artifacts: {gone:,}; making them again")
+                raise StoreError(f"artifacts that were set aside: {gone:,}; they are made again")
 
     def _schedule(self, todo: Mapping[str, Step], *, local: bool) -> Schedule:
-        done = len(self.plan.steps) - len(todo)
-        execution = self.spec.execution
-        known = flops(todo.values())
-        cost = {key: count for key, count in known.items() if count}
+        done, execution = len(self.plan.steps) - len(todo), self.spec.execution
+        cost = {key: count for key, count in flops(todo.values()).items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
             if local:
                 from w2s_ray.running.local import run

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from w2s_ray.masking import masked
 from w2s_ray.plan.step import Step
-from w2s_ray.store.backend import StoreError
+from w2s_ray.store.backend import DAMAGED, StoreError
 
 OF_DAMAGE = f"{StoreError.__name__}: "  # begins the error of a step whose input is damaged
 
@@ -100,9 +100,10 @@ class ProgressDisplay:
         self.blocked |= blocked
         self._remaining.subtract(self._todo[key].kind.name for key in blocked)
         error = numbers["error"]
-        if error.startswith(OF_DAMAGE):  # it runs again; the damage is said once
-            if error not in self._damages:
-                self._damages.add(error)
+        if error.startswith(OF_DAMAGE):  # the step runs again; each damaged artifact is said once
+            folder, is_damaged, _ = error.partition(DAMAGED)
+            if is_damaged and folder not in self._damages:
+                self._damages.add(folder)
                 self._say(error.removeprefix(OF_DAMAGE))
             return
         self._say(f"failed: {step.kind} {step.slug}-{step.key}: {error}", style="red")

@@ -23,6 +23,8 @@ from pyarrow import NativeFile
 
 from w2s_ray.errors import InputError
 
+DAMAGED = " is damaged: "  # in a message, between folder and damage
+
 
 class StoreError(InputError):
     """A folder is not what it was when it was committed.
@@ -39,7 +41,7 @@ class StoreError(InputError):
 def damaged(root: str, path: str, record: bytes, damage: str) -> StoreError:
     """The error for a damaged folder; ``root`` is shown to people and holds no secrets."""
     error = StoreError(
-        f"{root}/{path} is damaged: {damage}; running its study sets the folder aside and makes it "
+        f"{root}/{path}{DAMAGED}{damage}; running its study sets the folder aside and makes it "
         "again"
     )
     error.path, error.record = path, record
