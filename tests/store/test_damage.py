@@ -139,7 +139,7 @@ def test_a_file_of_the_recorded_size_is_compared_by_its_digest(
     else:
         (artifact.folder / "head.bin").unlink()
         (artifact.folder / "head.bin").mkdir()
-    expected = "the recorded size and another content" if damage == "flipped" else "is no file"
+    expected = "the recorded size and another content" if damage == "flipped" else "is missing"
     with pytest.raises(StoreError, match=rf"is damaged: head\.bin (has )?{expected}"):
         local.artifact("a1").file("head.bin")
     assert artifact.file("notes.txt").read_text() == "notes", "which is whole"

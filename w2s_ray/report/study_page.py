@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pyarrow import ArrowException
+
 from w2s_ray.errors import InputError
 from w2s_ray.report.answers import Answer, answer, baseline_of, differences, treatment_differences
 from w2s_ray.report.page import Page
@@ -20,6 +22,7 @@ from w2s_ray.store.results import (
     results_table,
     saved_studies,
 )
+from w2s_ray.store.tables import is_changed
 
 MARGIN = 0.01
 """Difference in accuracy below which two ways are the same in practice, unless a reader says."""
@@ -76,6 +79,11 @@ def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
         raise InputError(
             f"study: given {study!r}, expected one that {store.location('')} has: {known}"
         ) from None
+    except (ArrowException, OSError) as error:
+        raise InputError(
+            f"study {study!r}: {store.location(results_file(study))} cannot be read ({error}); run "
+            "the study again, which writes it anew"
+        ) from None
     versions = set(file["schema_version"].to_pylist()) - {RESULTS_SCHEMA_VERSION}
     if versions:
         raise InputError(
@@ -88,10 +96,11 @@ def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
     common = [name for name in table.column_names if name in file.column_names]
     if file.select(common).cast(table.select(common).schema).equals(table.select(common)):
         return table.to_pylist(), []
+    is_edited = is_changed(store, results_file(study))
+    reason = "it was changed after it was written" if is_edited else "steps have finished since"
     warning = (
-        f"{store.location(results_file(study))} is not what the records of its store say: it was "
-        "edited, or the study has gone on since. This page is made from the records; run the study "
-        "again to write the file anew."
+        f"{store.location(results_file(study))} is not what the records of its store say: {reason}"
+        ". This page is made from the records; run the study again to write the file anew."
     )
     return table.to_pylist(), [warning]
 

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from w2s_ray.store.canonical import canonical_json
@@ -117,14 +116,10 @@ def damage(
 ) -> str | None:
     """How the first file below ``folder`` that is not what its record says differs; None: none."""
     for name, expected in files.items():
-        try:
-            status = (folder / name).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        if not (folder / name).is_file():
             return f"{name} is missing"
-        if not S_ISREG(status.st_mode):
-            return f"{name} is no file"
-        if status.st_size != expected.size:
-            return _wrong_size(name, status.st_size, expected)
+        if (size := (folder / name).stat().st_size) != expected.size:
+            return _wrong_size(name, size, expected)
         if with_digests and not is_unchanged(folder / name, expected.digest):
             return _wrong_digest(name)
     return None

@@ -25,6 +25,7 @@ from w2s_ray.store.columns import (
     schema,
 )
 from w2s_ray.store.names import STUDIES, results_file, study_file
+from w2s_ray.store.tables import made_of, writing_table
 
 CELLS_SCHEMA = 1
 SORTED_BY = (*(column.name for column in AXES), "key")
@@ -130,9 +131,12 @@ def results_table(store: Store, cells: Sequence[Cell], select: Select | None = N
     Args:
         select: as for ``save_cells``.
     """
-    rows = result_rows(store, cells, select)
+    records = store.records(_keys(cells))
+    rows = _rows(store, cells, records, select)
     rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in SORTED_BY])
-    table_schema = schema(RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION))
+    table_schema = schema(
+        RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION), made_of=made_of(records)
+    )
     return pa.Table.from_pylist(rows, table_schema)
 
 
@@ -140,11 +144,24 @@ def result_rows(
     store: Store, cells: Sequence[Cell], select: Select | None = None
 ) -> list[dict[str, Any]]:
     """The rows of ``results_table``, in the order of the cells."""
+    return _rows(store, cells, store.records(_keys(cells)), select)
+
+
+def _keys(cells: Sequence[Cell]) -> list[str]:
+    """The steps that rows are read from."""
     evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
     used = ("student", "prepare", "label", *evaluated)
     keys = [cell["keys"][role] for role in used for cell in cells]
-    keys += [key for cell in cells for key in _transfer_keys(cell)]
-    records, failures = store.records(keys), store.failures()
+    return keys + [key for cell in cells for key in _transfer_keys(cell)]
+
+
+def _rows(
+    store: Store,
+    cells: Sequence[Cell],
+    records: Mapping[str, Mapping[str, Any]],
+    select: Select | None,
+) -> list[dict[str, Any]]:
+    failures = store.failures()
     rows = [
         _row(cell["cell"], cell["keys"], records, failures) | _ood_means(cell, records)
         for cell in cells
@@ -169,7 +186,7 @@ def write_results(
         The table, and the path or URI of the file.
     """
     table = results_table(store, cells, select)
-    with store.writing(results_file(study)) as path:
+    with writing_table(store, results_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
     return table, store.location(results_file(study))
 
