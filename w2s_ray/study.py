@@ -47,7 +47,7 @@ from w2s_ray.store.transfer import write_transfer
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
-MOST_REPAIRS = 8  # rounds of one run in which damaged artifacts are made again
+MOST_REPAIRS = 32  # rounds of one run in which damaged artifacts are made again
 MOST_LOST = 20  # models without weights that are named
 NO_REPORT = "W2S_RAY_NO_REPORT"
 EXPORTED = "export/config.json"  # a file of every step that was exported

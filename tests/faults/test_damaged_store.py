@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from w2s_ray import study
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
@@ -146,6 +147,7 @@ def test_what_cannot_be_made_whole_ends_in_one_line(
         return found
 
     monkeypatch.setattr(Store, "artifact", artifact)
+    monkeypatch.setattr(study, "MOST_REPAIRS", 3)
     shutil.rmtree(tmp_path / "store/student")
     assert main([str(finished), "--local"]) == 2
     error = capsys.readouterr().err
