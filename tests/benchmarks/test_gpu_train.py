@@ -46,6 +46,25 @@ def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
     assert max(rounded["resumed"].values()) == 0.0
 
 
+_TWO = ("--processes", "2")
+
+
+@pytest.mark.long
+def test_small_steps_of_two_processes_at_once():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_small.py", "--tiny", "--modes", "eager", *_TWO],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    eager = json.loads(done.stdout.splitlines()[0])
+    assert eager["mode"] == "eager"
+    assert eager["steps_per_second"] == pytest.approx(sum(eager["each"]))
+    assert len(eager["each"]) == 2
+
+
 @pytest.mark.long
 def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_open():
     code = (

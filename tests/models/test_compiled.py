@@ -45,6 +45,19 @@ def test_the_work_decides_and_a_compiler_must_be_there(monkeypatch: pytest.Monke
     assert not compile_if_it_pays(backbone, enough, 6)
 
 
+def test_adapters_are_compiled_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiles: list[torch.nn.Module] = []
+    monkeypatch.setattr(compiled, "PAYS_FROM_FLOPS", 0)
+    monkeypatch.setattr(compiled, "compile_blocks", compiles.append)
+    backbone = tiny("llama")
+    backbone.module.requires_grad_(False)
+    assert compile_if_it_pays(backbone, 1, 6)
+    compiles.clear()
+    backbone.module.to("meta")  # any other device
+    assert not compile_if_it_pays(backbone, 1, 6)
+    assert not compiles
+
+
 def test_what_does_not_compile_stays_eager_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny("gpt2")
     expected = readout(backbone.module, IDS, SEGMENTS)

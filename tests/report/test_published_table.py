@@ -48,6 +48,9 @@ def test_the_published_value_has_an_error_of_its_own() -> None:
         {"confidence_weight": 0.5},
         {"control": "untrained"},
         {"noise": 0.25},
+        {"label_filter": "confidence"},
+        {"train_rows": 100},
+        {"anchor": 1.0},
     ],
 )
 def test_another_setting_has_no_published_value(changes: dict[str, Any]) -> None:

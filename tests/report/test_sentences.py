@@ -84,6 +84,27 @@ def test_the_claim_says_rows_seeds_and_how_confident_the_teacher_is() -> None:
     assert "labels 0.28 from uniform" in text
 
 
+@pytest.mark.parametrize(
+    ("noises", "confidence", "inside"),
+    [
+        ((0.0,), None, "(95 % +2.0 to +4.0)"),
+        ((0.0,), 0.28, "(95 % +2.0 to +4.0; labels 0.28 from uniform)"),
+        ((0.0, 0.2), None, "(95 % +2.0 to +4.0; noise ratio 0)"),
+        ((0.0, 0.2), 0.28, "(95 % +2.0 to +4.0; noise ratio 0, labels 0.28 from uniform)"),
+    ],
+)
+def test_the_claim_names_only_the_conditions_that_it_has(
+    noises: tuple[float, ...], confidence: float | None, inside: str
+) -> None:
+    found = replace(difference(0.03, 0.005), confidence=confidence)
+    answers = [
+        an_answer(setting=Setting({**AXES, "loss": "reverse_kl", "noise_ratio": noise}, ()))
+        for noise in noises
+    ]
+    text = " ".join(conclusions(answers, [found], [ROW], 0.01))
+    assert f"better by +3.0 points {inside}." in text
+
+
 def test_one_seed_says_so() -> None:
     assert "One seed: these verdicts hold for this seed's models" in said(
         difference(0.03, 0.005, 1)

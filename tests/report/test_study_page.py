@@ -1,5 +1,6 @@
 """Every number of a page is recomputed by the query beside it; the command says what is wrong."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,15 @@ def test_the_command_writes_the_report(
 def test_several_studies_share_a_page_and_keep_their_own_numbers(
     store: Store, page: Page, tmp_path: Path
 ) -> None:
-    other = ["--also", store.location(""), "tiny"]
+    copy = tmp_path / "copy"
+    shutil.copytree(store.location(""), copy)
+    other = ["--also", str(copy), "tiny"]
     assert main([store.location(""), "tiny", *other, "--out", str(tmp_path)]) == 0
-    both = joined([page, page])
+    written = (tmp_path / "joined" / "report.md").read_text()
+    for of in (store.location(""), str(copy)):
+        assert f"## Study tiny of {of}: Answer" in written
+    assert f"--also {copy} tiny" in written
+    both = joined([page, page], "the command")
     names = [block.name for of in both.sections for block in of.blocks if isinstance(block, Table)]
     assert (
         len(set(names))
@@ -147,6 +154,14 @@ def test_several_studies_share_a_page_and_keep_their_own_numbers(
     assert [of.heading for of in both.sections[:2]] == ["Study tiny: Answer"] * 2
     for name in names:
         assert (tmp_path / "joined" / "tables" / f"{name}.csv").exists()
+
+
+def test_one_study_given_twice_is_refused(
+    store: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([store.location(""), "tiny", "tiny", "--out", str(tmp_path)]) == 2
+    assert "given 'tiny' of" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from w2s_ray.statistics.comparisons import compare, equivalence, holm, mcnemar
-from w2s_ray.statistics.decomposition import Estimate, decompose, mean
+from w2s_ray.statistics.decomposition import Components, Estimate, decompose, mean
 from w2s_ray.statistics.power import (
     published_resolution,
     rows_needed,
@@ -121,6 +121,22 @@ def test_mcnemar_is_exact_and_of_one_seed() -> None:
 def test_what_published_tables_could_resolve() -> None:
     """4,000 rows of which 5 % are discordant: about one point (``docs/protocol.md``, section 2)."""
     assert published_resolution(4000) == pytest.approx(0.0099, abs=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_power_holds_with_few_seeds_too(seeds: int) -> None:
+    rng, rows, components = np.random.default_rng(seeds), 400, Components(0.04, 1e-4, 0.04, True)
+    gap, found = smallest_difference(components, rows, seeds), 0
+    for _ in range(1000):
+        y = gap + rng.normal(0.0, 0.2, rows) + rng.normal(0.0, 0.01, (seeds, 1))
+        found += mean(y + rng.normal(0.0, 0.2, (seeds, rows))).p_value() < 0.05
+    assert 0.77 <= found / 1000 <= 0.86
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=25))
+def test_the_interquartile_mean_is_a_trimmed_mean(values: list[float]) -> None:
+    assert robust(values).interquartile_mean == pytest.approx(stats.trim_mean(values, 0.25))
+    assert robust(values).median == pytest.approx(np.median(values))
 
 
 def test_robust_summaries_ignore_one_collapsed_seed() -> None:

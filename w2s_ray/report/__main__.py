@@ -1,12 +1,16 @@
 """``python -m w2s_ray.report STORE STUDY…``: the reports of finished or unfinished studies."""
 
 import argparse
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from w2s_ray.errors import InputError
 from w2s_ray.report.joined import joined
+from w2s_ray.report.page import Page
 from w2s_ray.report.study_page import MARGIN, Choices, study_page
 from w2s_ray.report.write import write_report
 from w2s_ray.store.artifacts import Store
@@ -59,12 +63,45 @@ def _run(options: argparse.Namespace) -> int:
     if not 0.0 < options.margin < 100.0:
         raise InputError(f"--margin: given {options.margin:g}, expected points from 0 to 100")
     choices = Choices(options.baseline, options.margin / 100.0)
-    wanted = [(options.store, study) for study in options.studies] + options.also
-    pages = [study_page(Store.open(store), study, choices) for store, study in wanted]
-    name = "joined" if len(pages) > 1 else options.studies[0]
-    page = joined(pages) if len(pages) > 1 else pages[0]
+    wanted = [(options.store, study) for study in options.studies]
+    wanted += [(store, study) for store, study in options.also]
+    pages = _pages(wanted, choices)
+    page, name = pages[0], options.studies[0]
+    if len(pages) > 1:
+        page, name = joined(pages, _command(options)), "joined"
     print(f"report       {write_report(page, options.out / name)}")
     return 0
+
+
+def _pages(wanted: Sequence[tuple[str, str]], choices: Choices) -> list[Page]:
+    """The pages of several studies, under titles that differ.
+
+    Raises:
+        InputError: one study of one store is given twice.
+    """
+    stores = [Store.open(store) for store, _ in wanted]
+    places = [(of.location(""), study) for of, (_, study) in zip(stores, wanted, strict=True)]
+    twice = [place for place, count in Counter(places).items() if count > 1]
+    if twice:
+        raise InputError(f"STUDY: given {twice[0][1]!r} of {twice[0][0]} twice, expected it once")
+    named = Counter(study for _, study in wanted)
+    pages = []
+    for store, (place, study) in zip(stores, places, strict=True):
+        page = study_page(store, study, choices)
+        if named[study] > 1:
+            page = replace(page, title=f"{page.title} of {place.rstrip('/')}")
+        pages.append(page)
+    return pages
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command with all of its options, as one line of a shell."""
+    words = ["python", "-m", "w2s_ray.report", options.store, *options.studies]
+    for store, study in options.also:
+        words += ["--also", store, study]
+    if options.baseline is not None:
+        words += ["--baseline", options.baseline]
+    return shlex.join([*words, "--margin", f"{options.margin:g}"])
 
 
 if __name__ == "__main__":

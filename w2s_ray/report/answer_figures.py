@@ -11,7 +11,7 @@ from typing import Any
 from w2s_ray.report.answers import Answer, Difference
 from w2s_ray.report.page import Axis, Figure, Line
 from w2s_ray.report.settings import LOSS, SEEDS, Row, Setting
-from w2s_ray.report.slices import by, narrowed, slice_of
+from w2s_ray.report.slices import by, narrowed, slice_of, uneven
 from w2s_ray.store.axis_columns import AXES
 
 
@@ -21,16 +21,19 @@ def rate_figure(rows: Sequence[Row], query: str) -> Figure | None:
     slice_, at = narrowed(students, _axes_of, (*LOSS, *SEEDS, "learning_rate", "control"))
     if len({row["learning_rate"] for row in slice_}) < 2:
         return None
-    lines = []
+    lines, counts = [], []
     for loss, own in by(slice_, lambda row: Setting(row, ()).name).items():
         of_rate = by(own, lambda row: row["learning_rate"])
         rates = sorted(of_rate)
+        counts.append([len(of_rate[rate]) for rate in rates])
         dots = [(row["learning_rate"], row["student_accuracy"]) for row in own]
         means = [fmean(row["student_accuracy"] for row in of_rate[rate]) for rate in rates]
         lines.append(Line(loss, rates, means, dots=dots))
     return Figure(
         "accuracy-by-rate",
-        "Student accuracy against the learning rate; dots are seeds" + (f" ({at})." if at else "."),
+        "Student accuracy against the learning rate; dots are seeds"
+        + (f" ({at})." if at else ".")
+        + uneven(counts),
         "lines",
         Axis("learning rate", is_log=True),
         Axis("accuracy, %", kind="percent"),

@@ -93,7 +93,7 @@ def answer(setting: Setting, scores: RowScores) -> Answer:
     of = decompose(right, scores.rows(data).groups)
     rows = right.shape[2]
     by_seed = tuple(float(value) for value in right[1].mean(axis=1))
-    weak, student, ceiling = (_score(of, weights, rows) for weights in (WEAK, STUDENT, CEILING))
+    weak, student, ceiling = (_score(of, weights) for weights in (WEAK, STUDENT, CEILING))
     return Answer(
         setting,
         unit,
@@ -111,9 +111,9 @@ def answer(setting: Setting, scores: RowScores) -> Answer:
     )
 
 
-def _score(of: Decomposition, weights: Array, rows: int) -> Score:
+def _score(of: Decomposition, weights: Array) -> Score:
     estimate = of.estimate(weights)
-    return Score(estimate, proportion_interval(estimate, rows))
+    return Score(estimate, proportion_interval(estimate))
 
 
 def _of_units(of_units: Sequence[Unit], role: str, scores: RowScores, data: str) -> Array:

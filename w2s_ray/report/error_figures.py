@@ -11,7 +11,7 @@ from w2s_ray.report.answers import Answer
 from w2s_ray.report.page import Axis, Figure, Line
 from w2s_ray.report.row_scores import RowScores
 from w2s_ray.report.settings import Row
-from w2s_ray.report.slices import by, slice_of
+from w2s_ray.report.slices import by, slice_of, uneven
 
 BINS = 10  # of confidence, equally wide
 FEWEST = 20  # answers in a bin that is drawn
@@ -25,13 +25,14 @@ def decile_figure(answers: Sequence[Answer], rate: str, query: str) -> Figure | 
     """
     known = [of for of in answers if of.student is not None and not of.setting.axes["control"]]
     slice_ = slice_of(known)
-    lines = []
+    lines, counts = [], []
     for loss, own in by(slice_.kept, lambda of: of.setting.name).items():
         rates = [pair for of in own for row in of.setting.done for pair in _deciles(row, rate)]
         points = by(rates, lambda pair: pair[0])
         x = sorted(points)
         if x:
             lines.append(Line(loss, x, [fmean(value for _, value in points[at]) for at in x]))
+            counts.append([len(points[at]) for at in x])
     if not lines:
         return None
     what = {
@@ -40,7 +41,8 @@ def decile_figure(answers: Sequence[Answer], rate: str, query: str) -> Figure | 
     }[rate]
     return Figure(
         rate.replace("_", "-"),
-        f"{what}, by decile of the weak model's confidence, mean over seeds{slice_.note}",
+        f"{what}, by decile of the weak model's confidence, mean over seeds{slice_.note}"
+        + uneven(counts),
         "lines",
         Axis("decile of the weak model's confidence"),
         Axis("share, %", kind="percent"),

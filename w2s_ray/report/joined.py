@@ -4,11 +4,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from w2s_ray.report.page import Block, Figure, Page, Section, Table
+from w2s_ray.report.page import Block, Figure, Page, Section, Table, Text
 
 
-def joined(pages: Sequence[Page]) -> Page:
-    """One page with the sections of all, the answers first."""
+def joined(pages: Sequence[Page], command: str) -> Page:
+    """One page with the sections of all, the answers first.
+
+    Args:
+        command: makes this page.
+    """
     sections = [
         _named(section, page, number)
         for number, page in enumerate(pages, start=1)
@@ -17,6 +21,7 @@ def joined(pages: Sequence[Page]) -> Page:
     first = {page.sections[0].anchor for page in pages}
     sections.sort(key=lambda section: section.anchor.split("-", 1)[1] not in first)
     subtitle = "; ".join(f"{page.title}: {page.subtitle}" for page in pages)
+    sections.append(Section("this-page", "This page", (Text(f"Made by: {command}"),)))
     return Page(f"{len(pages)} studies", subtitle, tuple(sections))
 
 

@@ -26,7 +26,7 @@ def gap_figure(answers: Sequence[Answer], loss: str, query: str) -> Figure | Non
     return Figure(
         "gap-recovered",
         f"Gap recovered with {loss}, by weak and strong model; hatched where the gap is not "
-        f"resolved{slice_.note}",
+        f"resolved or the ceiling below the weak model{slice_.note}",
         "heat map",
         Axis("strong model"),
         Axis("weak model"),
@@ -36,8 +36,8 @@ def gap_figure(answers: Sequence[Answer], loss: str, query: str) -> Figure | Non
         {
             "x": [of.setting.axes["strong"] for of, _ in found],
             "y": [of.setting.axes["weak"] for of, _ in found],
-            "value": [recovered.value for _, recovered in found],
-            "resolved": [recovered.is_resolved for _, recovered in found],
+            "value": [of.value if of.gap > 0.0 else None for _, of in found],
+            "resolved": [of.is_resolved and of.gap > 0.0 for _, of in found],
         },
         "percent",
     )

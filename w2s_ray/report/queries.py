@@ -1,4 +1,4 @@
-"""DuckDB queries that recompute a report's numbers from the Parquet files."""
+"""DuckDB queries that recompute a report's numbers from the files of its store."""
 
 from collections.abc import Sequence
 
@@ -70,6 +70,35 @@ def cost(file: str) -> str:
         "sum(tokens) as tokens, sum(flops) as operations from (select distinct strong, trainable, "
         f"key, seconds, tokens, flops from '{_quoted(file)}' where status = 'done' and "
         "control = '') group by all order by all"
+    )
+
+
+def steps(root: str, study: str) -> str:
+    """Sums over the records of the study's steps, by kind; the last row is of all.
+
+    Args:
+        root: of the store, with a slash at its end.
+        study: the file with the study's cells.
+    """
+    text = {"kind": "VARCHAR", "key": "VARCHAR"}
+    parts = dict.fromkeys(("metrics", "execution", "provenance"), "JSON")
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in (text | parts).items())
+    metric = "(metrics->>'{}')::double"
+    sums = {"seconds": "seconds", "tokens": "tokens", "operations": "flops"}
+    shown = ", ".join(f"sum({metric.format(of)}) as {name}" for name, of in sums.items())
+    return (
+        f"with cells as (select unnest(cells) as cell from read_json('{_quoted(study)}', "
+        "columns={cells: 'JSON[]'}, maximum_object_size=4000000000)), "
+        "keys as (select distinct unnest(list_concat(json_extract_string(cell, '$.keys.*'), "
+        "json_extract_string(cell, '$.tests.*.*'))) as key from cells), "
+        f"records as (select distinct on (key) * from read_json('{_quoted(root)}*/*/record.json', "
+        f"columns={{{columns}}}, filename=true) semi join keys using (key) "
+        "order by key, filename) "
+        "select coalesce(kind, 'all') as kind, count(*) as steps, "
+        f"{shown}, median({metric.format('seconds')}) as median_seconds, "
+        "avg((coalesce((execution->>'fused')::bigint, 1) > 1)::bigint) as fused, "
+        "list(distinct metrics->>'device') as devices, list(distinct provenance->>'host') as hosts "
+        "from records group by grouping sets ((kind), ()) order by grouping(kind), seconds desc"
     )
 
 

@@ -78,14 +78,14 @@ class RowScores:
             data: name of the model's data set.
 
         Raises:
-            InputError: the model was scored on other rows than the others of the data set, or
-                there are too few of them.
+            InputError: the model was scored on other rows than the others of the data set, there
+                are too few of them, or a probability is not finite.
         """
         if key not in self._right:
             probs = self.probs(key, data)
-            tops = probs == probs.max(axis=1, keepdims=True)
             labels = self._rows[data].labels
-            self._right[key] = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+            of = _right_of_two if probs.shape[1] == 2 else _right
+            self._right[key] = of(probs, labels)
         return self._right[key]
 
     def probs(self, key: str, data: str) -> Array:
@@ -102,11 +102,18 @@ class RowScores:
                 f"study {self.study!r}: model {key} was scored on other test rows than the first "
                 f"one of data {data!r}, expected the same rows in the same order"
             )
+        probs: Array
         if column == "prob":
             of_one = table[column].to_numpy()
-            return np.stack([1.0 - of_one, of_one], axis=1)
-        flat = table[column].combine_chunks().flatten().to_numpy()
-        probs: Array = flat.reshape(table.num_rows, -1)
+            probs = np.column_stack([1.0 - of_one, of_one])
+        else:
+            flat = table[column].combine_chunks().flatten().to_numpy()
+            probs = flat.reshape(table.num_rows, -1)
+        if not np.isfinite(probs).all():
+            raise InputError(
+                f"study {self.study!r}: a prediction of model {key} is not a finite number, "
+                "expected probabilities"
+            )
         return probs
 
     def _test_rows(self, table: pa.Table, data: str) -> TestRows:
@@ -119,6 +126,19 @@ class RowScores:
             )
         classes = len(table["probs"][0])
         return TestRows(table["row_id"], table["label"].to_numpy(), prompts, classes)
+
+
+def _right(probs: Array, labels: NDArray[np.int64]) -> Array:
+    """(n,) the share of a row's label among the classes with the highest probability."""
+    tops = probs == probs.max(axis=1, keepdims=True)
+    shares: Array = tops[np.arange(len(tops)), labels] / tops.sum(axis=1)
+    return shares
+
+
+def _right_of_two(probs: Array, labels: NDArray[np.int64]) -> Array:
+    """As ``_right``, several times as fast: maxima over so short an axis are slow."""
+    difference = np.where(labels == 1, probs[:, 1] - probs[:, 0], probs[:, 0] - probs[:, 1])
+    return 0.5 + 0.5 * np.sign(difference)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from w2s_ray.report.answer_tables import (
     treatment_table,
 )
 from w2s_ray.report.answers import Answer, Difference
+from w2s_ray.report.cost_tables import StepCost, step_cost_table, student_cost_table
 from w2s_ray.report.curve_figures import curve_figures
 from w2s_ray.report.error_figures import decile_figure, reliability_figure
 from w2s_ray.report.page import Block, Cell, Figure, Section, Table, TableColumn, Text, Warning
@@ -21,17 +22,19 @@ from w2s_ray.report.published_table import published_table
 from w2s_ray.report.row_scores import RowScores
 from w2s_ray.report.sentences import conclusions
 from w2s_ray.report.settings import Row, Setting
-from w2s_ray.report.slices import by
 from w2s_ray.report.theory_sections import theory_blocks
 from w2s_ray.report.transfer_sections import transfer_blocks
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.names import results_file
+from w2s_ray.store.names import results_file, study_file
 
 
 class Queries:
-    """The queries of a page, on its file of results."""
+    """The queries of a page, on the files of its store."""
 
-    def __init__(self, file: str, settings: Sequence[Setting], baseline: str) -> None:
+    def __init__(
+        self, store: Store, study: str, settings: Sequence[Setting], baseline: str
+    ) -> None:
+        file = store.location(results_file(study))
         axes = list(settings[0].axes)
         chosen = any(row["selected"] is not None for of in settings for row in of.rows)
         self.means = queries.means(file, axes, chosen=chosen)
@@ -41,6 +44,7 @@ class Queries:
         self.unfinished = queries.unfinished(file)
         self.deciles = queries.deciles(file)
         self.cost = queries.cost(file)
+        self.steps = queries.steps(store.location(""), store.location(study_file(study)))
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Material:
         warnings: what a reader must know first.
         baseline: the loss that others are compared with.
         margin: of equivalence.
+        costs: of the steps that have a record.
+        steps: number of all steps of the study's cells.
     """
 
     store: Store
@@ -64,6 +70,8 @@ class Material:
     baseline: str | None
     margin: float
     scores: RowScores
+    costs: Sequence[StepCost]
+    steps: int
     ask: Queries
 
 
@@ -164,42 +172,10 @@ def _unfinished(of: Material) -> Section | None:
     return Section("unfinished", "Failed and missing cells", (table,))
 
 
-def _cost(of: Material) -> Section | None:
-    """Time and operations of the students, by way of training."""
-    done = [row for row in of.rows if row["status"] == "done" and not row["control"]]
-    groups = by(done, lambda row: (row["strong"], row["trainable"]))
-    if not groups:
-        return None
-    columns = ("students", "seconds", "tokens", "operations")
-    table = Table(
-        "cost",
-        "Training of the students; steps that they share (features, labels, ceilings) not counted",
-        (
-            TableColumn("strong model"),
-            TableColumn("trainable"),
-            *(TableColumn(title, "number", 0) for title in columns[:3]),
-            TableColumn(columns[3], "text"),
-        ),
-        tuple(
-            (
-                Cell(text=strong),
-                Cell(text=trainable),
-                Cell(float(len({row["key"] for row in rows}))),
-                Cell(_sum(rows, "seconds")),
-                Cell(_sum(rows, "tokens")),
-                Cell(text=f"{_sum(rows, 'flops') or 0.0:.3g}"),
-            )
-            for (strong, trainable), rows in groups.items()
-        ),
-        of.ask.cost,
-    )
-    return Section("cost", "Cost", (table,))
-
-
-def _sum(rows: Sequence[Row], name: str) -> float | None:
-    """Over the students, each once; None where none has the number."""
-    by_key = {row["key"]: row[name] for row in rows if row[name] is not None}
-    return float(sum(by_key.values())) if by_key else None
+def _cost(of: Material) -> Section:
+    steps = step_cost_table(of.costs, of.steps, of.ask.steps)
+    students = student_cost_table(of.rows, of.ask.cost)
+    return Section("cost", "Cost", (steps,) if students is None else (steps, students))
 
 
 def _provenance(of: Material) -> Section:

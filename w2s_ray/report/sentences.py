@@ -108,11 +108,12 @@ def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: f
 def _named(of: Difference, varying: Sequence[str]) -> str:
     low, high = of.comparison.estimate.interval()
     at = where(of.setting.axes, varying)
-    confidence = "" if of.confidence is None else f", labels {of.confidence:.2f} from uniform"
+    confidence = "" if of.confidence is None else f"labels {of.confidence:.2f} from uniform"
+    conditions = ", ".join(filter(None, (at, confidence)))
+    inside = "; ".join(filter(None, (f"95 % {points(low)} to {points(high)}", conditions)))
     return (
         f"{of.setting.name} is {of.comparison.verdict} by "
-        f"{points(of.comparison.estimate.mean)} points (95 % {points(low)} to {points(high)}; "
-        f"{at}{confidence})"
+        f"{points(of.comparison.estimate.mean)} points ({inside})"
     )
 
 

@@ -55,11 +55,25 @@ def narrowed(
 
 
 def plainest(values: Sequence[Any]) -> Any:
-    """What does nothing ("none", None, a temperature or share of 1), else the smallest."""
-    for plain in ("none", "", None):
+    """What does nothing ("none", None, a temperature or share of 1), else the smallest.
+
+    Of the ways to combine an ensemble it is the mean, which plain pairs have too.
+    """
+    for plain in ("none", "", "mean", None):
         if plain in values:
             return plain
     return 1.0 if 1.0 in values and 0.0 not in values else min(values)
+
+
+def uneven(seeds: Iterable[Sequence[int]]) -> str:
+    """What a caption says where means of one line are over different seeds.
+
+    Args:
+        seeds: numbers of seeds of the points of each line.
+    """
+    counts = [(count, max(line)) for line in seeds for count in line]
+    fewer = sum(count < most for count, most in counts)
+    return f" {fewer} of {len(counts)} means are over fewer seeds than others." if fewer else ""
 
 
 def by(of: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 from pyarrow import ArrowException
 
 from w2s_ray.errors import InputError
 from w2s_ray.report.answers import Answer, answer, baseline_of, differences, treatment_differences
+from w2s_ray.report.cost_tables import StepCost, keys_of
 from w2s_ray.report.page import Page
 from w2s_ray.report.row_scores import row_scores
 from w2s_ray.report.sections import SECTIONS, Material, Queries
@@ -40,13 +42,24 @@ class Choices(NamedTuple):
     margin: float = MARGIN
 
 
+class _Saved(NamedTuple):
+    """What a run leaves of a study: its file of results, its cells, and how they are chosen."""
+
+    file: pa.Table
+    cells: list[dict[str, Any]]
+    select: dict[str, Any] | None
+
+
 def study_page(store: Store, study: str, choices: Choices) -> Page:
     """The page of a study.
 
     Raises:
         InputError: the store has no such study, or a table of another version.
     """
-    rows, warnings = _results(store, study)
+    file, cells, select = _saved(store, study)
+    keys = keys_of(cells)
+    records = store.records(keys)
+    rows, warnings = _results(store, study, file, results_table(store, cells, select, records))
     settings = settings_of(rows)
     with row_scores(store, study) as scores:
         answers = [answer(of, scores) for of in settings]
@@ -63,14 +76,15 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
             baseline=baseline,
             margin=choices.margin,
             scores=scores,
-            ask=Queries(store.location(results_file(study)), settings, baseline or ""),
+            costs=[StepCost.of(record) for record in records.values()],
+            steps=len(keys),
+            ask=Queries(store, study, settings, baseline or ""),
         )
         sections = tuple(filter(None, (section(material) for section in SECTIONS)))
     return Page(f"Study {study}", _subtitle(rows, answers), sections)
 
 
-def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
-    """The rows of the results as the store has them, and what differs in their file."""
+def _saved(store: Store, study: str) -> _Saved:
     try:
         file = read_results(store, study)
         cells, select = load_cells(store, study), load_select(store, study)
@@ -90,9 +104,15 @@ def _results(store: Store, study: str) -> tuple[list[Row], list[str]]:
             f"study {study!r}: its results have schema version {versions.pop()}, expected "
             f"{RESULTS_SCHEMA_VERSION}; run the study again, which writes them anew"
         )
-    table = results_table(store, cells, select)
-    if not table.num_rows:
+    if not cells:
         raise InputError(f"study {study!r}: its results are empty, expected at least one cell")
+    return _Saved(file, cells, select)
+
+
+def _results(
+    store: Store, study: str, file: pa.Table, table: pa.Table
+) -> tuple[list[Row], list[str]]:
+    """The rows of the results as the records are, and what differs in their file."""
     common = [name for name in table.column_names if name in file.column_names]
     if file.select(common).cast(table.select(common).schema).equals(table.select(common)):
         return table.to_pylist(), []

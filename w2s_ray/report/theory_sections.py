@@ -32,7 +32,7 @@ def theory_blocks(store: Store, study: str, rows: Sequence[Row]) -> Iterator[Blo
             yield Text(f"No statement of theory is about these students: {_counted(reasons)}.")
         return
     try:
-        found = theory_table(store, study).to_pylist()
+        found = theory_table(store, study, rows).to_pylist()
     except FileNotFoundError:
         yield Text("The study keeps no predictions of training rows, which theory is about.")
         return

@@ -6,7 +6,7 @@ predictors, whatever rows and labels it was trained on. The statements speak of 
 that ceiling, not against the true labels (docs/theory.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from w2s_ray.report.settings import Row
 from w2s_ray.statistics.decomposition import group_indices
 from w2s_ray.statistics.theory import (
     OUTSIDE,
@@ -64,7 +65,7 @@ SCHEMA = pa.schema(
 )
 
 
-def theory_table(store: Store, study: str) -> pa.Table:
+def theory_table(store: Store, study: str, results: Sequence[Row] | None = None) -> pa.Table:
     """One row per cell of ``results``, in its order.
 
     * ``statement`` is ``identity`` (of forward KL), ``theorem 2`` (of reverse KL) or null.
@@ -81,11 +82,14 @@ def theory_table(store: Store, study: str) -> pa.Table:
 
     L is the mean KL divergence in nats; ``rows`` are those that the student learned from.
 
+    Args:
+        results: the rows of ``results``; None: as its file has them.
+
     Raises:
         FileNotFoundError: the study has no results, or no ``train_predictions``.
         InputError: that table was changed since it was written.
     """
-    cells = read_results(store, study).to_pylist()
+    cells = read_results(store, study).to_pylist() if results is None else results
     rows: dict[int, dict[str, Any]] = {}
     with reading_table(store, train_predictions_file(study)) as file:
         models = _Models(file)

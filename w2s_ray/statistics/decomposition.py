@@ -7,8 +7,10 @@ the remainder (ddof 1; n rows, S seeds)::
     V = [MS_I + max(MS_S − MS_E, 0)] / (n S)
     df = V² / [(MS_I / (n S))² / (n − 1) + (MS_S / (n S))² / (S − 1)],  at least 1
 
-and ȳ ± t(df) √V is the interval (Satterthwaite 1946). A t interval over the seeds alone holds for
-new seeds on the same rows; one over the rows alone for new rows and these seeds.
+and ȳ ± t(df) √V is the interval (Satterthwaite 1946). Where rows come in groups, n is the number of
+groups, but in n − 1 that of equal groups which would know as much of their spread: (Σ m)² / Σ m²
+for m rows each (Kish 1965), since one large group may be most of it. A t interval over the seeds
+alone holds for new seeds on the same rows; one over the rows alone for new rows and these seeds.
 
 Letters: n rows, S seeds, G groups of rows, C components (several scores of the same rows).
 """
@@ -30,7 +32,7 @@ class Estimate(NamedTuple):
         mean: the estimate.
         variance: of the estimate, V above.
         df: degrees of freedom of the variance.
-        groups: number of independent rows that it rests on; 0: not known.
+        groups: number of independent rows that it rests on, rounded down; 0: not known.
     """
 
     mean: float
@@ -60,6 +62,7 @@ class Decomposition:
             seeds and of the remainder are 0 with one seed.
         rows: n, or the number of groups where rows are grouped.
         seeds: S.
+        independent: n, or the number of equal groups that would be worth as much.
     """
 
     means: Array
@@ -68,18 +71,20 @@ class Decomposition:
     of_rest: Array
     rows: int
     seeds: int
+    independent: float
 
     def estimate(self, weights: Array) -> Estimate:
         """The linear combination of the scores with these (C,) weights."""
         rows, seeds, rest = (self._form(of, weights) for of in self._squares)
         cells = self.rows * self.seeds
         variance = (rows + max(seeds - rest, 0.0)) / cells
-        df = float(self.rows - 1)
+        of_rows = max(self.independent - 1.0, 1.0)
+        df = of_rows
         if self.seeds > 1 and variance > 0.0:
-            error = (rows / cells) ** 2 / max(self.rows - 1, 1)
+            error = (rows / cells) ** 2 / of_rows
             error += (seeds / cells) ** 2 / (self.seeds - 1)
             df = max(1.0, variance**2 / error)
-        return Estimate(float(self.means @ weights), variance, max(df, 1.0), self.rows)
+        return Estimate(float(self.means @ weights), variance, df, int(self.independent))
 
     def components(self, weights: Array) -> "Components":
         """The variances of rows, seeds and their interaction of a linear combination."""
@@ -135,8 +140,10 @@ def decompose(scores: Array, groups: NDArray[np.int64] | None = None) -> Decompo
         raise ValueError("a score is missing or not finite")
     means = y.mean(axis=(1, 2))
     centred = y - means[:, None, None]
+    independent = float(y.shape[2])
     if groups is not None:
         centred = _summed(centred, groups)
+        independent = len(groups) ** 2 / float(np.square(np.bincount(groups)).sum())
     seeds, rows = centred.shape[1:]
     if rows < 2:
         raise ValueError(f"{rows} independent row, expected at least 2")
@@ -144,12 +151,12 @@ def decompose(scores: Array, groups: NDArray[np.int64] | None = None) -> Decompo
     of_rows = seeds * (by_row @ by_row.T) / (rows - 1)
     if seeds == 1:
         none = np.zeros_like(of_rows)
-        return Decomposition(means, of_rows, none, none, rows, seeds)
+        return Decomposition(means, of_rows, none, none, rows, seeds, independent)
     of_seeds = rows * (by_seed @ by_seed.T) / (seeds - 1)
     flat = centred.reshape(len(centred), -1)
     rest = flat @ flat.T - (rows - 1) * of_rows - (seeds - 1) * of_seeds
     of_rest = rest / ((rows - 1) * (seeds - 1))
-    return Decomposition(means, of_rows, of_seeds, of_rest, rows, seeds)
+    return Decomposition(means, of_rows, of_seeds, of_rest, rows, seeds, independent)
 
 
 def mean(scores: Array, groups: NDArray[np.int64] | None = None) -> Estimate:

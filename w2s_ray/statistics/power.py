@@ -1,13 +1,15 @@
 """How many rows and seeds a difference needs, from measured variance components.
 
-The power of a two-sided test at α of a true difference δ is taken as that of a shifted t: δ is
-found with power p if δ = (t(1 − α/2, df) + t(p, df)) √V. It is a planning figure: the components
-are estimates themselves.
+The power of a two-sided test at α of a true difference δ is that of a noncentral t: its tail above
+t(1 − α/2, df) at the noncentrality δ / √V (the other tail is less than 0.001 of it). It is a
+planning figure: the components are estimates themselves.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from scipy.optimize import brentq
+from scipy.special import nctdtrinc
 
 from w2s_ray.statistics.decomposition import Components, t_quantile
 
@@ -21,8 +23,13 @@ def smallest_difference(
     variance = components.variance(rows, seeds)
     if variance == 0.0:
         return 0.0
-    df = _df(components, rows, seeds)
-    return float((t_quantile(1.0 - alpha / 2.0, df) + t_quantile(power, df)) * variance**0.5)
+    return float(_noncentrality(_df(components, rows, seeds), power, alpha) * variance**0.5)
+
+
+@lru_cache(1 << 16)
+def _noncentrality(df: float, power: float, alpha: float) -> float:
+    """By how many standard errors a difference must be off 0 for this power."""
+    return float(nctdtrinc(df, 1.0 - power, t_quantile(1.0 - alpha / 2.0, df)))
 
 
 def seeds_needed(

@@ -16,17 +16,17 @@ class Interval(NamedTuple):
     method: str
 
 
-def proportion_interval(estimate: Estimate, rows: int, level: float = 0.95) -> Interval:
+def proportion_interval(estimate: Estimate, level: float = 0.95) -> Interval:
     """The interval of an accuracy: of Student's t, or Wilson's where that would not cover.
 
-    Wilson's is of the number of independent rows that has the estimate's variance, p(1 − p)/V, at
-    most ``rows``; so it is as wide as seeds and groups of rows make it.
+    Wilson's is of the number of rows that has the estimate's variance, p(1 − p)/V, at most that of
+    independent ones: rows of one prompt may all be right or wrong together. So it is as wide as
+    seeds and groups of rows make it.
 
     Args:
-        estimate: of scores in [0, 1].
-        rows: of the test set.
+        estimate: of scores in [0, 1], with its number of independent rows.
     """
-    p = min(max(estimate.mean, 0.0), 1.0)
+    p, rows = min(max(estimate.mean, 0.0), 1.0), estimate.groups
     near_an_end = min(p, 1.0 - p) * rows <= FEW_ERRORS
     if rows >= FEW_ROWS and not near_an_end:
         return Interval(*estimate.interval(level), "t")

@@ -67,6 +67,8 @@ _OF_STUDENT = (
 )
 
 Cell = Mapping[str, Any]
+Records = Mapping[str, Mapping[str, Any]]
+"""Records by key."""
 Select = Mapping[str, Any]
 """The section ``select`` of a spec: {"over": [names], "by": rule}."""
 
@@ -125,42 +127,39 @@ def saved_studies(store: Store) -> list[str]:
     return [name.removesuffix(".json") for name in store.listing(STUDIES)]
 
 
-def results_table(store: Store, cells: Sequence[Cell], select: Select | None = None) -> pa.Table:
+def results_table(
+    store: Store,
+    cells: Sequence[Cell],
+    select: Select | None = None,
+    records: Records | None = None,
+) -> pa.Table:
     """One row per cell, in the columns of ``columns.RESULTS``, sorted by axes and key.
 
     Args:
         select: as for ``save_cells``.
+        records: of all steps of the cells that are finished; None: they are read.
     """
-    records = store.records(_keys(cells))
-    rows = _rows(store, cells, records, select)
+    if records is None:
+        records = store.records(_keys_read(cells))
+    rows = result_rows(store, cells, select, records)
     rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in SORTED_BY])
     table_schema = schema(
-        RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION), made_of=made_of(records)
+        RESULTS,
+        schema_version=str(RESULTS_SCHEMA_VERSION),
+        made_of=made_of(records, _keys_read(cells)),
     )
     return pa.Table.from_pylist(rows, table_schema)
 
 
 def result_rows(
-    store: Store, cells: Sequence[Cell], select: Select | None = None
-) -> list[dict[str, Any]]:
-    """The rows of ``results_table``, in the order of the cells."""
-    return _rows(store, cells, store.records(_keys(cells)), select)
-
-
-def _keys(cells: Sequence[Cell]) -> list[str]:
-    """The steps that rows are read from."""
-    evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
-    used = ("student", "prepare", "label", *evaluated)
-    keys = [cell["keys"][role] for role in used for cell in cells]
-    return keys + [key for cell in cells for key in _transfer_keys(cell)]
-
-
-def _rows(
     store: Store,
     cells: Sequence[Cell],
-    records: Mapping[str, Mapping[str, Any]],
-    select: Select | None,
+    select: Select | None = None,
+    records: Records | None = None,
 ) -> list[dict[str, Any]]:
+    """The rows of ``results_table``, in the order of the cells; arguments as there."""
+    if records is None:
+        records = store.records(_keys_read(cells))
     failures = store.failures()
     rows = [
         _row(cell["cell"], cell["keys"], records, failures) | _ood_means(cell, records)
@@ -172,6 +171,14 @@ def _rows(
         scores = (row[f"{role}_accuracy"] for role in ("weak", "student", "ceiling"))
         row["pgr"] = recovered(*scores)
     return rows
+
+
+def _keys_read(cells: Sequence[Cell]) -> list[str]:
+    """The steps whose records hold what a row says."""
+    evaluated = (*(f"{role}_evaluate" for role in MODEL_ROLES), "ceiling_against_weak")
+    used = ("student", "prepare", "label", *evaluated)
+    keys = [cell["keys"][role] for role in used for cell in cells]
+    return keys + [key for cell in cells for key in _transfer_keys(cell)]
 
 
 def write_results(

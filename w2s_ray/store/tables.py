@@ -4,7 +4,7 @@
 table that was edited, or has decayed, is written again from the artifacts and never believed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
@@ -64,11 +64,10 @@ def reading_table(store: Store, path: str) -> Iterator[parquet.ParquetFile]:
         yield parquet.ParquetFile(file)
 
 
-def made_of(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The digest of the records that a table is made of, by key."""
-    return digest(
-        sorted((key, record.get("digest") or digest(record)) for key, record in records.items())
-    )
+def made_of(records: Mapping[str, Mapping[str, Any]], keys: Iterable[str]) -> str:
+    """The digest of the records of these steps, as far as they are finished."""
+    read = {key: records[key] for key in keys if key in records}
+    return digest({key: record.get("digest") or digest(record) for key, record in read.items()})
 
 
 def _digest_file(path: str) -> str:

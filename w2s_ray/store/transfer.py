@@ -55,7 +55,7 @@ def transfer_table(store: Store, cells: Sequence[Cell], select: Select | None = 
     names = (*SORTED_BY, "test_set")
     rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in names])
     table_schema = schema(
-        TRANSFER, schema_version=str(TRANSFER_SCHEMA_VERSION), made_of=made_of(records)
+        TRANSFER, schema_version=str(TRANSFER_SCHEMA_VERSION), made_of=made_of(records, keys)
     )
     return pa.Table.from_pylist(rows, table_schema)
 
