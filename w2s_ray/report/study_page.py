@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyarrow import ArrowException
 
 from w2s_ray.errors import InputError
 from w2s_ray.report.answers import Answer, answer, baseline_of, differences, treatment_differences
@@ -24,7 +23,6 @@ from w2s_ray.store.results import (
     results_table,
     saved_studies,
 )
-from w2s_ray.store.tables import is_changed
 
 MARGIN = 0.01
 """Difference in accuracy below which two ways are the same in practice, unless a reader says."""
@@ -93,11 +91,6 @@ def _saved(store: Store, study: str) -> _Saved:
         raise InputError(
             f"study: given {study!r}, expected one that {store.location('')} has: {known}"
         ) from None
-    except (ArrowException, OSError) as error:
-        raise InputError(
-            f"study {study!r}: {store.location(results_file(study))} cannot be read ({error}); run "
-            "the study again, which writes it anew"
-        ) from None
     versions = set(file["schema_version"].to_pylist()) - {RESULTS_SCHEMA_VERSION}
     if versions:
         raise InputError(
@@ -116,11 +109,10 @@ def _results(
     common = [name for name in table.column_names if name in file.column_names]
     if file.select(common).cast(table.select(common).schema).equals(table.select(common)):
         return table.to_pylist(), []
-    is_edited = is_changed(store, results_file(study))
-    reason = "it was changed after it was written" if is_edited else "steps have finished since"
     warning = (
-        f"{store.location(results_file(study))} is not what the records of its store say: {reason}"
-        ". This page is made from the records; run the study again to write the file anew."
+        f"{store.location(results_file(study))} is not what the records of its store say: it was "
+        "edited, or the study has gone on since. This page is made from the records; run the study "
+        "again to write the file anew."
     )
     return table.to_pylist(), [warning]
 
