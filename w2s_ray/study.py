@@ -19,7 +19,7 @@ from rich.console import Console
 
 from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
-from w2s_ray.console.progress import ProgressDisplay
+from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
 from w2s_ray.errors import InputError
 from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
@@ -108,13 +108,13 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     for _ in range(MOST_REPAIRS):
         try:
-            return _run_once(study, options)
+            return _run_once(study, options, may_repeat=True)
         except StoreError as damage:
             study.set_aside(damage)
-    return _run_once(study, options)
+    return _run_once(study, options, may_repeat=False)
 
 
-def _run_once(study: "_Study", options: argparse.Namespace) -> int:
+def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool) -> int:
     """Runs what is unfinished and writes the tables.
 
     Raises:
@@ -122,8 +122,8 @@ def _run_once(study: "_Study", options: argparse.Namespace) -> int:
     """
     with located(options.spec):
         todo = study.prepared()
-    if todo:
-        study.run(todo, local=options.local)
+    if todo and (failed := study.run(todo, local=options.local)) and may_repeat:
+        raise StoreError(f"steps with a damaged input: {failed:,}; they run again")
     wanted = not options.no_report and (bool(todo) or not study.has_report())
     return study.conclude(as_json=options.json, with_report=wanted)
 
@@ -247,20 +247,14 @@ class _Study:
         exported = self.store.file_locations(keys, EXPORTED)
         return [exported[key].rpartition("/")[0] for key in keys if key in exported]
 
-    def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
-        """Runs the steps in this process, or on Ray (``cluster.session``).
-
-        Raises:
-            StoreError: artifacts that were read turned out to be damaged, and were set aside.
-        """
-        schedule = self._schedule(todo, local=local)
-        if schedule.failed:
-            inputs = {key for step in todo.values() for key in step.inputs.values()}
-            read = (inputs - todo.keys()) | schedule.done
-            if gone := len(read - self.store.finished_among(read)):
-                raise StoreError(f"artifacts that were set aside: {gone:,}; they are made again")
+    def run(self, todo: Mapping[str, Step], *, local: bool) -> int:
+        """Runs the steps, and returns how many failed for an input that is damaged."""
+        failed = self._schedule(todo, local=local).failed
+        notes = self.store.failures() if failed else {}
+        return sum(notes[key]["error"].startswith(OF_DAMAGE) for key in failed & notes.keys())
 
     def _schedule(self, todo: Mapping[str, Step], *, local: bool) -> Schedule:
+        """Runs the steps in this process, or on Ray (``cluster.session``)."""
         done, execution = len(self.plan.steps) - len(todo), self.spec.execution
         cost = {key: count for key, count in flops(todo.values()).items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
