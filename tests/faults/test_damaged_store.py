@@ -1,6 +1,8 @@
 """Damage of every kind to a finished store: one line, made again, the same results, exit code 0."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -167,4 +169,27 @@ def test_an_actor_that_reads_damage_has_it_made_again(
     output = capsys.readouterr().out
     assert output.count(" is damaged: weak.npy") == 1 == output.count(" is damaged: soft_labels")
     assert len(list(root.glob("damaged/*/*"))) == 2
+    assert tables(root) == before
+
+
+@pytest.mark.long
+def test_two_commands_that_find_the_same_damage_end_with_one_good_artifact(
+    finished: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "store"
+    before = tables(root)
+    other_features(root)
+    for evaluation in root.glob("evaluate/*"):
+        shutil.rmtree(evaluation)
+    command = [sys.executable, "-m", "w2s_ray.study", str(finished), "--local"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "Traceback" not in "".join(outputs)
+    assert any(" is damaged: weak.npy" in output for output in outputs)
+    assert len(list(root.glob("damaged/*/*"))) == 1
+    assert len(list(root.glob("features/pairs-large-*"))) == 1
     assert tables(root) == before
