@@ -1,5 +1,6 @@
 """Answers are those of the Parquet files: recomputed here from rows, and by hand-made studies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from w2s_ray.errors import InputError
+from w2s_ray.report.answer_tables import accuracy_table
 from w2s_ray.report.answers import (
     TREATMENTS,
     Answer,
@@ -19,8 +21,10 @@ from w2s_ray.report.answers import (
     treatment_differences,
 )
 from w2s_ray.report.row_scores import RowScores, row_scores
+from w2s_ray.report.sentences import conclusions
 from w2s_ray.report.settings import Setting, settings_of, units
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.axis_columns import AXES
 from w2s_ray.store.results import read_results
 
 ROWS = 60
@@ -202,7 +206,10 @@ class FixedScores:
         return self._right[key]
 
     def rows(self, data: str) -> Any:
-        return SimpleNamespace(groups=None)
+        return SimpleNamespace(groups=None, labels=range(40))
+
+    def check(self, key: str, data: str, accuracy: float) -> None:
+        assert accuracy == self._right[key].mean()
 
 
 def treated(relabel: str, weighed: str, keys: dict[tuple[int, int], str]) -> Setting:
@@ -236,3 +243,77 @@ def test_a_treatment_is_compared_with_the_same_seeds_without_it() -> None:
     assert (first.seeds, first.dropped) == ((0, 1), 1)  # the cell of weak seed 9 has no partner
     expected = np.mean([right["f"] - right["d"], right["g"] - right["e"]])
     assert second.comparison.estimate.mean == pytest.approx(expected)
+
+
+def a_setting(right: dict[str, Any], cells: Sequence[tuple[int, int]]) -> Setting:
+    """A setting of cells by seeds of weak model and student, whose models are w0, s00, c0, …"""
+    rows = []
+    for weak, seed in cells:
+        keys = {"weak": f"w{weak}", "student": f"s{weak}{seed}", "ceiling": f"c{seed}"}
+        means = {f"{role}_accuracy": right[k].mean() for role, k in keys.items() if k in right}
+        rows.append(
+            {"key": keys["student"], "weak_key": keys["weak"], "ceiling_key": keys["ceiling"]}
+            | {"weak_seed": weak, "seed": seed, "status": "done", "selection_missing": ""}
+            | dict.fromkeys(f"{role}_accuracy" for role in keys)
+            | means
+            | {"test_rows": 40, "control": ""}
+        )
+    axes = {"data": "d", "weak": "a", "strong": "b", "chain": "", "combine": "mean", "control": ""}
+    axes |= {"trainable": "last_layer", "loss": "reverse_kl", "loss_parameters": "{}"}
+    return Setting(axes, tuple(row | {"selected_by": None} for row in rows))
+
+
+def models(weak: int, seeds: int) -> dict[str, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(0)
+    names = [f"w{w}" for w in range(weak)] + [f"c{s}" for s in range(seeds)]
+    names += [f"s{w}{s}" for w in range(weak) for s in range(seeds)]
+    return {name: (rng.random(40) < 0.7).astype(float) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("cells", "unit", "count", "shares"),
+    [
+        ([(0, 0), (1, 1), (2, 2)], "seed", 3, False),
+        ([(0, 0), (0, 1), (0, 2)], "seed", 3, False),  # one weak model, which is said elsewhere
+        ([(0, 0), (1, 0), (2, 0)], "weak seed", 3, True),
+        ([(0, 0), (0, 1), (1, 0), (1, 1)], "weak seed", 2, True),
+        ([(0, 0), (0, 1), (1, 2), (1, 3)], "weak seed", 2, False),  # nested
+    ],
+)
+def test_students_of_one_weak_model_are_one_unit_and_shared_seeds_are_said(
+    cells: list[tuple[int, int]], unit: str, count: int, shares: bool
+) -> None:
+    right = models(3, 4)
+    scores: Any = FixedScores(right)
+    found = answer(a_setting(right, cells), scores)
+    assert (found.unit, len(found.seeds), found.shares_seeds) == (unit, count, shares)
+    assert found.one_weak_model == (len({weak for weak, _ in cells}) == 1)
+    table = accuracy_table([found], controls=False, query="")
+    assert any("intervals hold for these seeds alone" in note for note in table.notes) == shares
+
+
+def test_a_student_without_a_ceiling_keeps_its_score() -> None:
+    right = models(3, 3)
+    scores: Any = FixedScores(right)
+    cells = [(0, 0), (1, 1), (2, 2)]
+    whole = answer(a_setting(right, cells), scores)
+    for name in ("c0", "c1", "c2"):
+        del right[name]
+        found = answer(a_setting(right, cells), scores)
+        assert found.student is not None and whole.student is not None
+        assert found.student.estimate[:3] == pytest.approx(whole.student.estimate[:3])
+        assert found.incomplete == 3 - len([n for n in right if n.startswith("c")])
+        assert found.missing == 0
+    assert found.ceiling is None and found.recovered is None
+    text = " ".join(conclusions([found], [], [], 0.01))
+    assert "no finished cell has weak model, student and ceiling" in text
+
+
+def test_settings_with_the_same_students_are_one() -> None:
+    row = {axis.name: None for axis in AXES} | {"selected_over": "", "control": ""}
+    row |= {"key": "k", "weak_key": "w", "noise_ratio": 0.0, "seed": 0}
+    rows = [row | {"noise_strength": strength} for strength in (-1.0, 0.5)]
+    (only,) = settings_of(rows)
+    assert (only.axes["noise_strength"], only.same) == (-1.0, 1)
+    rows[1]["key"] = "other"
+    assert [of.same for of in settings_of(rows)] == [0, 0]

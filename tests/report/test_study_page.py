@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from w2s_ray.report.joined import joined
 from w2s_ray.report.page import Figure, Page, Table, Text, Warning
 from w2s_ray.report.study_page import Choices, study_page
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.names import results_file
+from w2s_ray.store.names import predictions_file, results_file
 from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.results import load_cells, save_cells, write_results
 
@@ -140,20 +141,19 @@ def test_several_studies_share_a_page_and_keep_their_own_numbers(
     shutil.copytree(store.location(""), copy)
     other = ["--also", str(copy), "tiny"]
     assert main([store.location(""), "tiny", *other, "--out", str(tmp_path)]) == 0
-    written = (tmp_path / "joined" / "report.md").read_text()
-    for of in (store.location(""), str(copy)):
+    written = (tmp_path / "joined" / "report.md").read_text().replace("\\", "")
+    for of in (store.location("").rstrip("/"), str(copy)):
         assert f"## Study tiny of {of}: Answer" in written
     assert f"--also {copy} tiny" in written
-    both = joined([page, page], "the command")
+    both = joined([replace(page, title=f"Study {name}") for name in "ab"], "the command")
     names = [block.name for of in both.sections for block in of.blocks if isinstance(block, Table)]
     assert (
         len(set(names))
         == len(names)
         == 2 * len([block for block in blocks(page).values() if isinstance(block, Table)])
     )
-    assert [of.heading for of in both.sections[:2]] == ["Study tiny: Answer"] * 2
-    for name in names:
-        assert (tmp_path / "joined" / "tables" / f"{name}.csv").exists()
+    assert [of.heading for of in both.sections[:2]] == ["Study a: Answer", "Study b: Answer"]
+    assert len(list((tmp_path / "joined" / "tables").glob("*.csv"))) == len(names)
 
 
 def test_one_study_given_twice_is_refused(
@@ -200,6 +200,38 @@ def test_results_that_were_edited_are_said_and_not_believed(store: Store) -> Non
     accuracy = blocks(page)["accuracy"]
     assert isinstance(accuracy, Table)
     assert all(cell.value < 1.0 for cell in column(accuracy, "student, %"))
+
+
+def test_predictions_that_were_edited_are_refused(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(store.location(predictions_file("tiny")))
+    before, file = path.read_bytes(), pq.ParquetFile(path)
+    tables = [file.read_row_group(index) for index in range(file.num_row_groups)]
+    index = file.schema_arrow.names.index("prob")
+    with pq.ParquetWriter(path, file.schema_arrow) as writer:
+        for table in tables:
+            other = pa.array([1.0 - value for value in table["prob"].to_pylist()])
+            writer.write_table(table.set_column(index, table.schema.field(index), other))
+    try:
+        assert main([store.location(""), "tiny", "--out", str(tmp_path)]) == 2
+    finally:
+        path.write_bytes(before)
+    error = capsys.readouterr().err
+    assert "the predictions were edited or damaged: run the study again" in error
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 not a table"])
+def test_a_damaged_file_of_results_is_said(store: Store, damage: bytes) -> None:
+    path = Path(store.location(results_file("tiny")))
+    before = path.read_bytes()
+    path.write_bytes(damage)
+    try:
+        page = study_page(store, "tiny", Choices())
+    finally:
+        path.write_bytes(before)
+    (warning,) = (b.text for b in page.sections[0].blocks if isinstance(b, Warning))
+    assert "edited, damaged or written by another version" in warning
 
 
 def test_results_of_another_schema_version_are_refused(store: Store, tmp_path: Path) -> None:

@@ -49,6 +49,17 @@ def test_equal_answers_on_few_rows_show_no_equivalence() -> None:
     assert compare([mean(np.zeros((3, 500)))], MARGIN)[0].verdict == "equivalent"
 
 
+def test_few_rows_that_agree_by_chance_claim_no_more_than_a_sign_test() -> None:
+    for rows in (2, 3, 5, 8):
+        all_gained = mean(np.ones((2, rows)))
+        assert all_gained.p_value() == pytest.approx(stats.binomtest(rows, rows).pvalue)
+    rng, claims = np.random.default_rng(0), 0
+    for _ in range(1000):
+        of_prompt = rng.choice([-0.1, 0.1], 3)  # no true difference
+        claims += mean(np.repeat(of_prompt, 10)[None], np.repeat(np.arange(3), 10)).p_value() < 0.05
+    assert claims / 1000 <= 0.05
+
+
 def difference(rng: np.random.Generator, rows: int, seeds: int, gap: float) -> np.ndarray:
     """(S, n) paired differences −1, 0, 1 with this mean, and seeds that differ by 0.3 points."""
     tilt = gap + rng.normal(0.0, 0.003, seeds)[:, None]

@@ -1,11 +1,11 @@
 """Tables of answers and differences: accuracy, recovered gap, paired tests, power, controls."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from w2s_ray.report.answers import FAMILY, Answer, Difference, Score
 from w2s_ray.report.page import Cell, ColumnKind, Table, TableColumn
-from w2s_ray.report.sentences import models, shown_value, varying_axes, where
+from w2s_ray.report.sentences import NAMED, models, shown_value, varying_axes, where
+from w2s_ray.report.settings import Setting
 from w2s_ray.statistics.power import rows_needed, seeds_needed, smallest_difference
 
 GAPS = (0.005, 0.01, 0.02, 0.05)  # true differences whose price the power table gives
@@ -38,8 +38,12 @@ def _tested(of: Difference) -> tuple[Cell, ...]:
     )
 
 
-def _text(value: Any) -> Cell:
-    return Cell(text=shown_value(value))
+def _text(value: str) -> Cell:
+    return Cell(text=value)
+
+
+def _value(setting: Setting, axis: str) -> Cell:
+    return Cell(text=shown_value(axis, setting.axes[axis]))
 
 
 def _score(score: Score | None) -> Cell:
@@ -83,16 +87,17 @@ def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> 
         *(TableColumn(f"{role}, %", PERCENT) for role in ("weak", "student", "ceiling")),
         TableColumn("gap recovered, %", PERCENT),
         TableColumn("median seed, %", PERCENT),
+        TableColumn("middle half of seeds, %", PERCENT),
         TableColumn("seeds"),
     )
     rows = tuple(
         (
             *([_text(models(answer.setting.axes))] if many else []),
             _text(answer.setting.name),
-            *(_text(answer.setting.axes[name]) for name in axes),
+            *(_value(answer.setting, name) for name in axes),
             *(_score(score) for score in (answer.weak, answer.student, answer.ceiling)),
             _gap(answer),
-            Cell(None if answer.summary is None else answer.summary.median),
+            *(Cell(value) for value in answer.summary or (None, None)),
             _text(_seeds(answer)),
         )
         for answer in own
@@ -109,9 +114,18 @@ def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> 
 
 
 def _seeds(answer: Answer) -> str:
+    """What was drawn anew, and what of it is missing or counts for less."""
+    cells = answer.setting.rows
     text = str(len(answer.seeds))
+    if answer.unit == "weak seed":
+        students = len({row["seed"] for row in cells})
+        text += " weak" + (f" × {students}" if answer.shares_seeds else "")
     if answer.missing:
-        text += f" of {len(answer.setting.rows)} cells done"
+        text += f", {len(cells) - answer.missing} of {len(cells)} cells done"
+    if answer.incomplete:
+        text += f", {answer.incomplete} without weak model or ceiling"
+    if fewer := sum(bool(row["selection_missing"]) for row in cells):
+        text += f", {fewer} chosen among fewer"
     if answer.collapsed:
         text += f", {len(answer.collapsed)} collapsed"
     return text
@@ -120,11 +134,27 @@ def _seeds(answer: Answer) -> str:
 def _notes(answers: Sequence[Answer]) -> list[str]:
     units = {answer.unit for answer in answers if answer.seeds}
     notes = [
-        "Intervals are 95 %, over test rows and seeds together; rows of one prompt count as one. "
-        "The gap recovered is (student − weak) / (ceiling − weak) with Fieller's interval."
+        "Intervals are 95 %, over test rows and seeds together; rows of one prompt are one piece "
+        "of evidence. The gap recovered is (student − weak) / (ceiling − weak) with Fieller's "
+        "interval. The middle half of seeds is their interquartile mean."
     ]
     if "weak seed" in units:
         notes.append("Students of one weak model are averaged: the weak models' seeds vary.")
+    if any(answer.shares_seeds for answer in answers):
+        notes.append(
+            "Students of several weak models have the same seeds, so intervals hold for these "
+            "seeds alone."
+        )
+    if same := sum(answer.setting.same for answer in answers):
+        notes.append(
+            f"{same:,} further settings have the students of one that is shown, since the axes in "
+            "which they differ have no effect on them."
+        )
+    if any(row["selected_by"] for answer in answers for row in answer.setting.rows):
+        notes.append(
+            "Ceilings and the control strong_on_weak_rows are chosen by the true labels of the "
+            "held-out rows, whatever the rule of the students."
+        )
     if any(len(answer.seeds) == 1 for answer in answers):
         notes.append("With one seed an interval holds for that seed's models and new rows alone.")
     if any(answer.one_weak_model for answer in answers):
@@ -150,7 +180,7 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
             *([_text(models(of.setting.axes))] if many else []),
             _text(of.setting.name),
             _text(of.baseline.name),
-            *(_text(of.setting.axes[name]) for name in axes),
+            *(_value(of.setting, name) for name in axes),
             Cell(of.confidence),
             *_tested(of),
         )
@@ -169,9 +199,9 @@ def difference_table(differences: Sequence[Difference], margin: float, query: st
     discordant = [of.discordant for of in differences if of.discordant is not None]
     if discordant:
         notes.append(
-            "One seed: McNemar's exact p-values are "
-            + ", ".join(f"{of.p_value:.4f} ({of.gained} to {of.lost} rows)" for of in discordant)
-            + "."
+            "One seed: p is McNemar's, exact; rows that only one of the two has right: "
+            + ", ".join(f"{of.gained} to {of.lost}" for of in discordant[:NAMED])
+            + (f" and {len(discordant) - NAMED:,} more." if len(discordant) > NAMED else ".")
         )
     return Table(
         "differences",
@@ -262,7 +292,7 @@ def _power_row(of: Difference, axes: Sequence[str]) -> tuple[Cell, ...]:
     found = Cell(smallest_difference(of.components, of.groups, seeds))
     return (
         _text(of.setting.name),
-        *(_text(of.setting.axes[name]) for name in axes),
+        *(_value(of.setting, name) for name in axes),
         _text(", ".join(f"{1e4 * part:.3g}" for part in parts)),
         Cell(text=UNKNOWN) if is_nothing else found,
         *(Cell(text=UNKNOWN if is_nothing else count) for count in needed),

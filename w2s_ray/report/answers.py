@@ -1,7 +1,8 @@
 """What a study says: accuracy and recovered gap of each setting, and differences from a baseline.
 
-All numbers are over test rows and seeds (``statistics.decomposition``), rows of one prompt counting
-as one. Nothing is averaged over settings: two settings differ in an axis, and a reader must see it.
+All numbers are over test rows and seeds (``statistics.decomposition``), rows of one prompt being
+one piece of evidence. Nothing is averaged over settings: two settings differ in an axis, and a
+reader must see it.
 """
 
 from collections import defaultdict
@@ -13,7 +14,7 @@ import numpy as np
 
 from w2s_ray.report.collapsed import is_collapsed
 from w2s_ray.report.row_scores import RowScores
-from w2s_ray.report.settings import LOSS, Row, Setting, Unit, UnitKind, units
+from w2s_ray.report.settings import LOSS, Row, Setting, Unit, UnitKind, shares_seeds, units
 from w2s_ray.statistics.comparisons import Comparison, Discordant, compare, mcnemar
 from w2s_ray.statistics.decomposition import Array, Components, Decomposition, Estimate, decompose
 from w2s_ray.statistics.proportions import Interval, proportion_interval
@@ -21,7 +22,7 @@ from w2s_ray.statistics.recovered_gap import Recovered, recovered_gap
 from w2s_ray.statistics.summaries import Robust, robust
 
 ROLES = ("weak_key", "key", "ceiling_key")
-WEAK, STUDENT, CEILING = np.eye(3)
+ACCURACIES = ("weak_accuracy", "student_accuracy", "ceiling_accuracy")
 BASELINES = ("forward_kl", "forward_ce")
 """Losses that others are compared with unless a reader names one: the field's defaults."""
 TREATMENTS: tuple[Mapping[str, Any], ...] = (
@@ -51,15 +52,18 @@ class Answer:
     Attributes:
         setting: its cells.
         unit: what varies: seeds, or weak models' seeds with the students of each.
-        seeds: names of the units that are done.
+        seeds: names of the units with a finished student.
         missing: cells that are not done.
         rows: number of test rows.
-        weak, student, ceiling: accuracies; None without a finished cell that has all three models.
-        recovered: the performance gap recovered; None likewise.
+        weak, student, ceiling: accuracies, each over the finished cells that have such a model;
+            None without any.
+        recovered: the performance gap recovered, over the cells that have all three.
+        incomplete: finished cells that lack a weak model's or a ceiling's scores.
         by_seed: the student's accuracy in each unit.
         summary: of these, not moved by one collapsed seed.
         collapsed: rows of ``results`` whose student is below chance.
         one_weak_model: several units share one weak model, so nothing here holds for another.
+        shares_seeds: students of several weak models have one seed, so intervals hold for it alone.
     """
 
     setting: Setting
@@ -73,47 +77,77 @@ class Answer:
     recovered: Recovered | None = None
     by_seed: tuple[float, ...] = ()
     summary: Robust | None = None
+    incomplete: int = 0
     collapsed: tuple[Row, ...] = ()
     one_weak_model: bool = False
+    shares_seeds: bool = False
 
 
 def answer(setting: Setting, scores: RowScores) -> Answer:
     """The answer of one setting.
 
     Raises:
-        InputError: its models were scored on different rows.
+        InputError: its models were scored on different rows, or their predictions are not those
+            that the accuracies in ``results`` were computed from.
     """
-    complete = [row for row in setting.done if all(scores.has(row[role]) for role in ROLES)]
-    unit, of_units = units(complete)
-    missing = len(setting.rows) - len(complete)
-    if not complete:
+    finished = [row for row in setting.done if scores.has(row["key"])]
+    unit, of_units = units(finished)
+    missing = len(setting.rows) - len(finished)
+    if not finished:
         return Answer(setting, unit, (), missing)
     data = setting.axes["data"]
-    right = np.stack([_of_units(of_units, role, scores, data) for role in ROLES])
-    of = decompose(right, scores.rows(data).groups)
-    rows = right.shape[2]
-    by_seed = tuple(float(value) for value in right[1].mean(axis=1))
-    weak, student, ceiling = (_score(of, weights) for weights in (WEAK, STUDENT, CEILING))
+    own = [[row for row in finished if scores.has(row[role])] for role in ROLES]
+    for role, accuracy, rows in zip(ROLES, ACCURACIES, own, strict=True):
+        for row in rows:
+            scores.check(row[role], data, row[accuracy])
+    complete = [row for row in finished if all(scores.has(row[role]) for role in ROLES)]
+    of = _decomposed(complete, ROLES, scores, data) if complete else None
+    weak, student, ceiling = (
+        _score(of, weights) if len(rows) == len(complete) else _alone(role, rows, scores, data)
+        for role, rows, weights in zip(ROLES, own, np.eye(len(ROLES)), strict=True)
+    )
+    by_seed = tuple(
+        float(np.mean([scores.right(row["key"], data).mean() for row in unit.rows]))
+        for unit in of_units
+    )
     return Answer(
         setting,
         unit,
         tuple(unit.name for unit in of_units),
         missing,
-        rows=rows,
+        rows=len(scores.rows(data).labels),
         weak=weak,
         student=student,
         ceiling=ceiling,
-        recovered=recovered_gap(of),
+        recovered=None if of is None else recovered_gap(of),
         by_seed=by_seed,
         summary=robust(by_seed),
-        collapsed=tuple(row for row in complete if is_collapsed(row)),
-        one_weak_model=len(of_units) > 1 and len({row["weak_key"] for row in complete}) == 1,
+        incomplete=len(finished) - len(complete),
+        collapsed=tuple(row for row in finished if is_collapsed(row)),
+        one_weak_model=len(of_units) > 1 and len({row["weak_key"] for row in finished}) == 1,
+        shares_seeds=unit == "weak seed" and shares_seeds(of_units),
     )
 
 
-def _score(of: Decomposition, weights: Array) -> Score:
+def _decomposed(
+    rows: Sequence[Row], roles: Sequence[str], scores: RowScores, data: str
+) -> Decomposition:
+    """The decomposition of the scores of the models in these roles."""
+    of_units = units(rows)[1]
+    right = np.stack([_of_units(of_units, role, scores, data) for role in roles])
+    return decompose(right, scores.rows(data).groups)
+
+
+def _score(of: Decomposition | None, weights: Array) -> Score | None:
+    if of is None:
+        return None
     estimate = of.estimate(weights)
     return Score(estimate, proportion_interval(estimate))
+
+
+def _alone(role: str, rows: Sequence[Row], scores: RowScores, data: str) -> Score | None:
+    """The score in one role, where not every cell has models in all of them."""
+    return _score(_decomposed(rows, [role], scores, data), np.ones(1)) if rows else None
 
 
 def _of_units(of_units: Sequence[Unit], role: str, scores: RowScores, data: str) -> Array:
@@ -129,7 +163,9 @@ class Difference:
 
     Attributes:
         setting, baseline: what is compared.
+        unit: what varies, as in ``Answer``.
         seeds: the units that both have.
+        shares_seeds: as in ``Answer``.
         dropped: cells that only one of them has.
         rows: number of test rows.
         groups: number of independent ones: of prompts.
@@ -141,7 +177,9 @@ class Difference:
 
     setting: Setting
     baseline: Setting
+    unit: UnitKind
     seeds: tuple[Any, ...]
+    shares_seeds: bool
     dropped: int
     rows: int
     groups: int
@@ -245,7 +283,9 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
     both = [drawn for drawn in ours if drawn in theirs]
     if not both:
         return None
-    sides = [{unit.name: unit for unit in units([s[d] for d in both])[1]} for s in (ours, theirs)]
+    unit, of_units = units([ours[drawn] for drawn in both])
+    bases = units([theirs[drawn] for drawn in both])[1]
+    sides = [{unit.name: unit for unit in side} for side in (of_units, bases)]
     common = list(sides[0])
     first, second = (
         _of_units([side[name] for name in common], "key", scores, data) for side in sides
@@ -261,7 +301,9 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
     facts = {
         "setting": of,
         "baseline": base,
+        "unit": unit,
         "seeds": tuple(common),
+        "shares_seeds": unit == "weak seed" and shares_seeds(of_units),
         "dropped": len({*ours, *theirs}) - len(both),
         "rows": first.shape[1],
         "groups": decomposed.rows,

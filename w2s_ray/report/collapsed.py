@@ -28,15 +28,19 @@ def is_collapsed(row: dict[str, Any]) -> bool:
 def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """A line of a caption that counts and names the collapsed students, if there are any."""
     collapsed = [row for row in rows if is_collapsed(row)]
-    if not collapsed:
-        return
+    if collapsed:
+        yield (
+            f"{len(collapsed)} of {len(rows)} students collapsed, significantly below chance: "
+            f"{named(collapsed)}"
+        )
+
+
+def named(collapsed: Sequence[dict[str, Any]]) -> str:
+    """The first of them, each with its loss, noise, seed and accuracy in percent."""
     names = [
         f"{row['loss']}, noise {row['noise_ratio']:g}, seed {row['seed']} "
         f"({100.0 * row['student_accuracy']:.1f})"
         for row in collapsed[:NAMED]
     ]
     more = f" and {len(collapsed) - NAMED} more" if len(collapsed) > NAMED else ""
-    yield (
-        f"{len(collapsed)} of {len(rows)} students collapsed, significantly below chance: "
-        f"{'; '.join(names)}{more}"
-    )
+    return "; ".join(names) + more

@@ -10,7 +10,7 @@ from w2s_ray.report.settings import Row
 from w2s_ray.report.slices import by
 
 ALL = "all"
-NAMED = 3  # hosts that a cell names
+HOSTS = 3  # hosts that a cell names
 NOT_RECORDED = "not recorded"
 
 Record = Mapping[str, Any]
@@ -150,8 +150,8 @@ def _devices(devices: Sequence[str | None]) -> str:
 
 def _hosts(hosts: Sequence[str | None]) -> str:
     names = sorted({host for host in hosts if host is not None})
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more if names else NOT_RECORDED
+    more = f" and {len(names) - HOSTS} more" if len(names) > HOSTS else ""
+    return ", ".join(names[:HOSTS]) + more if names else NOT_RECORDED
 
 
 def student_cost_table(rows: Sequence[Row], query: str) -> Table | None:

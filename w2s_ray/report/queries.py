@@ -8,7 +8,7 @@ _SEEDS = ("seed", "weak_seed")
 
 
 def means(file: str, axes: Sequence[str], *, chosen: bool) -> str:
-    """Mean accuracies of every setting.
+    """Mean accuracies of every setting; students of one weak model are averaged first.
 
     Args:
         file: of ``results``.
@@ -18,22 +18,33 @@ def means(file: str, axes: Sequence[str], *, chosen: bool) -> str:
     scores = ", ".join(
         f"avg({role}_accuracy) as {role}_accuracy" for role in ("weak", "student", "ceiling")
     )
+    names = ", ".join(axes)
     return (
-        f"select {', '.join(axes)}, {scores}, count(*) as cells from '{_quoted(file)}' "
-        f"where {_where('', chosen)} group by all order by all"
+        f"select {names}, {scores}, sum(cells) as cells from (select {names}, weak_key, {scores}, "
+        f"count(*) as cells from '{_quoted(file)}' where {_where('', chosen)} group by all) "
+        "group by all order by all"
     )
 
 
-def paired(file: str, axes: Sequence[str], baseline: str, *, chosen: bool) -> str:
-    """Mean differences from the baseline, paired by seeds; arguments as of ``means``."""
+def paired(file: str, axes: Sequence[str], baseline: str, parameters: str, *, chosen: bool) -> str:
+    """Mean differences from the baseline, paired by seeds; arguments as of ``means``.
+
+    Args:
+        parameters: of the baseline's loss, as ``results`` has them.
+    """
     same = [name for name in axes if name not in LOSS]
     joined = " and ".join(f"a.{name} is not distinct from b.{name}" for name in (*same, *_SEEDS))
     shown = ", ".join(f"a.{name}" for name in axes)
+    of_base = (baseline, parameters)
+    is_base = " and ".join(
+        f"b.{name} = '{_quoted(value)}'" for name, value in zip(LOSS, of_base, strict=True)
+    )
     return (
-        f"select {shown}, avg(a.student_accuracy - b.student_accuracy) as difference, "
+        f"select {', '.join(axes)}, avg(difference) as difference, sum(pairs) as pairs from "
+        f"(select {shown}, a.weak_key, avg(a.student_accuracy - b.student_accuracy) as difference, "
         f"count(*) as pairs from '{_quoted(file)}' a join '{_quoted(file)}' b on {joined} "
-        f"where a.control = '' and a.loss <> '{_quoted(baseline)}' "
-        f"and b.loss = '{_quoted(baseline)}' and {_where('a.', chosen)} and {_where('b.', chosen)} "
+        f"where a.control = '' and a.key <> b.key and {is_base} "
+        f"and {_where('a.', chosen)} and {_where('b.', chosen)} group by all) "
         "group by all order by all"
     )
 

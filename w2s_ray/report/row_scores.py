@@ -23,6 +23,7 @@ from w2s_ray.store.predictions import models_written
 
 _OF_ROWS = ("row_id", "label", "prompt_id")
 FEWEST_INDEPENDENT = 2  # independent ones, of an interval
+ROUNDING = 1e-9  # of an accuracy
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,20 @@ class RowScores:
             of = _right_of_two if probs.shape[1] == 2 else _right
             self._right[key] = of(probs, labels)
         return self._right[key]
+
+    def check(self, key: str, data: str, accuracy: float | None) -> None:
+        """Compares the model's scores with its accuracy in ``results``.
+
+        Raises:
+            InputError: they differ, so the table was edited or damaged.
+        """
+        found = float(self.right(key, data).mean())
+        if accuracy is not None and abs(found - accuracy) > ROUNDING:
+            raise InputError(
+                f"study {self.study!r}: by its predictions model {key} has the accuracy "
+                f"{found:.6f}, expected {accuracy:.6f} as in its record; the predictions were "
+                "edited or damaged: run the study again, which writes them anew"
+            )
 
     def probs(self, key: str, data: str) -> Array:
         """(n, K) probabilities of the model; arguments and errors as of ``right``."""

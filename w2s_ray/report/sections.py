@@ -32,13 +32,13 @@ class Queries:
     """The queries of a page, on the files of its store."""
 
     def __init__(
-        self, store: Store, study: str, settings: Sequence[Setting], baseline: str
+        self, store: Store, study: str, settings: Sequence[Setting], baseline: tuple[str, str]
     ) -> None:
         file = store.location(results_file(study))
         axes = list(settings[0].axes)
         chosen = any(row["selected"] is not None for of in settings for row in of.rows)
         self.means = queries.means(file, axes, chosen=chosen)
-        self.paired = queries.paired(file, axes, baseline, chosen=chosen)
+        self.paired = queries.paired(file, axes, *baseline, chosen=chosen)
         self.by_rate = queries.by_rate(file, axes)
         self.students = queries.students(file)
         self.unfinished = queries.unfinished(file)
@@ -81,8 +81,8 @@ def _answer(of: Material) -> Section:
     missing = sum(row["status"] != "done" for row in of.rows)
     if missing:
         warning = (
-            f"{missing:,} of {len(of.rows):,} cells are not done. Settings with missing cells say "
-            "so; their means are over fewer seeds than those of others."
+            f"{missing:,} of {len(of.rows):,} cells are not done. Settings say what they lack: "
+            "their means are over fewer seeds than those of others, or chosen among fewer cells."
         )
         blocks.insert(0, Warning(warning))
     return Section("answer", "Answer", tuple(blocks))

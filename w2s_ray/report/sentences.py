@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from w2s_ray.report.answers import FAMILY, Answer, Difference
-from w2s_ray.report.selected import chosen_over, rule
+from w2s_ray.report.collapsed import named
+from w2s_ray.report.selected import chosen_over, rule, shown
 from w2s_ray.report.settings import Row
 from w2s_ray.spec.chains import LINKS, MEMBERS
 
 NAMED = 3  # differences that a sentence names
+FAMILIES = 20  # that get sentences
+_NOT_GIVEN = {"train_rows": "all", "readout_block": "last"}
 
 
 def points(value: float) -> str:
@@ -37,13 +40,15 @@ def models(axes: dict[str, Any]) -> str:
 def where(axes: dict[str, Any], varying: Sequence[str]) -> str:
     """The values of the axes that vary in a study: ``noise ratio 0.2, label temperature 0.5``."""
     values = ((name, axes[name]) for name in varying if name not in ("loss", "loss_parameters"))
-    return ", ".join(f"{name.replace('_', ' ')} {shown_value(value)}" for name, value in values)
+    return ", ".join(
+        f"{name.replace('_', ' ')} {shown_value(name, value)}" for name, value in values
+    )
 
 
-def shown_value(value: Any) -> str:
-    """The value of an axis; None means all rows or blocks."""
+def shown_value(axis: str, value: Any) -> str:
+    """The value of an axis in words."""
     if value is None:
-        return "all"
+        return _NOT_GIVEN.get(axis, "none")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -65,13 +70,15 @@ def conclusions(
     axes_of = [of.setting.axes for of in students]
     varying = [name for name in varying_axes(axes_of) if name not in FAMILY]
     families = dict.fromkeys(_family(of.setting.axes) for of in students)
-    for family in families:
+    for family in list(families)[:FAMILIES]:
         own = [of for of in differences if _family(of.setting.axes) == family]
         of_family = [of for of in students if _family(of.setting.axes) == family]
         axes = of_family[0].setting.axes
         name = f"{axes['data']}, {models(axes)}, {axes['trainable']}"
-        yield f"{name}: {_of_differences(own, varying, margin)}"
+        yield f"{name}: {_of_differences(own, varying, margin)}{_uncompared(own, of_family)}"
         yield f"{name}: {_of_gap(of_family)}"
+    if len(families) > FAMILIES:
+        yield f"{len(families) - FAMILIES:,} more families are in the tables."
     yield _of_choice(rows)
 
 
@@ -81,38 +88,66 @@ def _family(axes: dict[str, Any]) -> tuple[Any, ...]:
 
 def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: float) -> str:
     if not own:
-        return "there is no pair of losses to compare."
+        return "there is no pair of losses to compare at equal other axes."
     counts = Counter(of.comparison.verdict for of in own)
     baseline = own[0].baseline.name
     seeds = sorted({len(of.seeds) for of in own})
     over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     rows = ", ".join(f"{count:,}" for count in sorted({of.rows for of in own}))
+    unit = "weak seed" if any(of.unit == "weak seed" for of in own) else "seed"
     plural = "" if seeds == [1] else "s"
     within = f"{100 * margin:g} point" + ("" if margin == 0.01 else "s")
     text = (
         f"of {_counted(len(own), 'comparison')} with {baseline} over {rows} test rows and {over} "
-        f"seed{plural}, {counts['better']} are better, {counts['worse']} worse, "
+        f"{unit}{plural}, {counts['better']} {'is' if counts['better'] == 1 else 'are'} better, "
+        f"{counts['worse']} worse, "
         f"{counts['equivalent']} equivalent within {within} and {counts['undecided']} undecided "
         "(Holm over all of them)."
     )
     claimed = [of for of in own if of.comparison.verdict in ("better", "worse")]
     claimed.sort(key=lambda of: -abs(of.comparison.estimate.mean))
-    named = [_named(of, varying) for of in claimed[:NAMED]]
-    if named:
-        text += " Largest: " + "; ".join(named) + "."
+    largest = [_named(of, varying, len(seeds) > 1) for of in claimed[:NAMED]]
+    if largest:
+        text += " Largest: " + "; ".join(largest) + "."
     if seeds == [1]:
         text += " One seed: these verdicts hold for this seed's models and new rows."
+    elif 1 in seeds:
+        alone = sum(len(of.seeds) == 1 for of in own)
+        text += f" {alone:,} of them over one seed: they hold for its models and new rows."
+    if any(of.shares_seeds for of in own):
+        text += " Students of several weak models have the same seeds: they hold for these seeds."
     return text
 
 
-def _named(of: Difference, varying: Sequence[str]) -> str:
+def _uncompared(own: Sequence[Difference], of_family: Sequence[Answer]) -> str:
+    """How many finished settings have no counterpart with the baseline's loss."""
+    if not own:
+        return ""
+    base = own[0].baseline.axes["loss"]
+    compared = {id(side) for of in own for side in (of.setting, of.baseline)}
+    alone = sum(
+        of.setting.axes["loss"] != base and bool(of.seeds) and id(of.setting) not in compared
+        for of in of_family
+    )
+    if not alone:
+        return ""
+    return f" {_counted(alone, 'setting')} without a counterpart of {base} not compared."
+
+
+def _named(of: Difference, varying: Sequence[str], says_seeds: bool) -> str:
+    """A claim with its interval and conditions.
+
+    Args:
+        says_seeds: whether comparisons differ in their number of seeds.
+    """
     low, high = of.comparison.estimate.interval()
     at = where(of.setting.axes, varying)
     confidence = "" if of.confidence is None else f"labels {of.confidence:.2f} from uniform"
-    conditions = ", ".join(filter(None, (at, confidence)))
+    seeds = _counted(len(of.seeds), of.unit) if says_seeds else ""
+    conditions = ", ".join(filter(None, (seeds, at, confidence)))
     inside = "; ".join(filter(None, (f"95 % {points(low)} to {points(high)}", conditions)))
     return (
-        f"{of.setting.name} is {of.comparison.verdict} by "
+        f"{of.setting.name} is {of.comparison.verdict}, "
         f"{points(of.comparison.estimate.mean)} points ({inside})"
     )
 
@@ -120,7 +155,7 @@ def _named(of: Difference, varying: Sequence[str]) -> str:
 def _of_gap(of_family: Sequence[Answer]) -> str:
     known = [of for of in of_family if of.recovered is not None]
     if not known:
-        return "no cell is finished."
+        return "no finished cell has weak model, student and ceiling."
     gaps = [of.recovered for of in known if of.recovered is not None]
     resolved = [gap for gap in gaps if gap.is_resolved and gap.gap > 0.0]
     below = sum(gap.is_resolved and gap.gap < 0.0 for gap in gaps)
@@ -139,10 +174,14 @@ def _of_gap(of_family: Sequence[Answer]) -> str:
         )
     if any(of.one_weak_model for of in known):
         text += "; all seeds share one weak model, so nothing here holds for another"
-    if collapsed := sum(len(of.collapsed) for of in known):
-        text += f"; {_counted(collapsed, 'student')} collapsed below chance"
+    if collapsed := [row for of in of_family for row in of.collapsed]:
+        text += (
+            f"; {_counted(len(collapsed), 'student')} collapsed below chance ({named(collapsed)})"
+        )
     if missing:
         text += f"; {_counted(missing, 'cell')} missing"
+    if incomplete := sum(of.incomplete for of in of_family):
+        text += f"; {_counted(incomplete, 'finished cell')} without weak model or ceiling"
     return text + "."
 
 
@@ -163,7 +202,16 @@ def _of_choice(rows: Sequence[Row]) -> str:
                 f" {at_edge:,} of {len(chosen):,} choices are at the edge of their grid: a wider "
                 "grid may change every sentence above."
             )
+        fewer = sum(bool(row["selection_missing"]) for row in shown(students))
+        if fewer:
+            text += (
+                f" {_counted(fewer, 'choice')} were made among fewer cells than others, since some "
+                "failed or are not finished: what was chosen there is not comparable."
+            )
         return text
+    finished = [row for row in students if row["status"] == "done"]
+    if finished and all(row["converged"] is not None for row in finished):
+        return "An exact solver trained all students: they have no learning rate to choose."
     rates = sorted({row["learning_rate"] for row in students})
     if not rates:
         return "There is no student in this study, only controls."

@@ -7,7 +7,7 @@ part of a setting: it may differ from seed to seed.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from w2s_ray.report.selected import chosen_over, shown
@@ -29,10 +29,12 @@ class Setting:
     Attributes:
         axes: the values that they share, by column of ``results``.
         rows: of ``results``, one for each cell; unfinished ones among them.
+        same: number of settings with the same students, whose other axes have no effect.
     """
 
     axes: dict[str, Any]
     rows: tuple[Row, ...]
+    same: int = 0
 
     @property
     def done(self) -> tuple[Row, ...]:
@@ -54,14 +56,24 @@ class Setting:
 
 
 def settings_of(results: Iterable[Row]) -> list[Setting]:
-    """The settings of ``results`` in the order of its rows."""
+    """The settings of ``results`` in the order of its rows.
+
+    Of settings that have the same students (the noise's strength without noise, the rule that
+    combines one weak model) the first stands for all.
+    """
     rows = list(results)
     over = chosen_over(rows)
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     names = [axis.name for axis in AXES if axis.name not in (*SEEDS, *over)]
     for row in shown(rows):
         groups[tuple(row[name] for name in names)].append(row)
-    return [Setting(dict(zip(names, key, strict=True)), tuple(of)) for key, of in groups.items()]
+    alike: dict[tuple[Any, ...], list[Setting]] = defaultdict(list)
+    for key, of in groups.items():
+        models = tuple((row["key"], row["weak_key"], row["control"]) for row in of)
+        is_planned = all(row["key"] and row["weak_key"] for row in of)
+        setting = Setting(dict(zip(names, key, strict=True)), tuple(of))
+        alike[models if is_planned else key].append(setting)
+    return [replace(first, same=len(others)) for first, *others in alike.values()]
 
 
 @dataclass(frozen=True)
@@ -75,15 +87,22 @@ class Unit:
 def units(rows: Sequence[Row]) -> tuple[UnitKind, list[Unit]]:
     """The independent units among a setting's rows.
 
-    Where students of one seed have weak models of several seeds, the students of one weak model are
-    not independent of each other: they are one unit, whose scores are averaged.
+    Where there are several weak models, students of one of them are not independent of each other:
+    they are one unit, whose scores are averaged. So are students of one seed with several weak
+    models, but they are in different units: see ``shares_seeds``.
     """
     by_seed: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_seed[row["seed"]].append(row)
-    if all(len(of) == 1 for of in by_seed.values()):
-        return "seed", [Unit(seed, tuple(of)) for seed, of in sorted(by_seed.items())]
     by_weak: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
+        by_seed[row["seed"]].append(row)
         by_weak[row["weak_key"]].append(row)
+    has_own_weak_model = len(by_weak) in (1, len(rows))
+    if has_own_weak_model and all(len(of) == 1 for of in by_seed.values()):
+        return "seed", [Unit(seed, tuple(of)) for seed, of in sorted(by_seed.items())]
     return "weak seed", [Unit(of[0]["weak_seed"], tuple(of)) for of in by_weak.values()]
+
+
+def shares_seeds(of: Sequence[Unit]) -> bool:
+    """Whether students of several units have one seed, whose effect no interval then covers."""
+    seeds = [{row["seed"] for row in unit.rows} for unit in of]
+    return len(set().union(*seeds)) < sum(map(len, seeds))

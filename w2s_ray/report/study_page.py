@@ -6,16 +6,23 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from w2s_ray.errors import InputError
-from w2s_ray.report.answers import Answer, answer, baseline_of, differences, treatment_differences
+from w2s_ray.errors import InputError, line_of
+from w2s_ray.report.answers import (
+    Answer,
+    Difference,
+    answer,
+    baseline_of,
+    differences,
+    treatment_differences,
+)
 from w2s_ray.report.cost_tables import StepCost, keys_of
 from w2s_ray.report.page import Page
 from w2s_ray.report.row_scores import row_scores
 from w2s_ray.report.sections import SECTIONS, Material, Queries
-from w2s_ray.report.settings import Row, Setting, settings_of
+from w2s_ray.report.settings import LOSS, Row, Setting, settings_of
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import RESULTS_SCHEMA_VERSION
-from w2s_ray.store.names import results_file
+from w2s_ray.store.names import results_file, study_file
 from w2s_ray.store.results import (
     load_cells,
     load_select,
@@ -43,7 +50,7 @@ class Choices(NamedTuple):
 class _Saved(NamedTuple):
     """What a run leaves of a study: its file of results, its cells, and how they are chosen."""
 
-    file: pa.Table
+    file: pa.Table | None
     cells: list[dict[str, Any]]
     select: dict[str, Any] | None
 
@@ -76,7 +83,7 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
             scores=scores,
             costs=[StepCost.of(record) for record in records.values()],
             steps=len(keys),
-            ask=Queries(store, study, settings, baseline or ""),
+            ask=Queries(store, study, settings, _loss_of_base(found)),
         )
         sections = tuple(filter(None, (section(material) for section in SECTIONS)))
     return Page(f"Study {study}", _subtitle(rows, answers), sections)
@@ -84,14 +91,26 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
 
 def _saved(store: Store, study: str) -> _Saved:
     try:
-        file = read_results(store, study)
         cells, select = load_cells(store, study), load_select(store, study)
     except FileNotFoundError:
         known = ", ".join(saved_studies(store)) or "none"
         raise InputError(
             f"study: given {study!r}, expected one that {store.location('')} has: {known}"
         ) from None
-    versions = set(file["schema_version"].to_pylist()) - {RESULTS_SCHEMA_VERSION}
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"study {study!r}: {store.location(study_file(study))} is damaged ({line_of(error)}); "
+            "run the study again, which writes it anew"
+        ) from None
+    try:
+        file = read_results(store, study)
+        versions = set(file["schema_version"].to_pylist()) - {RESULTS_SCHEMA_VERSION}
+    except FileNotFoundError:
+        raise InputError(
+            f"study {study!r}: its results were not written yet; run the study again"
+        ) from None
+    except (pa.ArrowInvalid, KeyError):  # it is said, and the page is made without it
+        file, versions = None, set()
     if versions:
         raise InputError(
             f"study {study!r}: its results have schema version {versions.pop()}, expected "
@@ -103,16 +122,15 @@ def _saved(store: Store, study: str) -> _Saved:
 
 
 def _results(
-    store: Store, study: str, file: pa.Table, table: pa.Table
+    store: Store, study: str, file: pa.Table | None, table: pa.Table
 ) -> tuple[list[Row], list[str]]:
     """The rows of the results as the records are, and what differs in their file."""
-    common = [name for name in table.column_names if name in file.column_names]
-    if file.select(common).cast(table.select(common).schema).equals(table.select(common)):
+    if file is not None and file.equals(table):
         return table.to_pylist(), []
     warning = (
         f"{store.location(results_file(study))} is not what the records of its store say: it was "
-        "edited, or the study has gone on since. This page is made from the records; run the study "
-        "again to write the file anew."
+        "edited, damaged or written by another version, or the study has gone on since. This page is "
+        "made from the records; run the study again to write the file anew."
     )
     return table.to_pylist(), [warning]
 
@@ -127,6 +145,12 @@ def _baseline(settings: Sequence[Setting], wanted: str | None) -> str | None:
     if wanted is not None and wanted not in losses:
         raise InputError(f"--baseline: given {wanted!r}, expected one of {', '.join(losses)}")
     return wanted or baseline_of(settings)
+
+
+def _loss_of_base(found: Sequence[Difference]) -> tuple[str, str]:
+    """Name and parameters of the loss that the others are compared with; "" without any."""
+    axes = found[0].baseline.axes if found else dict.fromkeys(LOSS, "")
+    return axes["loss"], axes["loss_parameters"]
 
 
 def _subtitle(rows: Sequence[Row], answers: Sequence[Answer]) -> str:

@@ -101,7 +101,7 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
     for values, line_rows in lines.items():
         table.add_row(
             str(values[0]),
-            *(shown_value(values[index]) for index in varying),
+            *(shown_value(LINE_COLUMNS[index], values[index]) for index in varying),
             *(
                 percent([r["student_accuracy"] for r in line_rows if r["noise_ratio"] == noise])
                 for noise in noises
@@ -141,7 +141,7 @@ def _treatment(shared: dict[str, Any], varying: Sequence[int]) -> str:
     ]
     if "label_filter" in names:
         names.insert(names.index("label_filter") + 1, "label_keep")
-    parts = (f"{name.replace('_', ' ')} {shown_value(shared[name])}" for name in names)
+    parts = (f"{name.replace('_', ' ')} {shown_value(name, shared[name])}" for name in names)
     return f"\n{', '.join(parts)}" if names else ""
 
 

@@ -75,7 +75,7 @@ def _table(rows: Sequence[Row], query: str) -> Table:
     values = tuple(
         (
             Cell(text=Setting(row, ()).name),
-            *(Cell(text=shown_value(row[name])) for name in varying),
+            *(Cell(text=shown_value(name, row[name])) for name in varying),
             Cell(text=str(row["seed"])),
             Cell(text=row["status"] if row["reason"] is None else f"{OUTSIDE}: {row['reason']}"),
             Cell(row["residual"]),
@@ -88,7 +88,8 @@ def _table(rows: Sequence[Row], query: str) -> Table:
     )
     notes = (
         "Nats. Residuals are of logits stored as float16; the tolerance allows for that. The "
-        "interval of the slack is over rows, for the student as it is.",
+        "interval of the slack is over rows, for the student as it is, and none is adjusted for "
+        "their number. |gain|/√misfit is of the reverse misfit for every loss.",
     )
     return Table("theory", "Theory on training rows", columns, values, query, notes)
 

@@ -53,7 +53,7 @@ def _table(
             (
                 Cell(text=models(of.axes)),
                 Cell(text=of.name),
-                *(Cell(text=shown_value(of.axes[name])) for name in axes),
+                *(Cell(text=shown_value(name, of.axes[name])) for name in axes),
                 *(Cell(_mean(each, score)) for each in own),
                 Cell(text=", ".join(_spread(each, score, kind) for each in own)),
             )

@@ -67,7 +67,7 @@ def _table(setting: dict[str, Any], all_rows: list[dict[str, Any]]) -> Table:
     for role in ("weak", "ceiling"):
         table.add_row(role, *[""] * len(varying), *_scores(rows, sets, role, f"{role}_accuracy"))
     for values, line_rows in lines.items():
-        settings = (shown_value(values[index]) for index in varying)
+        settings = (shown_value(LINES[index], values[index]) for index in varying)
         table.add_row(str(values[0]), *settings, *_scores(line_rows, sets, "", "student_accuracy"))
     for control in dict.fromkeys(row["control"] for row in rows if row["control"]):
         of_control = [row for row in rows if row["control"] == control]

@@ -46,10 +46,15 @@ class Estimate(NamedTuple):
         return self.mean - half, self.mean + half
 
     def p_value(self, null: float = 0.0) -> float:
-        """Two-sided, of the hypothesis that the mean is ``null``."""
+        """Two-sided, of the hypothesis that the mean is ``null``.
+
+        No less than a sign test of so many independent rows can give: few rows that agree by
+        chance have no variance at all.
+        """
+        least = 2.0 ** (1 - self.groups) if self.groups else 0.0
         if self.variance == 0.0:
-            return 1.0 if self.mean == null else 0.0
-        return 2.0 * t_tail(abs(self.mean - null) / self.variance**0.5, self.df)
+            return 1.0 if self.mean == null else least
+        return max(least, 2.0 * t_tail(abs(self.mean - null) / self.variance**0.5, self.df))
 
 
 @dataclass(frozen=True)
