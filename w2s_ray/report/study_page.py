@@ -129,8 +129,8 @@ def _results(
         return table.to_pylist(), []
     warning = (
         f"{store.location(results_file(study))} is not what the records of its store say: it was "
-        "edited, damaged or written by another version, or the study has gone on since. This page is "
-        "made from the records; run the study again to write the file anew."
+        "edited, damaged or written by another version, or the study has gone on since. This page "
+        "is made from the records; run the study again to write the file anew."
     )
     return table.to_pylist(), [warning]
 
