@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,17 +19,19 @@ from rich.console import Console
 
 from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
-from w2s_ray.console.progress import ProgressDisplay
+from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
 from w2s_ray.errors import InputError
 from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.backend import StoreError
 from w2s_ray.store.names import (
     REPORT_PAGE,
     RESERVED,
@@ -45,6 +47,7 @@ from w2s_ray.store.transfer import write_transfer
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
+MOST_REPAIRS = 32  # rounds of one run in which damaged artifacts are made again
 MOST_LOST = 20  # models without weights that are named
 NO_REPORT = "W2S_RAY_NO_REPORT"
 EXPORTED = "export/config.json"  # a file of every step that was exported
@@ -103,10 +106,24 @@ def _run(options: argparse.Namespace) -> int:
     if options.plan or options.status:
         study.describe(as_json=options.json)
         return 0
+    for _ in range(MOST_REPAIRS):
+        try:
+            return _run_once(study, options, may_repeat=True)
+        except StoreError as damage:
+            study.set_aside(damage)
+    return _run_once(study, options, may_repeat=False)
+
+
+def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool) -> int:
+    """Runs what is unfinished and writes the tables.
+
+    Raises:
+        StoreError: an artifact is damaged; once it is set aside, the study can run again.
+    """
     with located(options.spec):
         todo = study.prepared()
-    if todo:
-        study.run(todo, local=options.local)
+    if todo and (failed := study.run(todo, local=options.local)) and may_repeat:
+        raise StoreError(f"steps with a damaged input: {failed:,}; they run again")
     wanted = not options.no_report and (bool(todo) or not study.has_report())
     return study.conclude(as_json=options.json, with_report=wanted)
 
@@ -117,6 +134,7 @@ class _Study:
     plan: Plan
     store: Store
     console: Console
+    shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
         self.console.print(masked(text), highlight=False, markup=False, soft_wrap=True)
@@ -145,12 +163,14 @@ class _Study:
                 transfer_file(study),
             ),
         )
-        finished = self.store.finished()
+        checked = self.store.checked(self.plan.steps)
+        for damage in checked.damaged:
+            self.set_aside(damage)
+        finished = checked.finished
         todo = self.plan.todo(finished)
-        done = sum(step.key in finished for step in self.plan)
         self.say(
             f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
-            f"{done:,} already done"
+            f"{len(finished):,} already done"
         )
         cells = (cell.as_json() for cell in self.plan.cells)
         if replaced := replaced_cells(self.store, self.plan.study, cells):
@@ -178,7 +198,16 @@ class _Study:
             self.spec, self.plan, todo, self.store, self._report_rows, self._report_tokens
         )
 
+    def set_aside(self, damage: StoreError) -> None:
+        """Says what is damaged, and moves it out of the way of the step that makes it again."""
+        self.say(str(damage))
+        with self.store.writing_errors():
+            self.store.set_aside(damage)
+
     def _report_rows(self, name: str, report: Mapping[str, Any]) -> None:
+        if name in self.shown:
+            return
+        self.shown.add(name)
         self.console.print(data_view.table(name, report))
         for line in data_view.lines(name, report):
             self.say(line)
@@ -186,12 +215,13 @@ class _Study:
     def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
         self.say(data_view.token_line(data, model, counts, self.spec.training))
 
-    def _say_lost_weights(self, finished: Mapping[str, str]) -> None:
+    def _say_lost_weights(self, finished: Container[str]) -> None:
         """Names finished models that cannot score a further test set, before anything is spent."""
         lost = models_without_weights(self.plan, finished, self.store)
         if not lost:
             return
-        named = ", ".join(finished[key] for key in lost[:MOST_LOST])
+        folders = self.store.finished()
+        named = ", ".join(folders[key] for key in lost[:MOST_LOST])
         more = f" and {len(lost) - MOST_LOST:,} more" if len(lost) > MOST_LOST else ""
         self.say(
             f"warning: the weights of {len(lost):,} finished models were not kept, so they cannot "
@@ -217,12 +247,16 @@ class _Study:
         exported = self.store.file_locations(keys, EXPORTED)
         return [exported[key].rpartition("/")[0] for key in keys if key in exported]
 
-    def run(self, todo: Mapping[str, Step], *, local: bool) -> None:
+    def run(self, todo: Mapping[str, Step], *, local: bool) -> int:
+        """Runs the steps, and returns how many failed for an input that is damaged."""
+        failed = self._schedule(todo, local=local).failed
+        notes = self.store.failures() if failed else {}
+        return sum(notes[key]["error"].startswith(OF_DAMAGE) for key in failed & notes.keys())
+
+    def _schedule(self, todo: Mapping[str, Step], *, local: bool) -> Schedule:
         """Runs the steps in this process, or on Ray (``cluster.session``)."""
-        done = len(self.plan.steps) - len(todo)
-        execution = self.spec.execution
-        known = flops(todo.values())
-        cost = {key: count for key, count in known.items() if count}
+        done, execution = len(self.plan.steps) - len(todo), self.spec.execution
+        cost = {key: count for key, count in flops(todo.values()).items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
             if local:
                 from w2s_ray.running.local import run
@@ -230,14 +264,13 @@ class _Study:
                 workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
                     self.say(f"--local: one process instead of {workers} workers")
-                run(todo, self.store, display, cost)
-                return
+                return run(todo, self.store, display, cost)
             from w2s_ray.cluster.session import connect
             from w2s_ray.cluster.tune_run import run as run_on_ray
 
             with connect() as session:
                 self.say(f"Ray dashboard: {session.dashboard_url}")
-                run_on_ray(
+                return run_on_ray(
                     todo,
                     self.store.uri,
                     study=self.plan.study,
@@ -260,6 +293,8 @@ class _Study:
         try:
             with self.store.writing_errors():
                 return save_report(self.store, self.plan.study)
+        except StoreError:
+            raise
         except Exception as error:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             self.say(f"no report: {kind}{error}")

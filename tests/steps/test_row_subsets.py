@@ -26,7 +26,7 @@ class Students:
         weak = np.random.default_rng(0).dirichlet(np.ones(classes), len(IDS)).astype(np.float32)
         write_soft_labels(folder / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
         rows = pa.table({"row_id": IDS, "label": pa.array([0] * len(IDS), pa.int64())})
-        artifact: Any = SimpleNamespace(folder=folder)
+        artifact: Any = SimpleNamespace(file=folder.joinpath)
         self._targets = Targets(rows, classes, lambda key: {"labels": artifact}[key])
 
     def on(self, train_rows: int | None, seed: int = 0) -> Supervision:

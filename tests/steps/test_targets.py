@@ -30,7 +30,7 @@ def test_temperature_comes_before_noise_and_labels_are_joined_by_id(
     ids = pa.chunked_array([pa.array(IDS).take(pa.array(shuffled))])
     write_soft_labels(tmp_path / SOFT_LABELS, ids, weak[shuffled])
     rows = pa.table({"row_id": IDS, "label": pa.array([0] * len(IDS), pa.int64())})
-    artifact: Any = SimpleNamespace(folder=tmp_path)
+    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
     targets = Targets(rows, classes, lambda key: {"labels": artifact}[key])
     config = config_of("student")
     assert isinstance(config, StudentConfig)
@@ -57,7 +57,7 @@ def test_validation_rows_are_never_trained_on_and_the_same_for_all(
     write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([IDS]), weak)
     truth = np.arange(len(IDS)) % classes
     rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
-    artifact: Any = SimpleNamespace(folder=tmp_path)
+    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
     targets = Targets(rows, classes, lambda key: artifact)
     student = config_of("student")
     assert isinstance(student, StudentConfig)
@@ -105,7 +105,7 @@ def test_rows_that_are_left_out_are_never_learned_and_seeds_share_labels_without
     write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
     truth = np.arange(len(IDS)) % 3
     rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
-    artifact: Any = SimpleNamespace(folder=tmp_path)
+    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
     left_out = np.arange(len(IDS)) < 8
     targets = Targets(rows, 3, lambda key: {"labels": artifact}[key], per_row=1, left_out=left_out)
     config = config_of("student")
@@ -148,7 +148,7 @@ def targets_and_weak(tmp_path: Path) -> tuple[Targets, np.ndarray[Any, Any]]:
     write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
     truth = np.arange(len(IDS)) % 3
     rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
-    artifact: Any = SimpleNamespace(folder=tmp_path)
+    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
     return Targets(rows, 3, lambda key: {"labels": artifact}[key], per_row=1), weak
 
 

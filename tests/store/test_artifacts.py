@@ -15,6 +15,7 @@ import pytest
 from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.identity import Identity
+from w2s_ray.store.records import json_bytes
 from w2s_ray.store.temporary import remove_abandoned, temporary_name
 
 MakeStep = Callable[..., Identity]
@@ -153,9 +154,11 @@ def test_of_two_folders_of_one_key_the_first_that_is_whole_counts(
 ) -> None:
     """A slug can change; the key identifies the step."""
     commit(store, make_step(slug="b"), "b")
-    raw(store.backend).write("student/a-a1/record.json", b"{}")
+    raw(store.backend).write("student/1-a1/record.json", b"{}")
+    old = {"kind": "student", "key": "a1", "files": {}}  # of a version without digests
+    raw(store.backend).write("student/a-a1/record.json", json_bytes(old))
     raw(store.backend).write("student/0-a1/record.json", b"{")
-    assert store.record("a1") == {}
+    assert store.record("a1") == old
     raw(store.backend).delete("student/a-a1/record.json")
     assert (store.artifact("a1").folder / "model/weights.bin").read_text() == "b"
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from w2s_ray.store.backend import Backend, StoreError
-from w2s_ray.store.records import json_bytes, sizes_below
+from w2s_ray.store.names import key_of
+from w2s_ray.store.records import record_bytes, sizes_below
 
 FOLDER = "student/hh-kl-a1"
 RECORD = f"{FOLDER}/record.json"
@@ -25,7 +26,8 @@ def commit(backend: Backend, path: str = FOLDER, text: str = "content") -> bytes
     (workspace / "model").mkdir()
     (workspace / "model" / "weights.bin").write_text(text)
     (workspace / "notes.txt").write_text(text)
-    record = json_bytes({"text": text, "files": sizes_below(workspace)})
+    said = {"text": text, "kind": parent, "key": key_of(path), "files": sizes_below(workspace)}
+    record = record_bytes(said)
     backend.commit(workspace, path, record)
     return record
 
@@ -128,7 +130,7 @@ def test_only_folders_two_levels_down_can_be_committed(backend: Backend, raw: Se
     ("change", "damage"),
     [("delete", "notes.txt is missing"), ("shorten", "notes.txt has 3 bytes, expected 7")],
 )
-def test_a_damaged_folder_is_named_with_what_to_delete(
+def test_a_damaged_folder_is_named_with_what_differs(
     backend: Backend, raw: Seen, tmp_path: Path, change: str, damage: str
 ) -> None:
     record = commit(backend)
@@ -142,7 +144,7 @@ def test_a_damaged_folder_is_named_with_what_to_delete(
         backend.local_copy(FOLDER, record)
     folder = f"{backend.uri}/{FOLDER}"
     assert str(refused.value) == (
-        f"{folder} is damaged: {damage}; delete the folder {folder} and run again"
+        f"{folder} is damaged: {damage}; running its study sets the folder aside and makes it again"
     )
 
 

@@ -48,7 +48,7 @@ class TrialBuilder(Builder):
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``norms.npy``, (n, m) float32."""
     config = step.config_as(NormsConfig)
-    states = np.load(inputs["features"].folder / f"{config.split}.npy")
+    states = np.load(inputs["features"].file(f"{config.split}.npy"))
     norms = np.linalg.norm(states, ord=config.order, axis=-1)
     np.save(draft.folder / "norms.npy", norms)
     draft.metrics["mean_norm"] = float(norms.mean())

@@ -17,6 +17,9 @@ from rich.text import Text
 
 from w2s_ray.masking import masked
 from w2s_ray.plan.step import Step
+from w2s_ray.store.backend import DAMAGED, StoreError
+
+OF_DAMAGE = f"{StoreError.__name__}: "  # begins the error of a step whose input is damaged
 
 
 class Running(NamedTuple):
@@ -54,6 +57,7 @@ class ProgressDisplay:
         self.done = 0
         self.failed: dict[str, str] = {}
         self.blocked: set[str] = set()
+        self._damages: set[str] = set()
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
         )
@@ -95,7 +99,14 @@ class ProgressDisplay:
         blocked = self._descendants(step.key) - self.blocked
         self.blocked |= blocked
         self._remaining.subtract(self._todo[key].kind.name for key in blocked)
-        self._say(f"failed: {step.kind} {step.slug}-{step.key}: {numbers['error']}", style="red")
+        error = numbers["error"]
+        if error.startswith(OF_DAMAGE):  # the step runs again; each damaged artifact is said once
+            folder, is_damaged, _ = error.partition(DAMAGED)
+            if is_damaged and folder not in self._damages:
+                self._damages.add(folder)
+                self._say(error.removeprefix(OF_DAMAGE))
+            return
+        self._say(f"failed: {step.kind} {step.slug}-{step.key}: {error}", style="red")
 
     def _say(self, text: str, style: str | None = None) -> None:
         self._console.print(

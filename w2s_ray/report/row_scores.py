@@ -178,8 +178,9 @@ def row_scores(store: Store, study: str) -> Iterator[RowScores]:
     models = models_written(store, study)
     if models is None:
         raise InputError(
-            f"study {study!r}: {store.location(predictions_file(study))} is missing, damaged or of "
-            "another version; run the study again, which writes it anew without computing"
+            f"study {study!r}: {store.location(predictions_file(study))} is missing or of another "
+            "version, or the predictions were edited or damaged: run the study again, which writes "
+            "them anew without computing"
         )
     row_groups = {key: index for index, (_, key) in reversed(list(enumerate(models)))}
     with store.open_file(predictions_file(study)) as file:

@@ -31,6 +31,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.axis_columns import AXES
 from w2s_ray.store.names import train_predictions_file
 from w2s_ray.store.results import read_results
+from w2s_ray.store.tables import reading_table
 
 IDENTITY, THEOREM_2 = "identity", "theorem 2"
 STATEMENTS = {"forward_kl": IDENTITY, "forward_ce": IDENTITY, "reverse_kl": THEOREM_2}
@@ -86,11 +87,12 @@ def theory_table(store: Store, study: str, results: Sequence[Row] | None = None)
 
     Raises:
         FileNotFoundError: the study has no results, or no ``train_predictions``.
+        InputError: that table was changed since it was written.
     """
     cells = read_results(store, study).to_pylist() if results is None else results
     rows: dict[int, dict[str, Any]] = {}
-    with store.open_file(train_predictions_file(study)) as file:
-        models = _Models(parquet.ParquetFile(file))
+    with reading_table(store, train_predictions_file(study)) as file:
+        models = _Models(file)
         for index in sorted(range(len(cells)), key=lambda index: cells[index]["ceiling_key"] or ""):
             rows[index] = _row(cells[index], models)
     return pa.Table.from_pylist([rows[index] for index in range(len(cells))], SCHEMA)

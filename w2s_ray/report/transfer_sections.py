@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from pyarrow import parquet
-
 from w2s_ray.report.page import Cell, Table, TableColumn
 from w2s_ray.report.sentences import models, shown_value, varying_axes
 from w2s_ray.report.settings import Row, Setting, settings_of
 from w2s_ray.report.slices import by
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import transfer_file
+from w2s_ray.store.tables import reading_table
 
 _HIDDEN = ("loss", "loss_parameters", "control", "weak", "strong", "chain", "combine")
 
@@ -19,8 +18,8 @@ _HIDDEN = ("loss", "loss_parameters", "control", "weak", "strong", "chain", "com
 def transfer_blocks(store: Store, study: str) -> Iterator[Table]:
     """Tables of accuracies and gains with a column for each set; none without such sets."""
     try:
-        with store.open_file(transfer_file(study)) as file:
-            rows: list[Row] = parquet.ParquetFile(file).read().to_pylist()
+        with reading_table(store, transfer_file(study)) as file:
+            rows: list[Row] = file.read().to_pylist()
     except FileNotFoundError:
         return
     by_set = by(rows, lambda row: row["test_set"])

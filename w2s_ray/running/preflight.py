@@ -45,7 +45,7 @@ def prepare_data(
     _check_weights(plan, todo, store)
     _open_models(spec, todo)
     _check_exports(todo)
-    for key in set(store.listing("checkpoints")) & store.finished().keys():
+    for key in store.finished_among(store.listing("checkpoints")):
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     read = ("prepare", "test_set")
     for step in (step for step in todo.values() if step.kind.name in read):

@@ -19,6 +19,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifacts import Artifact, Draft, Store
+from w2s_ray.store.backend import StoreError
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.parts import Parts
 from w2s_ray.training.progress import Throttle
@@ -123,6 +124,8 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
     with _peak_memory(steps[0].kind) as peak:
         try:
             writers = _writers(steps, store, context)
+        except StoreError as error:  # of an input that they share
+            writers = [error] * len(steps)
         except Exception as error:
             if len(steps) > 1:  # one step's own error, or too much memory: each by itself
                 return _compute_one_by_one(steps, store, context)
@@ -160,12 +163,18 @@ class _Commit:
     peak: Callable[[], int]
 
     def __call__(self, step: Step, write: Write | Exception) -> Outcome:
-        """Writes and commits the artifact; an error is recorded and returned."""
+        """Writes and commits the artifact; an error is recorded and returned.
+
+        An input that is damaged is set aside: the study plans it again (``study``).
+        """
         try:
             if isinstance(write, Exception):
                 raise write
             return self._commit(step, write)
         except Exception as error:
+            if isinstance(error, StoreError):
+                with suppress(OSError):
+                    self.store.set_aside(error)
             _record_failure(step, self.store, error)
             return error
 
@@ -248,8 +257,15 @@ def _check_model(step: Step) -> None:
 
 
 def _artifacts(steps: Sequence[Step], store: Store) -> Artifacts:
-    """The inputs of the steps, each opened and checked once."""
-    return store.artifacts(key for step in steps for key in step.inputs.values())
+    """The inputs of the steps, each opened once."""
+    return partial(_input, store.artifacts(key for step in steps for key in step.inputs.values()))
+
+
+def _input(artifacts: Artifacts, key: str) -> Artifact:
+    try:
+        return artifacts(key)
+    except KeyError:
+        raise StoreError(f"the input {key} is gone: it was set aside, or removed") from None
 
 
 def _peak_memory(kind: Kind) -> AbstractContextManager[Callable[[], int]]:

@@ -53,7 +53,7 @@ def baseline_probs(
         label: the soft labels of these.
     """
     reads, rows = config.reads, _learned(data, config)
-    labels = read_soft_labels(label.folder / SOFT_LABELS, rows["row_id"].to_pylist())
+    labels = read_soft_labels(label.file(SOFT_LABELS), rows["row_id"].to_pylist())
     features, test_features = _features(reads, rows, test)
     is_pair = data.per_row == 2 and reads != "prompt_only"
     return features.shape[1], fitted_probs(features, labels, test_features, intercept=not is_pair)

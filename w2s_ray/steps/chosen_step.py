@@ -45,11 +45,11 @@ def chosen_step(artifact: Artifact, by: str | None) -> ChosenStep | None:
     Raises:
         ValueError: a rule is given and nothing was evaluated.
     """
-    file = artifact.folder / VALIDATION
-    if VALIDATION not in artifact.record["files"]:
+    if not artifact.has(VALIDATION):
         if by is not None:
             raise ValueError(f"{artifact.folder} has no {VALIDATION} to choose a step by {by}")
         return None
+    file = artifact.file(VALIDATION)
     rows = read_parquet(file).to_pylist()
     steps = [row.pop("step") for row in rows]
     index = len(rows) - 1 if by is None else best(rows, by)

@@ -33,7 +33,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     roles = [role for role in step.inputs if role.startswith("weak_")]
     artifacts = [inputs[f"label_{role.removeprefix('weak_')}"] for role in roles]
     row_ids = rows["row_id"].to_pylist()
-    labels = _stacked([read_soft_labels(a.folder / SOFT_LABELS, row_ids) for a in artifacts])
+    labels = _stacked([read_soft_labels(a.file(SOFT_LABELS), row_ids) for a in artifacts])
     predictions = [Predictions.read(inputs[role]) for role in roles]
     first = predictions[0]
     test = _stacked([each.ordered_by(first.row_ids) for each in predictions])

@@ -43,9 +43,9 @@ class Predictions:
     def read(cls, artifact: Artifact, step_by: str | None = None) -> "Predictions":
         """Those of the last step, or of the step that the rule ``step_by`` chooses."""
         chosen = chosen_step(artifact, step_by)
-        table = read_parquet(artifact.folder / TEST_PREDICTIONS)
+        table = read_parquet(artifact.file(TEST_PREDICTIONS))
         if chosen is not None and not chosen.is_last:
-            probs = np.asfortranarray(step_probs(artifact.folder / STEP_LOGITS, chosen.position))
+            probs = np.asfortranarray(step_probs(artifact.file(STEP_LOGITS), chosen.position))
             return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = np.asfortranarray(flat.astype(np.float64).reshape(table.num_rows, -1))

@@ -31,8 +31,8 @@ class Features:
 
     def of(self, split: str, rows: pa.Table) -> NDArray[np.float32]:
         """(n, m, H) float32 states of ``rows``, joined by row id; m texts a row."""
-        states = np.load(self.artifact.folder / f"{split}.npy", mmap_mode="r")
-        present = read_parquet(self.artifact.folder / f"{split}.parquet")["row_id"]
+        states = np.load(self.artifact.file(f"{split}.npy"), mmap_mode="r")
+        present = read_parquet(self.artifact.file(f"{split}.parquet"))["row_id"]
         order = positions(rows["row_id"].to_pylist(), present.to_pylist())
         return np.ascontiguousarray(states[order])
 

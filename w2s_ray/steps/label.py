@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.labels import positions, write_soft_labels
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.objectives.calibration import held_out
@@ -93,11 +94,12 @@ def _head_logits(
     weak: Artifact, features: Features, rows: pa.Table, held: pa.Table | None
 ) -> _Logits:
     """Logits of a head on stored features."""
-    from w2s_ray.training.heads import head_logits
+    from w2s_ray.training.heads import HEAD, head_logits
 
+    folder = weak.file(HEAD).parent
     return _Logits(
-        head_logits(weak.folder, features.of("weak", rows)),
-        None if held is None else head_logits(weak.folder, features.of("ground_truth", held)),
+        head_logits(folder, features.of("weak", rows)),
+        None if held is None else head_logits(folder, features.of("ground_truth", held)),
     )
 
 
@@ -111,7 +113,7 @@ def _model_logits(
     training = Training.from_json(weak.record["config"]["training"])
     assert step.model is not None
     shape = data.num_classes, data.per_row
-    scorer, tokenizer = trained_scorer(step.model, training, weak.folder, shape)
+    scorer, tokenizer = trained_scorer(step.model, training, weak.file(WEIGHTS).parent, shape)
 
     def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return scorer_logits(scorer, tokens, progress=progress)

@@ -56,7 +56,7 @@ def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
     """A writer for each of the heads, which share the features of one test set."""
-    from w2s_ray.training.heads import heads_logits
+    from w2s_ray.training.heads import HEAD, heads_logits
 
     rows = Rows(artifacts(steps[0].inputs["test_set"]))["test"]
     features = Features(artifacts(steps[0].inputs["features"])).of("test", rows)
@@ -64,7 +64,7 @@ def run_together(
     outcomes: list[Write | Exception | None] = []
     for step in steps:
         try:
-            folders.append(artifacts(step.inputs["model"]).folder)
+            folders.append(artifacts(step.inputs["model"]).file(HEAD).parent)
             outcomes.append(None)
         except Exception as error:  # of this head alone
             outcomes.append(error)
@@ -107,12 +107,12 @@ def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> 
     from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
     from w2s_ray.training.fit import trained_scorer
 
-    if not (model.folder / WEIGHTS).exists():
+    if not model.has(WEIGHTS):
         raise FileNotFoundError(not_kept(model.folder))
     training = Training.from_json(model.record["config"]["training"])
     assert step.model is not None
     shape = rows.num_classes, rows.per_row
-    scorer, tokenizer = trained_scorer(step.model, training, model.folder, shape)
+    scorer, tokenizer = trained_scorer(step.model, training, model.file(WEIGHTS).parent, shape)
 
     def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return scorer_logits(scorer, tokens, progress=progress)

@@ -22,19 +22,19 @@ class Rows:
     artifact: Artifact
 
     def __getitem__(self, split: str) -> pa.Table:
-        return read_parquet(self.artifact.folder / f"{split}.parquet")
+        return read_parquet(self.artifact.file(f"{split}.parquet"))
 
     def labels(self, split: str) -> pa.Table:
         """Row ids and labels of a split, without its texts."""
-        return read_parquet(self.artifact.folder / f"{split}.parquet", ["row_id", "label"])
+        return read_parquet(self.artifact.file(f"{split}.parquet"), ["row_id", "label"])
 
     def count(self, split: str) -> int:
         """Number of rows of a split."""
-        return int(pq.read_metadata(self.artifact.folder / f"{split}.parquet").num_rows)
+        return int(pq.read_metadata(self.artifact.file(f"{split}.parquet")).num_rows)
 
     def shards(self, split: str, rows: int) -> Iterator[pa.Table]:
         """A split in tables of ``rows`` rows, read one after the other."""
-        file = pq.ParquetFile(self.artifact.folder / f"{split}.parquet")
+        file = pq.ParquetFile(self.artifact.file(f"{split}.parquet"))
         for batch in file.iter_batches(batch_size=rows):
             yield pa.Table.from_batches([batch])
 

@@ -272,7 +272,7 @@ class Targets:
 
     def _weak_labels(self, key: str) -> NDArray[np.float32]:
         if key not in self._weak:
-            file = self._artifacts(key).folder / SOFT_LABELS
+            file = self._artifacts(key).file(SOFT_LABELS)
             self._weak[key] = read_soft_labels(file, self.row_ids)
         return self._weak[key]
 

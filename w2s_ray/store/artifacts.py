@@ -5,8 +5,9 @@ and on an object store.
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -14,8 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from w2s_ray.store.backend import damaged
+from w2s_ray.store.addresses import shown
+from w2s_ray.store.backend import StoreError, damaged
 from w2s_ray.store.failures import note_of, read_notes
+from w2s_ray.store.file_digests import digest_of
 from w2s_ray.store.files import StoreFiles
 from w2s_ray.store.identity import Identity
 from w2s_ray.store.names import RECORD, artifact_folder, failure_file, key_of
@@ -23,23 +26,51 @@ from w2s_ray.store.opening import open_backend
 from w2s_ray.store.provenance import provenance
 from w2s_ray.store.records import (
     RECORD_SCHEMA,
-    json_bytes,
+    damage,
+    damage_of_content,
     parse_record,
-    recorded_sizes,
+    record_bytes,
+    recorded_files,
     sizes_below,
-    wrong_size,
 )
 
 FILES_AT_ONCE = 64
 RECORDS_AT_ONCE = 1024
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished step: its files on this machine, and its record."""
+    """A finished step: its files on this machine, and its record.
+
+    Attributes:
+        folder: its files; ``file`` gives a single one, and is the way to read it.
+        error: the error for damage of the artifact, from what differs.
+    """
 
     folder: Path
     record: dict[str, Any]
+    error: Callable[[str], StoreError]
+
+    def has(self, name: str) -> bool:
+        """Whether the artifact has a file of this name."""
+        return name in self.record["files"]
+
+    def file(self, name: str) -> Path:
+        """The path of a file whose content is what it was when it was committed.
+
+        Read at once: the digest is compared once per process, and again if the file changes.
+
+        Raises:
+            FileNotFoundError: The artifact has no such file.
+            StoreError: The file is damaged.
+        """
+        recorded = recorded_files(self.record)
+        if name not in recorded:
+            raise FileNotFoundError(f"{self.folder} has no file {name}")
+        if problem := damage(self.folder, {name: recorded[name]}, with_digests=True):
+            raise self.error(problem)
+        return self.folder / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +87,13 @@ class _Finished(NamedTuple):
     path: str
     content: bytes
     record: dict[str, Any]
+
+
+class Checked(NamedTuple):
+    """Keys of finished steps, and the error for each record that is damaged."""
+
+    finished: set[str]
+    damaged: list[StoreError]
 
 
 class Store(StoreFiles):
@@ -81,6 +119,8 @@ class Store(StoreFiles):
     def finished(self) -> dict[str, str]:
         """key -> ``<kind>/<slug>-<key>`` of all artifacts, by one listing of the whole store.
 
+        Opens no record: a damaged one may count (see ``checked``).
+
         Raises:
             InputError: The store cannot be read.
         """
@@ -92,12 +132,21 @@ class Store(StoreFiles):
         return finished
 
     def finished_among(self, keys: Iterable[str]) -> set[str]:
-        """Which of the steps are finished, by one listing of names.
+        """Which of the steps are finished, by one listing of names and their records.
 
         Raises:
             InputError: The store cannot be read.
         """
-        return {key for key, _ in self._finished_steps(keys)}
+        return self.checked(keys).finished
+
+    def checked(self, keys: Iterable[str]) -> Checked:
+        """As ``finished_among``, with the records that are damaged.
+
+        Raises:
+            InputError: The store cannot be read.
+        """
+        damages: list[StoreError] = []
+        return Checked({key for key, _ in self._finished_steps(keys, damages)}, damages)
 
     def has(self, key: str) -> bool:
         """Whether the step is finished."""
@@ -124,7 +173,8 @@ class Store(StoreFiles):
 
         Raises:
             KeyError: The step is not finished.
-            StoreError: A file is missing or differs in size from what the record says.
+            StoreError: A file is missing or has another size than the record says; downloaded, also
+                another digest.
         """
         return self._artifact(self._folders([key]), key)
 
@@ -156,7 +206,7 @@ class Store(StoreFiles):
         Raises:
             KeyError: A step is not finished.
             FileNotFoundError: An artifact has no such file.
-            StoreError: The file is missing or differs in size from what the record says.
+            StoreError: The file is missing, or another than the record says.
         """
         keys = list(keys)
         folders = self._folders(keys)
@@ -190,6 +240,7 @@ class Store(StoreFiles):
         try:
             draft = Draft(workspace)
             yield draft
+            sizes = sizes_below(workspace)
             record = {
                 "schema": RECORD_SCHEMA,
                 "kind": step.kind,
@@ -200,13 +251,38 @@ class Store(StoreFiles):
                 "inputs": dict(step.inputs),
                 "execution": dict(execution),
                 "metrics": draft.metrics,
-                "files": sizes_below(workspace),
+                "files": sizes,
+                "digests": {name: digest_of(workspace / name) for name in sizes},
                 "provenance": provenance(started, datetime.now(UTC)),
             }
-            self.backend.commit(workspace, location, json_bytes(record))
+            self.backend.commit(workspace, location, record_bytes(record))
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         self.backend.remove(failure_file(step.key))
+
+    def set_aside(self, error: StoreError) -> str | None:
+        """Move a damaged artifact below ``damaged/``: its step is unfinished from then on.
+
+        Under the step's claim the record is compared with the one that was read, so an artifact
+        that another process has made in the meantime stays.
+
+        Returns:
+            The new path or URI; None if there is nothing to move any more.
+        """
+        while self._is_there(error):
+            with self.claim(key_of(error.path)) as held, suppress(FileNotFoundError):
+                if held and self._is_there(error):
+                    return self.location(self.backend.set_aside(error.path))
+            if not held:  # by another process that moves it, or works on the step
+                time.sleep(POLL_SECONDS)
+        return None
+
+    def _is_there(self, error: StoreError) -> bool:
+        """Whether the damaged artifact still is where it was read."""
+        if not error.path:
+            return False
+        (record,) = self.backend.read([f"{error.path}/{RECORD}"])
+        return record == error.record
 
     def record_failure(self, step: Identity, error: BaseException | str) -> None:
         """Note that a step failed, and why; a later commit of the key clears it."""
@@ -239,42 +315,61 @@ class Store(StoreFiles):
                         named.append(path)
         return {key: sorted(named) for key, named in folders.items() if named}
 
-    def _finished_steps(self, keys: Iterable[str]) -> Iterator[tuple[str, _Finished]]:
+    def _finished_steps(
+        self, keys: Iterable[str], damages: list[StoreError] | None = None
+    ) -> Iterator[tuple[str, _Finished]]:
         """Those of the steps that are finished, in the order of the keys."""
         folders = self._folders(keys)
         for group in _groups(folders, RECORDS_AT_ONCE):
-            yield from self._read_records(folders, group).items()
+            yield from self._read_records(folders, group, damages).items()
 
     def _finished_step(self, folders: Mapping[str, list[str]], key: str) -> _Finished:
         return _required(self._read_records(folders, [key]), key)
 
     def _read_records(
-        self, folders: Mapping[str, list[str]], keys: Iterable[str]
+        self,
+        folders: Mapping[str, list[str]],
+        keys: Iterable[str],
+        damages: list[StoreError] | None = None,
     ) -> dict[str, _Finished]:
-        """Those of the steps that have a readable record in one of their folders."""
+        """Those of the steps that have a whole record in one of their folders.
+
+        Args:
+            damages: takes an error for each damaged record.
+        """
         paths = [path for key in keys for path in folders.get(key, ())]
         with self.reading():
             contents = self.backend.read([f"{path}/{RECORD}" for path in paths])
         finished: dict[str, _Finished] = {}
         for path, content in zip(paths, contents, strict=True):
-            if content is not None and (record := parse_record(content)) is not None:
-                finished.setdefault(key_of(path), _Finished(path, content, record))
+            if content is None:
+                continue
+            try:
+                finished.setdefault(
+                    key_of(path), _Finished(path, content, parse_record(content, path))
+                )
+            except ValueError as error:
+                if damages is not None:
+                    damages.append(self._damaged(path, content, f"{RECORD} is {error}"))
         return finished
 
     def _artifact(self, folders: Mapping[str, list[str]], key: str) -> Artifact:
         step = self._finished_step(folders, key)
-        return Artifact(self.backend.local_copy(step.path, step.content), step.record)
+        folder = self.backend.local_copy(step.path, step.content)
+        return Artifact(folder, step.record, partial(self._damaged, step.path, step.content))
+
+    def _damaged(self, path: str, content: bytes, problem: str) -> StoreError:
+        return damaged(shown(self.uri), path, content, problem)
 
     def _checked(self, step: _Finished, name: str, content: bytes | None) -> bytes:
         """The content of an artifact's file, if it is what the record says."""
-        expected = recorded_sizes(step.content).get(name)
-        folder = self.location(step.path)
-        if content is None and expected is None:
-            raise FileNotFoundError(f"{folder} has no file {name}")
+        expected = recorded_files(step.record).get(name)
+        if expected is None:
+            raise FileNotFoundError(f"{self.location(step.path)} has no file {name}")
         if content is None:
-            raise damaged(folder, f"{name} is missing")
-        if expected is not None and len(content) != expected:
-            raise damaged(folder, wrong_size(name, len(content), expected))
+            raise self._damaged(step.path, step.content, f"{name} is missing")
+        if problem := damage_of_content(name, content, expected):
+            raise self._damaged(step.path, step.content, problem)
         return content
 
 

@@ -6,9 +6,10 @@ backend deals in paths: text with ``/`` between its parts, relative to the root.
 steps, keys or studies. Two things can be stored:
 
 * A *file*, which is replaced as a whole.
-* A *committed folder* ``<parent>/<name>``: files and a record (``names.RECORD``), which is JSON
-  and lists the size of each file. It is prepared locally, committed once, and never changed. A
-  folder without a readable record is not committed: it is never read, and never in the way.
+* A *committed folder* ``<kind>/<slug>-<key>``: files and a record (``names.RECORD``), which states
+  kind and key and lists size and digest of each file (``records``). It is prepared locally,
+  committed once, and never changed. A folder without a whole record of its own is not committed: it
+  is never read, and never in the way.
 
 Names that begin with a dot are hidden: no listing shows them.
 """
@@ -22,14 +23,29 @@ from pyarrow import NativeFile
 
 from w2s_ray.errors import InputError
 
+DAMAGED = " is damaged: "  # in a message, between folder and damage
+
 
 class StoreError(InputError):
-    """A committed folder lacks files that its record lists; the message says what to delete."""
+    """A folder is not what it was when it was committed.
+
+    Attributes:
+        path: of the folder, relative to the root.
+        record: the content of its record, by which ``Store.set_aside`` knows the folder again.
+    """
+
+    path: str = ""
+    record: bytes = b""
 
 
-def damaged(folder: str, damage: str) -> StoreError:
-    """The error for a damaged folder; ``folder`` is shown to people and holds no secrets."""
-    return StoreError(f"{folder} is damaged: {damage}; delete the folder {folder} and run again")
+def damaged(root: str, path: str, record: bytes, damage: str) -> StoreError:
+    """The error for a damaged folder; ``root`` is shown to people and holds no secrets."""
+    error = StoreError(
+        f"{root}/{path}{DAMAGED}{damage}; running its study sets the folder aside and makes it "
+        "again"
+    )
+    error.path, error.record = path, record
+    return error
 
 
 class Backend(Protocol):
@@ -75,8 +91,8 @@ class Backend(Protocol):
 
         Atomic: a reader sees the whole folder or none, and the files of two concurrent commits are
         never mixed. Durable on return: files first, then the record. If ``path`` is committed
-        already, that folder stays as it is; if it is there without a readable record, it is
-        replaced.
+        already, that folder stays as it is; if it is there without a record, it is replaced; if it
+        has a damaged one, it is set aside.
         """
         ...
 
@@ -84,15 +100,27 @@ class Backend(Protocol):
         """A local folder with the files of the committed folder that has this record.
 
         Read it, do not change it. Files are downloaded once per machine, and again if the local
-        copy is damaged.
+        copy is damaged. Digests of downloads are checked here, those of files in place by
+        whoever reads them: an artifact may hold weights that nobody asks for.
 
         Raises:
-            StoreError: A file is missing or differs in size from what the record says.
+            StoreError: A file is missing, or another than the record says.
         """
         ...
 
     def file_in(self, path: str, record: bytes, name: str) -> str:
         """Path, for ``read``, of the file ``name`` of the committed folder with this record."""
+        ...
+
+    def set_aside(self, path: str) -> str:
+        """Move a folder with a record to a path of its own below ``names.DAMAGED``; returns that.
+
+        Atomic: a reader sees the folder or none. On an object store only the record is moved,
+        which names the files that belong to it; these stay where they are.
+
+        Raises:
+            FileNotFoundError: It is gone already.
+        """
         ...
 
     def discard(self, folder: str) -> None:

@@ -17,8 +17,14 @@ from pyarrow import NativeFile, fs
 
 from w2s_ray.store import claims
 from w2s_ray.store.backend import damaged
-from w2s_ray.store.names import CLAIMS, RECORD
-from w2s_ray.store.records import damage, ends_like_a_record, is_record, recorded_sizes
+from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.records import (
+    damage,
+    ends_like_a_record,
+    is_record,
+    parse_record,
+    recorded_files,
+)
 from w2s_ray.store.temporary import remove_abandoned, temporary_name
 
 
@@ -43,7 +49,7 @@ class LocalBackend:
         skip = len(str(self.root)) + 1
         for parent in _subfolders(self.root):
             for folder in _subfolders(parent):
-                if _has_record(folder):
+                if _has_record(folder, folder[skip:]):
                     yield folder[skip:]
 
     def workspace(self, folder: str, name: str) -> Path:
@@ -58,7 +64,7 @@ class LocalBackend:
 
     def commit(self, workspace: Path, path: str, record: bytes) -> None:
         final = self.root / path
-        if _is_committed(final):
+        if self._is_committed(path):
             return
         _flush_below(workspace)
         (workspace / RECORD).write_bytes(record)
@@ -71,19 +77,31 @@ class LocalBackend:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            if _is_committed(final):
+            if self._is_committed(path):
                 return
-            self.discard(path)  # an interrupted copy, or a damaged record: nobody can read it
+            if (final / RECORD).is_file():
+                with suppress(FileNotFoundError):
+                    self.set_aside(path)
+            else:  # an interrupted copy
+                self.discard(path)
         _flush(final.parent)
 
     def local_copy(self, path: str, record: bytes) -> Path:
         folder = self.root / path
-        if problem := damage(folder, recorded_sizes(record)):
-            raise damaged(str(folder), problem)
+        if problem := damage(folder, recorded_files(parse_record(record, path))):
+            raise damaged(self.uri, path, record, problem)
         return folder
 
     def file_in(self, path: str, record: bytes, name: str) -> str:
         return f"{path}/{name}"
+
+    def set_aside(self, path: str) -> str:
+        target = damaged_folder(path)
+        (self.root / target).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(self.root / path, self.root / target)
+        _flush((self.root / target).parent)
+        _flush((self.root / path).parent)
+        return target
 
     def discard(self, folder: str) -> None:
         final = self.root / folder
@@ -126,6 +144,10 @@ class LocalBackend:
     def claimed(self) -> set[str]:
         return {name.partition(".")[0] for name in _names(self.root / CLAIMS)}
 
+    def _is_committed(self, path: str) -> bool:
+        content = _read(self.root / path / RECORD)
+        return content is not None and is_record(content, path)
+
 
 def _names(folder: str | Path) -> list[str]:
     """The visible names in a folder; none if it does not exist."""
@@ -147,17 +169,15 @@ def _subfolders(folder: str | Path) -> list[str]:
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 
-def _is_committed(folder: Path) -> bool:
-    content = _read(folder / RECORD)
-    return content is not None and is_record(content)
+def _has_record(folder: str, path: str) -> bool:
+    """Whether ``path`` seems to be committed, for listings of thousands.
 
-
-def _has_record(folder: str) -> bool:
-    """As ``_is_committed``, for listings of thousands: mostly reads the last two bytes only."""
+    Mostly reads the last two bytes only; other damage shows when the record is read.
+    """
     try:
         descriptor = os.open(f"{folder}/{RECORD}", os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
@@ -166,7 +186,9 @@ def _has_record(folder: str) -> bool:
         size = os.fstat(descriptor).st_size
         if ends_like_a_record(os.pread(descriptor, 2, max(0, size - 2))):
             return True
-        return is_record(os.pread(descriptor, size, 0))  # perhaps of another program
+        return is_record(os.pread(descriptor, size, 0), path)  # perhaps of another program
+    except IsADirectoryError:
+        return False
     finally:
         os.close(descriptor)
 

@@ -17,6 +17,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.canonical import canonical_json, digest
 from w2s_ray.store.column import Column
 from w2s_ray.store.columns import schema
+from w2s_ray.store.tables import is_changed, writing_table
 
 
 class Source(NamedTuple):
@@ -74,8 +75,8 @@ class ModelTable(NamedTuple):
     def models(self, store: Store) -> list[list[str]] | None:
         """[role, key] of each model in the table, in the order of its row groups.
 
-        None if there is no table, or one of another schema version or other columns, or a damaged
-        one.
+        None if there is no table, or one of another schema version or other columns, or one that
+        was changed since it was written.
         """
         made_of = self._made_of(store)
         return None if made_of is None else made_of[0]
@@ -90,6 +91,8 @@ class ModelTable(NamedTuple):
                 return None
             if metadata.get(b"schema_version") != str(self.version).encode():
                 return None
+            if is_changed(store, self.path):
+                return None
             return json.loads(metadata[b"models"]), json.loads(metadata[b"made_of"])
         except (OSError, ValueError, KeyError):  # missing, truncated, or of an older version
             return None
@@ -102,7 +105,7 @@ class ModelTable(NamedTuple):
             made_of=canonical_json([source.record_digest for source in sources]),
         )
         with (
-            store.writing(self.path) as path,
+            writing_table(store, self.path) as path,
             parquet.ParquetWriter(
                 path, table_schema, compression="zstd", use_dictionary=list(self.repeated)
             ) as writer,

@@ -5,6 +5,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     <kind>/<slug>-<key>/record.json   artifacts: a finished step's files and its record
     checkpoints/<key>/                checkpoints of a step in training (``checkpoints``)
     claims/                           which process works on which step (``claims``)
+    damaged/                          damaged artifacts, set aside (``Store.set_aside``)
     failures/<key>.json               why a step failed (``failures``)
     parts/<key>/                      what an interrupted step has already computed (``parts``)
     predictions/<study>.parquet       predictions of a study's models (``predictions``)
@@ -18,6 +19,7 @@ The slug is for people; only the key identifies a step.
 """
 
 import re
+from uuid import uuid4
 
 RECORD = "record.json"
 
@@ -32,6 +34,7 @@ STEP_LOGITS = "step_logits.npy"  # test logits of the evaluated steps before the
 
 CHECKPOINTS = "checkpoints"
 CLAIMS = "claims"
+DAMAGED = "damaged"
 FAILURES = "failures"
 PARTS = "parts"
 PREDICTIONS = "predictions"
@@ -44,6 +47,7 @@ TRANSFER = "transfer"
 RESERVED = (
     CHECKPOINTS,
     CLAIMS,
+    DAMAGED,
     FAILURES,
     PARTS,
     PREDICTIONS,
@@ -81,6 +85,14 @@ def artifact_folder(kind: str, slug: str, key: str) -> str:
 def key_of(path: str) -> str:
     """The key in an artifact's path."""
     return path.rpartition("-")[2]
+
+
+def damaged_folder(path: str) -> str:
+    """A new path for the damaged artifact at ``path``, one level below where artifacts are listed.
+
+    No other has it: the same step may be damaged more than once.
+    """
+    return f"{DAMAGED}/{path}-{uuid4().hex}"
 
 
 def failure_file(key: str) -> str:

@@ -23,8 +23,8 @@ from w2s_ray.store import claims
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.local import LocalBackend
-from w2s_ray.store.names import CLAIMS, RECORD
-from w2s_ray.store.records import damage, is_record, recorded_sizes
+from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.records import damage, is_record, parse_record, recorded_files
 
 PARALLEL_REQUESTS = 16
 COPY_BYTES = 1 << 22
@@ -67,8 +67,11 @@ class ObjectStoreBackend:
 
     def commit(self, workspace: Path, path: str, record: bytes) -> None:
         (existing,) = self.read([f"{path}/{RECORD}"])
-        if existing is not None and is_record(existing):
+        if existing is not None and is_record(existing, path):
             return
+        if existing is not None:
+            with suppress(FileNotFoundError):
+                self.set_aside(path)
         sources = [source for source in workspace.rglob("*") if source.is_file()]
         targets = [
             self.file_in(path, record, source.relative_to(workspace).as_posix())
@@ -81,20 +84,21 @@ class ObjectStoreBackend:
         self._cache.commit(workspace, path, record)
 
     def local_copy(self, path: str, record: bytes) -> Path:
-        sizes = recorded_sizes(record)
+        files = recorded_files(parse_record(record, path))
         copy = self._cache.root / path
         with suppress(FileNotFoundError):
-            if (copy / RECORD).read_bytes() == record and damage(copy, sizes) is None:
+            is_same = (copy / RECORD).read_bytes() == record
+            if is_same and damage(copy, files, with_digests=True) is None:
                 return copy
             self._cache.discard(path)
         parent, _, name = path.partition("/")
         workspace = self._cache.workspace(parent, name)
         try:
-            sources = [self.file_in(path, record, file) for file in sizes]
+            sources = [self.file_in(path, record, file) for file in files]
             with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-                list(pool.map(self._download, sources, [workspace / file for file in sizes]))
-            if problem := damage(workspace, sizes):
-                raise damaged(f"{shown(self.uri)}/{path}", problem)
+                list(pool.map(self._download, sources, [workspace / file for file in files]))
+            if problem := damage(workspace, files, with_digests=True):
+                raise damaged(shown(self.uri), path, record, problem)
             self._cache.commit(workspace, path, record)
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
@@ -102,6 +106,15 @@ class ObjectStoreBackend:
 
     def file_in(self, path: str, record: bytes, name: str) -> str:
         return f"{path}/files-{sha256(record).hexdigest()[:16]}/{name}"
+
+    def set_aside(self, path: str) -> str:
+        target = damaged_folder(path)
+        (record,) = self.read([f"{path}/{RECORD}"])
+        if record is None:
+            raise FileNotFoundError(f"{path} has no record")
+        self.write(f"{target}/{RECORD}", record)
+        self.remove(f"{path}/{RECORD}")
+        return target
 
     def discard(self, folder: str) -> None:
         with suppress(FileNotFoundError):

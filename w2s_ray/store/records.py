@@ -1,13 +1,33 @@
-"""Records as JSON: what a complete one is, how it is written, and files that differ from it."""
+"""Records as JSON: what a whole one is, how it is written, and files that differ from it.
+
+A record lists size and digest of each file, and its last line is the digest of all bytes before it.
+Records of earlier versions have no digests: their files are compared by size alone.
+"""
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from w2s_ray.store.canonical import canonical_json
+from w2s_ray.store.file_digests import is_unchanged
+from w2s_ray.store.names import key_of
 
 RECORD_SCHEMA = 1
+_LAST_LINE = b',\n "digest": "'
+
+
+class RecordedFile(NamedTuple):
+    """A file as its record lists it.
+
+    Attributes:
+        size: in bytes.
+        digest: SHA-256 in hex; None in a record of an earlier version.
+    """
+
+    size: int
+    digest: str | None
 
 
 def json_bytes(value: Any) -> bytes:
@@ -30,18 +50,45 @@ def json_bytes(value: Any) -> bytes:
         raise
 
 
-def is_record(content: bytes) -> bool:
-    """Whether a record can be read; a truncated or overwritten one counts as missing."""
-    return parse_record(content) is not None
+def record_bytes(record: Mapping[str, Any]) -> bytes:
+    """The text of a record; its own digest is added as the last line.
+
+    Raises:
+        TypeError: As ``json_bytes``.
+    """
+    body = json_bytes(dict(record)).removesuffix(b"\n}")
+    return body + _LAST_LINE + sha256(body).hexdigest().encode() + b'"\n}'
 
 
-def parse_record(content: bytes) -> dict[str, Any] | None:
-    """The record; None if it is damaged."""
+def is_record(content: bytes, path: str) -> bool:
+    """Whether this is the whole record of the folder ``path``; a damaged one counts as missing."""
+    try:
+        parse_record(content, path)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_record(content: bytes, path: str) -> dict[str, Any]:
+    """The record of the committed folder ``path``.
+
+    Raises:
+        ValueError: It is damaged, or that of another step; the message says how.
+    """
     try:
         record = json.loads(content)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+    except (ValueError, RecursionError):
+        raise ValueError("no JSON") from None
+    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
+        raise ValueError("without a list of files")
+    if "digest" in record or "digests" in record:
+        written = sha256(content.rpartition(_LAST_LINE)[0]).hexdigest()
+        if record.get("digest") != written:
+            raise ValueError("changed since it was written")
+    kind, key = path.partition("/")[0], key_of(path)
+    if (record.get("kind"), record.get("key")) != (kind, key):
+        raise ValueError(f"of another step, {record.get('kind')} {record.get('key')}")
+    return record
 
 
 def ends_like_a_record(tail: bytes) -> bool:
@@ -58,24 +105,38 @@ def sizes_below(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def recorded_sizes(record: bytes) -> dict[str, int]:
-    """Path -> size in bytes of the files that a record lists."""
-    sizes: dict[str, int] = json.loads(record).get("files", {})
-    return sizes
+def recorded_files(record: Mapping[str, Any]) -> dict[str, RecordedFile]:
+    """The files that a record lists, by path."""
+    digests = record.get("digests", {})
+    return {name: RecordedFile(size, digests.get(name)) for name, size in record["files"].items()}
 
 
-def damage(folder: Path, sizes: Mapping[str, int]) -> str | None:
-    """The first file below ``folder`` that is missing or has another size; None if all agree."""
-    for name, expected in sizes.items():
-        try:
-            size = (folder / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+def damage(
+    folder: Path, files: Mapping[str, RecordedFile], *, with_digests: bool = False
+) -> str | None:
+    """How the first file below ``folder`` that is not what its record says differs; None: none."""
+    for name, expected in files.items():
+        if not (folder / name).is_file():
             return f"{name} is missing"
-        if size != expected:
-            return wrong_size(name, size, expected)
+        if (size := (folder / name).stat().st_size) != expected.size:
+            return _wrong_size(name, size, expected)
+        if with_digests and not is_unchanged(folder / name, expected.digest):
+            return _wrong_digest(name)
     return None
 
 
-def wrong_size(name: str, size: int, expected: int) -> str:
-    """The damage of a file whose size in bytes is not the recorded one."""
-    return f"{name} has {size} bytes, expected {expected}"
+def damage_of_content(name: str, content: bytes, expected: RecordedFile) -> str | None:
+    """As ``damage``, of a file that was read whole."""
+    if len(content) != expected.size:
+        return _wrong_size(name, len(content), expected)
+    if expected.digest not in (None, sha256(content).hexdigest()):
+        return _wrong_digest(name)
+    return None
+
+
+def _wrong_size(name: str, size: int, expected: RecordedFile) -> str:
+    return f"{name} has {size} bytes, expected {expected.size}"
+
+
+def _wrong_digest(name: str) -> str:
+    return f"{name} has the recorded size and another content than its digest says"

@@ -25,6 +25,7 @@ from w2s_ray.store.columns import (
     schema,
 )
 from w2s_ray.store.names import STUDIES, results_file, study_file
+from w2s_ray.store.tables import made_of, writing_table
 
 CELLS_SCHEMA = 1
 SORTED_BY = (*(column.name for column in AXES), "key")
@@ -138,9 +139,15 @@ def results_table(
         select: as for ``save_cells``.
         records: of all steps of the cells that are finished; None: they are read.
     """
+    if records is None:
+        records = store.records(_keys_read(cells))
     rows = result_rows(store, cells, select, records)
     rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in SORTED_BY])
-    table_schema = schema(RESULTS, schema_version=str(RESULTS_SCHEMA_VERSION))
+    table_schema = schema(
+        RESULTS,
+        schema_version=str(RESULTS_SCHEMA_VERSION),
+        made_of=made_of(records, _keys_read(cells)),
+    )
     return pa.Table.from_pylist(rows, table_schema)
 
 
@@ -186,7 +193,7 @@ def write_results(
         The table, and the path or URI of the file.
     """
     table = results_table(store, cells, select)
-    with store.writing(results_file(study)) as path:
+    with writing_table(store, results_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
     return table, store.location(results_file(study))
 

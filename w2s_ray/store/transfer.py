@@ -27,6 +27,7 @@ from w2s_ray.store.results import (
     recovered,
     result_rows,
 )
+from w2s_ray.store.tables import made_of, remove_table, writing_table
 from w2s_ray.store.transfer_columns import CHOSEN, TRANSFER, TRANSFER_SCHEMA_VERSION
 
 _OWN_STEPS = ("student_predict", "student_evaluate")
@@ -53,7 +54,9 @@ def transfer_table(store: Store, cells: Sequence[Cell], select: Select | None = 
             rows.append(row | {column.name: result.get(column.name) for column in CHOSEN})
     names = (*SORTED_BY, "test_set")
     rows.sort(key=lambda row: [(row[name] is not None, row[name]) for name in names])
-    table_schema = schema(TRANSFER, schema_version=str(TRANSFER_SCHEMA_VERSION))
+    table_schema = schema(
+        TRANSFER, schema_version=str(TRANSFER_SCHEMA_VERSION), made_of=made_of(records, keys)
+    )
     return pa.Table.from_pylist(rows, table_schema)
 
 
@@ -70,9 +73,9 @@ def write_transfer(
     """
     table = transfer_table(store, cells, select)
     if not table.num_rows:
-        store.remove(transfer_file(study))
+        remove_table(store, transfer_file(study))
         return table, None
-    with store.writing(transfer_file(study)) as path:
+    with writing_table(store, transfer_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
     return table, store.location(transfer_file(study))
 
