@@ -130,6 +130,10 @@ class Study:
                 parquet.write_table(trained, draft.folder / "train.parquet")
             if step.kind == "evaluate":
                 draft.metrics.update(EVALUATED, rows=4)
+            if role.endswith("_evaluate"):
+                model = self.predicted(cell["keys"][role.removesuffix("_evaluate")])
+                tops = np.stack(model["probs"].to_numpy()).argmax(axis=1)
+                draft.metrics["accuracy"] = float((tops == model["label"].to_numpy()).mean())
             draft.metrics.update(metrics)
 
     def finish_all(self, cells: Iterable[dict[str, Any]] | None = None) -> None:
