@@ -276,7 +276,8 @@ def models(weak: int, seeds: int) -> dict[str, np.ndarray[Any, Any]]:
         ([(0, 0), (1, 1), (2, 2)], "seed", 3, False),
         ([(0, 0), (0, 1), (0, 2)], "seed", 3, False),  # one weak model, which is said elsewhere
         ([(0, 0), (1, 0), (2, 0)], "weak seed", 3, True),
-        ([(0, 0), (0, 1), (1, 0), (1, 1)], "weak seed", 2, True),
+        ([(0, 0), (0, 1), (1, 0), (1, 1)], "weak seed", 2, False),  # crossed: both are measured
+        ([(0, 0), (0, 1), (1, 0), (1, 2)], "weak seed", 2, True),
         ([(0, 0), (0, 1), (1, 2), (1, 3)], "weak seed", 2, False),  # nested
     ],
 )

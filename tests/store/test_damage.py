@@ -21,6 +21,12 @@ from w2s_ray.store.records import record_bytes
 
 MakeStep = Callable[..., Identity]
 Overwrite = Callable[[Store, str, Callable[[bytes], bytes]], None]
+
+
+def another(digit: bytes) -> bytes:
+    return b"1" if digit == b"0" else b"0"
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],
@@ -36,7 +42,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "of another step": lambda content: record_bytes({**json.loads(content), "key": "a2"}),
     "of another kind": lambda content: record_bytes({**json.loads(content), "kind": "weak"}),
     "without its last line": lambda content: content[: content.rindex(b",\n")] + b"\n}",
-    "with another last line": lambda content: content[:-4] + b'0"\n}',
+    "with another last line": lambda content: content[:-4] + another(content[-4:-3]) + b'"\n}',
 }
 
 

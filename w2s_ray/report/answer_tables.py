@@ -119,7 +119,7 @@ def _seeds(answer: Answer) -> str:
     text = str(len(answer.seeds))
     if answer.unit == "weak seed":
         students = len({row["seed"] for row in cells})
-        text += " weak" + (f" × {students}" if answer.shares_seeds else "")
+        text += " weak" + (f" × {students}" if students < len(cells) else "")
     if answer.missing:
         text += f", {len(cells) - answer.missing} of {len(cells)} cells done"
     if answer.incomplete:
@@ -140,6 +140,9 @@ def _notes(answers: Sequence[Answer]) -> list[str]:
     ]
     if "weak seed" in units:
         notes.append("Students of one weak model are averaged: the weak models' seeds vary.")
+        notes.append(
+            "Where they have the same seeds, these vary too: a × b is a weak models, b seeds."
+        )
     if any(answer.shares_seeds for answer in answers):
         notes.append(
             "Students of several weak models have the same seeds, so intervals hold for these "

@@ -14,7 +14,7 @@ import numpy as np
 
 from w2s_ray.report.collapsed import is_collapsed
 from w2s_ray.report.row_scores import RowScores
-from w2s_ray.report.settings import LOSS, Row, Setting, Unit, UnitKind, shares_seeds, units
+from w2s_ray.report.settings import LOSS, Row, Setting, Unit, UnitKind, factors, shares_seeds, units
 from w2s_ray.statistics.comparisons import Comparison, Discordant, compare, mcnemar
 from w2s_ray.statistics.decomposition import Array, Components, Decomposition, Estimate, decompose
 from w2s_ray.statistics.proportions import Interval, proportion_interval
@@ -133,9 +133,11 @@ def _decomposed(
     rows: Sequence[Row], roles: Sequence[str], scores: RowScores, data: str
 ) -> Decomposition:
     """The decomposition of the scores of the models in these roles."""
-    of_units = units(rows)[1]
-    right = np.stack([_of_units(of_units, role, scores, data) for role in roles])
-    return decompose(right, scores.rows(data).groups)
+    by_factor = (
+        np.stack([_of_units(of, role, scores, data) for role in roles])
+        for of in factors(*units(rows))
+    )
+    return decompose(*by_factor, groups=scores.rows(data).groups)
 
 
 def _score(of: Decomposition | None, weights: Array) -> Score | None:
@@ -285,15 +287,22 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
     if not both:
         return None
     unit, of_units = units([ours[drawn] for drawn in both])
-    bases = units([theirs[drawn] for drawn in both])[1]
-    sides = [{unit.name: unit for unit in side} for side in (of_units, bases)]
-    common = list(sides[0])
-    first, second = (
-        _of_units([side[name] for name in common], "key", scores, data) for side in sides
-    )
+    gains = {
+        drawn: scores.right(ours[drawn]["key"], data) - scores.right(theirs[drawn]["key"], data)
+        for drawn in both
+    }
     groups = scores.rows(data).groups
-    grouped = groups is not None  # McNemar's rows are independent
-    decomposed = decompose(first - second, groups)
+    decomposed = decompose(
+        *(
+            np.stack([np.mean([gains[_drawn(row)] for row in unit.rows], axis=0) for unit in of])
+            for of in factors(unit, of_units)
+        ),
+        groups=groups,
+    )
+    discordant = None
+    if len(both) == 1 and groups is None:  # McNemar's rows are independent
+        alone = ours[both[0]], theirs[both[0]]
+        discordant = mcnemar(*(scores.right(row["key"], data) for row in alone))
     learned = [
         row["learned_label_confidence"]
         for row in (theirs[drawn] for drawn in both)
@@ -303,13 +312,13 @@ def _raw(of: Setting, base: Setting, scores: RowScores) -> _Raw | None:
         "setting": of,
         "baseline": base,
         "unit": unit,
-        "seeds": tuple(common),
+        "seeds": tuple(of.name for of in of_units),
         "shares_seeds": unit == "weak seed" and shares_seeds(of_units),
         "dropped": len({*ours, *theirs}) - len(both),
-        "rows": first.shape[1],
+        "rows": len(gains[both[0]]),
         "groups": decomposed.rows,
         "confidence": float(np.mean(learned)) if learned else None,
         "components": decomposed.components(np.ones(1)),
-        "discordant": mcnemar(first[0], second[0]) if len(both) == 1 and not grouped else None,
+        "discordant": discordant,
     }
     return _Raw(decomposed.estimate(np.ones(1)), facts)

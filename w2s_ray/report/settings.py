@@ -102,7 +102,23 @@ def units(rows: Sequence[Row]) -> tuple[UnitKind, list[Unit]]:
     return "weak seed", [Unit(of[0]["weak_seed"], tuple(of)) for of in by_weak.values()]
 
 
+def factors(kind: UnitKind, of: Sequence[Unit]) -> list[Sequence[Unit]]:
+    """What is drawn anew: the units, and the students' seeds where weak models have the same."""
+    crossed = _crossed_seeds(of) if kind == "weak seed" else []
+    return [of, crossed] if crossed else [of]
+
+
 def shares_seeds(of: Sequence[Unit]) -> bool:
-    """Whether students of several units have one seed, whose effect no interval then covers."""
+    """Whether students of several units have one seed, and nothing says how much seeds do."""
     seeds = [{row["seed"] for row in unit.rows} for unit in of]
-    return len(set().union(*seeds)) < sum(map(len, seeds))
+    return len(set().union(*seeds)) < sum(map(len, seeds)) and not _crossed_seeds(of)
+
+
+def _crossed_seeds(of: Sequence[Unit]) -> list[Unit]:
+    """The students' seeds as units, where each weak model has students of the same several ones."""
+    by_seed: dict[Any, list[Row]] = defaultdict(list)
+    for unit in of:
+        for row in unit.rows:
+            by_seed[row["seed"]].append(row)
+    is_crossed = len(by_seed) > 1 and all(len(rows) == len(of) for rows in by_seed.values())
+    return [Unit(seed, tuple(rows)) for seed, rows in by_seed.items()] if is_crossed else []

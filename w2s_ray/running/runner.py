@@ -18,7 +18,7 @@ from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.store.artifacts import Artifact, Draft, Store
+from w2s_ray.store.artifacts import POLL_SECONDS, Artifact, Draft, Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.parts import Parts
@@ -26,7 +26,6 @@ from w2s_ray.training.progress import Throttle
 
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
-POLL_SECONDS = 0.5
 COMMIT_THREADS = 4  # of a group; flushing to a disk or a bucket is mostly waiting
 
 

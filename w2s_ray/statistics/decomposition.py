@@ -12,6 +12,10 @@ groups, but in n − 1 that of equal groups which would know as much of their sp
 for m rows each (Kish 1965), since one large group may be most of it. A t interval over the seeds
 alone holds for new seeds on the same rows; one over the rows alone for new rows and these seeds.
 
+Where a second factor is crossed with the seeds (weak models' seeds with those of their students),
+V has its term max(MS − MS_E, 0) / (n S) too, from the scores averaged over the first factor, and df
+its part. What both factors do together is counted twice, on the safe side.
+
 Letters: n rows, S seeds, G groups of rows, C components (several scores of the same rows).
 """
 
@@ -68,6 +72,7 @@ class Decomposition:
         rows: n, or the number of groups where rows are grouped.
         seeds: S.
         independent: n, or the number of equal groups that would be worth as much.
+        crossed: the same scores by a factor that is crossed with the seeds, averaged over these.
     """
 
     means: Array
@@ -77,17 +82,23 @@ class Decomposition:
     rows: int
     seeds: int
     independent: float
+    crossed: "Decomposition | None" = None
 
     def estimate(self, weights: Array) -> Estimate:
         """The linear combination of the scores with these (C,) weights."""
         rows, seeds, rest = (self._form(of, weights) for of in self._squares)
         cells = self.rows * self.seeds
         variance = (rows + max(seeds - rest, 0.0)) / cells
-        of_rows = max(self.independent - 1.0, 1.0)
-        df = of_rows
-        if self.seeds > 1 and variance > 0.0:
-            error = (rows / cells) ** 2 / of_rows
+        df = max(self.independent - 1.0, 1.0)
+        error = (rows / cells) ** 2 / df
+        if self.seeds > 1:
             error += (seeds / cells) ** 2 / (self.seeds - 1)
+        if self.crossed is not None and self.crossed.seeds > 1:
+            _, others, left = (self._form(of, weights) for of in self.crossed._squares)
+            of_others = self.crossed.rows * self.crossed.seeds
+            variance += max(others - left, 0.0) / of_others
+            error += (others / of_others) ** 2 / (self.crossed.seeds - 1)
+        if error > 0.0 and variance > 0.0:
             df = max(1.0, variance**2 / error)
         return Estimate(float(self.means @ weights), variance, df, int(self.independent))
 
@@ -98,7 +109,7 @@ class Decomposition:
             rows=max(0.0, (rows - rest) / self.seeds),
             seeds=max(0.0, (seeds - rest) / self.rows),
             rest=rest,
-            has_seeds=self.seeds > 1,
+            has_seeds=self.seeds > 1 and self.crossed is None,
         )
 
     @property
@@ -113,7 +124,8 @@ class Decomposition:
 class Components(NamedTuple):
     """Variance components of one score: a row's, a seed's, and what is left of a single answer.
 
-    With one seed ``rows`` holds all of a row's variance, and nothing is known of seeds.
+    With one seed ``rows`` holds all of a row's variance, and nothing is known of seeds; where two
+    factors are crossed one number of seeds says too little.
     """
 
     rows: float
@@ -126,12 +138,16 @@ class Components(NamedTuple):
         return self.rows / rows + self.seeds / seeds + self.rest / (rows * seeds)
 
 
-def decompose(scores: Array, groups: NDArray[np.int64] | None = None) -> Decomposition:
+def decompose(
+    scores: Array, crossed: Array | None = None, *, groups: NDArray[np.int64] | None = None
+) -> Decomposition:
     """The decomposition of scores of the same rows in all seeds.
 
     Args:
         scores: (C, S, n), or (S, n) for one score. A score that is the same in all seeds (one
             shared weak model, say) is repeated.
+        crossed: (C, S', n) or (S', n), the scores averaged over the seeds, by a factor that is
+            crossed with them.
         groups: (n,) index 0 … G − 1 of each row's group, as of ``group_indices``; rows of one group
             (of one prompt) are not independent. They are first added up, each group weighing as
             much as it has rows (the linearised ratio estimate). None: every row is its own.
@@ -139,6 +155,7 @@ def decompose(scores: Array, groups: NDArray[np.int64] | None = None) -> Decompo
     Raises:
         ValueError: fewer than two rows or groups; or a score is missing.
     """
+    other = None if crossed is None else decompose(crossed, groups=groups)
     y = np.asarray(scores, dtype=np.float64)
     y = y[None] if y.ndim == 2 else y
     if not np.isfinite(y).all():
@@ -156,17 +173,17 @@ def decompose(scores: Array, groups: NDArray[np.int64] | None = None) -> Decompo
     of_rows = seeds * (by_row @ by_row.T) / (rows - 1)
     if seeds == 1:
         none = np.zeros_like(of_rows)
-        return Decomposition(means, of_rows, none, none, rows, seeds, independent)
+        return Decomposition(means, of_rows, none, none, rows, seeds, independent, other)
     of_seeds = rows * (by_seed @ by_seed.T) / (seeds - 1)
     flat = centred.reshape(len(centred), -1)
     rest = flat @ flat.T - (rows - 1) * of_rows - (seeds - 1) * of_seeds
     of_rest = rest / ((rows - 1) * (seeds - 1))
-    return Decomposition(means, of_rows, of_seeds, of_rest, rows, seeds, independent)
+    return Decomposition(means, of_rows, of_seeds, of_rest, rows, seeds, independent, other)
 
 
 def mean(scores: Array, groups: NDArray[np.int64] | None = None) -> Estimate:
     """The mean of (S, n) scores over rows and seeds; arguments as of ``decompose``."""
-    return decompose(scores, groups).estimate(np.ones(1))
+    return decompose(scores, groups=groups).estimate(np.ones(1))
 
 
 def group_indices(names: list[str]) -> NDArray[np.int64] | None:

@@ -57,7 +57,11 @@ def recovered_gap(scores: Decomposition, level: float = 0.95) -> Recovered:
     square = t_quantile(0.5 + level / 2.0, df) ** 2
     cells = scores.rows * scores.seeds
     ends: list[float] = []
-    for of in (scores.of_rows, scores.of_rows + scores.of_seeds - scores.of_rest):
+    forms = [scores.of_rows, scores.of_rows + scores.of_seeds - scores.of_rest]
+    if (crossed := scores.crossed) is not None:
+        share = cells / (crossed.rows * crossed.seeds)
+        forms += [of + share * (crossed.of_seeds - crossed.of_rest) for of in forms]
+    for of in forms:
         roots = _roots(gain.mean, gap.mean, of * (square / cells))
         if roots is None:
             return unresolved
