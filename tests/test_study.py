@@ -43,6 +43,8 @@ def test_a_run_leaves_a_report_and_one_that_does_nothing_leaves_it_alone(
     written = page.stat().st_mtime_ns
     assert main([str(spec), "--local"]) == 0
     assert page.stat().st_mtime_ns == written
+    assert main([str(spec), "--local", "--report"]) == 0
+    assert page.stat().st_mtime_ns > written
     more = write_spec(grid__seed=[0, 1])
     assert main([str(more), "--local"]) == 0
     assert page.stat().st_mtime_ns > written and "over 32 test rows and 2 seeds" in page.read_text()

@@ -84,7 +84,13 @@ def _parser() -> argparse.ArgumentParser:
         help="run in this process, without Ray (CI, debugging)",
     )
     parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
-    parser.add_argument(
+    report = parser.add_mutually_exclusive_group()
+    report.add_argument(
+        "--report",
+        action="store_true",
+        help="write the report anew even if nothing was left to run",
+    )
+    report.add_argument(
         "--no-report",
         action="store_true",
         default=bool(os.environ.get(NO_REPORT)),
@@ -124,7 +130,8 @@ def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool)
         todo = study.prepared()
     if todo and (failed := study.run(todo, local=options.local)) and may_repeat:
         raise StoreError(f"steps with a damaged input: {failed:,}; they run again")
-    wanted = not options.no_report and (bool(todo) or not study.has_report())
+    by_default = not options.no_report and (bool(todo) or not study.has_report())
+    wanted = options.report or by_default
     return study.conclude(as_json=options.json, with_report=wanted)
 
 
