@@ -115,6 +115,15 @@ def test_one_seed_says_so() -> None:
     )
 
 
+def test_shared_seeds_and_few_seeds_are_counted() -> None:
+    shared = replace(difference(0.03, 0.005), unit="weak seed", shares_seeds=True)
+    text = " ".join(conclusions([an_answer()], [shared, difference(0.03, 0.005, 1)], [ROW], 0.01))
+    assert "over 1,000 test rows and 1 to 3 seeds or weak seeds, 2 are better" in text
+    assert "(95 % +2.0 to +4.0; 3 weak seeds," in text and "; 1 seed," in text
+    assert "1 of them over one seed: they hold for its models and new rows." in text
+    assert "In 1 of them students of several weak models have the same seeds" in text
+
+
 def test_the_rule_is_said_and_the_truth_is_not_a_rule_for_weak_supervisors() -> None:
     assert "Learning rate chosen by weak_ce on 500 held-out rows." in said(difference(0.0, 0.01))
     text = said(difference(0.0, 0.01), selected_by="ground_truth")

@@ -94,12 +94,12 @@ def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: f
     seeds = sorted({len(of.seeds) for of in own})
     over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     rows = ", ".join(f"{count:,}" for count in sorted({of.rows for of in own}))
-    unit = "weak seed" if any(of.unit == "weak seed" for of in own) else "seed"
     plural = "" if seeds == [1] else "s"
+    units = " or ".join(sorted({f"{of.unit}{plural}" for of in own}))
     within = f"{100 * margin:g} point" + ("" if margin == 0.01 else "s")
     text = (
         f"of {_counted(len(own), 'comparison')} with {baseline} over {rows} test rows and {over} "
-        f"{unit}{plural}, {counts['better']} {'is' if counts['better'] == 1 else 'are'} better, "
+        f"{units}, {counts['better']} {'is' if counts['better'] == 1 else 'are'} better, "
         f"{counts['worse']} worse, "
         f"{counts['equivalent']} equivalent within {within} and {counts['undecided']} undecided "
         "(Holm over all of them)."
@@ -114,8 +114,11 @@ def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: f
     elif 1 in seeds:
         alone = sum(len(of.seeds) == 1 for of in own)
         text += f" {alone:,} of them over one seed: they hold for its models and new rows."
-    if any(of.shares_seeds for of in own):
-        text += " Students of several weak models have the same seeds: they hold for these seeds."
+    if shared := sum(of.shares_seeds for of in own):
+        text += (
+            f" In {shared:,} of them students of several weak models have the same seeds: they "
+            "hold for these seeds."
+        )
     return text
 
 
