@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
     report = parser.add_mutually_exclusive_group()
-    report.add_argument("--report", action="store_true", help="write it anew with nothing to run")
+    report.add_argument("--report", action="store_true", help="write the report anew in any case")
     report.add_argument(
         "--no-report",
         action="store_true",
