@@ -135,6 +135,16 @@ def test_a_choice_at_the_edge_of_its_grid_is_said() -> None:
     assert "1 of 1 choices are at the edge of their grid" in text
 
 
+def test_choices_among_fewer_cells_are_said() -> None:
+    text = said(difference(0.0, 0.01), selection_missing="learning_rate")
+    assert "1 choice among fewer cells than others, since some failed" in text
+
+
+def test_an_exact_solver_has_no_rate_to_choose() -> None:
+    text = said(difference(0.0, 0.01), selected=None, selected_over=None, converged=True)
+    assert "An exact solver trained all students" in text and "learning rate, 0.001" not in text
+
+
 def test_one_rate_for_all_is_no_comparison_of_losses_at_their_own() -> None:
     text = said(difference(0.03, 0.005), selected=None, selected_over=None)
     assert "All students have one learning rate, 0.001: nothing here says how losses" in text

@@ -208,8 +208,8 @@ def _of_choice(rows: Sequence[Row]) -> str:
         fewer = sum(bool(row["selection_missing"]) for row in shown(students))
         if fewer:
             text += (
-                f" {_counted(fewer, 'choice')} were made among fewer cells than others, since some "
-                "failed or are not finished: what was chosen there is not comparable."
+                f" {_counted(fewer, 'choice')} among fewer cells than others, since some failed or "
+                "are not finished: what was chosen there is not comparable."
             )
         return text
     finished = [row for row in students if row["status"] == "done"]
