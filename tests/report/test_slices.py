@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from tests.report.test_sentences import an_answer
-from w2s_ray.report.answers import Score
+from w2s_ray.report.answers import Answer, Score
 from w2s_ray.report.pair_figures import gap_figure
 from w2s_ray.report.settings import Setting
 from w2s_ray.report.slices import plainest, uneven
@@ -26,11 +25,13 @@ def test_means_over_fewer_seeds_are_counted() -> None:
 
 def test_a_ceiling_below_its_weak_model_has_no_number_in_the_heat_map() -> None:
     score = Score(Estimate(0.7, 1e-4, 9.0, 100), Interval(0.68, 0.72, "t"))
-    one = replace(an_answer(), student=score)
-    axes = {**one.setting.axes, "strong": "c"}
+    axes = {"data": "d", "weak": "a", "strong": "b", "chain": "", "combine": "mean", "control": ""}
+    axes |= {"loss": "reverse_kl", "loss_parameters": "{}"}
+    gap = Recovered(0.4, 0.3, 0.5, 0.1, 0.08, 0.12)
+    one = Answer(Setting(axes, ()), "seed", (0, 1), 0, student=score, recovered=gap)
     below = replace(
         one,
-        setting=Setting(axes, ()),
+        setting=Setting(axes | {"strong": "c"}, ()),
         recovered=Recovered(1.9, 1.5, 2.3, -0.1, -0.12, -0.08),
     )
     figure = gap_figure([one, below], "reverse_kl", "")
