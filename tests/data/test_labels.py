@@ -2,43 +2,40 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from w2s_ray.data.labels import one_hot, positions, read_soft_labels, write_soft_labels
+from w2s_ray.contents import read_parquet, write_content
+from w2s_ray.data.labels import labels_table, one_hot, positions, soft_labels_of
 
 SOFT_LABELS = np.array([[0.1, 0.9, 0], [0.2, 0.8, 0], [0.3, 0.7, 0]], dtype=np.float32)
 
 
 def test_soft_labels_survive_the_file_bit_for_bit(tmp_path):
     row_ids = pa.chunked_array([["a", "b"], ["c"]])
-    write_soft_labels(tmp_path / "file", row_ids, SOFT_LABELS)
-    stored = read_soft_labels(tmp_path / "file", ["a", "b", "c"])
+    write_content(tmp_path / "file", labels_table(row_ids, SOFT_LABELS))
+    stored = soft_labels_of(read_parquet(tmp_path / "file"), ["a", "b", "c"])
     assert stored.dtype == np.float32 and stored.flags.c_contiguous
     np.testing.assert_array_equal(stored, SOFT_LABELS)
 
 
-def test_the_file_holds_lists_of_float32(tmp_path):
+def test_labels_are_lists_of_float32():
     """Probabilities come in float64 from the softmax."""
-    write_soft_labels(tmp_path / "file", pa.chunked_array([["a", "b", "c"]]), np.full((3, 2), 0.1))
-    schema = pq.read_schema(tmp_path / "file")
-    assert schema.names == ["row_id", "probs"]
-    assert schema.field("probs").type == pa.list_(pa.float32())
-    np.testing.assert_array_equal(
-        read_soft_labels(tmp_path / "file", ["c"]), np.float32([[0.1, 0.1]])
-    )
+    table = labels_table(pa.chunked_array([["a", "b", "c"]]), np.full((3, 2), 0.1))
+    assert table.schema.names == ["row_id", "probs"]
+    assert table.schema.field("probs").type == pa.list_(pa.float32())
+    np.testing.assert_array_equal(soft_labels_of(table, ["c"]), np.float32([[0.1, 0.1]]))
 
 
-def test_labels_are_joined_by_id_and_not_by_position(tmp_path):
+def test_labels_are_joined_by_id_and_not_by_position():
     row_ids = pa.chunked_array([["c", "x", "a", "b"]])
-    write_soft_labels(tmp_path / "file", row_ids, SOFT_LABELS[[2, 0, 0, 1]])
-    np.testing.assert_array_equal(read_soft_labels(tmp_path / "file", ["a", "b", "c"]), SOFT_LABELS)
+    table = labels_table(row_ids, SOFT_LABELS[[2, 0, 0, 1]])
+    np.testing.assert_array_equal(soft_labels_of(table, ["a", "b", "c"]), SOFT_LABELS)
 
 
-def test_a_row_without_label_is_refused(tmp_path):
-    write_soft_labels(tmp_path / "file", pa.chunked_array([["a", "b", "c"]]), SOFT_LABELS)
+def test_a_row_without_label_is_refused():
+    table = labels_table(pa.chunked_array([["a", "b", "c"]]), SOFT_LABELS)
     with pytest.raises(ValueError, match=r"1 of 2 rows are missing, e\.g\. \['x'\]"):
-        read_soft_labels(tmp_path / "file", ["a", "x"])
+        soft_labels_of(table, ["a", "x"])
 
 
 def test_an_absent_id_and_an_id_given_twice_are_refused():

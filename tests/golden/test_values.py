@@ -25,7 +25,8 @@ from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load
-from w2s_ray.store.artifacts import Artifact, Store
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
 SPEC = Path(__file__).with_name("values.yaml")

@@ -15,7 +15,8 @@ from w2s_ray.running.runner import execute_group
 from w2s_ray.spec.loading import load
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.store.artifacts import Artifact, Store
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.artifacts import Store
 
 WRITTEN = {"config.json", "model.safetensors", "README.md", "tokenizer.json"}
 

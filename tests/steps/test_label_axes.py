@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 
 from tests.testing.specs import tiny_spec
-from w2s_ray.data.labels import read_soft_labels
+from w2s_ray.data.labels import soft_labels_of
 from w2s_ray.objectives.calibration import held_out
 from w2s_ray.order import hashes
 from w2s_ray.plan.build import build
@@ -27,10 +27,11 @@ from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Supervision, Targets, adam
 from w2s_ray.steps.train_heads import run_together
-from w2s_ray.store.artifacts import Artifact, Store
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.study import main
-from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, head_logits
+from w2s_ray.training.heads import HEAD, FittedHead, HeadData, HeadJob, fit_heads, heads_logits
 
 CLASSES = 5
 TRAINABLE = ("last_layer", "lora", "full")
@@ -197,7 +198,7 @@ def weak_logits(study: Study, step: Step, split: str) -> Any:
     """(logits, labels) of the head of a label step on a split, and which rows calibrate."""
     rows = Rows(study.artifact(step.inputs["prepare"])).labels(split)
     states = Features(study.artifact(step.inputs["features"])).of(split, rows)
-    return head_logits(study.artifact(step.inputs["weak"]).folder, states), rows
+    return heads_logits([study.artifact(step.inputs["weak"]).tensors(HEAD)], states)[0], rows
 
 
 def test_the_weak_model_is_calibrated_on_rows_that_it_does_not_learn(study: Study) -> None:
@@ -223,9 +224,8 @@ def test_the_weak_model_is_calibrated_on_rows_that_it_does_not_learn(study: Stud
             temperature in (pytest.approx(0.05), pytest.approx(20))
         )
         logits, rows = weak_logits(study, step, "weak")
-        probs = read_soft_labels(
-            study.artifact(step.key).folder / SOFT_LABELS, rows["row_id"].to_pylist()
-        )
+        labels = study.artifact(step.key).table(SOFT_LABELS)
+        probs = soft_labels_of(labels, rows["row_id"].to_pylist())
         expected = softmax(logits.astype(np.float64) / temperature, axis=1)
         np.testing.assert_allclose(probs, expected, atol=1e-6)
 

@@ -13,7 +13,8 @@ from tests.testing.exports import probabilities, texts_of
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.store.artifacts import Artifact, Store
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
 SCORES = ("student_accuracy", "student_cross_entropy", "gain", "ceiling_accuracy", "final_loss")

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from tests.testing.steps import a_step, config_of
-from w2s_ray.data.labels import write_soft_labels
+from w2s_ray.contents import read_parquet, write_content
+from w2s_ray.data.labels import labels_table
 from w2s_ray.plan.configs import Noise
 from w2s_ray.steps.targets import Supervision, Targets
 from w2s_ray.store.names import SOFT_LABELS
@@ -24,9 +25,9 @@ class Students:
 
     def __init__(self, folder: Path, classes: int) -> None:
         weak = np.random.default_rng(0).dirichlet(np.ones(classes), len(IDS)).astype(np.float32)
-        write_soft_labels(folder / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
+        write_content(folder / SOFT_LABELS, labels_table(pa.chunked_array([pa.array(IDS)]), weak))
         rows = pa.table({"row_id": IDS, "label": pa.array([0] * len(IDS), pa.int64())})
-        artifact: Any = SimpleNamespace(file=folder.joinpath)
+        artifact: Any = SimpleNamespace(table=lambda name: read_parquet(folder / name))
         self._targets = Targets(rows, classes, lambda key: {"labels": artifact}[key])
 
     def on(self, train_rows: int | None, seed: int = 0) -> Supervision:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from tests.testing.steps import a_step, config_of
-from w2s_ray.data.labels import write_soft_labels
+from w2s_ray.contents import read_parquet, write_content
+from w2s_ray.data.labels import labels_table
 from w2s_ray.objectives.noise import apply_noise
 from w2s_ray.objectives.temperature import at_temperature
 from w2s_ray.order import hashes
@@ -28,9 +29,9 @@ def test_temperature_comes_before_noise_and_labels_are_joined_by_id(
     weak = np.random.default_rng(0).dirichlet(np.ones(classes), len(IDS)).astype(np.float32)
     shuffled = np.random.default_rng(1).permutation(len(IDS))
     ids = pa.chunked_array([pa.array(IDS).take(pa.array(shuffled))])
-    write_soft_labels(tmp_path / SOFT_LABELS, ids, weak[shuffled])
+    write_content(tmp_path / SOFT_LABELS, labels_table(ids, weak[shuffled]))
     rows = pa.table({"row_id": IDS, "label": pa.array([0] * len(IDS), pa.int64())})
-    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
+    artifact: Any = SimpleNamespace(table=lambda name: read_parquet(tmp_path / name))
     targets = Targets(rows, classes, lambda key: {"labels": artifact}[key])
     config = config_of("student")
     assert isinstance(config, StudentConfig)
@@ -54,10 +55,10 @@ def test_validation_rows_are_never_trained_on_and_the_same_for_all(
     tmp_path: Path, classes: int
 ) -> None:
     weak = np.random.default_rng(0).dirichlet(np.ones(classes), len(IDS)).astype(np.float32)
-    write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([IDS]), weak)
+    write_content(tmp_path / SOFT_LABELS, labels_table(pa.chunked_array([IDS]), weak))
     truth = np.arange(len(IDS)) % classes
     rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
-    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
+    artifact: Any = SimpleNamespace(table=lambda name: read_parquet(tmp_path / name))
     targets = Targets(rows, classes, lambda key: artifact)
     student = config_of("student")
     assert isinstance(student, StudentConfig)
@@ -102,10 +103,10 @@ def test_rows_that_are_left_out_are_never_learned_and_seeds_share_labels_without
     tmp_path: Path,
 ) -> None:
     weak = np.random.default_rng(0).dirichlet(np.ones(3), len(IDS)).astype(np.float32)
-    write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
+    write_content(tmp_path / SOFT_LABELS, labels_table(pa.chunked_array([pa.array(IDS)]), weak))
     truth = np.arange(len(IDS)) % 3
     rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
-    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
+    artifact: Any = SimpleNamespace(table=lambda name: read_parquet(tmp_path / name))
     left_out = np.arange(len(IDS)) < 8
     targets = Targets(rows, 3, lambda key: {"labels": artifact}[key], per_row=1, left_out=left_out)
     config = config_of("student")
@@ -145,10 +146,10 @@ def test_rows_that_are_left_out_are_never_learned_and_seeds_share_labels_without
 def targets_and_weak(tmp_path: Path) -> tuple[Targets, np.ndarray[Any, Any]]:
     """Targets on 40 rows of three classes, and the weak labels of these."""
     weak = np.random.default_rng(0).dirichlet(np.ones(3), len(IDS)).astype(np.float32)
-    write_soft_labels(tmp_path / SOFT_LABELS, pa.chunked_array([pa.array(IDS)]), weak)
+    write_content(tmp_path / SOFT_LABELS, labels_table(pa.chunked_array([pa.array(IDS)]), weak))
     truth = np.arange(len(IDS)) % 3
     rows = pa.table({"row_id": IDS, "label": pa.array(truth, pa.int64())})
-    artifact: Any = SimpleNamespace(file=tmp_path.joinpath)
+    artifact: Any = SimpleNamespace(table=lambda name: read_parquet(tmp_path / name))
     return Targets(rows, 3, lambda key: {"labels": artifact}[key], per_row=1), weak
 
 

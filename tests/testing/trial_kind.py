@@ -15,7 +15,8 @@ from w2s_ray.plan.build import Builder
 from w2s_ray.plan.configs import Config
 from w2s_ray.plan.step import Fusion, Kind, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 
 
 @dataclass(frozen=True, slots=True)

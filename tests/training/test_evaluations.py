@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.testing.heads import assert_same, mixture, problem
 from tests.testing.heads import job as head_job
 from tests.testing.jobs import job, labelled_rows
+from w2s_ray.contents import read_array
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
@@ -19,7 +20,7 @@ from w2s_ray.store.step_logits import step_probs
 from w2s_ray.training.batched_lora import fit_batched_lora
 from w2s_ray.training.fit import fit
 from w2s_ray.training.heads import fit_heads
-from w2s_ray.training.validation import HeldOut, evaluated_steps, scores, write_evaluated
+from w2s_ray.training.validation import HeldOut, evaluated_contents, evaluated_steps, scores
 
 SHAPES = [(2, 2), (1, 2), (1, 5)]  # texts a row, classes
 shapes = pytest.mark.parametrize(("per_row", "classes"), SHAPES)
@@ -124,20 +125,18 @@ def test_scores_are_those_of_a_slow_implementation(classes, weak):
 
 
 @shapes
-def test_logits_are_stored_exactly(tmp_path, per_row, classes):
+def test_logits_are_stored_exactly(per_row, classes):
     data = with_validation(problem(per_row, classes))
     one = head_job(data, epochs=2, evaluations=3, held_out=held_out(classes))
     (fitted,) = fit_heads(data, [one])
-    write_evaluated(tmp_path, fitted.evaluated)
-    stored = np.load(tmp_path / "step_logits.npy")
+    contents = evaluated_contents(fitted.evaluated)
+    stored = contents["step_logits.npy"]
     assert stored.dtype == np.float32 and stored.ndim == (2 if per_row == 2 else 3)
     logits = fitted.evaluated.test_logits[1].astype(float)
     logits = np.stack([0 * logits, logits], axis=1) if logits.ndim == 1 else logits
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(step_probs(tmp_path / "step_logits.npy", 1), expected, rtol=1e-12)
-    assert pq.read_table(tmp_path / "validation.parquet")["step"].to_pylist() == list(
-        fitted.evaluated.steps
-    )
+    np.testing.assert_allclose(step_probs(stored, 1), expected, rtol=1e-12)
+    assert contents["validation.parquet"]["step"].to_pylist() == list(fitted.evaluated.steps)
 
 
 def model_job(**changes):
@@ -174,7 +173,7 @@ def test_an_evaluated_step_of_a_model_is_a_run_stopped_there(tmp_path, trainable
     assert list(ours["step"]) == [1, 2, 4] and list(theirs["step"]) == [1, 2]
     for name in ours:
         np.testing.assert_allclose(ours[name][:2], theirs[name], rtol=1e-5, err_msg=name)
-    probs = step_probs(tmp_path / "whole" / "step_logits.npy", 1)
+    probs = step_probs(read_array(tmp_path / "whole" / "step_logits.npy"), 1)
     stopped = pq.read_table(tmp_path / "stopped" / "test.parquet")["probs"].to_pylist()
     np.testing.assert_allclose(probs, stopped, rtol=1e-5)
 

@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from tests.testing.linear_scorer import LinearScorer
+from w2s_ray.contents import read_tensors, write_content
 from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Adam
-from w2s_ray.training.heads import HeadData, HeadJob, fit_heads, head_logits, write_head
+from w2s_ray.training.heads import HEAD, HeadData, HeadJob, fit_heads, head_contents, heads_logits
 
 
 def problem(per_row, n=400, width=8, seed=0):
@@ -43,8 +44,14 @@ def job(data, **changes):
 def fit(data, out, **changes):
     """One head, fitted and written."""
     (fitted,) = fit_heads(data, [job(data, **changes)])
-    write_head(fitted, data.test, out)
+    for name, content in head_contents(fitted, data.test).items():
+        write_content(out / name, content)
     return fitted
+
+
+def head_logits(folder, features):
+    """(n, K) logits of a stored head."""
+    return heads_logits([read_tensors(folder / HEAD)], features)[0]
 
 
 @pytest.mark.parametrize("per_row", [1, 2])

@@ -6,26 +6,20 @@ to their rows by row id, never by position.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from w2s_ray.data.tables import read_parquet
 
-
-def write_soft_labels(
-    file: Path, row_ids: pa.ChunkedArray, soft_labels: NDArray[np.floating]
-) -> None:
-    """Writes columns row_id and probs (lists of K float32) for n rows.
+def labels_table(row_ids: pa.ChunkedArray, soft_labels: NDArray[np.floating]) -> pa.Table:
+    """Columns row_id and probs (lists of K float32) of n rows.
 
     Args:
         soft_labels: (n, K), in the order of ``row_ids``.
     """
     probs = probs_column(soft_labels.astype(np.float32))
-    pq.write_table(pa.table({"row_id": row_ids, "probs": probs}), file)
+    return pa.table({"row_id": row_ids, "probs": probs})
 
 
 def probs_column(probs: NDArray[np.floating]) -> pa.ListArray:
@@ -34,13 +28,15 @@ def probs_column(probs: NDArray[np.floating]) -> pa.ListArray:
     return pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
 
 
-def read_soft_labels(file: Path, row_ids: Sequence[str]) -> NDArray[np.float32]:
+def soft_labels_of(table: pa.Table, row_ids: Sequence[str]) -> NDArray[np.float32]:
     """(n, K) float32 soft labels of the rows ``row_ids``, in their order.
 
+    Args:
+        table: as ``labels_table`` makes it.
+
     Raises:
-        ValueError: the file has no label for a row, or has a row id twice.
+        ValueError: the table has no label for a row, or has a row id twice.
     """
-    table = read_parquet(file)
     where = positions(row_ids, table["row_id"].to_pylist())
     flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     soft_labels: NDArray[np.float32] = flat.astype(np.float32).reshape(table.num_rows, -1)[where]

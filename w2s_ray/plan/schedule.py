@@ -45,6 +45,13 @@ class _Entry(NamedTuple):
         return self.minus_cost <= ABOUT_EQUAL * other.minus_cost
 
 
+def _bundle_order(step: Step) -> str:
+    """Sorts the steps of a fusion, so that each group, and the bundle that it is committed as, has
+    a range of keys: whoever reads all steps in the order of keys reads one bundle after the other.
+    Steps that read a model are in the order of the models' keys."""
+    return step.inputs.get("model", step.key)
+
+
 class Schedule:
     """States of the unfinished steps: waiting → ready → running → done | failed, or blocked.
 
@@ -119,6 +126,7 @@ class Schedule:
         lead = self._steps[chosen.key]
         fusion = lead.fusion
         fused = [] if fusion is None else [self._steps[key] for key in self._fusible[fusion]]
+        fused.sort(key=_bundle_order)
         part = min(LARGEST_PART, max(SMALLEST_PART, -(-len(fused) // processes)))
         if fusion is not None and fusion.limit is not None:
             part = fusion.limit

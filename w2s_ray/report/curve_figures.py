@@ -1,16 +1,14 @@
 """Figures over optimizer steps, from the evaluations that students' artifacts hold."""
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from statistics import fmean
-
-from pyarrow import parquet
 
 from w2s_ray.report.answers import Answer
 from w2s_ray.report.page import Axis, Figure, Line
 from w2s_ray.report.slices import by, slice_of
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import VALIDATION
+from w2s_ray.store.records import holds
 
 _DRAWN = (
     ("accuracy", "accuracy with the true labels", "accuracy, %"),
@@ -59,10 +57,11 @@ def curve_figures(answers: Sequence[Answer], store: Store, query: str) -> Iterat
 
 def _curves(store: Store, keys: Sequence[str]) -> Iterator[dict[str, list[float | None]]]:
     """Columns of each student's ``validation.parquet``; empty ones where it has none."""
-    present = store.file_locations(dict.fromkeys(keys), VALIDATION) if keys else {}
-    contents = dict(zip(present, store.contents(present, VALIDATION), strict=True))
+    records = store.records(keys)
+    present = [key for key, record in records.items() if holds(record, VALIDATION)]
+    tables = dict(zip(present, store.tables(present, VALIDATION), strict=True))
     for key in keys:
-        if key in contents:
-            yield parquet.ParquetFile(BytesIO(contents[key])).read().to_pydict()
+        if key in tables:
+            yield tables[key].to_pydict()
         else:
             yield {name: [] for name in ("step", *(column for column, _, _ in _DRAWN))}

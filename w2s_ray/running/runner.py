@@ -1,12 +1,11 @@
 """Runs each step once: claim it, check the store again, compute, commit; failures are recorded.
 
-Fused steps are computed together, yet each has its own claim, draft, record and failure: whatever
-happens to the others, what is committed stays, and what failed is reported.
+Fused steps are computed together, yet each has its own claim, draft, record and failure: one that
+fails keeps none of the others from being committed. Many are committed as one bundle.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,15 +17,17 @@ from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Kind, Step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.store.artifacts import POLL_SECONDS, Artifact, Draft, Store
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.artifacts import POLL_SECONDS, Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.parts import Parts
 from w2s_ray.training.progress import Throttle
 
 Outcome = dict[str, Any] | Exception  # metrics, or what the step raised
 
-COMMIT_THREADS = 4  # of a group; flushing to a disk or a bucket is mostly waiting
+SMALLEST_BUNDLE = 16  # steps; fewer have folders of their own, which people can read
 
 
 class StepModule(Protocol):
@@ -131,9 +132,15 @@ def _compute(steps: Sequence[Step], store: Store, context: Context) -> dict[str,
             writers = [error]
         share = (time.monotonic() - began) / len(steps)
         commit = _Commit(store, execution, started, share, peak)
-        if len(steps) == 1:
-            return {steps[0].key: commit(steps[0], writers[0])}
-        return _commit_group(steps, writers, commit, context)
+        pairs = list(zip(steps, writers, strict=True))
+        if len(steps) < SMALLEST_BUNDLE:
+            return {step.key: commit.single(step, write) for step, write in pairs}
+        outcomes: dict[str, Outcome] = {}
+        for kind in dict.fromkeys(step.kind.name for step in steps):
+            outcomes |= commit.bundle(
+                [pair for pair in pairs if pair[0].kind.name == kind], context
+            )
+        return outcomes
 
 
 def _compute_one_by_one(
@@ -147,7 +154,9 @@ def _compute_one_by_one(
 
 @dataclass(frozen=True)
 class _Commit:
-    """Commits the steps of one run.
+    """Commits the steps of one run; the error of one is recorded and returned.
+
+    An input that is damaged is set aside: the study plans it again (``study``).
 
     Attributes:
         execution: how the run was made; added to each step's own.
@@ -161,51 +170,64 @@ class _Commit:
     share: float
     peak: Callable[[], int]
 
-    def __call__(self, step: Step, write: Write | Exception) -> Outcome:
-        """Writes and commits the artifact; an error is recorded and returned.
-
-        An input that is damaged is set aside: the study plans it again (``study``).
-        """
+    def single(self, step: Step, write: Write | Exception) -> Outcome:
+        """Writes and commits an artifact with a folder of its own."""
         try:
-            if isinstance(write, Exception):
-                raise write
-            return self._commit(step, write)
+            with self.store.draft(
+                step.identity, self._execution(step), started=self.started
+            ) as draft:
+                self._write(write, draft)
         except Exception as error:
-            if isinstance(error, StoreError):
-                with suppress(OSError):
-                    self.store.set_aside(error)
-            _record_failure(step, self.store, error)
-            return error
-
-    def _commit(self, step: Step, write: Write) -> dict[str, Any]:
-        began = time.monotonic()
-        execution = {**step.described_execution(), **self.execution}
-        with self.store.draft(step.identity, execution, started=self.started) as draft:
-            write(draft)
-            if peak := self.peak():
-                draft.metrics.setdefault("peak_memory_bytes", peak)
-            resumed = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
-            draft.metrics["seconds"] = resumed + self.share + time.monotonic() - began
+            return self._failed(step, error)
         _discard_partial_work(step, self.store)
         return draft.metrics
 
+    def bundle(
+        self, pairs: Sequence[tuple[Step, Write | Exception]], context: Context
+    ) -> dict[str, Outcome]:
+        """Writes artifacts of one kind and commits them together."""
+        outcomes: dict[str, Outcome] = {}
+        throttle = Throttle()
+        first = pairs[0][0]
+        try:
+            with self.store.bundle(first.kind.name, first.key, started=self.started) as bundle:
+                for step, write in pairs:
+                    draft = bundle.draft(step.key)
+                    try:
+                        self._write(write, draft)
+                        bundle.add(step.identity, self._execution(step), draft)
+                        outcomes[step.key] = draft.metrics
+                    except Exception as error:
+                        bundle.drop(draft)
+                        outcomes[step.key] = self._failed(step, error)
+                    if throttle.due() or len(outcomes) == len(pairs):
+                        numbers = {"step": len(outcomes), "steps": len(pairs), "unit": "written"}
+                        context.progress(numbers)
+        except Exception as error:  # of the store: nothing was committed
+            for step, _ in pairs:
+                if not isinstance(outcomes.get(step.key), Exception):
+                    outcomes[step.key] = self._failed(step, error)
+        return outcomes
 
-def _commit_group(
-    steps: Sequence[Step],
-    writers: Sequence[Write | Exception],
-    commit: _Commit,
-    context: Context,
-) -> dict[str, Outcome]:
-    """Commits a fused group, several steps at a time, and reports how many are written."""
-    outcomes: dict[str, Outcome] = {}
-    throttle = Throttle()
-    with ThreadPoolExecutor(min(COMMIT_THREADS, len(steps))) as pool:
-        for step, outcome in zip(steps, pool.map(commit, steps, writers), strict=True):
-            outcomes[step.key] = outcome
-            done = len(outcomes)
-            if throttle.due() or done == len(steps):
-                context.progress({"step": done, "steps": len(steps), "unit": "written"})
-    return outcomes
+    def _execution(self, step: Step) -> dict[str, Any]:
+        return {**step.described_execution(), **self.execution}
+
+    def _write(self, write: Write | Exception, draft: Draft) -> None:
+        if isinstance(write, Exception):
+            raise write
+        began = time.monotonic()
+        write(draft)
+        if peak := self.peak():
+            draft.metrics.setdefault("peak_memory_bytes", peak)
+        resumed = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
+        draft.metrics["seconds"] = resumed + self.share + time.monotonic() - began
+
+    def _failed(self, step: Step, error: Exception) -> Exception:
+        if isinstance(error, StoreError):
+            with suppress(OSError):
+                self.store.set_aside(error)
+        _record_failure(step, self.store, error)
+        return error
 
 
 def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[Write | Exception]:

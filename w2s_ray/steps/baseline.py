@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.held_out import without_validation
-from w2s_ray.data.labels import probs_column, read_soft_labels
+from w2s_ray.data.labels import probs_column, soft_labels_of
 from w2s_ray.plan.configs import BaselineConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SOFT_LABELS, TEST_PREDICTIONS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     table = pa.table(
         {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
     )
-    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.write(TEST_PREDICTIONS, table)
     draft.metrics.update(features=features, trained_rows=rows.num_rows)
 
 
@@ -53,7 +53,7 @@ def baseline_probs(
         label: the soft labels of these.
     """
     reads, rows = config.reads, _learned(data, config)
-    labels = read_soft_labels(label.file(SOFT_LABELS), rows["row_id"].to_pylist())
+    labels = soft_labels_of(label.table(SOFT_LABELS), rows["row_id"].to_pylist())
     features, test_features = _features(reads, rows, test)
     is_pair = data.per_row == 2 and reads != "prompt_only"
     return features.shape[1], fitted_probs(features, labels, test_features, intercept=not is_pair)

@@ -2,8 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from w2s_ray.data.tables import read_parquet
-from w2s_ray.store.artifacts import Artifact
+from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.names import VALIDATION
 from w2s_ray.store.selection import best
 
@@ -49,10 +48,9 @@ def chosen_step(artifact: Artifact, by: str | None) -> ChosenStep | None:
         if by is not None:
             raise ValueError(f"{artifact.folder} has no {VALIDATION} to choose a step by {by}")
         return None
-    file = artifact.file(VALIDATION)
-    rows = read_parquet(file).to_pylist()
+    rows = artifact.table(VALIDATION).to_pylist()
     steps = [row.pop("step") for row in rows]
     index = len(rows) - 1 if by is None else best(rows, by)
     if index is None:
-        raise ValueError(f"{file}: no step has a score for the rule {by}")
+        raise ValueError(f"{artifact.folder}/{VALIDATION}: no step has a score for the rule {by}")
     return ChosenStep(index, steps, rows[index], artifact.record["config"]["validation_rows"])

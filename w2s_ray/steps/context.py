@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.store.drafts import Draft
 from w2s_ray.training.progress import Progress
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers

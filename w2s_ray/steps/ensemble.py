@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from w2s_ray.data.labels import probs_column, read_soft_labels, write_soft_labels
+from w2s_ray.data.labels import labels_table, probs_column, soft_labels_of
 from w2s_ray.objectives.ensembles import combined, members
 from w2s_ray.plan.configs import EnsembleConfig
 from w2s_ray.plan.step import Step
@@ -15,7 +14,8 @@ from w2s_ray.steps.context import Context
 from w2s_ray.steps.evaluate import Predictions
 from w2s_ray.steps.metrics import accuracy
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SOFT_LABELS, TEST_PREDICTIONS
 
 
@@ -33,16 +33,16 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     roles = [role for role in step.inputs if role.startswith("weak_")]
     artifacts = [inputs[f"label_{role.removeprefix('weak_')}"] for role in roles]
     row_ids = rows["row_id"].to_pylist()
-    labels = _stacked([read_soft_labels(a.file(SOFT_LABELS), row_ids) for a in artifacts])
+    labels = _stacked([soft_labels_of(a.table(SOFT_LABELS), row_ids) for a in artifacts])
     predictions = [Predictions.read(inputs[role]) for role in roles]
     first = predictions[0]
     test = _stacked([each.ordered_by(first.row_ids) for each in predictions])
     weights, accuracies = members(labels, combine)
     probs = combined(labels, combine, weights)
-    write_soft_labels(draft.folder / SOFT_LABELS, rows["row_id"], probs)
+    draft.write(SOFT_LABELS, labels_table(rows["row_id"], probs))
     column = probs_column(combined(test, combine, weights))
     table = pa.table({"row_id": first.row_ids, "label": first.labels, "probs": column})
-    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.write(TEST_PREDICTIONS, table)
     draft.metrics.update(
         rows=rows.num_rows,
         accuracy=accuracy(probs, rows["label"].to_numpy()),

@@ -10,7 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
-from w2s_ray.data.tables import read_parquet
 from w2s_ray.plan.configs import EvaluateConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.statistics.recalibration import halves
@@ -18,7 +17,8 @@ from w2s_ray.steps import error_metrics, metrics
 from w2s_ray.steps.chosen_step import ChosenStep, chosen_step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.error_metrics import Errors
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import STEP_LOGITS, TEST_PREDICTIONS
 from w2s_ray.store.step_logits import step_probs
 
@@ -43,9 +43,9 @@ class Predictions:
     def read(cls, artifact: Artifact, step_by: str | None = None) -> "Predictions":
         """Those of the last step, or of the step that the rule ``step_by`` chooses."""
         chosen = chosen_step(artifact, step_by)
-        table = read_parquet(artifact.file(TEST_PREDICTIONS))
+        table = artifact.table(TEST_PREDICTIONS)
         if chosen is not None and not chosen.is_last:
-            probs = np.asfortranarray(step_probs(artifact.file(STEP_LOGITS), chosen.position))
+            probs = np.asfortranarray(step_probs(artifact.array(STEP_LOGITS), chosen.position))
             return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = np.asfortranarray(flat.astype(np.float64).reshape(table.num_rows, -1))

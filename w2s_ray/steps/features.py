@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from w2s_ray.contents import read_parquet
 from w2s_ray.data.labels import positions
-from w2s_ray.data.tables import read_parquet
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.configs import FeaturesConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import WEIGHTS
-from w2s_ray.data.labels import positions, write_soft_labels
+from w2s_ray.data.labels import labels_table, positions
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.objectives.calibration import held_out
 from w2s_ray.order import hashes
@@ -25,7 +25,8 @@ from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SOFT_LABELS
 
 HOTTEST = 20.0
@@ -58,7 +59,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         temperature = fitted_temperature(logits.held_out, held["label"].to_numpy())
         draft.metrics.update(calibration_temperature=temperature, calibration_rows=held.num_rows)
     probs = softmax(logits.weak if held is None else logits.weak.astype(np.float64) / temperature)
-    write_soft_labels(draft.folder / SOFT_LABELS, rows["row_id"], probs)
+    draft.write(SOFT_LABELS, labels_table(rows["row_id"], probs))
     draft.metrics.update(
         rows=rows.num_rows,
         accuracy=accuracy(probs, rows["label"].to_numpy()),
@@ -94,12 +95,12 @@ def _head_logits(
     weak: Artifact, features: Features, rows: pa.Table, held: pa.Table | None
 ) -> _Logits:
     """Logits of a head on stored features."""
-    from w2s_ray.training.heads import HEAD, head_logits
+    from w2s_ray.training.heads import HEAD, heads_logits
 
-    folder = weak.file(HEAD).parent
+    head = [weak.tensors(HEAD)]
     return _Logits(
-        head_logits(folder, features.of("weak", rows)),
-        None if held is None else head_logits(folder, features.of("ground_truth", held)),
+        heads_logits(head, features.of("weak", rows))[0],
+        None if held is None else heads_logits(head, features.of("ground_truth", held))[0],
     )
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.contents import Tensors
 from w2s_ray.data.labels import probs_column
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.objectives.ensembles import combined
@@ -27,7 +27,8 @@ from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import TEST_PREDICTIONS
 
 
@@ -60,15 +61,15 @@ def run_together(
 
     rows = Rows(artifacts(steps[0].inputs["test_set"]))["test"]
     features = Features(artifacts(steps[0].inputs["features"])).of("test", rows)
-    folders: list[Path] = []
+    heads: list[Tensors] = []
     outcomes: list[Write | Exception | None] = []
     for step in steps:
         try:
-            folders.append(artifacts(step.inputs["model"]).file(HEAD).parent)
+            heads.append(artifacts(step.inputs["model"]).tensors(HEAD))
             outcomes.append(None)
         except Exception as error:  # of this head alone
             outcomes.append(error)
-    logits = iter(heads_logits(folders, features) if folders else ())
+    logits = iter(heads_logits(heads, features) if heads else ())
     return [
         partial(_write, rows, next(logits)) if outcome is None else outcome for outcome in outcomes
     ]
@@ -131,13 +132,13 @@ def not_kept(folder: Path) -> str:
 
 
 def _write(rows: pa.Table, logits: NDArray[np.float32], draft: Draft) -> None:
-    from w2s_ray.training.outputs import write_predictions
+    from w2s_ray.training.outputs import predictions
 
-    write_predictions(draft.folder / TEST_PREDICTIONS, rows, logits)
+    draft.write(TEST_PREDICTIONS, predictions(rows, logits))
     draft.metrics["rows"] = rows.num_rows
 
 
 def _write_table(rows: pa.Table, probs: pa.Array, draft: Draft) -> None:
     table = pa.table({"row_id": rows["row_id"], "label": rows["label"], "probs": probs})
-    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.write(TEST_PREDICTIONS, table)
     draft.metrics["rows"] = rows.num_rows

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from w2s_ray.contents import read_parquet
 from w2s_ray.data.prepare import prepare
 from w2s_ray.data.sources import data_identity
-from w2s_ray.data.tables import read_parquet
 from w2s_ray.plan.configs import PrepareConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.batches import no_pair_remains
 from w2s_ray.data.held_out import validation_order
-from w2s_ray.data.labels import one_hot, read_soft_labels
+from w2s_ray.data.labels import one_hot, soft_labels_of
 from w2s_ray.objectives.calibration import held_out
 from w2s_ray.objectives.noise import apply_noise, noisy_rows
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
@@ -272,8 +272,8 @@ class Targets:
 
     def _weak_labels(self, key: str) -> NDArray[np.float32]:
         if key not in self._weak:
-            file = self._artifacts(key).file(SOFT_LABELS)
-            self._weak[key] = read_soft_labels(file, self.row_ids)
+            table = self._artifacts(key).table(SOFT_LABELS)
+            self._weak[key] = soft_labels_of(table, self.row_ids)
         return self._weak[key]
 
     def _noise_hashes(self, seed: int) -> NDArray[np.uint64]:

@@ -11,7 +11,8 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:

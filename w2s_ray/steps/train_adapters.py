@@ -10,7 +10,7 @@ from typing import Any
 from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.train_model import jobs
-from w2s_ray.store.artifacts import Draft
+from w2s_ray.store.drafts import Draft
 from w2s_ray.training.batched_lora import fit_batched_lora
 
 

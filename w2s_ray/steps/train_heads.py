@@ -25,12 +25,13 @@ from w2s_ray.steps.exports import HeadExports, is_exported
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Supervision, Targets, adam, student_rows
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import TRAINED_ROWS
 from w2s_ray.training.head_job import reported_steps
-from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, write_head
+from w2s_ray.training.heads import FittedHead, HeadData, HeadJob, fit_heads, head_contents
 from w2s_ray.training.progress import Progress
-from w2s_ray.training.trained_rows import TrainedRows, write_trained_rows
+from w2s_ray.training.trained_rows import TrainedRows, scored_rows
 
 _NOT_TRAINED = AssertionError("a head that no group of rows holds")
 
@@ -261,10 +262,12 @@ def _write(
         backbone: number of parameters below the head; None: unknown.
     """
     step, supervision = one.step, one.supervision
-    write_head(fitted, test, draft.folder)
+    for name, content in head_contents(fitted, test).items():
+        draft.write(name, content)
     if scored is not None and fitted.other_logits is not None:
-        flipped = write_trained_rows(draft.folder / TRAINED_ROWS, scored, fitted.other_logits)
-        draft.metrics.update(flipped)
+        rows = scored_rows(scored, fitted.other_logits)
+        draft.write(TRAINED_ROWS, rows.table)
+        draft.metrics.update(rows.metrics)
     if is_exported(step):
         exports.write(step, fitted, draft.folder / EXPORT)
     draft.metrics.update(fitted.metrics, identical_rows=identical, **supervision.facts)

@@ -23,7 +23,8 @@ from w2s_ray.steps.model_export import ModelExport
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.targets import Supervision, Targets, adam, student_rows
 from w2s_ray.steps.treatment import label_facts
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.training.job import TrainJob
 from w2s_ray.training.trained_rows import TrainedRows
 

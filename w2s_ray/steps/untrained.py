@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import probs_column
@@ -23,7 +22,8 @@ from w2s_ray.steps.context import Context
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
-from w2s_ray.store.artifacts import Artifact, Draft
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import TEST_PREDICTIONS
 
 
@@ -37,7 +37,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     table = pa.table(
         {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
     )
-    pq.write_table(table, draft.folder / TEST_PREDICTIONS, use_dictionary=False)
+    draft.write(TEST_PREDICTIONS, table)
     draft.metrics.update(
         accuracy=accuracy(probs, labels),
         accuracy_of_mean_log_probs=accuracy(softmax(answers.logits_of_means), labels),

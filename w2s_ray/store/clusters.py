@@ -6,12 +6,10 @@ of the ``prepare`` artifact; a model's predictions are matched to it by row id.
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import parquet
 
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import TEST_ROWS
@@ -42,8 +40,8 @@ class Clusters:
         self._data_of = data_of
         records = store.records(set(data_of.values()))
         keys = sorted(key for key, record in records.items() if file in record["files"])
-        contents = store.contents(keys, file)
-        self._tables = {key: _clusters(c) for key, c in zip(keys, contents, strict=True)}
+        tables = store.tables(keys, file, ("row_id", "prompt", "phenomenon", "label"))
+        self._tables = {key: _clusters(table) for key, table in zip(keys, tables, strict=True)}
 
     def of(self, key: str, row_ids: pa.ChunkedArray) -> Matched:
         """What is known of the rows of one model, in the order of ``row_ids``."""
@@ -61,17 +59,12 @@ def data_of_models(cells: Iterable[Mapping[str, Any]], roles: Sequence[str]) -> 
     return {cell["keys"][role]: cell["keys"]["prepare"] for cell in cells for role in roles}
 
 
-def _clusters(content: bytes) -> pa.Table:
+def _clusters(table: pa.Table) -> pa.Table:
     """Columns row_id, prompt_id, phenomenon, label of a prepared table."""
-    file = parquet.ParquetFile(BytesIO(content))
-    wanted = [
-        n for n in ("row_id", "prompt", "phenomenon", "label") if n in file.schema_arrow.names
-    ]
-    table = file.read(wanted, use_threads=False)
     row_ids = table["row_id"].cast(pa.string())
     prompts = zip(table["prompt"].to_pylist(), row_ids.to_pylist(), strict=True)
     phenomenon = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-    if "phenomenon" in wanted:
+    if "phenomenon" in table.column_names:
         phenomenon = table["phenomenon"].cast(pa.string())
     return pa.table(
         {

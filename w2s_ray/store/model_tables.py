@@ -6,7 +6,6 @@ rows. A table says in its metadata what it was made from, and is written again o
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import BytesIO
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -110,8 +109,7 @@ class ModelTable(NamedTuple):
                 path, table_schema, compression="zstd", use_dictionary=list(self.repeated)
             ) as writer,
         ):
-            for source, content in _contents(store, sources):
-                file = parquet.ParquetFile(BytesIO(content)).read(use_threads=False)
+            for source, file in _tables(store, sources):
                 table = pa.Table.from_arrays(list(rows(source, file)), schema=table_schema)
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
 
@@ -120,9 +118,9 @@ def _models(sources: Sequence[Source]) -> list[list[str]]:
     return [[source.role, source.key] for source in sources]
 
 
-def _contents(store: Store, sources: Sequence[Source]) -> Iterator[tuple[Source, bytes]]:
-    """Each source with the content of its file, a few at a time."""
+def _tables(store: Store, sources: Sequence[Source]) -> Iterator[tuple[Source, pa.Table]]:
+    """Each source with its table, a few at a time."""
     for name, group in groupby(sources, lambda source: source.file):
         same_file = list(group)
-        contents = store.contents((source.key for source in same_file), name)
-        yield from zip(same_file, contents, strict=True)
+        tables = store.tables((source.key for source in same_file), name)
+        yield from zip(same_file, tables, strict=True)

@@ -3,6 +3,7 @@
 Below the root lie one folder for each kind of step, and the folders of ``RESERVED``::
 
     <kind>/<slug>-<key>/record.json   artifacts: a finished step's files and its record
+    <kind>/@<members>-<key>/          artifacts of steps that were computed together (``bundles``)
     checkpoints/<key>/                checkpoints of a step in training (``checkpoints``)
     claims/                           which process works on which step (``claims``)
     damaged/                          damaged artifacts, set aside (``Store.set_aside``)
@@ -22,6 +23,7 @@ import re
 from uuid import uuid4
 
 RECORD = "record.json"
+MEMBERS = "members.parquet"  # of a bundle
 
 # Files inside artifacts that one room writes and another reads.
 TEST_PREDICTIONS = "test.parquet"  # a model's row_id, label and probs of the test rows
@@ -59,6 +61,9 @@ RESERVED = (
 )
 
 
+_BUNDLE = "@"  # begins the name of a bundle's folder, and no slug
+
+
 def component(name: str) -> str:
     """Return ``name`` if it can be one visible part of a path.
 
@@ -74,12 +79,23 @@ def artifact_folder(kind: str, slug: str, key: str) -> str:
     """Path of a step's artifact, ``<kind>/<slug>-<key>``.
 
     Raises:
-        ValueError: A part cannot be used in a path, the kind is reserved, or the key has a hyphen.
+        ValueError: A part cannot be used in a path, the kind is reserved, the key has a hyphen, or
+            the slug begins as the name of a bundle does.
     """
     path = f"{component(kind)}/{component(slug[:150])}-{component(key)}"
-    if "-" in key or kind in RESERVED:
+    if "-" in key or kind in RESERVED or is_bundle(path):
         raise ValueError(f"no artifact can have the key {key!r} and kind {kind!r}")
     return path
+
+
+def bundle_folder(kind: str, members: int, key: str) -> str:
+    """Path of a bundle, ``<kind>/@<members>-<key>``."""
+    return f"{component(kind)}/{_BUNDLE}{members}-{component(key)}"
+
+
+def is_bundle(path: str) -> bool:
+    """Whether a folder is a bundle, by its path."""
+    return path.partition("/")[2].startswith(_BUNDLE)
 
 
 def key_of(path: str) -> str:

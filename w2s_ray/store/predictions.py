@@ -7,7 +7,6 @@ means. A model shared by many cells (weak, ceiling) is there once, as one row gr
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
@@ -95,11 +94,11 @@ def _rows_of(
     store: Store, cells: Sequence[Mapping[str, Any]], chosen: Mapping[str, int]
 ) -> MakeRows:
     clusters = Clusters(store, data_of_models(cells, MODEL_ROLES))
+    opened = store.artifacts(chosen)
 
     def rows(source: Source, test: pa.Table) -> Sequence[pa.Array]:
         if source.key in chosen:
-            (logits,) = store.contents([source.key], STEP_LOGITS)
-            probs = step_probs(BytesIO(logits), chosen[source.key])
+            probs = step_probs(opened(source.key).array(STEP_LOGITS), chosen[source.key])
             offsets = pa.array(range(0, probs.size + 1, probs.shape[1]), pa.int32())
             column = pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
             test = test.set_column(test.column_names.index("probs"), "probs", column)

@@ -38,13 +38,26 @@ def json_bytes(value: Any) -> bytes:
     Raises:
         TypeError: JSON cannot hold the value (NaN included); the message names its path.
     """
-    try:
-        if isinstance(value, dict):
-            entries = (
+    if isinstance(value, dict):
+        try:
+            entries = [
                 f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in value.items()
-            )
-            return ("{\n" + ",\n".join(entries) + "\n}").encode()
-        return json.dumps(value, allow_nan=False).encode()
+            ]
+        except (TypeError, ValueError):
+            canonical_json(value)  # its message names the path of the offending value
+            raise
+        return ("{\n" + ",\n".join(entries) + "\n}").encode()
+    return json_text(value).encode()
+
+
+def json_text(value: Any) -> str:
+    """The JSON text of a value, in one line.
+
+    Raises:
+        TypeError: As ``json_bytes``.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         canonical_json(value)  # its message names the path of the offending value
         raise
@@ -109,6 +122,11 @@ def recorded_files(record: Mapping[str, Any]) -> dict[str, RecordedFile]:
     """The files that a record lists, by path."""
     digests = record.get("digests", {})
     return {name: RecordedFile(size, digests.get(name)) for name, size in record["files"].items()}
+
+
+def holds(record: Mapping[str, Any], name: str) -> bool:
+    """Whether an artifact has a content or a file of this name."""
+    return name in record["files"] or name in record.get("contents", ())
 
 
 def damage(

@@ -23,6 +23,7 @@ from w2s_ray.store.names import (
     TRAINED_ROWS,
     train_predictions_file,
 )
+from w2s_ray.store.records import holds
 from w2s_ray.store.train_columns import TRAIN_PREDICTIONS, TRAIN_PREDICTIONS_SCHEMA_VERSION
 
 _STEPS = {"weak": "label", "student": "student", "ceiling": "ceiling"}
@@ -47,7 +48,7 @@ def write_train_predictions(store: Store, study: str, cells: Iterable[Mapping[st
     sources = []
     for role, key in sorted(models, key=lambda m: (MODEL_ROLES.index(m[0]), m[1])):
         file = SOFT_LABELS if role == "weak" else TRAINED_ROWS
-        if key in records and file in records[key]["files"]:
+        if key in records and holds(records[key], file):
             sources.append(Source.of(role, key, file, records[key]))
     table = ModelTable(
         train_predictions_file(study),

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.contents import write_content
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.half_logits import relative
@@ -36,7 +37,7 @@ from w2s_ray.training.lora_cells import Cell, cells_of, train_cells
 from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, write_outputs
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
-from w2s_ray.training.trained_rows import write_trained_rows
+from w2s_ray.training.trained_rows import scored_rows
 from w2s_ray.training.validation import Evaluated, evaluated_steps
 
 SHARED = (
@@ -178,7 +179,9 @@ def _write_trained_rows(
     if job.scored is None:
         return {}
     scored = job.scored.take(trained_rows(read.identical, job.identical_pairs))
-    return write_trained_rows(out / "train.parquet", scored, relative(logits))
+    rows = scored_rows(scored, relative(logits))
+    write_content(out / "train.parquet", rows.table)
+    return rows.metrics
 
 
 def _score(stack: StackedScorer, tokens: Tokens, device: str) -> NDArray[np.float32]:

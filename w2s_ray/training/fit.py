@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.contents import write_content
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.half_logits import relative
@@ -49,7 +50,7 @@ from w2s_ray.training.outputs import counts_of, size_metrics, training_metrics, 
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
-from w2s_ray.training.trained_rows import write_trained_rows
+from w2s_ray.training.trained_rows import scored_rows
 from w2s_ray.training.validation import evaluated_steps
 
 MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
@@ -235,9 +236,11 @@ def _score_trained_rows(
         kept = trained_rows(tokens.identical, job.identical_pairs)
         scored, tokens = scored.take(kept), tokens.take(kept)
     logits = relative(_score(engine, tokens, token_budget))
-    if engine.rank == 0:
-        return write_trained_rows(out / "train.parquet", scored, logits)
-    return {}
+    if engine.rank != 0:
+        return {}
+    rows = scored_rows(scored, logits)
+    write_content(out / "train.parquet", rows.table)
+    return rows.metrics
 
 
 def _checkpointer(

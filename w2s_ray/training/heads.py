@@ -9,18 +9,17 @@ All heads on the same features are fitted by one call (``batched_heads``, ``solv
 head is a group of one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from w2s_ray.contents import Content, Tensors
 from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.batched_heads import train_batched
@@ -28,7 +27,7 @@ from w2s_ray.training.folded_heads import Folded, fold, folded_logits
 from w2s_ray.training.head_evaluations import Snapshots
 from w2s_ray.training.head_job import HeadJob, Inputs, TrainedHead, steps_of
 from w2s_ray.training.loop import Curve
-from w2s_ray.training.outputs import training_metrics, write_outputs
+from w2s_ray.training.outputs import outputs, training_metrics
 from w2s_ray.training.progress import Progress, Throttle
 from w2s_ray.training.solvers import solve
 from w2s_ray.training.validation import Evaluated
@@ -38,9 +37,8 @@ __all__ = [
     "HeadData",
     "HeadJob",
     "fit_heads",
-    "head_logits",
+    "head_contents",
     "heads_logits",
-    "write_head",
 ]
 
 HEAD = "head.safetensors"
@@ -218,27 +216,27 @@ def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(dim=0), torch.where(scale < 1e-6, 1.0, scale)
 
 
-def write_head(fitted: FittedHead, test: pa.Table, out: Path) -> None:
-    """Writes ``head.safetensors``, ``test.parquet``, ``curve.parquet`` into the folder ``out``, and
-    the files of ``write_evaluated`` where the head was evaluated."""
-    save_file(fitted.state, out / HEAD)
-    write_outputs(out, test, fitted.test_logits, fitted.curve, fitted.evaluated)
+def head_contents(fitted: FittedHead, test: pa.Table) -> Mapping[str, Content]:
+    """``head.safetensors``, ``test.parquet`` and ``curve.parquet``, and ``evaluated_contents``
+    where the head was evaluated."""
+    state = {name: tensor.numpy() for name, tensor in fitted.state.items()}
+    return {
+        HEAD: state,
+        **outputs(test, fitted.test_logits, fitted.curve, fitted.evaluated),
+    }
 
 
-def head_logits(folder: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, K) float32 logits of a stored head on raw features (n, m, H)."""
-    logits: NDArray[np.float32] = heads_logits([folder], features)[0]
-    return logits
-
-
-def heads_logits(folders: Sequence[Path], features: NDArray[np.float32]) -> NDArray[np.float32]:
+def heads_logits(states: Sequence[Tensors], features: NDArray[np.float32]) -> NDArray[np.float32]:
     """(J, n, K) float32 logits of J stored heads on raw features (n, m, H), in one product.
 
     A head's logits do not depend on the others.
+
+    Args:
+        states: what ``head.safetensors`` holds of each head.
     """
-    states = [load_file(folder / HEAD) for folder in folders]
-    weight = torch.stack([state["head.weight"] for state in states])
-    has_bias = "head.bias" in states[0]
-    bias = torch.stack([state["head.bias"] for state in states]) if has_bias else None
+    weight = torch.from_numpy(np.stack([state["head.weight"] for state in states]))
+    bias = None
+    if "head.bias" in states[0]:
+        bias = torch.from_numpy(np.stack([state["head.bias"] for state in states]))
     logits: NDArray[np.float32] = folded_logits(Folded(weight, bias), features)
     return logits

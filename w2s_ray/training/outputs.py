@@ -1,18 +1,19 @@
 """Outputs of a training step other than weights: test predictions, the curve, the metrics."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from w2s_ray.contents import Content, write_content
 from w2s_ray.data.labels import probs_column
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.training.loop import Curve
-from w2s_ray.training.validation import Evaluated, write_evaluated
+from w2s_ray.training.validation import Evaluated, evaluated_contents
 
 
 def write_outputs(
@@ -22,15 +23,27 @@ def write_outputs(
     curve: Curve,
     evaluated: Evaluated | None = None,
 ) -> None:
-    """Writes ``test.parquet`` and ``curve.parquet``, and what was evaluated; see the functions."""
-    write_predictions(folder / "test.parquet", test, logits)
-    write_curve(folder / "curve.parquet", curve)
-    if evaluated is not None:
-        write_evaluated(folder, evaluated)
+    """Writes ``outputs``, each as a file of a folder."""
+    for name, content in outputs(test, logits, curve, evaluated).items():
+        write_content(folder / name, content)
 
 
-def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -> None:
-    """Writes columns row_id, label, probs (K float64) of each test row, from (t, K) logits.
+def outputs(
+    test: pa.Table,
+    logits: NDArray[np.float32],
+    curve: Curve,
+    evaluated: Evaluated | None = None,
+) -> Mapping[str, Content]:
+    """``test.parquet`` and ``curve.parquet``, and what was evaluated; see the functions."""
+    return {
+        "test.parquet": predictions(test, logits),
+        "curve.parquet": curve_table(curve),
+        **({} if evaluated is None else evaluated_contents(evaluated)),
+    }
+
+
+def predictions(test: pa.Table, logits: NDArray[np.float32]) -> pa.Table:
+    """Columns row_id, label, probs (K float64) of each test row, from (t, K) logits.
 
     Raises:
         FloatingPointError: a logit is not finite. Training stops where a loss or a gradient is not,
@@ -41,24 +54,21 @@ def write_predictions(path: Path, test: pa.Table, logits: NDArray[np.float32]) -
             f"the trained model's logits of {bad:,} of {len(logits):,} test rows are not finite"
         )
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
-    columns = {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
-    table = pa.table(columns)
-    pq.write_table(table, path, use_dictionary=False)  # almost no value repeats
+    return pa.table(
+        {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
+    )
 
 
-def write_curve(path: Path, curve: Curve) -> None:
-    """Writes one row per optimizer step."""
-    pq.write_table(
-        pa.table(
-            {
-                "step": pa.array(range(1, len(curve.loss) + 1), pa.int64()),
-                "loss": curve.loss,
-                "learning_rate": curve.learning_rate,
-                "gradient_norm": curve.gradient_norm,
-                "alpha": curve.alpha,
-            }
-        ),
-        path,
+def curve_table(curve: Curve) -> pa.Table:
+    """One row per optimizer step."""
+    return pa.table(
+        {
+            "step": pa.array(range(1, len(curve.loss) + 1), pa.int64()),
+            "loss": curve.loss,
+            "learning_rate": curve.learning_rate,
+            "gradient_norm": curve.gradient_norm,
+            "alpha": pa.array(curve.alpha, pa.float64()),
+        }
     )
 
 

@@ -5,12 +5,10 @@ what is stored, so that both agree.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.half_logits import as_lists
@@ -58,24 +56,26 @@ class TrainedRows:
         )
 
 
-def write_trained_rows(
-    path: Path, trained: TrainedRows, logits: NDArray[np.float16]
-) -> dict[str, Any]:
-    """Writes row_id, logits (K float16), and of a student soft_label (K float32) and noisy.
+class ScoredRows(NamedTuple):
+    """What a model makes of those rows.
 
-    Args:
-        logits: (n, K) as of ``relative``.
-
-    Returns:
-        Metrics for the step's record, as of ``flips``; none of a ceiling.
+    Attributes:
+        table: row_id, logits (K float16), and of a student soft_label (K float32) and noisy.
+        metrics: for the step's record, as of ``flips``; none of a ceiling.
     """
+
+    table: pa.Table
+    metrics: dict[str, Any]
+
+
+def scored_rows(trained: TrainedRows, logits: NDArray[np.float16]) -> ScoredRows:
+    """Rows and metrics from (n, K) logits, as of ``relative``."""
     columns: dict[str, Any] = {"row_id": trained.rows["row_id"], "logits": as_lists(logits)}
     labels, noised = trained.soft_labels, trained.noised
     if labels is not None:
         noisy = np.zeros(len(labels), dtype=np.bool_) if noised is None else noised.noisy
         columns |= {"soft_label": as_lists(labels), "noisy": noisy}
-    pq.write_table(pa.table(columns), path, use_dictionary=False, write_statistics=False)
-    return {} if labels is None else flips(noised, logits)
+    return ScoredRows(pa.table(columns), {} if labels is None else flips(noised, logits))
 
 
 def flips(noised: Noised | None, logits: NDArray[np.floating]) -> dict[str, Any]:

@@ -6,14 +6,13 @@ its steps; which step a study uses is chosen afterwards, by ``evaluate``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from w2s_ray.contents import Content
 from w2s_ray.objectives.objective import Objective
 
 SCHEMA = pa.schema(
@@ -128,8 +127,8 @@ def _shares(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return shares
 
 
-def write_evaluated(folder: Path, evaluated: Evaluated) -> None:
-    """Writes ``validation.parquet`` and, of several steps, ``step_logits.npy``.
+def evaluated_contents(evaluated: Evaluated) -> Mapping[str, Content]:
+    """``validation.parquet`` and, of several steps, ``step_logits.npy``.
 
     The logits are those of every evaluated step but the last, whose predictions are
     ``test.parquet``.
@@ -140,7 +139,9 @@ def write_evaluated(folder: Path, evaluated: Evaluated) -> None:
         pa.nulls(count, field.type) if values is None else pa.array(values, field.type)
         for values, field in zip(columns, SCHEMA, strict=True)
     ]
-    table = pa.Table.from_arrays(arrays, schema=SCHEMA)
-    pq.write_table(table, folder / "validation.parquet", use_dictionary=False, compression="none")
+    contents: dict[str, Content] = {
+        "validation.parquet": pa.Table.from_arrays(arrays, schema=SCHEMA)
+    }
     if count > 1:
-        np.save(folder / "step_logits.npy", evaluated.test_logits, allow_pickle=False)
+        contents["step_logits.npy"] = evaluated.test_logits
+    return contents

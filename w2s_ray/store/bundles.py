@@ -1,0 +1,284 @@
+"""Bundles: one committed folder with the artifacts of many steps of one kind.
+
+Steps that are computed together (``plan.fusion``) are committed together: a file for all their
+predictions, one for all their curves, one record. A study of 10,000 heads then has a hundred files
+in place of 80,000, and a commit costs the disk one wait in place of five hundred. To its readers a
+*member* is an artifact like any other: it has a key, a record, contents and files of its own.
+
+A bundle lies at ``<kind>/@<members>-<key>``, where the key is the digest of its members' keys::
+
+    record.json               the members' keys; size and digest of each file
+    members.parquet           of each member: slug, version, config, inputs, execution, metrics
+                              (JSON), and where its contents begin
+    test.parquet, …           tables of all members, one after the other, with a column ``key``
+    head.safetensors, …       tensors ``<key>/<name>``; of an array ``<key>``
+    <key>/…                   files that a member has for itself, such as an export
+
+A key may be in two bundles, if two runs have worked on one store and one has taken the other for
+dead; both hold the same numbers, and the first by name is read.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from w2s_ray.contents import Content, Tensors, read_parquet, read_tensors, write_content
+from w2s_ray.store.backend import StoreError
+from w2s_ray.store.canonical import digest
+from w2s_ray.store.drafts import MemberDraft
+from w2s_ray.store.identity import Identity
+from w2s_ray.store.names import MEMBERS
+from w2s_ray.store.records import RecordedFile, damage, json_text, recorded_files
+
+_JSON = ("config", "inputs", "execution", "metrics", "contents")
+_SCHEMA = pa.schema(
+    [
+        pa.field(name, pa.int64() if name == "version" else pa.string(), nullable=False)
+        for name in ("key", "slug", "version", *_JSON)
+    ]
+)
+
+
+class Member(NamedTuple):
+    """One finished step of a bundle to be written: what its record holds, and its contents."""
+
+    identity: Identity
+    row: Mapping[str, Any]
+    draft: MemberDraft
+
+    @classmethod
+    def of(cls, identity: Identity, execution: Mapping[str, Any], draft: MemberDraft) -> "Member":
+        """The member, with its row of ``members.parquet``.
+
+        Raises:
+            TypeError: JSON cannot hold a metric (NaN included), or another part.
+        """
+        row = {
+            "key": identity.key,
+            "slug": identity.slug,
+            "version": identity.version,
+            "config": json_text(identity.config),
+            "inputs": json_text(identity.inputs),
+            "execution": json_text(execution),
+            "metrics": json_text(draft.metrics),
+        }
+        return cls(identity, row, draft)
+
+
+def bundle_key(keys: Iterable[str]) -> str:
+    """The key of the bundle that has these members."""
+    return digest(sorted(keys))
+
+
+def member_keys(record: Mapping[str, Any]) -> list[str]:
+    """The keys of a bundle's members; none if the record is that of a single artifact."""
+    keys: list[str] = record.get("members", [])
+    return keys
+
+
+def is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether the record of a bundle lists the members that its key names."""
+    keys = record.get("members")
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    return named and bundle_key(cast(list[str], keys)) == record["key"]
+
+
+class Where(NamedTuple):
+    """Where a content of a member lies.
+
+    Attributes:
+        file: of the bundle.
+        start: the first row of a table; 0 of an array and of tensors.
+        rows: number of rows of a table; None: it is no table.
+    """
+
+    file: str
+    start: int
+    rows: int | None
+
+
+class BundleDraft:
+    """A bundle in the making.
+
+    Args:
+        folder: an empty one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.members: list[Member] = []
+
+    def draft(self, key: str) -> MemberDraft:
+        """The draft of one step; it is a member once it is added."""
+        return MemberDraft(self._folder / key)
+
+    def add(self, step: Identity, execution: Mapping[str, Any], draft: MemberDraft) -> None:
+        """Make the draft a member.
+
+        Raises:
+            TypeError: JSON cannot hold a metric (NaN included), or another part.
+        """
+        self.members.append(Member.of(step, execution, draft))
+
+    @staticmethod
+    def drop(draft: MemberDraft) -> None:
+        """Remove what a draft has written, which is no member."""
+        shutil.rmtree(draft.own, ignore_errors=True)
+
+    def write_shared(self) -> None:
+        """Writes the files that the members share, and ``members.parquet``."""
+        shared = _SharedFiles()
+        rows = []
+        for member in self.members:
+            contents = {
+                name: shared.add(member.identity.key, name, content)
+                for name, content in member.draft.contents.items()
+            }
+            rows.append({**member.row, "contents": json.dumps(contents)})
+        shared.write(self._folder)
+        table = pa.Table.from_pylist(rows, _SCHEMA)
+        pq.write_table(table, self._folder / MEMBERS, compression="zstd")
+
+
+class _SharedFiles:
+    """Contents of members, by the file that they share."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, dict[str, pa.Table]] = {}
+        self._tensors: dict[str, dict[str, NDArray[np.generic]]] = {}
+        self._rows: dict[str, int] = {}
+        self._file_of: dict[tuple[str, pa.Schema | None], str] = {}
+
+    def add(self, key: str, name: str, content: Content) -> Where:
+        if isinstance(content, pa.Table):
+            file = self._file(name, content.schema)
+            start = self._rows.get(file, 0)
+            self._rows[file] = start + content.num_rows
+            self._tables.setdefault(file, {})[key] = content
+            return Where(file, start, content.num_rows)
+        file = self._file(PurePosixPath(name).with_suffix(".safetensors").name, None)
+        tensors = self._tensors.setdefault(file, {})
+        if isinstance(content, np.ndarray):
+            tensors[key] = content
+        else:
+            tensors |= {f"{key}/{tensor}": values for tensor, values in content.items()}
+        return Where(file, 0, None)
+
+    def write(self, folder: Path) -> None:
+        for file, tables in self._tables.items():
+            columns = pa.concat_tables(tables.values())
+            indices = np.repeat(np.arange(len(tables)), [t.num_rows for t in tables.values()])
+            keys = pa.DictionaryArray.from_arrays(indices, pa.array(list(tables), pa.string()))
+            table = columns.add_column(0, "key", keys)
+            repeated = [name for name in ("key", "row_id") if name in table.column_names]
+            pq.write_table(table, folder / file, use_dictionary=repeated)
+        for file, tensors in self._tensors.items():
+            write_content(folder / file, tensors)
+
+    def _file(self, name: str, schema: pa.Schema | None) -> str:
+        """The file for contents of this name; tables with other columns have one of their own."""
+        if (name, schema) not in self._file_of:
+            path, number = PurePosixPath(name), sum(other == name for other, _ in self._file_of)
+            self._file_of[name, schema] = (
+                f"{path.stem}-{number + 1}{path.suffix}" if number else name
+            )
+        return self._file_of[name, schema]
+
+
+def member_records(
+    content: bytes, record: Mapping[str, Any], path: str, wanted: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """The records of those members that are wanted, by key.
+
+    They are as those of single artifacts, with two more entries: ``bundle``, the path, and
+    ``contents``, name → ``Where`` as a list.
+
+    Args:
+        content: of ``members.parquet``.
+        record: of the bundle, which is committed at ``path``.
+    """
+    table = pq.ParquetFile(BytesIO(content)).read(use_threads=False)
+    position = {key: index for index, key in enumerate(table["key"].to_pylist())}
+    rows = table.take(pa.array([position[key] for key in wanted], pa.int64())).to_pylist()
+    own: dict[str, dict[str, RecordedFile]] = {}
+    for file, entry in recorded_files(record).items():
+        key, is_own, name = file.partition("/")
+        if is_own:
+            own.setdefault(key, {})[name] = entry
+    return {row["key"]: _member_record(row, record, path, own.get(row["key"], {})) for row in rows}
+
+
+def _member_record(
+    row: Mapping[str, Any],
+    record: Mapping[str, Any],
+    path: str,
+    files: Mapping[str, RecordedFile],
+) -> dict[str, Any]:
+    return {
+        **{name: record[name] for name in ("schema", "kind", "provenance")},
+        **{name: row[name] for name in ("key", "slug", "version")},
+        **{name: json.loads(row[name]) for name in _JSON},
+        "files": {name: entry.size for name, entry in files.items()},
+        "digests": {name: entry.digest for name, entry in files.items()},
+        "bundle": path,
+    }
+
+
+class Bundle:
+    """An open bundle: each of its files is read once, when it is first asked for.
+
+    Args:
+        folder: its files on this machine.
+        record: of the bundle.
+        error: the error for damage, from what differs.
+    """
+
+    def __init__(
+        self, folder: Path, record: Mapping[str, Any], error: Callable[[str], StoreError]
+    ) -> None:
+        self.folder, self.error = folder, error
+        self._files = recorded_files(record)
+        self._tables: dict[str, pa.Table] = {}
+        self._tensors: dict[str, dict[str, dict[str, NDArray[np.generic]]]] = {}
+
+    def table(self, member: Mapping[str, Any], name: str) -> pa.Table:
+        """A table of the member with this record.
+
+        Raises:
+            StoreError: The file is damaged.
+        """
+        where = Where(*member["contents"][name])
+        if where.file not in self._tables:
+            self._tables[where.file] = read_parquet(self._file(where.file)).drop(["key"])
+        return self._tables[where.file].slice(where.start, where.rows)
+
+    def array(self, member: Mapping[str, Any], name: str) -> NDArray[np.generic]:
+        """An array of the member. Errors as of ``table``."""
+        return self._read_tensors(member, name)[""]
+
+    def tensors(self, member: Mapping[str, Any], name: str) -> Tensors:
+        """Named tensors of the member. Errors as of ``table``."""
+        return self._read_tensors(member, name)
+
+    def _read_tensors(self, member: Mapping[str, Any], name: str) -> Tensors:
+        file = Where(*member["contents"][name]).file
+        if file not in self._tensors:
+            by_key: dict[str, dict[str, NDArray[np.generic]]] = {}
+            for tensor, values in read_tensors(self._file(file)).items():
+                key, _, own = tensor.partition("/")
+                by_key.setdefault(key, {})[own] = values
+            self._tensors[file] = by_key
+        return self._tensors[file][member["key"]]
+
+    def _file(self, name: str) -> Path:
+        if problem := damage(self.folder, {name: self._files[name]}, with_digests=True):
+            raise self.error(problem)
+        return self.folder / name
