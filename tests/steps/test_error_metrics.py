@@ -87,7 +87,7 @@ def test_rates_without_rows_are_missing_not_zero():
 def test_deciles_split_all_rows_and_their_errors():
     student, weak, labels = models(3, 500, 3)
     errors = Errors.of(student, weak, labels)
-    deciles = error_metrics.by_weak_confidence(errors, weak)
+    deciles = error_metrics.by_weak_confidence(errors, error_metrics.deciles(weak))
     assert sum(d["rows"] for d in deciles) == 500
     assert all(d["rows"] == 50 for d in deciles)
     assert [d["from"] for d in deciles] == sorted(d["from"] for d in deciles)
@@ -99,7 +99,7 @@ def test_deciles_split_all_rows_and_their_errors():
 def test_rows_of_one_confidence_stay_together():
     weak = np.array([[0.6, 0.4]] * 30 + [[0.9, 0.1]] * 2)
     errors = Errors.of(weak, weak, np.zeros(32, dtype=np.int64))
-    deciles = error_metrics.by_weak_confidence(errors, weak)
+    deciles = error_metrics.by_weak_confidence(errors, error_metrics.deciles(weak))
     assert [d["rows"] for d in deciles if d["rows"]] == [30, 2]
 
 

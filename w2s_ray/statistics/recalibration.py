@@ -49,11 +49,7 @@ def best_sharpness(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> floa
     Args:
         logs: (n, K) logits or log-probabilities, finite.
     """
-    rows = np.arange(len(labels))
-    others = np.ones(logs.shape, dtype=np.bool_)
-    others[rows, labels] = False
-    # (K - 1, n) logits of the other classes relative to the true one.
-    margins = np.ascontiguousarray(logs[others].reshape(len(rows), -1).T) - logs[rows, labels]
+    margins = _margins(logs, labels)
     scale = float(np.sqrt(np.vdot(margins, margins) / margins.size))
     if scale == 0.0 or margins.sum() >= 0.0:  # the slope at 0, where all classes weigh 1/K
         return 0.0
@@ -73,6 +69,18 @@ def best_sharpness(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> floa
     return sharpness / scale
 
 
+def _margins(logs: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(K - 1, n) logits of the other classes relative to the true one."""
+    if logs.shape[1] == 2:  # several times faster
+        first, second = logs[:, 0], logs[:, 1]
+        return np.where(labels == 0, second - first, first - second)[None]
+    rows = np.arange(len(labels))
+    others = np.ones(logs.shape, dtype=np.bool_)
+    others[rows, labels] = False
+    margins: NDArray[np.float64] = logs[others].reshape(len(rows), -1).T - logs[rows, labels]
+    return np.ascontiguousarray(margins)
+
+
 class _Slope(NamedTuple):
     """First and second derivative of a mean loss."""
 
@@ -83,6 +91,8 @@ class _Slope(NamedTuple):
 def _slope(margins: NDArray[np.float64], sharpness: float) -> _Slope:
     """Of mean log(1 + Σ exp(sharpness · margins)), (K − 1, n), shifted against overflow."""
     scores = sharpness * margins
+    if len(margins) == 1:  # two classes: sums over the classes are the one entry
+        return _slope_of_two(margins[0], scores[0])
     shift = np.maximum(scores.max(axis=0), 0.0)
     weights = np.exp(scores - shift)
     weights /= weights.sum(axis=0) + np.exp(-shift)
@@ -90,3 +100,13 @@ def _slope(margins: NDArray[np.float64], sharpness: float) -> _Slope:
     mean = weighted.sum(axis=0)
     second = np.vdot(weighted, margins) - np.vdot(mean, mean)
     return _Slope(float(mean.sum()) / len(mean), float(second) / len(mean))
+
+
+def _slope_of_two(margins: NDArray[np.float64], scores: NDArray[np.float64]) -> _Slope:
+    """The same of (n,) margins, bit for bit."""
+    shift = np.maximum(scores, 0.0)
+    weights = np.exp(scores - shift)
+    weights /= weights + np.exp(-shift)
+    weighted = weights * margins
+    second = np.vdot(weighted, margins) - np.vdot(weighted, weighted)
+    return _Slope(float(weighted.sum()) / len(weighted), float(second) / len(weighted))

@@ -36,7 +36,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     labels = _stacked([soft_labels_of(a.table(SOFT_LABELS), row_ids) for a in artifacts])
     predictions = [Predictions.read(inputs[role]) for role in roles]
     first = predictions[0]
-    test = _stacked([each.ordered_by(first.row_ids) for each in predictions])
+    test = _stacked([each.ordered_by(first.row_ids).probs for each in predictions])
     weights, accuracies = members(labels, combine)
     probs = combined(labels, combine, weights)
     draft.write(SOFT_LABELS, labels_table(rows["row_id"], probs))

@@ -91,22 +91,38 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole > 1e-12 else None
 
 
-def by_weak_confidence(errors: Errors, weak: Probs) -> list[dict[str, Any]]:
+class Deciles(NamedTuple):
+    """Rows by the confidence of a model.
+
+    Attributes:
+        edges: 11 probabilities of the top class.
+        of: (n,) the decile of each row, from 0.
+    """
+
+    edges: NDArray[np.float64]
+    of: NDArray[np.int64]
+
+
+def deciles(probs: Probs) -> Deciles:
+    """The deciles of a model's confidence; rows of one confidence stay in one."""
+    top = probs.max(axis=1)
+    edges = np.quantile(top, np.linspace(0, 1, DECILES + 1))
+    return Deciles(edges, np.searchsorted(edges[1:-1], top))
+
+
+def by_weak_confidence(errors: Errors, weak: Deciles) -> list[dict[str, Any]]:
     """``Errors.rates`` by decile of the weak model's confidence, least confident first.
 
     Returns:
         For each decile that has rows: from, to (probabilities of the top class), rows, the rates.
         Rows of one confidence stay in one decile, so deciles may differ in size.
     """
-    top = weak.max(axis=1)
-    edges = np.quantile(top, np.linspace(0, 1, DECILES + 1))
-    decile = np.searchsorted(edges[1:-1], top)
-    rates = errors.rates_by(decile, DECILES)
-    rows = np.bincount(decile, minlength=DECILES).tolist()
+    rates = errors.rates_by(weak.of, DECILES)
+    rows = np.bincount(weak.of, minlength=DECILES).tolist()
     return [
         {"from": low, "to": high, "rows": count, **of_rows}
         for low, high, count, of_rows in zip(
-            edges[:-1].tolist(), edges[1:].tolist(), rows, rates, strict=True
+            weak.edges[:-1].tolist(), weak.edges[1:].tolist(), rows, rates, strict=True
         )
         if count
     ]

@@ -1,7 +1,7 @@
 """``evaluate``: a model's scores on the test rows, and a student's distance to its teacher."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from w2s_ray.statistics.recalibration import halves
 from w2s_ray.steps import error_metrics, metrics
 from w2s_ray.steps.chosen_step import ChosenStep, chosen_step
 from w2s_ray.steps.context import Artifacts, Context, Write
-from w2s_ray.steps.error_metrics import Errors
+from w2s_ray.steps.error_metrics import Deciles, Errors, deciles
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import STEP_LOGITS, TEST_PREDICTIONS
@@ -56,12 +56,21 @@ class Predictions:
         """(n,) which of two halves a row belongs to, drawn from its id."""
         return halves(self.row_ids.to_pylist())
 
-    def ordered_by(self, row_ids: pa.ChunkedArray) -> NDArray[np.float64]:
-        """(n, K) probabilities, in the order of ``row_ids``."""
+    @cached_property
+    def deciles(self) -> Deciles:
+        return deciles(self.probs)
+
+    def ordered_by(self, row_ids: pa.ChunkedArray) -> "Predictions":
+        """The same in the order of ``row_ids``."""
         if row_ids.equals(self.row_ids):  # nearly always: both were written from one table
-            return self.probs
-        ordered = self.probs[positions(row_ids.to_pylist(), self.row_ids.to_pylist())]
-        return np.asfortranarray(ordered)
+            return self
+        order = positions(row_ids.to_pylist(), self.row_ids.to_pylist())
+        return replace(
+            self,
+            row_ids=row_ids,
+            labels=self.labels[order],
+            probs=np.asfortranarray(self.probs[order]),
+        )
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -90,10 +99,10 @@ def _write(
     if "weak" not in step.inputs:
         draft.metrics.update(scores(model, model.halves, clip))
         return
-    teacher = weak(step.inputs["weak"])  # its halves serve all of its students
-    same_rows = teacher.row_ids.equals(model.row_ids)
-    draft.metrics.update(scores(model, teacher.halves if same_rows else model.halves, clip))
-    draft.metrics.update(against_weak(model, teacher.ordered_by(model.row_ids), clip))
+    # What depends on the rows or the teacher alone serves all of its students.
+    teacher = weak(step.inputs["weak"]).ordered_by(model.row_ids)
+    draft.metrics.update(scores(model, teacher.halves, clip))
+    draft.metrics.update(against_weak(model, teacher, clip))
 
 
 def scores(model: Predictions, halves: NDArray[np.bool_], clip: float) -> dict[str, Any]:
@@ -119,14 +128,14 @@ def scores(model: Predictions, halves: NDArray[np.bool_], clip: float) -> dict[s
     }
 
 
-def against_weak(model: Predictions, weak: NDArray[np.float64], clip: float) -> dict[str, Any]:
+def against_weak(model: Predictions, teacher: Predictions, clip: float) -> dict[str, Any]:
     """What a student has, and has not, of its teacher.
 
     Args:
-        weak: (n, K) probabilities of the weak model for the rows of ``model``.
+        teacher: predictions of the same rows, in the same order.
         clip: γ, of the probabilities in misfits.
     """
-    probs = model.probs
+    probs, weak = model.probs, teacher.probs
     errors = Errors.of(probs, weak, model.labels)
     return {
         "agreement_with_weak": error_metrics.agreement(probs, weak),
@@ -136,5 +145,5 @@ def against_weak(model: Predictions, weak: NDArray[np.float64], clip: float) -> 
         "blind_spots": error_metrics.blind_spots(probs, weak, errors),
         "error_phi": errors.phi(),
         "error_kappa": errors.kappa(),
-        "by_weak_confidence": error_metrics.by_weak_confidence(errors, weak),
+        "by_weak_confidence": error_metrics.by_weak_confidence(errors, teacher.deciles),
     }

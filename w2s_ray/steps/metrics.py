@@ -31,6 +31,9 @@ def clipped(probs: Probs, clip: float) -> NDArray[np.float64]:
 
 def choices(probs: Probs) -> Shares:
     """(n, K) the share of each class in the model's choice: 1 for the top class, 1/2 in a tie."""
+    if probs.shape[1] == 2:  # several times faster
+        second = (probs[:, 1] > probs[:, 0]) + 0.5 * (probs[:, 1] == probs[:, 0])
+        return np.stack([1.0 - second, second]).T
     top = probs == probs.max(axis=1, keepdims=True)
     shares: Shares = top / top.sum(axis=1, keepdims=True)
     return shares
@@ -59,19 +62,14 @@ def auroc(probs: Probs, labels: Labels) -> float | None:
     areas = []
     for c in classes:
         positive = labels == c
-        hits, misses = int(positive.sum()), int((~positive).sum())
-        if not hits or not misses:
+        hits, misses = np.sort(probs[positive, c]), np.sort(probs[~positive, c])
+        if not len(hits) or not len(misses):
             return None
-        ranks = _mean_ranks(probs[:, c])
-        areas.append((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+        # Pairs of a positive and a negative row that are in order, of which a tie is half a one.
+        below = np.searchsorted(misses, hits, "left").sum()
+        not_above = np.searchsorted(misses, hits, "right").sum()
+        areas.append((below + not_above) / 2 / (len(hits) * len(misses)))
     return float(np.mean(areas))
-
-
-def _mean_ranks(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Ranks from 1; equal scores share their mean rank."""
-    _, position, count = np.unique(scores, return_inverse=True, return_counts=True)
-    mean: NDArray[np.float64] = np.cumsum(count) - (count - 1) / 2
-    return mean[position]
 
 
 def cross_entropy(probs: Probs, labels: Labels, clip: float) -> float:
@@ -98,7 +96,12 @@ def brier(probs: Probs, labels: Labels) -> float:
 
 def entropy(probs: Probs) -> float:
     """Mean entropy of the predictions in nats, 0 to log K."""
-    logs = np.log(probs, where=probs > 0, out=np.zeros(probs.shape))
+    positive = probs > 0
+    logs = (
+        np.log(probs)
+        if positive.all()
+        else np.log(probs, where=positive, out=np.zeros(probs.shape))
+    )
     return float(-(probs * logs).sum(axis=1).mean())
 
 

@@ -80,7 +80,7 @@ def _of_ensemble(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDAr
     record = inputs["model"].record
     row_ids = rows.labels("test")["row_id"]
     roles = [role for role in step.inputs if role.startswith("weak_")]
-    probs = np.stack([Predictions.read(inputs[role]).ordered_by(row_ids) for role in roles])
+    probs = np.stack([Predictions.read(inputs[role]).ordered_by(row_ids).probs for role in roles])
     weight_of = {member["key"]: member["weight"] for member in record["metrics"]["members"]}
     weights = np.array([weight_of[record["inputs"][role]] for role in roles])
     return combined(probs, record["config"]["combine"], weights)

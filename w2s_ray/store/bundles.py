@@ -21,6 +21,7 @@ dead; both hold the same numbers, and the first by name is read.
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, cast
@@ -179,7 +180,13 @@ class _SharedFiles:
             keys = pa.DictionaryArray.from_arrays(indices, pa.array(list(tables), pa.string()))
             table = columns.add_column(0, "key", keys)
             repeated = [name for name in ("key", "row_id") if name in table.column_names]
-            pq.write_table(table, folder / file, use_dictionary=repeated)
+            pq.write_table(
+                table,
+                folder / file,
+                compression="zstd",
+                use_dictionary=repeated,
+                write_statistics=False,
+            )
         for file, tensors in self._tensors.items():
             write_content(folder / file, tensors)
 
@@ -199,7 +206,8 @@ def member_records(
     """The records of those members that are wanted, by key.
 
     They are as those of single artifacts, with two more entries: ``bundle``, the path, and
-    ``contents``, name → ``Where`` as a list.
+    ``contents``, name → ``Where`` as a list. ``digest`` is that of what the bundle says of the
+    member.
 
     Args:
         content: of ``members.parquet``.
@@ -226,6 +234,7 @@ def _member_record(
         **{name: record[name] for name in ("schema", "kind", "provenance")},
         **{name: row[name] for name in ("key", "slug", "version")},
         **{name: json.loads(row[name]) for name in _JSON},
+        "digest": sha256("\n".join(row[name] for name in _JSON).encode()).hexdigest(),
         "files": {name: entry.size for name, entry in files.items()},
         "digests": {name: entry.digest for name, entry in files.items()},
         "bundle": path,

@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
     @classmethod
     def of(cls, role: str, key: str, file: str, record: Mapping[str, Any]) -> "Source":
-        return cls(role, key, file, digest(record))
+        return cls(role, key, file, record.get("digest") or digest(record))
 
 
 MakeRows = Callable[[Source, pa.Table], Sequence[pa.Array]]
@@ -106,7 +106,11 @@ class ModelTable(NamedTuple):
         with (
             writing_table(store, self.path) as path,
             parquet.ParquetWriter(
-                path, table_schema, compression="zstd", use_dictionary=list(self.repeated)
+                path,
+                table_schema,
+                compression="zstd",
+                use_dictionary=list(self.repeated),
+                write_statistics=["key"],
             ) as writer,
         ):
             for source, file in _tables(store, sources):

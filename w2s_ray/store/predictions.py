@@ -87,7 +87,7 @@ def _source(role: str, key: str, record: Mapping[str, Any], chosen: Mapping[str,
     source = Source.of(role, key, TEST_PREDICTIONS, record)
     if key not in chosen:
         return source
-    return source._replace(record_digest=digest([record, chosen[key]]))
+    return source._replace(record_digest=digest([source.record_digest, chosen[key]]))
 
 
 def _rows_of(
