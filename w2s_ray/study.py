@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -42,8 +42,10 @@ from w2s_ray.store.names import (
     train_predictions_file,
     transfer_file,
 )
-from w2s_ray.store.results import replaced_cells, save_cells, write_results
-from w2s_ray.store.transfer import write_transfer
+from w2s_ray.store.results import replaced_cells
+
+if TYPE_CHECKING:  # the tables need more imports than most of the command
+    from w2s_ray.store.study_tables import StudyTables
 
 WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
@@ -303,28 +305,15 @@ class _Study:
             self.say(f"no report: {kind}{error}")
             return None
 
-    def _tables(self) -> "_Tables":
+    def _tables(self) -> "StudyTables":
         """Writes the tables of the study from its store."""
-        from w2s_ray.store.predictions import write_predictions
-        from w2s_ray.store.train_predictions import write_train_predictions
+        from w2s_ray.store.study_tables import write_tables
 
         study, select = self.plan.study, self.plan.select
         cells = [cell.as_json() for cell in self.plan.cells]
+        with_trained = self.spec.execution.train_predictions
         with self.store.writing_errors():
-            save_cells(self.store, study, cells, select)
-            results, results_path = write_results(self.store, study, cells, select)
-            predictions_path = write_predictions(self.store, study, cells)
-            trained_path = None
-            if self.spec.execution.train_predictions:
-                trained_path = write_train_predictions(self.store, study, cells)
-            transfer, transfer_path = write_transfer(self.store, study, cells, select)
-        paths = {
-            "results": results_path,
-            "predictions": predictions_path,
-            "train_predictions": trained_path,
-            "transfer": transfer_path,
-        }
-        return _Tables(results, transfer, paths)
+            return write_tables(self.store, study, cells, select, trained_rows=with_trained)
 
     def conclude(self, *, as_json: bool, with_report: bool) -> int:
         """Writes results, predictions and the report, shows them, and returns the exit code."""
@@ -356,7 +345,7 @@ class _Study:
         return 1 if missing or unscored else 0
 
     def _show(
-        self, written: "_Tables", paths: Mapping[str, str | None], exports: Sequence[str]
+        self, written: "StudyTables", paths: Mapping[str, str | None], exports: Sequence[str]
     ) -> None:
         """Prints tables, and where everything is."""
         from w2s_ray.report.table import tables
@@ -371,14 +360,6 @@ class _Study:
             self.say(f"export       {folder}")
         if len(exports) > MOST_EXPORTS:
             self.say(f"exports      {len(exports):,} in all; with --json they are listed")
-
-
-class _Tables(NamedTuple):
-    """The tables of a study as written, and path or URI of each file; None where there is none."""
-
-    results: pa.Table
-    transfer: pa.Table
-    paths: Mapping[str, str | None]
 
 
 def _incomplete(table: pa.Table) -> int:

@@ -52,7 +52,7 @@ def describe(
         "todo": len(todo),
         "done_by_kind": dict(Counter(step.kind.name for step in done)),
         "todo_by_kind": dict(Counter(step.kind.name for step in todo.values())),
-        "running": [f"{s.kind} {s.slug}" for key, s in todo.items() if key in claimed],
+        "running": [f"{s.kind} {s.slug}" for s in todo.values() if s.claim in claimed],
         "failed": len(failed),
         "failures": {key: failure["error"] for key, failure in failed.items()},
         "flops": cost.flops,

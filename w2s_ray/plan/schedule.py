@@ -19,7 +19,7 @@ from w2s_ray.spec.inputs import ModelSpec
 
 ABOUT_EQUAL = 0.9  # share of the greatest cost from which a chain counts as equally urgent
 SMALLEST_PART = 128  # steps of a fused group; starting a smaller one elsewhere does not pay
-LARGEST_PART = 512  # steps; on an object store more claims could not be renewed in time
+LARGEST_PART = 1024  # steps, whose artifacts are in memory until they are committed
 
 Group = tuple[Step, ...]
 
@@ -45,13 +45,6 @@ class _Entry(NamedTuple):
         return self.minus_cost <= ABOUT_EQUAL * other.minus_cost
 
 
-def _bundle_order(step: Step) -> str:
-    """Sorts the steps of a fusion, so that each group, and the bundle that it is committed as, has
-    a range of keys: whoever reads all steps in the order of keys reads one bundle after the other.
-    Steps that read a model are in the order of the models' keys."""
-    return step.inputs.get("model", step.key)
-
-
 class Schedule:
     """States of the unfinished steps: waiting → ready → running → done | failed, or blocked.
 
@@ -75,6 +68,7 @@ class Schedule:
         # Ready steps by the model they load, each a heap in which started steps may linger.
         self._queues: dict[ModelSpec | None, list[_Entry]] = defaultdict(list)
         self._fusible: dict[Fusion, dict[str, None]] = defaultdict(dict)
+        self._claims: dict[str, str] = {}
         self._loaded: ModelSpec | None = None
         self.running: set[str] = set()
         self.done: set[str] = set()
@@ -123,21 +117,41 @@ class Schedule:
         warm = firsts.get(self._loaded) if self._loaded is not None else None
         if warm is not None and warm.about_as_urgent_as(chosen):
             chosen = warm
-        lead = self._steps[chosen.key]
-        fusion = lead.fusion
-        fused = [] if fusion is None else [self._steps[key] for key in self._fusible[fusion]]
-        fused.sort(key=_bundle_order)
-        part = min(LARGEST_PART, max(SMALLEST_PART, -(-len(fused) // processes)))
-        if fusion is not None and fusion.limit is not None:
-            part = fusion.limit
-        others = (step for step in fused if step is not lead and accept(step))
-        group = (lead, *islice(others, part - 1))
+        group = self._group(self._steps[chosen.key], accept, processes)
         for step in group:
             self.ready.remove(step.key)
             self.running.add(step.key)
-            if fusion is not None:
+            if (fusion := step.fusion) is not None:
                 del self._fusible[fusion][step.key]
         return group
+
+    def _group(self, lead: Step, accept: Callable[[Step], bool], processes: int) -> Group:
+        """The steps to start with ``lead``, or before it where others of its fusion are as urgent.
+
+        They are in the order of ``Step.order``. A group ends where the steps of a claim end, if it
+        has those of several, so that processes do not wait for each other's claims.
+        """
+        fusion = lead.fusion
+        if fusion is None:
+            return (lead,)
+        fused = [self._steps[key] for key in self._fusible[fusion]]
+        if fusion.limit is not None:
+            others = (step for step in fused if step is not lead and accept(step))
+            return (lead, *islice(others, fusion.limit - 1))
+        part = min(LARGEST_PART, max(SMALLEST_PART, -(-len(fused) // processes)))
+        busy = {self._claim(self._steps[key]) for key in self.running}
+        fused.sort(key=lambda s: (self._entries[s.key][:2], self._claim(s) in busy, s.order))
+        group = list(islice(filter(accept, fused), part + 1))
+        if len(group) > part:
+            cut = self._claim(group.pop())
+            whole = [step for step in group if self._claim(step) != cut]
+            group = whole or group
+        return tuple(group)
+
+    def _claim(self, step: Step) -> str:
+        if step.key not in self._claims:
+            self._claims[step.key] = step.claim
+        return self._claims[step.key]
 
     def succeed(self, key: str) -> None:
         """Records that ``key`` has its artifact; its children may become ready."""

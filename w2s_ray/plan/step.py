@@ -15,6 +15,7 @@ from w2s_ray.capacity.execution import Execution
 from w2s_ray.masking import masked_value
 from w2s_ray.plan.configs import Config
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
+from w2s_ray.store.canonical import digest
 from w2s_ray.store.identity import Identity
 
 C = TypeVar("C", bound=Config)
@@ -126,6 +127,27 @@ class Step:
     def fusion(self) -> Fusion | None:
         """The group that the step may be computed with; None: it runs alone."""
         return self.kind.fusion(self)
+
+    @property
+    def order(self) -> str:
+        """Sorts the steps of a fusion: their keys, or those of the models that they read.
+
+        Each group, and the bundle that it is committed as, then has a range of keys, and whoever
+        reads all steps in the order of keys reads one bundle after the other.
+        """
+        return self.inputs.get("model", self.key)
+
+    @property
+    def claim(self) -> str:
+        """The name that a process holds while it works on the step.
+
+        Steps that are fused without limit share sixteen names, by the first digit of ``order``, so
+        that a group of a thousand needs one or two.
+        """
+        fusion = self.fusion
+        if fusion is None or fusion.limit is not None:
+            return self.key
+        return digest([fusion.module, *fusion.shared, self.order[0]])
 
     @property
     def backbone(self) -> ModelSpec | None:

@@ -70,7 +70,9 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
     pending = {step.key: step for step in steps}
     try:
         while pending:
-            with store.claims(pending) as held:
+            claims = dict.fromkeys(step.claim for step in pending.values())
+            with store.claims(claims) as claimed:
+                held = {key for key, step in pending.items() if step.claim in claimed}
                 finished = store.records(pending)
                 for key in finished.keys() & held:  # a driver that died may not have cleaned up
                     _discard_partial_work(pending[key], store)

@@ -8,6 +8,7 @@ it would have another name.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from io import BytesIO
 from itertools import islice
 from typing import Any, NamedTuple
@@ -27,7 +28,15 @@ RECORDS_AT_ONCE = 1024
 FILES_AT_ONCE = 64
 OPEN_BUNDLES = 8  # whose contents are in memory while many steps are read one after the other
 
-_members_of: dict[tuple[str, str], tuple[str, ...]] = {}  # by root and path of a bundle
+
+class _Members(NamedTuple):
+    """The keys of a bundle's members, and the digest of its record."""
+
+    keys: tuple[str, ...]
+    digest: str
+
+
+_members_of: dict[tuple[str, str], _Members] = {}  # by root and path of a bundle
 
 
 class Finished(NamedTuple):
@@ -113,6 +122,13 @@ class Finder:
         """The keys of those that are finished; records of members are not read."""
         singles = self._singles(self._folders)
         return self._bundle_of.keys() | singles.keys()
+
+    def digests(self) -> list[str]:
+        """Equal if and only if the same steps are finished with the same records."""
+        singles = self._singles(self._folders)
+        digests = {step.path: sha256(step.content).hexdigest() for step in singles.values()}
+        digests |= {path: _members_of[self._store.uri, path].digest for path in self._wanted}
+        return [f"{path} {digest}" for path, digest in sorted(digests.items())]
 
     def steps(self) -> Iterator[tuple[str, Finished]]:
         """Those that are finished, in the order of the keys."""
@@ -252,11 +268,11 @@ def members_of(
         if (known := _members_of.get((store.uri, path))) is None:
             new.append(path)
         else:
-            members[path] = known
+            members[path] = known.keys
     for bundle in read_records(store, new, damages):
         if is_whole(bundle.record):
-            members[bundle.path] = tuple(bundle.record["members"])
-            _members_of[store.uri, bundle.path] = tuple(bundle.record["members"])
+            members[bundle.path] = keys = tuple(bundle.record["members"])
+            _members_of[store.uri, bundle.path] = _Members(keys, bundle.record["digest"])
         elif damages is not None:
             problem = f"{RECORD} lists other members than its key names"
             damages.append(damaged(shown(store.uri), bundle.path, bundle.content, problem))

@@ -61,6 +61,12 @@ def _static() -> dict[str, Any]:
     }
 
 
+def code_digest() -> str:
+    """The digest of the source of this package."""
+    digest: str = _static()["code"]["digest"]
+    return digest
+
+
 def git_state(folder: Path) -> dict[str, Any]:
     """{commit, dirty} of the code in ``folder``; both None unless git tracks that code.
 

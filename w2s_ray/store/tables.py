@@ -34,17 +34,21 @@ def remove_table(store: Store, path: str) -> None:
     store.remove(_digest_file(path))
 
 
+def digest_in(store: Store, path: str) -> str | None:
+    """The digest that is beside a table; None if there is none."""
+    (content,) = store.backend.read([_digest_file(path)])
+    return None if content is None else content.partition(b" ")[0].decode("ascii", "replace")
+
+
 def is_changed(store: Store, path: str) -> bool:
     """Whether a table is another than was written; False if it has no digest to compare.
 
     Raises:
         FileNotFoundError: There is no such table.
     """
-    (expected,) = store.backend.read([_digest_file(path)])
+    expected = digest_in(store, path)
     with store.open_file(path) as file:
-        return expected is not None and (
-            file_digest(file, "sha256").hexdigest().encode() != expected.partition(b" ")[0]
-        )
+        return expected is not None and file_digest(file, "sha256").hexdigest() != expected
 
 
 @contextmanager

@@ -60,6 +60,15 @@ def transfer_table(store: Store, cells: Sequence[Cell], select: Select | None = 
     return pa.Table.from_pylist(rows, table_schema)
 
 
+def read_transfer(store: Store, study: str) -> pa.Table:
+    """The table that was last written; without rows if there is none."""
+    try:
+        with store.open_file(transfer_file(study)) as file:
+            return parquet.ParquetFile(file).read()
+    except FileNotFoundError:
+        return schema(TRANSFER).empty_table()
+
+
 def write_transfer(
     store: Store, study: str, cells: Sequence[Cell], select: Select | None = None
 ) -> tuple[pa.Table, str | None]:
