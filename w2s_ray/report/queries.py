@@ -93,16 +93,21 @@ def treatments(
     return " union all ".join(selects) + " order by all"
 
 
-def curves(root: str, file: str, axes: Sequence[str], *, chosen: bool) -> str:
+def curves(root: str, file: str, axes: Sequence[str], *, chosen: bool, bundled: bool) -> str:
     """Mean scores on the validation rows by optimizer step, from the students' artifacts.
 
     Args:
         root: of the store, with a slash at its end.
+        bundled: whether the store has bundles, whose tables have a column ``key``.
     """
+    of_folder = "regexp_extract(filename, '-([^-/]+)/(files-[^/]+/)?validation.parquet$', 1)"
+    rows, key = "*", of_folder
+    if bundled:
+        rows, key = "* exclude (key)", f"coalesce(key, {of_folder})"
     return (
-        "with steps as (select *, regexp_extract(filename, "
-        "'-([^-/]+)/(files-[^/]+/)?validation.parquet$', 1) as key from "
-        f"read_parquet('{quoted(root)}*/*/**/validation.parquet', filename=true)) "
+        f"with steps as (select {rows}, {key} as key from "
+        f"read_parquet('{quoted(root)}*/*/**/validation.parquet', filename=true, "
+        "union_by_name=true)) "
         f"select {', '.join(axes)}, step, avg(accuracy) as accuracy, avg(weak_agreement) as "
         f"weak_agreement, count(*) as seeds from '{quoted(file)}' join steps using (key) where "
         f"control = '' and {where_done('', chosen)} group by all order by all"
@@ -154,13 +159,18 @@ def cost(file: str) -> str:
     )
 
 
-def steps(root: str, study: str) -> str:
+def steps(root: str, study: str, *, bundled: bool) -> str:
     """Sums over the records of the study's steps, by kind; the last row is of all.
 
     Args:
         root: of the store, with a slash at its end.
         study: the file with the study's cells.
+        bundled: whether the store has bundles.
     """
+    members = (
+        " union all select kind, key, metrics::json, execution::json, provenance::json, filename "
+        f"from read_parquet('{quoted(root)}*/@*/**/members.parquet', filename=true)"
+    )
     text = {"kind": "VARCHAR", "key": "VARCHAR"}
     parts = dict.fromkeys(("metrics", "execution", "provenance"), "JSON")
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in (text | parts).items())
@@ -172,9 +182,11 @@ def steps(root: str, study: str) -> str:
         "columns={cells: 'JSON[]'}, maximum_object_size=4000000000)), "
         "keys as (select distinct unnest(list_concat(json_extract_string(cell, '$.keys.*'), "
         "json_extract_string(cell, '$.tests.*.*'))) as key from cells), "
-        f"records as (select distinct on (key) * from read_json('{quoted(root)}*/*/record.json', "
-        f"columns={{{columns}}}, filename=true) semi join keys using (key) "
-        "order by key, filename) "
+        "found as (select kind, key, metrics, execution, provenance, filename from "
+        f"read_json('{quoted(root)}*/*/record.json', columns={{{columns}}}, filename=true)"
+        f"{members if bundled else ''}), "
+        "records as (select distinct on (key) * from found semi join keys using (key) "
+        "order by key, filename like '%/@%', filename) "
         "select coalesce(kind, 'all') as kind, count(*) as steps, "
         f"{shown}, median({metric.format('seconds')}) as median_seconds, "
         "avg((coalesce((execution->>'fused')::bigint, 1) > 1)::bigint) as fused, "

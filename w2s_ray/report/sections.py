@@ -36,7 +36,7 @@ class Queries:
         self, store: Store, study: str, settings: Sequence[Setting], baseline: tuple[str, str]
     ) -> None:
         file, root = store.location(results_file(study)), store.location("")
-        axes = list(settings[0].axes)
+        axes, bundled = list(settings[0].axes), store.has_bundles()
         chosen = any(row["selected"] is not None for of in settings for row in of.rows)
         crossed = any(units(of.done)[0] == "weak seed" for of in settings)
         unit: UnitKind = "weak seed" if crossed else "seed"
@@ -47,13 +47,13 @@ class Queries:
         self.treatments = queries.treatments(file, axes, plain, chosen=chosen)
         self.components = rows.components(baseline, unit)
         self.by_rate = queries.by_rate(file, axes)
-        self.by_step = queries.curves(root, file, axes, chosen=chosen)
+        self.by_step = queries.curves(root, file, axes, chosen=chosen, bundled=bundled)
         self.students = queries.students(file)
         self.unfinished = queries.unfinished(file)
         self.deciles = queries.deciles(file, axes, chosen=chosen)
         self.reliability, self.recalibrated = rows.reliability(), rows.recalibrated()
         self.cost = queries.cost(file)
-        self.steps = queries.steps(root, store.location(study_file(study)))
+        self.steps = queries.steps(root, store.location(study_file(study)), bundled=bundled)
 
 
 @dataclass(frozen=True)

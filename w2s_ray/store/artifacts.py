@@ -105,6 +105,11 @@ class Store(StoreFiles):
         damages: list[StoreError] = []
         return Checked(Finder(self, keys, damages).finished(), damages)
 
+    def has_bundles(self) -> bool:
+        """Whether some steps, of whatever study, were committed as bundles."""
+        with self.reading():
+            return any(is_bundle(path) for path in self.backend.folders())
+
     def has(self, key: str) -> bool:
         """Whether the step is finished."""
         return bool(self.finished_among([key]))
@@ -214,8 +219,8 @@ class Store(StoreFiles):
                     "inputs": dict(step.inputs),
                     "execution": dict(execution),
                     "metrics": draft.metrics,
+                    "provenance": provenance(started, datetime.now(UTC)),
                 },
-                started,
             )
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
@@ -243,12 +248,13 @@ class Store(StoreFiles):
             yield draft
             if not draft.members:
                 return
-            draft.write_shared()
+            ended = provenance(started, datetime.now(UTC))
+            draft.write_shared(ended)
             keys = [member.identity.key for member in draft.members]
             key = bundle_key(keys)
             location = bundle_folder(kind, len(keys), key)
             record = {"schema": RECORD_SCHEMA, "kind": kind, "key": key, "members": keys}
-            self._commit(workspace, location, record, started)
+            self._commit(workspace, location, record | {"provenance": ended})
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         noted = set(self.listing(FAILURES))
@@ -256,14 +262,11 @@ class Store(StoreFiles):
             if path.rpartition("/")[2] in noted:
                 self.backend.remove(path)
 
-    def _commit(
-        self, workspace: Path, location: str, record: dict[str, Any], started: datetime
-    ) -> None:
-        """Commits a folder with its record, to which files and provenance are added."""
+    def _commit(self, workspace: Path, location: str, record: dict[str, Any]) -> None:
+        """Commits a folder with its record, to which the files are added."""
         sizes = sizes_below(workspace)
         digests = {name: digest_of(workspace / name) for name in sizes}
-        ended = provenance(started, datetime.now(UTC))
-        record |= {"files": sizes, "digests": digests, "provenance": ended}
+        record |= {"files": sizes, "digests": digests}
         self.backend.commit(workspace, location, record_bytes(record))
 
     def set_aside(self, error: StoreError) -> str | None:

@@ -8,8 +8,8 @@ in place of 80,000, and a commit costs the disk one wait in place of five hundre
 A bundle lies at ``<kind>/@<members>-<key>``, where the key is the digest of its members' keys::
 
     record.json               the members' keys; size and digest of each file
-    members.parquet           of each member: slug, version, config, inputs, execution, metrics
-                              (JSON), and where its contents begin
+    members.parquet           of each member: slug and version, config, inputs, execution, metrics
+                              and provenance as JSON, and where its contents begin
     test.parquet, …           tables of all members, one after the other, with a column ``key``
     head.safetensors, …       tensors ``<key>/<name>``; of an array ``<key>``
     <key>/…                   files that a member has for itself, such as an export
@@ -39,11 +39,11 @@ from w2s_ray.store.identity import Identity
 from w2s_ray.store.names import MEMBERS
 from w2s_ray.store.records import RecordedFile, damage, json_text, recorded_files
 
-_JSON = ("config", "inputs", "execution", "metrics", "contents")
+_JSON = ("config", "inputs", "execution", "metrics", "provenance", "contents")
 _SCHEMA = pa.schema(
     [
         pa.field(name, pa.int64() if name == "version" else pa.string(), nullable=False)
-        for name in ("key", "slug", "version", *_JSON)
+        for name in ("kind", "key", "slug", "version", *_JSON)
     ]
 )
 
@@ -63,6 +63,7 @@ class Member(NamedTuple):
             TypeError: JSON cannot hold a metric (NaN included), or another part.
         """
         row = {
+            "kind": identity.kind,
             "key": identity.key,
             "slug": identity.slug,
             "version": identity.version,
@@ -134,16 +135,17 @@ class BundleDraft:
         """Remove what a draft has written, which is no member."""
         shutil.rmtree(draft.own, ignore_errors=True)
 
-    def write_shared(self) -> None:
+    def write_shared(self, provenance: Mapping[str, Any]) -> None:
         """Writes the files that the members share, and ``members.parquet``."""
-        shared = _SharedFiles()
+        shared, of_all = _SharedFiles(), json_text(dict(provenance))
         rows = []
         for member in self.members:
             contents = {
                 name: shared.add(member.identity.key, name, content)
                 for name, content in member.draft.contents.items()
             }
-            rows.append({**member.row, "contents": json.dumps(contents)})
+            own = {"provenance": of_all, "contents": json_text(contents)}
+            rows.append({**member.row, **own})
         shared.write(self._folder)
         table = pa.Table.from_pylist(rows, _SCHEMA)
         pq.write_table(table, self._folder / MEMBERS, compression="zstd")
@@ -231,8 +233,8 @@ def _member_record(
     files: Mapping[str, RecordedFile],
 ) -> dict[str, Any]:
     return {
-        **{name: record[name] for name in ("schema", "kind", "provenance")},
-        **{name: row[name] for name in ("key", "slug", "version")},
+        "schema": record["schema"],
+        **{name: row[name] for name in ("kind", "key", "slug", "version")},
         **{name: json.loads(row[name]) for name in _JSON},
         "digest": sha256("\n".join(row[name] for name in _JSON).encode()).hexdigest(),
         "files": {name: entry.size for name, entry in files.items()},

@@ -1,8 +1,8 @@
 """Finds finished steps: which folder or which bundle has a key, and its record.
 
-One listing of names finds the folders that are named after a key, and the bundles. What a bundle
-holds is read once per process: its name is the digest of its members' keys, so with other members
-it would have another name.
+One listing of names finds the folders that are named after a key, and the bundles. Which members a
+bundle has is read once per process: its name is the digest of their keys, so with other members it
+would have another name.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.backend import StoreError, damaged
 from w2s_ray.store.bundles import Bundle, is_whole, member_records
 from w2s_ray.store.files import StoreFiles
-from w2s_ray.store.names import MEMBERS, RECORD, is_bundle, key_of
+from w2s_ray.store.names import DAMAGED, MEMBERS, RECORD, is_bundle, key_of
 from w2s_ray.store.records import damage_of_content, parse_record, recorded_files
 
 RECORDS_AT_ONCE = 1024
@@ -101,22 +101,24 @@ class Finder:
             self._list()
 
     def _list(self) -> None:
-        bundles = []
+        bundles, set_aside = [], set()
         with self._store.reading():
             for path in sorted(self._store.backend.folders()):
                 if is_bundle(path):
                     bundles.append(path)
+                elif path.startswith(f"{DAMAGED}/"):
+                    set_aside.add(path.partition("/")[2])
                 elif (key := key_of(path)) in self._keys:
                     self._folders.setdefault(key, []).append(path)
-        for path, members in self._members(bundles).items():
+        # On an object store the folder of a bundle that was set aside is still listed.
+        for path in bundles:
+            if path.partition("/")[0] in set_aside:
+                _members_of.pop((self._store.uri, path), None)
+        for path, members in members_of(self._store, bundles, self._damages).items():
             for key in members:
                 if key in self._keys and key not in self._bundle_of:
                     self._bundle_of[key] = path
                     self._wanted.setdefault(path, []).append(key)
-
-    def _members(self, paths: Iterable[str]) -> dict[str, Sequence[str]]:
-        """The keys of the members of those bundles that are whole."""
-        return members_of(self._store, paths, self._damages)
 
     def finished(self) -> set[str]:
         """The keys of those that are finished; records of members are not read."""
