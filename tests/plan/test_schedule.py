@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tests.testing.steps import a_step
 from w2s_ray.plan.schedule import SMALLEST_PART, Schedule
+from w2s_ray.store.canonical import digest
 
 
 @st.composite
@@ -128,6 +129,39 @@ def test_ready_heads_on_the_same_features_and_split_go_together_and_no_others():
     ]
     schedule.succeed("studentf0")
     assert keys(schedule.start()) == ["late"]
+
+
+def test_groups_are_ranges_of_keys_and_end_where_a_claim_ends():
+    keys_of = [digest(["head", number]) for number in range(8 * SMALLEST_PART)]
+    steps = [
+        a_step("student", key, inputs={"features": "f"}, trainable="last_layer") for key in keys_of
+    ]
+    schedule = Schedule(by_key(*steps))
+    groups = [schedule.start(processes=4 - n) for n in range(4)]
+    assert sum(map(len, groups)) == len(steps) and all(len(group) > 1 for group in groups)
+    in_order = [step.key for group in groups for step in group]
+    assert in_order == sorted(keys_of)
+    claims = [{step.claim for step in group} for group in groups]
+    assert sum(map(len, claims)) == len(set.union(*claims)) == 16, "no two groups share a claim"
+
+
+def test_scores_are_grouped_as_the_models_that_they_read():
+    models = [digest(["head", number]) for number in range(40)]
+    steps = [a_step("evaluate", digest([key]), inputs={"model": key}) for key in models]
+    (group,) = [Schedule(by_key(*steps)).start()]
+    assert [step.inputs["model"] for step in group] == sorted(models)
+
+
+def test_a_step_whose_fusion_is_limited_is_claimed_by_itself():
+    lora = a_step("student", "l1", inputs={"prepare": "p"}, trainable="lora", lora_together=4)
+    heads_of = [
+        a_step("student", key, inputs={"features": of}, trainable="last_layer")
+        for key, of in (("ab", "f"), ("ac", "f"), ("ab", "g"), ("bb", "f"))
+    ]
+    whole = a_step("student", "w1")
+    assert (lora.claim, whole.claim) == ("l1", "w1")
+    assert heads_of[0].claim == heads_of[1].claim
+    assert len({step.claim for step in heads_of}) == 3
 
 
 def test_a_large_group_leaves_an_even_share_to_each_free_process():
