@@ -1,7 +1,7 @@
 """One Tune run over all unfinished steps of a study.
 
-Tune provides placement, warm actors, retries after crashes and a clean shutdown. Its logging,
-checkpoints and resumption are not used, since the store has them. The state that it writes to
+Tune provides placement, warm actors and a clean shutdown. Its logging, checkpoints and resumption
+are not used, since the store has them, nor its retries (``searcher``). The state that it writes to
 ``<store>/.ray/<study>`` is removed at the end.
 """
 
@@ -52,9 +52,10 @@ def run(
         store_uri: URI of the store.
         study: tag of the metrics, and name of Tune's temporary folder.
         max_concurrent_steps: at a time, a fused group counted as one; None: as many as fit.
-        on_event: called with ``started``, ``progress``, ``done`` or ``failed``, the step, and
-            numbers (of the progress, the metrics, or ``{"error": one line}``). Called in this
-            thread; ``started`` comes again when a step is retried after its process died.
+        on_event: called with ``started``, ``progress``, ``done``, ``failed`` or ``crashed``, the
+            step, and numbers (of the progress, the metrics, or ``{"error": one line}``). Called in
+            this thread. A step is ``crashed`` when its process died and it will run again; the
+            first of a group has ``error`` and the number of ``steps``.
         execute: runs one step in an actor; None: the steps' own runner.
         cost: of steps, by key, in any one unit: steps on the most expensive path go first.
 
@@ -128,7 +129,11 @@ class _Events(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         assert isinstance(trial, StepTrial)
+        for step, numbers in zip(trial.given_back, trial.described_crash(), strict=True):
+            self._on_event("crashed", step, numbers)
         for step in trial.group:
+            if step in trial.given_back:
+                continue
             numbers = trial.outcome[step.key]
             failed = "error" in numbers
             if failed and trial.crashed:

@@ -48,6 +48,8 @@ class _Entry(NamedTuple):
 class Schedule:
     """States of the unfinished steps: waiting → ready → running → done | failed, or blocked.
 
+    A step whose process died may go back from running to ready.
+
     Args:
         todo: the unfinished steps by key, in topological order. Inputs that are not among them
             count as finished.
@@ -68,6 +70,7 @@ class Schedule:
         # Ready steps by the model they load, each a heap in which started steps may linger.
         self._queues: dict[ModelSpec | None, list[_Entry]] = defaultdict(list)
         self._fusible: dict[Fusion, dict[str, None]] = defaultdict(dict)
+        self._alone: set[str] = set()  # steps that are not fused any more
         self._loaded: ModelSpec | None = None
         self.running: set[str] = set()
         self.done: set[str] = set()
@@ -117,7 +120,7 @@ class Schedule:
         if warm is not None and warm.about_as_urgent_as(chosen):
             chosen = warm
         lead = self._steps[chosen.key]
-        fusion = lead.fusion
+        fusion = None if lead.key in self._alone else lead.fusion
         fused = [] if fusion is None else [self._steps[key] for key in self._fusible[fusion]]
         part = min(LARGEST_PART, max(SMALLEST_PART, -(-len(fused) // processes)))
         if fusion is not None and fusion.limit is not None:
@@ -130,6 +133,18 @@ class Schedule:
             if fusion is not None:
                 del self._fusible[fusion][step.key]
         return group
+
+    def give_back(self, key: str, *, alone: bool = False) -> None:
+        """Makes a running step ready again, since its process died before it could end.
+
+        Args:
+            alone: start it without others from now on, so that each of a group's steps shows by
+                itself whether it ends its process.
+        """
+        self.running.remove(key)
+        if alone:
+            self._alone.add(key)
+        self._make_ready(key)
 
     def succeed(self, key: str) -> None:
         """Records that ``key`` has its artifact; its children may become ready."""
@@ -167,7 +182,7 @@ class Schedule:
         self.ready.add(key)
         heappush(self._queues[step.backbone], self._entries[key])
         fusion = step.fusion
-        if fusion is not None:
+        if fusion is not None and key not in self._alone:
             self._fusible[fusion][key] = None
 
     def _first(self, queue: list[_Entry], accept: Callable[[Step], bool]) -> _Entry | None:
