@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "w2s_ray"
 LAYERS = (
     {"masking"},
     {"errors", "half_logits", "order"},
+    {"ending"},
     {"objectives", "statistics"},
     {"spec"},
     {"store"},

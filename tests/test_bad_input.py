@@ -131,6 +131,6 @@ def test_a_disk_that_fills_up_is_one_line(write_spec, finished, capsys, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("w2s_ray.study.write_results", full)
-    assert main([str(finished), "--local"]) == 2
+    assert main([str(finished), "--local"]) == 74
     output = capsys.readouterr().err.strip()
     assert "\n" not in output and "No space left on device" in output

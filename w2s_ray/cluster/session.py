@@ -17,6 +17,7 @@ import ray
 
 from w2s_ray.cluster.environment import ADDRESS, SESSION, set_defaults
 from w2s_ray.cluster.ray_internals import dashboard_address, messages_to_log
+from w2s_ray.ending.signals import kept
 from w2s_ray.errors import InputError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -52,7 +53,8 @@ def connect(num_cpus: int | None = None) -> Iterator[Session]:
     address = os.environ.get(ADDRESS)
     with messages_to_log():
         try:
-            dashboard = _join(address) if address else _start(num_cpus)
+            with kept():
+                dashboard = _join(address) if address else _start(num_cpus)
             yield Session(_url(dashboard))
         finally:
             ray.shutdown()

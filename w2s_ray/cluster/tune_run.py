@@ -53,9 +53,8 @@ def run(
         study: tag of the metrics, and name of Tune's temporary folder.
         max_concurrent_steps: at a time, a fused group counted as one; None: as many as fit.
         on_event: called with ``started``, ``progress``, ``done``, ``failed`` or ``crashed``, the
-            step, and numbers (of the progress, the metrics, or ``{"error": one line}``). Called in
-            this thread. A step is ``crashed`` when its process died and it will run again; the
-            first of a group has ``error`` and the number of ``steps``.
+            step, and numbers (of the progress, the metrics, or ``{"error": one line}``), in this
+            thread. ``crashed``: its process died, it runs again (``StepTrial.described_crash``).
         execute: runs one step in an actor; None: the steps' own runner.
         cost: of steps, by key, in any one unit: steps on the most expensive path go first.
 
