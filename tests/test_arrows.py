@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "w2s_ray"
 # A room may import from the groups before its own, and from itself; not from its group's others.
 LAYERS = (
     {"masking"},
-    {"errors", "half_logits", "order"},
+    {"errors", "finite", "half_logits", "order"},
     {"ending"},
     {"objectives", "statistics"},
     {"spec"},

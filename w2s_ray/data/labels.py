@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from w2s_ray.data.tables import read_parquet
+from w2s_ray.finite import check_rows
 
 
 def write_soft_labels(
@@ -23,13 +24,22 @@ def write_soft_labels(
 
     Args:
         soft_labels: (n, K), in the order of ``row_ids``.
+
+    Raises:
+        FloatingPointError: a label is not finite.
     """
+    check_rows(soft_labels, "soft labels", map(str, row_ids))
     probs = probs_column(soft_labels.astype(np.float32))
     pq.write_table(pa.table({"row_id": row_ids, "probs": probs}), file)
 
 
 def probs_column(probs: NDArray[np.floating]) -> pa.ListArray:
-    """(n, K) probabilities as lists of K numbers of their type."""
+    """(n, K) probabilities as lists of K numbers of their type.
+
+    Raises:
+        FloatingPointError: a probability is not finite.
+    """
+    check_rows(probs, "class probabilities")
     offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
 
@@ -39,11 +49,13 @@ def read_soft_labels(file: Path, row_ids: Sequence[str]) -> NDArray[np.float32]:
 
     Raises:
         ValueError: the file has no label for a row, or has a row id twice.
+        FloatingPointError: a label is not finite.
     """
     table = read_parquet(file)
     where = positions(row_ids, table["row_id"].to_pylist())
     flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     soft_labels: NDArray[np.float32] = flat.astype(np.float32).reshape(table.num_rows, -1)[where]
+    check_rows(soft_labels, f"the soft labels of {file}", row_ids)
     return soft_labels
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
 from w2s_ray.data.tables import read_parquet
+from w2s_ray.finite import check_rows
 from w2s_ray.plan.configs import EvaluateConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.statistics.recalibration import halves
@@ -46,9 +47,11 @@ class Predictions:
         table = read_parquet(artifact.file(TEST_PREDICTIONS))
         if chosen is not None and not chosen.is_last:
             probs = np.asfortranarray(step_probs(artifact.file(STEP_LOGITS), chosen.position))
+            check_rows(probs, f"the predictions of {artifact.folder}", map(str, table["row_id"]))
             return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = np.asfortranarray(flat.astype(np.float64).reshape(table.num_rows, -1))
+        check_rows(probs, f"the predictions of {artifact.folder}", map(str, table["row_id"]))
         return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
 
     @cached_property

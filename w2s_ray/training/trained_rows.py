@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from w2s_ray.finite import check_rows
 from w2s_ray.half_logits import as_lists
 
 
@@ -68,7 +69,11 @@ def write_trained_rows(
 
     Returns:
         Metrics for the step's record, as of ``flips``; none of a ceiling.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
     """
+    check_rows(logits, "the trained model's logits", map(str, trained.rows["row_id"]))
     columns: dict[str, Any] = {"row_id": trained.rows["row_id"], "logits": as_lists(logits)}
     labels, noised = trained.soft_labels, trained.noised
     if labels is not None:
