@@ -4,7 +4,7 @@ Runs the unfinished steps of a study and writes its results; run it again to res
 ``ending.codes``.
 """
 
-from w2s_ray.ending import command
+from w2s_ray.ending import command, signals
 
 if __name__ == "__main__":
     command.start()  # before the imports below, which take a second
@@ -119,6 +119,7 @@ def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool)
     """
     with located(options.spec):
         todo = study.prepared()
+    signals.check()
     try:
         failed = study.run(todo, local=options.local) if todo else 0
     except KeyboardInterrupt:

@@ -130,6 +130,32 @@ def test_a_signal_in_the_middle_leaves_results(
     assert not list((tmp_path / "store/claims").iterdir())
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["connecting", "running"])
+def test_sigterm_on_ray(write_spec: Callable[..., Path], tmp_path: Path, moment: str) -> None:
+    """Ray's own handlers would exit with 1 and no word, or print a stack of C++."""
+    spec = write_spec(grid__seed=list(range(40)))
+    command = [sys.executable, "-m", "w2s_ray.study", str(spec)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = {"connecting": _starts_ray, "running": lambda pid: list(tmp_path.glob("store/weak/*"))}
+    deadline = time.monotonic() + 120
+    while not seen[moment](run.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)
+    output, errors = run.communicate(timeout=120)
+    assert run.returncode == 143
+    assert len(errors.splitlines()) == 1 and "Terminated" in errors
+    assert ("unfinished" in output) or moment == "connecting"
+
+
+def _starts_ray(process: int) -> bool:
+    """Whether a child of the process is one of Ray's."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    names = (Path(f"/proc/{child}/cmdline") for child in children)
+    return any("gcs_server" in name.read_text() for name in names if name.exists())
+
+
 def _pairs() -> dict[str, object]:
     pairs: dict[str, object] = tiny_spec()["data"]["pairs"]  # type: ignore[index]
     return pairs

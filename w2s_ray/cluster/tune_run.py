@@ -25,6 +25,7 @@ from w2s_ray.cluster.placement import (
 )
 from w2s_ray.cluster.searcher import FirstPending, StepSearch, StepTrial
 from w2s_ray.cluster.trial import NUMBERS, ActorSize, Execute, Settings, StepActor
+from w2s_ray.ending.signals import check
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.store.addresses import SCRATCH, child, remove_scratch
@@ -79,6 +80,7 @@ def run(
         actor=_actor_size(reserved.values()),
         period=_report_seconds(reserved.values(), nodes, limit),
     )
+    check()
     with _quiet_tune(limit):
         tune.run(
             tune.with_parameters(StepActor, settings=settings),

@@ -71,6 +71,15 @@ def line() -> str:
     return f"{_NAMES[code()]}. {RESUME}"
 
 
+def check() -> None:
+    """Raises KeyboardInterrupt if a signal came; Python may have dropped the first one.
+
+    It does so in weakref callbacks and ``__del__``, which run often while modules are imported.
+    """
+    if _State.first is not None:
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def kept() -> Iterator[None]:
     """Restores the handlers of the three signals after the block, also below Python.
