@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "w2s_ray"
 # A room may import from the groups before its own, and from itself; not from its group's others.
 LAYERS = (
     {"masking"},
-    {"contents", "errors", "half_logits", "order"},
+    {"contents", "errors", "finite", "half_logits", "order"},
+    {"ending"},
     {"objectives", "statistics"},
     {"spec"},
     {"store"},

@@ -132,6 +132,6 @@ def test_a_disk_that_fills_up_is_one_line(write_spec, finished, capsys, monkeypa
 
     (finished.parent / "store/studies/.tiny.made_of.json").unlink()
     monkeypatch.setattr("w2s_ray.store.study_tables.write_results", full)
-    assert main([str(finished), "--local"]) == 2
+    assert main([str(finished), "--local"]) == 74
     output = capsys.readouterr().err.strip()
     assert "\n" not in output and "No space left on device" in output

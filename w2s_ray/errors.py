@@ -21,6 +21,10 @@ class InputError(ValueError):
         self.place = place
 
 
+class SystemFault(InputError):
+    """The system refused in the middle of a run (disk, permission, network): exit code 74."""
+
+
 def line_of(error: BaseException) -> str:
     """Class and message of any exception as one line without secrets."""
     return masked(" ".join(f"{type(error).__name__}: {error}".split()))

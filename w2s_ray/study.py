@@ -1,16 +1,21 @@
 """The command: ``python -m w2s_ray.study SPEC``.
 
-Runs the unfinished steps of a study and writes its results; run it again to resume.
-Exit code 0: every cell is complete; 1: some are not; 2: bad input; 130: interrupted.
+Runs the unfinished steps of a study and writes its results; run it again to resume. Exit codes:
+``ending.codes``.
 """
+
+from w2s_ray.ending import command, signals
+
+if __name__ == "__main__":
+    command.start()  # before the imports below, which take a second
 
 import argparse
 import json
 import os
-import sys
-from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +26,10 @@ from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
 from w2s_ray.errors import InputError
-from w2s_ray.masking import MaskedStream, masked
+from w2s_ray.masking import masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
+from w2s_ray.plan.exports import exports, not_exported
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
@@ -42,7 +48,7 @@ from w2s_ray.store.names import (
     train_predictions_file,
     transfer_file,
 )
-from w2s_ray.store.results import replaced_cells
+from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 if TYPE_CHECKING:  # the tables need more imports than most of the command
     from w2s_ray.store.study_tables import StudyTables
@@ -52,23 +58,12 @@ MOST_EXPORTS = 8  # lines at the end of a run
 MOST_REPAIRS = 32  # rounds of one run in which damaged artifacts are made again
 MOST_LOST = 20  # models without weights that are named
 NO_REPORT = "W2S_RAY_NO_REPORT"
-EXPORTED = "export/config.json"  # a file of every step that was exported
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "Interrupted. Finished steps are kept; rerun the same command to resume.",
-            file=sys.stderr,
-        )
-        return 130
+    return command.code_of(partial(_run, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,7 +121,13 @@ def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool)
     """
     with located(options.spec):
         todo = study.prepared()
-    if todo and (failed := study.run(todo, local=options.local)) and may_repeat:
+    signals.check()
+    try:
+        failed = study.run(todo, local=options.local) if todo else 0
+    except KeyboardInterrupt:
+        study.save_unfinished()
+        raise
+    if failed and may_repeat:
         raise StoreError(f"steps with a damaged input: {failed:,}; they run again")
     by_default = not options.no_report and (bool(todo) or not study.has_report())
     wanted = options.report or by_default
@@ -184,7 +185,8 @@ class _Study:
                 "their rows are removed at the end of this run (their artifacts stay, and the rows "
                 "return with the cells)"
             )
-        if lacking := self._not_exported(finished):
+        wanted = self.spec.execution.export_models
+        if lacking := not_exported(self.plan, wanted, finished, self.store):
             counts = ", ".join(f"{count:,} {kind}" for kind, count in lacking.items())
             self.say(
                 f"note: finished steps without an export: {counts} (they ran before export_models "
@@ -233,24 +235,6 @@ class _Study:
             f"score further test sets: {named}{more}; delete these folders of the store to train "
             "them again"
         )
-
-    def _not_exported(self, finished: Container[str]) -> Counter[str]:
-        """Counts, by kind, of finished steps whose export the spec asks for and that have none."""
-        wanted = self.spec.execution.export_models
-        kinds = {
-            step.key: step.kind.name
-            for step in self.plan
-            if step.kind.name in wanted and step.key in finished
-        }
-        exported = self.store.file_locations(kinds, EXPORTED)
-        return Counter(kind for key, kind in kinds.items() if key not in exported)
-
-    def _exports(self) -> list[str]:
-        """The folders of the exported models, in the order of the plan."""
-        wanted = self.spec.execution.export_models
-        keys = [step.key for step in self.plan if step.kind.name in wanted]
-        exported = self.store.file_locations(keys, EXPORTED)
-        return [exported[key].rpartition("/")[0] for key in keys if key in exported]
 
     def run(self, todo: Mapping[str, Step], *, local: bool) -> int:
         """Runs the steps, and returns how many failed for an input that is damaged."""
@@ -315,11 +299,20 @@ class _Study:
         with self.store.writing_errors():
             return write_tables(self.store, study, cells, select, trained_rows=with_trained)
 
+    def save_unfinished(self) -> None:
+        """Writes the results so far, after an interruption; cells that are not done say so."""
+        study, select = self.plan.study, self.plan.select
+        cells = [cell.as_json() for cell in self.plan.cells]
+        with suppress(InputError), self.store.writing_errors():
+            save_cells(self.store, study, cells, select)
+            _, path = write_results(self.store, study, cells, select)
+            self.say(f"results      {path} (unfinished: the run was interrupted)")
+
     def conclude(self, *, as_json: bool, with_report: bool) -> int:
         """Writes results, predictions and the report, shows them, and returns the exit code."""
         written = self._tables()
         paths = {**written.paths, "report": self._report() if with_report else None}
-        exports = self._exports()
+        folders = exports(self.plan, self.spec.execution.export_models, self.store)
         missing, unscored = _incomplete(written.results), _incomplete(written.transfer)
         if as_json:
             summary = {
@@ -327,11 +320,11 @@ class _Study:
                 "cells": len(self.plan.cells),
                 "cells_with_failures": missing,
                 **paths,
-                "exports": exports,
+                "exports": folders,
             }
             print(json.dumps(summary))
         else:
-            self._show(written, paths, exports)
+            self._show(written, paths, folders)
         if missing:
             self.say(
                 f"{missing} of {len(self.plan.cells)} cells are incomplete; see the `status` and "
@@ -345,7 +338,7 @@ class _Study:
         return 1 if missing or unscored else 0
 
     def _show(
-        self, written: "StudyTables", paths: Mapping[str, str | None], exports: Sequence[str]
+        self, written: "StudyTables", paths: Mapping[str, str | None], folders: Sequence[str]
     ) -> None:
         """Prints tables, and where everything is."""
         from w2s_ray.report.table import tables
@@ -356,10 +349,10 @@ class _Study:
         for name, path in paths.items():
             if path is not None:
                 self.say(f"{'training' if name == 'train_predictions' else name:<12} {path}")
-        for folder in exports[:MOST_EXPORTS]:
+        for folder in folders[:MOST_EXPORTS]:
             self.say(f"export       {folder}")
-        if len(exports) > MOST_EXPORTS:
-            self.say(f"exports      {len(exports):,} in all; with --json they are listed")
+        if len(folders) > MOST_EXPORTS:
+            self.say(f"exports      {len(folders):,} in all; with --json they are listed")
 
 
 def _incomplete(table: pa.Table) -> int:
@@ -369,10 +362,4 @@ def _incomplete(table: pa.Table) -> int:
 
 
 if __name__ == "__main__":
-    # What libraries print, and the traceback of an error of our own, hold no secrets either.
-    sys.stdout, sys.stderr = MaskedStream(sys.stdout), MaskedStream(sys.stderr)
-    code = main()
-    sys.stdout.flush()
-    if code == 130:  # threads that still run a step must not delay the end
-        os._exit(code)
-    sys.exit(code)
+    command.run(main)

@@ -1,6 +1,7 @@
 """The private names of Ray that w2s_ray uses exist, and the public ones are Train V2's."""
 
 import logging
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray.train.torch
-from ray._private import worker
+from ray._private import utils, worker
 from ray._private.state import state
 from ray.train.torch.config import TorchConfig
 from ray.train.v2.api import config, exceptions, result
@@ -55,6 +56,14 @@ def test_messages_of_the_cluster_go_to_the_log(
     assert caplog.messages == ["out of disk"]
     assert capfd.readouterr().out == ""
     assert worker.print_to_stdstream is before
+
+
+def test_the_handler_of_sigterm_is_not_set() -> None:
+    own, before = utils.set_sigterm_handler, signal.getsignal(signal.SIGTERM)
+    with ray_internals.without_sigterm_handler():
+        utils.set_sigterm_handler(lambda number, frame: None)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert utils.set_sigterm_handler is own
 
 
 def test_the_driver_does_not_load_torch() -> None:

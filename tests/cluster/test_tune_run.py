@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,7 @@ def test_failure_blocks_descendants_only(outcome: Outcome) -> None:
 def test_every_step_runs_once_after_its_inputs(outcome: Outcome) -> None:
     order = [(line["key"], line["event"]) for line in outcome.log]
     ran = Counter(key for key, event in order if event == "start")
-    retried = {"shaky": 2, "doomed": 3}  # by Tune, as their process died
+    retried = {"shaky": 2, "doomed": 3}  # as their process died
     assert ran == {name: retried.get(name, 1) for name in GRAPH if name not in BLOCKED}
     for name, _ in order:
         for parent in GRAPH[name]:
@@ -171,6 +173,10 @@ def test_events(outcome: Outcome) -> None:
     for name in outcome.schedule.done:
         assert counts["done", name] == 1
         assert counts["started", name] == (2 if name == "shaky" else 1)
+    crashes = {
+        key: counts["crashed", key] for event, key, _ in outcome.events if event == "crashed"
+    }
+    assert crashes == {"shaky": 1, "doomed": 2}
     assert all(numbers == {"answer": 42} for event, _, numbers in outcome.events if event == "done")
     progress = [numbers for event, _, numbers in outcome.events if event == "progress"]
     assert progress
@@ -214,6 +220,49 @@ def test_refuses_what_cannot_be_placed(tmp_path: Path, execution: dict[str, Any]
     with pytest.raises(InputError, match=r"student hh-x .* cluster has 3 CPU and 0 GPU"):
         run({"a": step}, str(tmp_path), execute=execute)
     assert list(tmp_path.iterdir()) == []
+
+
+HELD = {"short": [], "brief": [], "held": [], **{f"last{n}": ["held"] for n in range(3)}}
+
+
+def hold(step: Step, store: Store, context: Any) -> dict[str, Any]:
+    """Commits; ``held`` keeps its process until its file is there."""
+    note(step, "start")
+    while step.key == "held" and not Path(step.config_as(LogConfig).log).with_name("go").exists():
+        context.progress({"step": 1})
+        time.sleep(0.1)
+    with store.draft(step.identity, {}) as draft:
+        draft.metrics["answer"] = 42
+    return {"answer": 42}
+
+
+def test_a_warm_idle_process_that_dies_takes_no_step_with_it(tmp_path: Path) -> None:
+    """Tune gives the next step to the dead actor while it still calls the trial pending."""
+    log, ended, killed = tmp_path / "log.jsonl", set(), []
+    steps = {
+        name: Step(LOGGED, name, name, LogConfig(str(log)), {parent: parent for parent in parents})
+        for name, parents in HELD.items()
+    }
+    crashed = []
+
+    def on_event(event: str, step: Step, numbers: dict[str, Any]) -> None:
+        if event == "crashed":
+            crashed.append(step.key)
+        if event in ("done", "failed"):
+            ended.add(step.key)
+        if event == "progress" and not killed and ended == {"short", "brief"}:
+            pids = {line["key"]: line["pid"] for line in read(log)}
+            for idle in {pids["short"], pids["brief"]} - {pids["held"]}:
+                with suppress(ProcessLookupError):  # Tune may have ended it for want of work
+                    os.kill(idle, signal.SIGKILL)
+                    killed.append(idle)
+            (tmp_path / "go").touch()
+
+    schedule = run(steps, str(tmp_path / "store"), execute=hold, on_event=on_event)
+    assert killed
+    assert schedule.done == set(HELD)
+    assert not schedule.failed and not schedule.blocked
+    assert crashed
 
 
 def commit_or_die(step: Step, store: Store, context: Any) -> dict[str, Any]:

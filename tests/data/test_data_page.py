@@ -77,7 +77,7 @@ def test_every_reason_and_note_is_described_and_there_is_no_other(table):
         constants = {
             *(pair_fields.REPEATED, preference.REPEATED_IN_ONE, preference.NOT_IN_ANSWERS),
             *(pair_fields.NO_PROMPT, pair_fields.ONE_AS_TEXT, conversations.AS_TEXT),
-            *(scores.CONTRADICTED, scores.TIED, classification.DECIMALS),
+            *(scores.CONTRADICTED, scores.TIED, scores.NOT_FINITE, classification.DECIMALS),
         }
         given = constants | {f"{begin} " for begin in re.findall(r'notes\[f"(.*?:) \{', CODE)}
         given = given - {"{COLUMNS_NOT_READ}: "} | {f"{columns.COLUMNS_NOT_READ}: "}

@@ -160,6 +160,11 @@ def test_transcripts_without_the_line_breaks_at_their_beginning_are_transcripts(
         ),
         ({"chosen_rating": 4, "rejected_rating": 4}, "both answers have the same score; kept"),
         ({"margin": 0.0}, "both answers have the same score; kept"),
+        ({"margin": float("nan")}, "a score is not a finite number; not compared"),
+        (
+            {"score_chosen": "inf", "score_rejected": 1.0},
+            "a score is not a finite number; not compared",
+        ),
     ],
 )
 def test_scores_are_compared_with_the_preference(scores, said):

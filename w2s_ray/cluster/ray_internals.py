@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ray._private import worker  # of the driver: the dashboard's address, messages it prints
+from ray._private import (
+    utils,  # its handler of SIGTERM
+    worker,  # of the driver: the dashboard's address, messages it prints
+)
 from ray._private.state import state  # of the cluster: draining nodes, the autoscaler's limits
 
 os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # before the import: V1 has no elastic groups
@@ -38,6 +41,7 @@ __all__ = [
     "dashboard_address",
     "draining_nodes",
     "messages_to_log",
+    "without_sigterm_handler",
 ]
 
 
@@ -98,6 +102,24 @@ def messages_to_log() -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = printed
+
+
+@contextmanager
+def without_sigterm_handler() -> Iterator[None]:
+    """``ray.init`` sets no Python handler of SIGTERM, which would exit with code 1 and no word.
+
+    Ray 2.60.0 has no option for it. Its processes are stopped by ``ray.shutdown`` in any case.
+    """
+    own = utils.set_sigterm_handler
+    utils.set_sigterm_handler = _no_handler
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = own
+
+
+def _no_handler(handler: object) -> None:
+    """Sets none."""
 
 
 def _log(data: dict[str, Any], ignore_prefix: bool) -> None:

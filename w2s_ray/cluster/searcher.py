@@ -6,11 +6,15 @@ trial is created only when its processes fit beside those that run. Hence no tri
 blocks another that could start, and a warm actor is always free for Tune to reuse.
 
 A trial is a group of fused steps (``plan.fusion``), mostly a single one. Each step of a group
-succeeds or fails on its own; when a process dies, only those steps fail that are not in the store.
+succeeds or fails on its own. When a process dies, its steps that are not in the store go back into
+the schedule, and the last attempt of each is made without the others. Tune itself retries nothing:
+it recovers only trials that it sees running, and one that is given a warm actor which has died in
+the meantime is still pending.
 """
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -35,19 +39,21 @@ LAUNCHER = {"CPU": 0, "node:__internal_head__": 0.001}
 
 
 class StepTrial(Trial):
-    """A group of steps as a Tune trial: retried when its process died, never when a step failed.
+    """A group of steps as a Tune trial.
 
     Attributes:
         group: the steps.
         reason: why the trial failed, one line.
         crashed: the trial failed because its process, or machine, died.
         outcome: once the trial has ended, by key: metrics, or ``{"error": one line}``.
+        given_back: steps that will run again.
     """
 
     group: Group
     reason: str
     crashed: bool
     outcome: dict[str, dict[str, Any]]
+    given_back: list[Step]
 
     def handle_error(self, exc: Any = None) -> None:
         self.crashed = isinstance(exc, RayActorError)
@@ -59,8 +65,6 @@ class StepTrial(Trial):
         self.reason = reason
         if isinstance(cause, StepError):
             self.outcome = {key: {"error": error} for key, error in cause.errors.items()}
-        if self.crashed:
-            self.config = {**self.config, "attempt": self.config["attempt"] + 1}
         super().handle_error(exc)
 
     def conclude(self, store: Store) -> None:
@@ -74,8 +78,10 @@ class StepTrial(Trial):
             for key, record in store.records(failed).items():
                 self.outcome[key] = record["metrics"]
 
-    def should_recover(self) -> bool:
-        return self.crashed and bool(super().should_recover())  # type: ignore[no-untyped-call]
+    def described_crash(self) -> list[dict[str, Any]]:
+        """Numbers for each step that is given back: the first one's describe the crash."""
+        first = {"error": self.reason, "steps": len(self.given_back)}
+        return [{} if number else first for number in range(len(self.given_back))]
 
     def get_json_state(self) -> tuple[str, str]:
         """Empty: Tune would write 10 kB per trial to a state that is never restored."""
@@ -112,7 +118,8 @@ class StepSearch(SearchAlgorithm):
         self._schedule = schedule
         self._needs = needs
         self._store = store
-        self._running: dict[str, StepTrial] = {}
+        self._running: dict[str, StepTrial] = {}  # by id
+        self._crashes: Counter[str] = Counter()  # by key of the step whose process died
         self._distinct_needs = set(needs.values())
         self._read_nodes = nodes
         self._nodes = list(nodes())
@@ -136,7 +143,7 @@ class StepSearch(SearchAlgorithm):
         self._refresh_nodes()
         if self._nothing_fits or len(self._running) >= self._limit:
             return None
-        running = [self._needs[key] for key in self._running]
+        running = [self._needs[trial.group[0].key] for trial in self._running.values()]
         fitting = {need for need in self._distinct_needs if fits([*running, need], self._nodes)}
         if not running:  # a step that does not fit even now waits in Tune for lost machines
             fitting = self._distinct_needs
@@ -149,15 +156,20 @@ class StepSearch(SearchAlgorithm):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Ends the group; Tune calls this after the last retry only, before its callbacks."""
+        """Ends the group, or gives it back; Tune calls this before its callbacks."""
         self._nothing_fits = False
         trial = self._running.pop(trial_id)
         trial.conclude(self._store)
-        for key, numbers in trial.outcome.items():
-            if "error" in numbers:
-                self._schedule.fail(key)
-            else:
+        for step in trial.group:
+            key = step.key
+            if "error" not in trial.outcome[key]:
                 self._schedule.succeed(key)
+            elif trial.crashed and self._crashes[key] < CRASH_RETRIES:
+                self._crashes[key] += 1
+                self._schedule.give_back(key, alone=self._crashes[key] == CRASH_RETRIES)
+                trial.given_back.append(step)
+            else:
+                self._schedule.fail(key)
 
     def is_finished(self) -> bool:
         """No step will be started any more, though some may still run."""
@@ -184,18 +196,19 @@ class StepSearch(SearchAlgorithm):
         name = f"{step.kind}-{step.slug}-{step.key}"
         trial = StepTrial(
             self._spec["run"],
-            config={"keys": [step.key for step in group], "attempt": 0},
-            trial_id=step.key,
+            config={"keys": [step.key for step in group]},
+            trial_id=f"{step.key}-{self._crashes[step.key]}",
             experiment_tag=name,
             storage=self._spec["storage"],
             placement_group_factory=PlacementGroupFactory(
                 [need.process if need.workers == 1 else LAUNCHER]
             ),
             checkpoint_config=self._spec["checkpoint_config"],
-            max_failures=CRASH_RETRIES,
+            max_failures=0,
             trial_name_creator=lambda trial: name,
         )
-        trial.group, trial.reason, trial.crashed, trial.outcome = group, "", False, {}
+        trial.group, trial.reason, trial.crashed = group, "", False
+        trial.outcome, trial.given_back = {}, []
         self._running[trial.trial_id] = trial
         assert trial.storage is not None
         # One folder for the temporary files of all trials, in place of one per trial.

@@ -9,6 +9,8 @@ belongs to the command.
 import logging
 import os
 import socket
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,12 @@ from dataclasses import dataclass
 import ray
 
 from w2s_ray.cluster.environment import ADDRESS, SESSION, set_defaults
-from w2s_ray.cluster.ray_internals import dashboard_address, messages_to_log
+from w2s_ray.cluster.ray_internals import (
+    dashboard_address,
+    messages_to_log,
+    without_sigterm_handler,
+)
+from w2s_ray.ending.signals import kept
 from w2s_ray.errors import InputError
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -52,23 +59,47 @@ def connect(num_cpus: int | None = None) -> Iterator[Session]:
     address = os.environ.get(ADDRESS)
     with messages_to_log():
         try:
-            dashboard = _join(address) if address else _start(num_cpus)
+            with kept(), without_sigterm_handler():
+                dashboard = _join(address) if address else _start(num_cpus)
             yield Session(_url(dashboard))
         finally:
             ray.shutdown()
 
 
 def _start(num_cpus: int | None) -> str | None:
-    context = ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    with _errors_held_back():
+        context = ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     url: str | None = context.dashboard_url
     return url
+
+
+@contextmanager
+def _errors_held_back() -> Iterator[None]:
+    """Shows what goes to standard error only if the block fails, also what C++ writes there.
+
+    On a SIGTERM before ``kept`` has restored our handler, Ray prints a stack and then calls it.
+    """
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            os.dup2(own, 2)
+            held_back.seek(0)
+            sys.stderr.write(held_back.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
 
 
 def _join(address: str) -> str | None:

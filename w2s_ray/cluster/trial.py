@@ -133,12 +133,11 @@ class StepActor(Trainable):
         self._gauges = Gauges(settings.study)
         self._self = ray.get_runtime_context().current_actor
         self._keys: list[str] = config["keys"]
-        self._attempt: int = config["attempt"]
         self._running: RunningGroup | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepares for the next group; loaded models stay."""
-        self._keys, self._attempt = new_config["keys"], new_config["attempt"]
+        self._keys = new_config["keys"]
         self._running = None
         return True
 
@@ -178,15 +177,10 @@ class StepActor(Trainable):
             note_remotely = partial(_note_remotely, self._self, group[0].key)
             workers = WorkerGroup(self._settings.storage, note_remotely)
             context = Context(note, workers.fit, "ray train")
-        # Retries run steps one by one, the first in order and the second in reverse: if one step
-        # kills the process, each of the others comes before it in one of the two.
-        group = group if self._attempt < 2 else group[::-1]
         if self._settings.execute is not None:
             return _one_by_one(self._settings.execute, group, self._store, context)
-        from w2s_ray.running.runner import execute, execute_group
+        from w2s_ray.running.runner import execute_group
 
-        if self._attempt:
-            return _one_by_one(execute, group, self._store, context)
         return execute_group(group, self._store, context)
 
 

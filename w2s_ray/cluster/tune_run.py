@@ -1,7 +1,7 @@
 """One Tune run over all unfinished steps of a study.
 
-Tune provides placement, warm actors, retries after crashes and a clean shutdown. Its logging,
-checkpoints and resumption are not used, since the store has them. The state that it writes to
+Tune provides placement, warm actors and a clean shutdown. Its logging, checkpoints and resumption
+are not used, since the store has them, nor its retries (``searcher``). The state that it writes to
 ``<store>/.ray/<study>`` is removed at the end.
 """
 
@@ -25,6 +25,7 @@ from w2s_ray.cluster.placement import (
 )
 from w2s_ray.cluster.searcher import FirstPending, StepSearch, StepTrial
 from w2s_ray.cluster.trial import NUMBERS, ActorSize, Execute, Settings, StepActor
+from w2s_ray.ending.signals import check
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.store.addresses import SCRATCH, child, remove_scratch
@@ -52,9 +53,9 @@ def run(
         store_uri: URI of the store.
         study: tag of the metrics, and name of Tune's temporary folder.
         max_concurrent_steps: at a time, a fused group counted as one; None: as many as fit.
-        on_event: called with ``started``, ``progress``, ``done`` or ``failed``, the step, and
-            numbers (of the progress, the metrics, or ``{"error": one line}``). Called in this
-            thread; ``started`` comes again when a step is retried after its process died.
+        on_event: called with ``started``, ``progress``, ``done``, ``failed`` or ``crashed``, the
+            step, and numbers (of the progress, the metrics, or ``{"error": one line}``), in this
+            thread. ``crashed``: its process died, it runs again (``StepTrial.described_crash``).
         execute: runs one step in an actor; None: the steps' own runner.
         cost: of steps, by key, in any one unit: steps on the most expensive path go first.
 
@@ -79,6 +80,7 @@ def run(
         actor=_actor_size(reserved.values()),
         period=_report_seconds(reserved.values(), nodes, limit),
     )
+    check()
     with _quiet_tune(limit):
         tune.run(
             tune.with_parameters(StepActor, settings=settings),
@@ -128,7 +130,11 @@ class _Events(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         assert isinstance(trial, StepTrial)
+        for step, numbers in zip(trial.given_back, trial.described_crash(), strict=True):
+            self._on_event("crashed", step, numbers)
         for step in trial.group:
+            if step in trial.given_back:
+                continue
             numbers = trial.outcome[step.key]
             failed = "error" in numbers
             if failed and trial.crashed:

@@ -84,6 +84,12 @@ class ProgressDisplay:
                 self._running[step.key].numbers.update(numbers)
             return
         started = self._running.pop(step.key, Running(step, time.monotonic(), {})).started
+        if event == "crashed":
+            if numbers:  # of the first of a group
+                more = f" and {numbers['steps'] - 1:,} more" if numbers["steps"] > 1 else ""
+                name = f"{step.kind} {step.slug}-{step.key}"
+                self._say(f"note: {name}{more} will run again: {numbers['error']}")
+            return
         self._remaining[step.kind.name] -= 1
         if event == "done":
             self.done += 1

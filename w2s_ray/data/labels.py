@@ -11,19 +11,30 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.finite import check_rows
+
 
 def labels_table(row_ids: pa.ChunkedArray, soft_labels: NDArray[np.floating]) -> pa.Table:
     """Columns row_id and probs (lists of K float32) of n rows.
 
     Args:
         soft_labels: (n, K), in the order of ``row_ids``.
+
+    Raises:
+        FloatingPointError: a label is not finite.
     """
+    check_rows(soft_labels, "soft labels", map(str, row_ids))
     probs = probs_column(soft_labels.astype(np.float32))
     return pa.table({"row_id": row_ids, "probs": probs})
 
 
 def probs_column(probs: NDArray[np.floating]) -> pa.ListArray:
-    """(n, K) probabilities as lists of K numbers of their type."""
+    """(n, K) probabilities as lists of K numbers of their type.
+
+    Raises:
+        FloatingPointError: a probability is not finite.
+    """
+    check_rows(probs, "class probabilities")
     offsets = pa.array(np.arange(0, probs.size + 1, probs.shape[1]), pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(probs.ravel()))
 
@@ -36,10 +47,12 @@ def soft_labels_of(table: pa.Table, row_ids: Sequence[str]) -> NDArray[np.float3
 
     Raises:
         ValueError: the table has no label for a row, or has a row id twice.
+        FloatingPointError: a label is not finite.
     """
     where = positions(row_ids, table["row_id"].to_pylist())
     flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     soft_labels: NDArray[np.float32] = flat.astype(np.float32).reshape(table.num_rows, -1)[where]
+    check_rows(soft_labels, "the stored soft labels", row_ids)
     return soft_labels
 
 

@@ -5,6 +5,7 @@ The names are those of TRL (``margin``) and of the data sets of the Hub that it 
 
 from collections import Counter
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 _PAIRS = (
@@ -16,6 +17,8 @@ _MARGIN = "margin"
 
 SCORES = (_MARGIN, *(name for pair in _PAIRS for name in pair))
 """The columns that are compared."""
+
+NOT_FINITE = "a score is not a finite number; not compared"
 
 CONTRADICTED = "the scores prefer the rejected answer; kept"
 TIED = "both answers have the same score; kept"
@@ -29,6 +32,8 @@ def note_scores(row: Mapping[str, Any], notes: Counter[str]) -> None:
     notes[f"columns compared with the preference, not trained on: {', '.join(present)}"] += 1
     margins = [_difference(row.get(better), row.get(worse)) for better, worse in _PAIRS]
     margins.append(_number(row.get(_MARGIN)))
+    if not all(margin is None or isfinite(margin) for margin in margins):
+        notes[NOT_FINITE] += 1
     if any(margin is not None and margin < 0 for margin in margins):
         notes[CONTRADICTED] += 1
     elif 0 in margins:

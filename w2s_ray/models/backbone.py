@@ -116,8 +116,12 @@ def state_width(module: PreTrainedModel, model: object) -> int:
 
     Raises:
         InputError: a token's state depends on later ones.
+        FloatingPointError: the states are not finite.
     """
-    width = packed_attention.causal_width(module)
+    try:
+        width = packed_attention.causal_width(module)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"model {model}: {error}") from None
     if width is None:
         raise InputError(
             f"model {model}: architecture {module.config.model_type} is not supported: a token's "

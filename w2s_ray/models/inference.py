@@ -17,6 +17,7 @@ from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.data.batches import length_batches, pack
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.backbone import Backbone
+from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.scorer import Scorer, readout
 
 Progress = Callable[[int], None]
@@ -36,12 +37,16 @@ def last_states(
         tokens: n rows of m texts.
         token_budget: tokens of a forward pass; None: that of the device.
         progress: called after every forward pass, with the number of tokens done so far.
+
+    Raises:
+        FloatingPointError: a state is not finite; names the row.
     """
     budget = token_budget or token_budget_of(backbone.module)
     forward = partial(_row_states, backbone.module)
     flat = sweep(forward, tokens, budget, progress=progress)
     states = flat.reshape(len(flat), tokens.per_row, -1)
     states[tokens.identical] = states[tokens.identical, :1]  # whatever rounding makes of them
+    check_scores(states, "the model's features", tokens.row_ids, backbone.module)
     return states
 
 
@@ -52,10 +57,11 @@ def scorer_logits(
     *,
     progress: Progress = lambda done: None,
 ) -> NDArray[np.float32]:
-    """Logits (n, K) of every row, 0 for equal texts; arguments as for ``last_states``."""
+    """Logits (n, K) of every row, 0 for equal texts; arguments and errors of ``last_states``."""
     budget = token_budget or token_budget_of(scorer)
     logits = sweep(partial(_row_logits, scorer), tokens, budget, progress=progress)
     logits[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
+    check_scores(logits, "the model's logits", tokens.row_ids, scorer)
     return logits
 
 

@@ -29,6 +29,7 @@ from w2s_ray.models.backbone import (
     reading,
     training_config,
 )
+from w2s_ray.models.finite_weights import check_scores, weights_not_finite
 from w2s_ray.models.folders import model_folder
 from w2s_ray.models.inference import sweep, token_budget_of
 from w2s_ray.models.packed_layout import lay_out
@@ -107,6 +108,11 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
     module = backbone.module
     causal.to(module.device)  # type: ignore[arg-type]
     sample = _sample(causal, module)
+    if not sample.logits.isfinite().all():
+        raise FloatingPointError(
+            f"model {model.source or model.architecture}: the logits of a few tokens are not "
+            f"finite{weights_not_finite(causal)}"
+        )
     given = _GivenStates()
     setattr(causal, causal.base_model_prefix, given)
     language_model = LanguageModel(backbone, causal, given)
@@ -192,6 +198,7 @@ def answer_log_probs(
     budget = token_budget or token_budget_of(model.backbone.module)
     sums = sweep(partial(_row_sums, model), tokens, budget, progress=progress)
     sums[tokens.identical] = sums[tokens.identical, :1]  # whatever rounding makes of them
+    check_scores(sums, "the model's log-probabilities", tokens.row_ids, model.causal)
     return sums
 
 

@@ -31,6 +31,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
+from w2s_ray.models.finite_weights import weights_not_finite
 from w2s_ray.models.packed_layout import BLOCK, Layout, PackedLine, lay_out
 
 NAME = "w2s_packed"
@@ -268,10 +269,17 @@ def use_if_exact(module: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def causal_width(module: PreTrainedModel) -> int | None:
-    """Width of the last states; None if a token's state depends on later ones."""
+    """Width of the last states; None if a token's state depends on later ones.
+
+    Raises:
+        FloatingPointError: the states are not finite.
+    """
     device = next(module.parameters()).device
     ids = torch.arange(1, 7, device=device)[None] * 7919 % int(module.config.vocab_size)
     short, whole = (module(input_ids=i, use_cache=False)[0] for i in (ids[:, :3], ids))
+    if not whole.isfinite().all():
+        at_fault = weights_not_finite(module)
+        raise FloatingPointError(f"the states of a few tokens are not finite{at_fault}")
     tolerance = 1e-3 if whole.dtype == torch.float32 else 0.1
     error = (short - whole[:, :3]).abs().max() / whole.abs().max().clamp_min(1e-6)
     return int(whole.shape[-1]) if bool(error < tolerance) else None

@@ -48,6 +48,8 @@ class _Entry(NamedTuple):
 class Schedule:
     """States of the unfinished steps: waiting → ready → running → done | failed, or blocked.
 
+    A step whose process died may go back from running to ready.
+
     Args:
         todo: the unfinished steps by key, in topological order. Inputs that are not among them
             count as finished.
@@ -69,6 +71,7 @@ class Schedule:
         self._queues: dict[ModelSpec | None, list[_Entry]] = defaultdict(list)
         self._fusible: dict[Fusion, dict[str, None]] = defaultdict(dict)
         self._claims: dict[str, str] = {}
+        self._alone: set[str] = set()  # steps that are not fused any more
         self._loaded: ModelSpec | None = None
         self.running: set[str] = set()
         self.done: set[str] = set()
@@ -121,7 +124,7 @@ class Schedule:
         for step in group:
             self.ready.remove(step.key)
             self.running.add(step.key)
-            if (fusion := step.fusion) is not None:
+            if (fusion := step.fusion) is not None and step.key not in self._alone:
                 del self._fusible[fusion][step.key]
         return group
 
@@ -132,7 +135,7 @@ class Schedule:
         has those of several, so that processes do not wait for each other's claims.
         """
         fusion = lead.fusion
-        if fusion is None:
+        if fusion is None or lead.key in self._alone:
             return (lead,)
         fused = [self._steps[key] for key in self._fusible[fusion]]
         if fusion.limit is not None:
@@ -152,6 +155,18 @@ class Schedule:
         if step.key not in self._claims:
             self._claims[step.key] = step.claim
         return self._claims[step.key]
+
+    def give_back(self, key: str, *, alone: bool = False) -> None:
+        """Makes a running step ready again, since its process died before it could end.
+
+        Args:
+            alone: start it without others from now on, so that each of a group's steps shows by
+                itself whether it ends its process.
+        """
+        self.running.remove(key)
+        if alone:
+            self._alone.add(key)
+        self._make_ready(key)
 
     def succeed(self, key: str) -> None:
         """Records that ``key`` has its artifact; its children may become ready."""
@@ -189,7 +204,7 @@ class Schedule:
         self.ready.add(key)
         heappush(self._queues[step.backbone], self._entries[key])
         fusion = step.fusion
-        if fusion is not None:
+        if fusion is not None and key not in self._alone:
             self._fusible[fusion][key] = None
 
     def _first(self, queue: list[_Entry], accept: Callable[[Step], bool]) -> _Entry | None:

@@ -1,11 +1,16 @@
 """``python -m w2s_ray.report STORE STUDY…``: the reports of finished or unfinished studies."""
 
+from w2s_ray.ending import command
+
+if __name__ == "__main__":
+    command.start()  # before the imports below, which take a second
+
 import argparse
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from w2s_ray.errors import InputError
@@ -19,11 +24,7 @@ from w2s_ray.store.artifacts import Store
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return command.code_of(partial(_run, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,4 +106,4 @@ def _command(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

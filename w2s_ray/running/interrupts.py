@@ -12,7 +12,10 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """Watches SIGINT for as long as the context lasts; outside of the main thread it cannot."""
+    """Watches SIGINT for as long as the context lasts; outside of the main thread it cannot.
+
+    The handler from before is called too: it counts signals, and ends the process at the second.
+    """
 
     def __init__(self) -> None:
         self._pressed = False
@@ -39,4 +42,6 @@ class Interrupts:
 
     def _press(self, number: int, frame: FrameType | None) -> None:
         self._pressed = True
+        if callable(self._before):
+            self._before(number, frame)
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.data.labels import positions
+from w2s_ray.finite import check_rows
 from w2s_ray.plan.configs import EvaluateConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.statistics.recalibration import halves
@@ -46,9 +47,11 @@ class Predictions:
         table = artifact.table(TEST_PREDICTIONS)
         if chosen is not None and not chosen.is_last:
             probs = np.asfortranarray(step_probs(artifact.array(STEP_LOGITS), chosen.position))
+            check_rows(probs, f"the predictions of {artifact.folder}", map(str, table["row_id"]))
             return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
         flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         probs = np.asfortranarray(flat.astype(np.float64).reshape(table.num_rows, -1))
+        check_rows(probs, f"the predictions of {artifact.folder}", map(str, table["row_id"]))
         return cls(table["row_id"], table["label"].to_numpy(), probs, chosen)
 
     @cached_property

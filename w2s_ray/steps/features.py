@@ -59,17 +59,18 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     computed, truncated, identical = 0, dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
     for split in splits:
         shape = (rows.count(split), rows.per_row, backbone.hidden_size)
-        target = np.lib.format.open_memmap(
-            draft.folder / f"{split}.npy", mode="w+", dtype=np.float32, shape=shape
-        )
         row_ids: list[str] = []
-        for tokens, values in sharded.of(split):
-            target[len(row_ids) : len(row_ids) + len(tokens.row_ids)] = values
-            row_ids += tokens.row_ids
-            computed += len(tokens.ids)
-            truncated[split] += tokens.truncated
-            identical[split] += int(tokens.identical.sum())
-        target.flush()
+        # Not memory-mapped: on a full disk that would kill the process (SIGBUS).
+        with (draft.folder / f"{split}.npy").open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for tokens, values in sharded.of(split):
+                file.write(np.ascontiguousarray(values, "<f4").data)
+                row_ids += tokens.row_ids
+                computed += len(tokens.ids)
+                truncated[split] += tokens.truncated
+                identical[split] += int(tokens.identical.sum())
+        assert len(row_ids) == shape[0]
         pq.write_table(pa.table({"row_id": row_ids}), draft.folder / f"{split}.parquet")
     draft.metrics.update(
         tokens=computed,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.labels import labels_table, positions
 from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.finite import check_rows
 from w2s_ray.objectives.calibration import held_out
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import LabelConfig, Training
@@ -53,9 +54,12 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         logits = _head_logits(weak, Features(inputs["features"]), rows, held)
     else:
         logits = _model_logits(step, data, weak, held, context)
+    row_ids = rows["row_id"].to_pylist()
+    check_rows(logits.weak, "the weak model's logits", row_ids)
     temperature = 1.0
     if held is not None:
         assert logits.held_out is not None
+        check_rows(logits.held_out, "the weak model's logits", held["row_id"].to_pylist())
         temperature = fitted_temperature(logits.held_out, held["label"].to_numpy())
         draft.metrics.update(calibration_temperature=temperature, calibration_rows=held.num_rows)
     probs = softmax(logits.weak if held is None else logits.weak.astype(np.float64) / temperature)

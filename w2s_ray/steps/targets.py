@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from w2s_ray.data.batches import no_pair_remains
 from w2s_ray.data.held_out import validation_order
 from w2s_ray.data.labels import one_hot, soft_labels_of
+from w2s_ray.finite import check_rows
 from w2s_ray.objectives.calibration import held_out
 from w2s_ray.objectives.noise import apply_noise, noisy_rows
 from w2s_ray.objectives.objective import GROUND_TRUTH, Objective
@@ -239,6 +240,11 @@ class Targets:
             labels = _taken(self._labels_of(drawn), rows)
             label_set = LabelSet((drawn,), on, rows, labels, partial(self._states_of, features))
             treated = self._treatments(label_set, config.labels)
+            row_ids = (self.row_ids[row] for row in treated.rows)
+            check_rows(treated.soft_labels, "the labels to learn from", row_ids)
+            if treated.weights is not None:
+                row_ids = (self.row_ids[row] for row in treated.rows)
+                check_rows(treated.weights, "the weights of the rows", row_ids)
             truth = self._rows["label"].to_numpy()[treated.rows]
             facts = label_facts(treated.soft_labels, truth)
             if treated.relabelled is not None:

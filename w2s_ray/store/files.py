@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pyarrow import NativeFile
 
-from w2s_ray.errors import InputError
+from w2s_ray.errors import InputError, SystemFault
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.names import component
@@ -47,7 +47,8 @@ class StoreFiles:
             InputError: That is not possible.
         """
         name = f".probe-{uuid4().hex}"
-        with self.writing_errors(Exception):  # fsspec raises those of the library behind it
+        # Nothing is computed yet; fsspec raises errors of the library behind it.
+        with self.writing_errors(Exception, InputError):
             self._write_and_remove(name, bytes(PROBE_BYTES))
             for folder in sorted(set(folders).intersection(self.listing(""))):
                 self._write_and_remove(f"{folder}/{name}", b"{}")
@@ -126,15 +127,17 @@ class StoreFiles:
         return json.loads(content)
 
     @contextmanager
-    def writing_errors(self, kind: type[Exception] = OSError) -> Iterator[None]:
-        """Inside, where the store is written, a ``kind`` of error becomes an ``InputError``."""
+    def writing_errors(
+        self, kind: type[Exception] = OSError, fault: type[InputError] = SystemFault
+    ) -> Iterator[None]:
+        """Inside, where the store is written, a ``kind`` of error becomes a ``fault``."""
         try:
             yield
         except InputError:
             raise
         except kind as error:
             reason = str(error) or type(error).__name__
-            raise InputError(
+            raise fault(
                 f"store {shown(self.uri)} cannot be written: {reason}; expected a folder or bucket "
                 "with permission and space (store: in the spec, or --store)"
             ) from error

@@ -26,8 +26,10 @@ from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import write_content
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.finite import check_rows, rows_not_finite
 from w2s_ray.half_logits import relative
 from w2s_ray.models.compiled import compile_if_it_pays
+from w2s_ray.models.finite_weights import weights_not_finite
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.stacked_lora import StackedScorer
 from w2s_ray.training.evaluations import Evaluations
@@ -105,22 +107,49 @@ def fit_batched_lora(
         "peak_memory_bytes": peak_bytes,
         "device": stack.weights.device.type,
     }
+    _blame_the_backbone(model, cells, logits, test.row_ids)
     outcomes: list[dict[str, Any] | Exception] = []
     for index, (cell, out) in enumerate(zip(cells, outs, strict=True)):
-        if cell.error is not None:
-            outcomes.append(cell.error)
+        evaluated = None
+        try:
+            if cell.error is not None:
+                raise cell.error
+            check_rows(logits[index], "the trained model's logits", test.row_ids)
+            if others is not None:
+                check_rows(others[index], "the trained model's logits", tokens.row_ids)
+            if evaluations is not None and at_end is not None:
+                held_out = cell.job.held_out
+                assert held_out is not None
+                evaluated = evaluations.of_cell(index, at_end, held_out, cell.job.objective)
+        except (FloatingPointError, ValueError) as error:
+            outcomes.append(error)
             continue
         state = stack.state(index)
         whole = partial(_whole, {**frozen, **state})
         trained = TrainedModel(model.backbone, model.shapes, whole, test, logits[index])
-        evaluated = None
-        if evaluations is not None and at_end is not None:
-            assert cell.job.held_out is not None
-            evaluated = evaluations.of_cell(index, at_end, cell.job.held_out, cell.job.objective)
         _write(cell, out, state, trained, evaluated)
         own = {} if others is None else _write_trained_rows(cell.job, out, read, others[index])
         outcomes.append({**_metrics(model, cell), **shared, **own})
     return outcomes
+
+
+def _blame_the_backbone(
+    model: LoadedModel,
+    cells: Sequence[Cell],
+    logits: NDArray[np.float32],
+    row_ids: Sequence[str],
+) -> None:
+    """Names the weights at fault where no cell could make a single step, if they are.
+
+    Args:
+        logits: (C, n, K) of the test rows.
+    """
+    if any(cell.error is None or cell.curve.loss for cell in cells):
+        return
+    if problem := rows_not_finite(logits[0], "the model's logits", row_ids):
+        error = FloatingPointError(problem + weights_not_finite(model.scorer))
+        for cell in cells:
+            cell.error = error
 
 
 def _group_metrics(jobs: Sequence[TrainJob], read: Tokens, test: Tokens) -> dict[str, Any]:

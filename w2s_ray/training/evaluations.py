@@ -43,9 +43,16 @@ class Evaluations:
         return step in self.steps[:-1]
 
     def evaluate(self, step: int) -> None:
-        """Scores all rows by the model as it is after optimizer step ``step``."""
+        """Scores all rows by the model as it is after optimizer step ``step``.
+
+        Raises:
+            FloatingPointError: of ``score``; with the step.
+        """
         for name, rows in self._rows.items():
-            self._logits[name][step] = self._score(rows)
+            try:
+                self._logits[name][step] = self._score(rows)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}, after step {step}") from error
 
     def evaluated(self, held_out: HeldOut, objective: Objective) -> Evaluated:
         """Scores the validation rows once more, at the end, and returns what all steps gave."""

@@ -7,7 +7,8 @@ Train group with the DeepSpeed engine; only ``make_engine`` and ``stream`` diffe
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,9 +26,11 @@ from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import write_content
 from w2s_ray.data.batches import trained_rows
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.finite import check_rows
 from w2s_ray.half_logits import relative
 from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
+from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
@@ -184,19 +187,20 @@ def _train_and_write(
     checkpointer = _checkpointer(job, engine, trained_shapes, preempted, evaluations)
     curve = checkpointer.restore(buffer) if checkpointer else Curve()
     resumed_at = len(curve.loss)
-    curve = train(
-        engine,
-        stream(resumed_at),
-        job.objective,
-        total_steps=job.total_steps,
-        learning_rate=job.learning_rate,
-        schedule=job.schedule,
-        buffer=buffer,
-        curve=curve,
-        checkpointer=checkpointer,
-        evaluations=evaluations,
-        progress=progress,
-    )
+    with _naming_the_weights_at_fault(job, model, engine, curve, budget):
+        curve = train(
+            engine,
+            stream(resumed_at),
+            job.objective,
+            total_steps=job.total_steps,
+            learning_rate=job.learning_rate,
+            schedule=job.schedule,
+            buffer=buffer,
+            curve=curve,
+            checkpointer=checkpointer,
+            evaluations=evaluations,
+            progress=progress,
+        )
     logits, evaluated = score(test), None
     if evaluations is not None:
         assert job.held_out is not None
@@ -218,6 +222,28 @@ def _train_and_write(
         "micro_batch_tokens": job.token_budget,
         "out_of_memory": job.oom_retries,
     }
+
+
+@contextmanager
+def _naming_the_weights_at_fault(
+    job: TrainJob, model: LoadedModel, engine: Engine, curve: Curve, token_budget: int
+) -> Iterator[None]:
+    """If the first loss is not finite since the model's scores are not, names row and weights.
+
+    Only then are the training rows scored. Over several processes the first error stays.
+
+    Args:
+        curve: of the training inside; empty before its first update.
+    """
+    try:
+        yield
+    except FloatingPointError:
+        if not curve.loss and engine.world == 1:
+            tokens = job.encoded(job.rows, model.backbone.tokenizer)
+            logits = sweep(partial(_logits, engine), tokens, token_budget)
+            name = f"the logits of the model {job.model.source or job.model.architecture}"
+            check_scores(logits, name, tokens.row_ids, model.scorer)
+        raise
 
 
 def _score_trained_rows(
@@ -283,6 +309,9 @@ def _score(engine: Engine, tokens: Tokens, token_budget: int) -> NDArray[np.floa
 
     Args:
         token_budget: most tokens of one forward pass.
+
+    Raises:
+        FloatingPointError: a logit is not finite; names the row.
     """
     logits = sweep(
         partial(_logits, engine),
@@ -293,6 +322,7 @@ def _score(engine: Engine, tokens: Tokens, token_budget: int) -> NDArray[np.floa
         gather=engine.gather,
     )
     logits[tokens.identical] = 0.0  # a tie, whatever rounding makes of it
+    check_rows(logits, "the trained model's logits", tokens.row_ids)
     return logits
 
 

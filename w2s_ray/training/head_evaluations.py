@@ -39,9 +39,12 @@ class Snapshots:
 
     def evaluated(
         self, jobs: Sequence[HeadJob], heads: Sequence[TrainedHead]
-    ) -> list[Evaluated | None]:
-        """Of each head that has validation rows, in order; None for the others."""
-        results: list[Evaluated | None] = [None] * len(heads)
+    ) -> list[Evaluated | FloatingPointError | None]:
+        """Of each head that has validation rows, in order; None for the others.
+
+        The entry of a head whose scores are not finite is the error.
+        """
+        results: list[Evaluated | FloatingPointError | None] = [None] * len(heads)
         by_steps: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, (job, head) in enumerate(zip(jobs, heads, strict=True)):
             if job.held_out is not None:
@@ -59,7 +62,7 @@ class Snapshots:
         members: Sequence[int],
         jobs: Sequence[HeadJob],
         heads: Sequence[TrainedHead],
-    ) -> Mapping[int, Evaluated]:
+    ) -> Mapping[int, Evaluated | FloatingPointError]:
         """The evaluations of up to ``BLOCK`` heads with the same evaluated steps."""
         weights = torch.zeros(BLOCK, len(steps), *heads[members[0]].weights.shape)
         for slot, index in enumerate(members):
@@ -78,12 +81,17 @@ class Snapshots:
         jobs: Sequence[HeadJob],
         on_validation: NDArray[np.float32],
         on_test: NDArray[np.float32],
-    ) -> Iterator[tuple[int, Evaluated]]:
+    ) -> Iterator[tuple[int, Evaluated | FloatingPointError]]:
         for slot, index in enumerate(members):
             job = jobs[index]
             assert job.held_out is not None
-            scored = scores(on_validation[slot], job.held_out, job.objective)
-            yield index, Evaluated(steps, scored, compact(on_test[slot]))
+            try:
+                scored = scores(on_validation[slot], job.held_out, job.objective)
+                evaluated = Evaluated(steps, scored, compact(on_test[slot]))
+            except FloatingPointError as error:
+                yield index, error
+            else:
+                yield index, evaluated
 
     def _logits(self, weights: Tensor, inputs: Tensor) -> NDArray[np.float32]:
         """(heads, E, n, K) logits from (heads, E, outputs, P) weights on scaled features."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from w2s_ray.contents import Content, Tensors
+from w2s_ray.finite import rows_not_finite
 from w2s_ray.half_logits import relative
 from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.batched_heads import train_batched
@@ -106,6 +107,8 @@ def fit_heads(
     """
     features = torch.from_numpy(data.features)
     mean, scale = standardisation(features)
+    if error := _not_finite(data, mean, scale):
+        return [error] * len(jobs)
     inputs = _inputs(data, (features - mean) / scale)
     refusals = {
         objective: _refusal(objective, data.num_classes)
@@ -126,6 +129,14 @@ def fit_heads(
             entries[index] = error
         report(1, torch.zeros(1))
     return _finish(data, jobs, entries, mean, scale)
+
+
+def _not_finite(data: HeadData, mean: Tensor, scale: Tensor) -> FloatingPointError | None:
+    """Why no head can read these features; one that is not finite shows in their statistics."""
+    if mean.isfinite().all() and scale.isfinite().all():
+        return None
+    problem = rows_not_finite(data.features, "the features", data.row_ids)
+    return FloatingPointError(problem or "the features are too large: their mean is beyond float32")
 
 
 def _inputs(data: HeadData, standardised: Tensor) -> Inputs:
@@ -185,7 +196,7 @@ def _finish(
         for state, bias in zip(states, folded.bias, strict=True):
             state["head.bias"] = bias
     logits = folded_logits(folded, data.test_features)
-    evaluated: list[Evaluated | None] = [None] * len(fitted)
+    evaluated: list[Evaluated | FloatingPointError | None] = [None] * len(fitted)
     if data.validation_features is not None:
         snapshots = Snapshots(mean, scale, data.validation_features, data.test_features)
         trained = [
@@ -195,18 +206,30 @@ def _finish(
     others = None
     if data.also_scored is not None:
         others = relative(folded_logits(folded, data.also_scored))
-    heads = (
-        FittedHead(
-            state,
-            logits[index],
-            entry.curve,
-            {**training_metrics(entry.curve), **entry.facts},
-            evaluated[index],
-            None if others is None else others[index],
-        )
-        for index, (state, entry) in enumerate(zip(states, fitted, strict=True))
-    )
+    is_sound = all(np.isfinite(each).all() for each in (logits, others) if each is not None)
+    results: list[FittedHead | Exception] = []
+    for index, (state, entry) in enumerate(zip(states, fitted, strict=True)):
+        scored = evaluated[index]
+        other = None if others is None else others[index]
+        if isinstance(scored, FloatingPointError):
+            results.append(scored)
+        elif not is_sound and (problem := _scores_not_finite(data, logits[index], other)):
+            results.append(FloatingPointError(problem))
+        else:
+            metrics = {**training_metrics(entry.curve), **entry.facts}
+            results.append(FittedHead(state, logits[index], entry.curve, metrics, scored, other))
+    heads = iter(results)
     return [entry if isinstance(entry, Exception) else next(heads) for entry in entries]
+
+
+def _scores_not_finite(
+    data: HeadData, logits: NDArray[np.float32], others: NDArray[np.float16] | None
+) -> str:
+    """Why a head's scores cannot be stored; "" where they can."""
+    row_ids = map(str, data.test["row_id"])
+    if problem := rows_not_finite(logits, "the head's logits", row_ids):
+        return problem
+    return "" if others is None else rows_not_finite(others, "the head's logits of trained rows")
 
 
 def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from w2s_ray.contents import Content, write_content
 from w2s_ray.data.labels import probs_column
 from w2s_ray.data.tokens import Tokens
+from w2s_ray.finite import check_rows
 from w2s_ray.training.loop import Curve
 from w2s_ray.training.validation import Evaluated, evaluated_contents
 
@@ -49,10 +50,7 @@ def predictions(test: pa.Table, logits: NDArray[np.float32]) -> pa.Table:
         FloatingPointError: a logit is not finite. Training stops where a loss or a gradient is not,
             which says nothing of the weights after its last step.
     """
-    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
-        raise FloatingPointError(
-            f"the trained model's logits of {bad:,} of {len(logits):,} test rows are not finite"
-        )
+    check_rows(logits, "the trained model's logits", map(str, test["row_id"]))
     probs = torch.softmax(torch.from_numpy(logits).double(), dim=1).numpy()
     return pa.table(
         {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.finite import check_rows
 from w2s_ray.half_logits import as_lists
 
 
@@ -69,7 +70,12 @@ class ScoredRows(NamedTuple):
 
 
 def scored_rows(trained: TrainedRows, logits: NDArray[np.float16]) -> ScoredRows:
-    """Rows and metrics from (n, K) logits, as of ``relative``."""
+    """Rows and metrics from (n, K) logits, as of ``relative``.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
+    """
+    check_rows(logits, "the trained model's logits", map(str, trained.rows["row_id"]))
     columns: dict[str, Any] = {"row_id": trained.rows["row_id"], "logits": as_lists(logits)}
     labels, noised = trained.soft_labels, trained.noised
     if labels is not None:

@@ -4,6 +4,7 @@ The rows are held out of the split that students learn from. One training gives 
 its steps; which step a study uses is chosen afterwards, by ``evaluate``.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from w2s_ray.contents import Content
+from w2s_ray.finite import check_rows
 from w2s_ray.objectives.objective import Objective
 
 SCHEMA = pa.schema(
@@ -71,6 +73,24 @@ class Evaluated:
     scores: Mapping[str, list[float] | None]
     test_logits: NDArray[np.float32]
 
+    def __post_init__(self) -> None:
+        """Refuses what is not finite.
+
+        Raises:
+            FloatingPointError: a score or logit is not finite; names the step.
+        """
+        for name, values in self.scores.items():
+            for step, value in zip(self.steps, values or (), strict=False):
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"{name} on the validation rows is {value} after step {step}"
+                    )
+        finite = np.isfinite(self.test_logits)
+        if not finite.all():
+            bad = ~finite.reshape(len(finite), -1).all(axis=1)
+            step = self.steps[int(np.argmax(bad))]
+            raise FloatingPointError(f"logits of test rows are not finite after step {step}")
+
 
 def scores(
     logits: NDArray[np.float32], held_out: HeldOut, objective: Objective
@@ -83,7 +103,11 @@ def scores(
 
     Args:
         logits: (E, v, K).
+
+    Raises:
+        FloatingPointError: a logit is not finite.
     """
+    check_rows(np.moveaxis(logits, 1, 0), "the logits of the validation rows")
     count = logits.shape[0]
     by_class = np.ascontiguousarray(np.moveaxis(logits, 2, 0), dtype=np.float64)  # (K, E, v)
     top = _shares(by_class)
