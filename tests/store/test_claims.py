@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.store import claims
+from w2s_ray.store import claims, heartbeat
 from w2s_ray.store.claims import GAP, STALE_SECONDS, is_held, local_claim, local_claims
 from w2s_ray.store.owners import Owner, this_process
+from w2s_ray.store.system import System
 
 DEAD = replace(this_process(), started=this_process().started + 1)  # a process id used again
 ELSEWHERE = Owner("0123456789ab", 1, 1)
@@ -97,8 +98,8 @@ def test_a_stale_claim_that_was_released_and_taken_anew_is_not_taken_over(
     """Between the judgement and the takeover another process may have claimed the key."""
     left, judge = leave(tmp_path, "k", DEAD), claims._is_stale
 
-    def judged_then_changed(path: Path, text: str) -> bool:
-        stale = judge(path, text)
+    def judged_then_changed(path: Path, text: str, system: System) -> bool:
+        stale = judge(path, text, system)
         if path == left and stale:
             leave(tmp_path, "k", this_process())
         return stale
@@ -112,8 +113,8 @@ def test_a_stale_claim_that_was_released_and_taken_anew_is_not_taken_over(
 def test_a_heart_beats_from_start_to_stop_and_its_thread_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
-    heart, other = claims._Heartbeat(), threading.Event()
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+    heart, other = heartbeat.Heartbeat(), threading.Event()
     beats = {"a": threading.Semaphore(0), "broken": threading.Semaphore(0)}
 
     def broken() -> None:
