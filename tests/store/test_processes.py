@@ -248,8 +248,8 @@ def test_a_claim_released_and_taken_anew_while_being_judged_is_not_taken_over(
     path.write_text(json.dumps({"owner": f"{this_process().machine}.{os.getpid()}.1"}))
     judge, pause = claims._is_stale, ExitStack()
 
-    def slow_judge(judged: Path, text: str, system: System) -> bool:
-        verdict = judge(judged, text, system)
+    def slow_judge(claim: claims.ClaimFile, system: System) -> bool:
+        verdict = judge(claim, system)
         monkeypatch.setattr(claims, "_is_stale", judge)
         with local.claim("k0") as held:
             assert held, "a quicker contender takes the stale claim over, works, and releases it"

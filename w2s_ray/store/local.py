@@ -41,35 +41,37 @@ class LocalBackend:
         return str(self.root)
 
     def folders(self) -> Iterator[str]:
-        for path in self._subfolders(self.root):
+        for path in self._subfolders(self._at()):
             parent = os.path.basename(path)
             for name in self._names(path):
                 yield f"{parent}/{name}"
 
     def committed(self) -> Iterator[str]:
         skip = len(str(self.root)) + 1
-        for parent in self._subfolders(self.root):
+        for parent in self._subfolders(self._at()):
             for folder in self._subfolders(parent):
                 if self._has_record(folder, folder[skip:]):
                     yield folder[skip:]
 
     def workspace(self, folder: str, name: str) -> Path:
-        parent = self.root / folder
+        parent = self._at(folder)
         self._system.make_folders(parent)
         if folder not in self._cleaned:
             self._cleaned.add(folder)
-            remove_abandoned(parent, self.root / CLAIMS, self._system)
-        path = parent / temporary_name(name, self._system)
+            self._system.flush(os.path.dirname(parent))  # in case another process just made it
+            remove_abandoned(parent, self._at(CLAIMS), self._system)
+        path = f"{parent}/{temporary_name(name, self._system)}"
         self._system.make_folder(path)
-        return path
+        return Path(path)
 
     def commit(self, workspace: Path, path: str, record: bytes) -> None:
-        final = self.root / path
+        final = self._at(path)
         if self._is_committed(path):
+            self._system.flush(os.path.dirname(final))  # who committed it may be about to
             return
         self._flush_below(workspace)
-        self._system.write(workspace / RECORD, record)
-        self._system.flush(workspace / RECORD)
+        self._system.write(f"{workspace}/{RECORD}", record)
+        self._system.flush(f"{workspace}/{RECORD}")
         self._system.flush(workspace)
         while True:
             try:
@@ -79,13 +81,13 @@ class LocalBackend:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             if self._is_committed(path):
-                return
-            if self._read(final / RECORD) is not None:
+                break
+            if self._read(f"{final}/{RECORD}") is not None:
                 with suppress(FileNotFoundError):
                     self.set_aside(path)
             else:  # an interrupted copy
                 self.discard(path)
-        self._system.flush(final.parent)
+        self._system.flush(os.path.dirname(final))
 
     def local_copy(self, path: str, record: bytes) -> Path:
         folder = self.root / path
@@ -98,27 +100,28 @@ class LocalBackend:
 
     def set_aside(self, path: str) -> str:
         target = damaged_folder(path)
-        self._system.make_folders((self.root / target).parent)
-        self._system.rename(self.root / path, self.root / target)
-        self._system.flush((self.root / target).parent)
-        self._system.flush((self.root / path).parent)
+        parent = os.path.dirname(self._at(target))
+        self._system.make_folders(parent)
+        self._system.rename(self._at(path), self._at(target))
+        self._system.flush(parent)
+        self._system.flush(os.path.dirname(self._at(path)))
         return target
 
     def discard(self, folder: str) -> None:
-        final = self.root / folder
-        hidden = final.with_name(temporary_name(final.name, self._system))
+        parent, name = os.path.split(self._at(folder))
+        hidden = f"{parent}/{temporary_name(name, self._system)}"
         with suppress(FileNotFoundError):
-            self._system.rename(final, hidden)
+            self._system.rename(f"{parent}/{name}", hidden)
             self._system.remove_tree(hidden)
 
     def listing(self, folder: str) -> list[str]:
-        return sorted(self._names(self.root / folder))
+        return sorted(self._names(self._at(folder)))
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
-        return [self._read(self.root / path) for path in paths]
+        return [self._read(self._at(path)) for path in paths]
 
     def open_file(self, path: str) -> NativeFile:
-        return self._system.open_file(self.root / path)
+        return self._system.open_file(self._at(path))
 
     def write(self, path: str, content: bytes) -> None:
         with self.writing(path) as target:
@@ -130,24 +133,28 @@ class LocalBackend:
         workspace = self.workspace(folder, name)
         try:
             yield workspace / name
-            self._system.flush(workspace / name)
-            self._system.rename(workspace / name, self.root / path)
-            self._system.flush(self.root / folder)
+            self._system.flush(f"{workspace}/{name}")
+            self._system.rename(f"{workspace}/{name}", self._at(path))
+            self._system.flush(self._at(folder))
         finally:
             self._system.remove_tree(workspace)
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
-            self._system.remove(self.root / path)
+            self._system.remove(self._at(path))
 
     def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
-        return claims.local_claims(self.root / CLAIMS, names, self._system)
+        return claims.local_claims(self._at(CLAIMS), names, self._system)
 
     def claimed(self) -> set[str]:
-        return {name.partition(".")[0] for name in self._names(self.root / CLAIMS)}
+        return {name.partition(".")[0] for name in self._names(self._at(CLAIMS))}
+
+    def _at(self, path: str = "") -> str:
+        """The full path of a file or folder, or of the root."""
+        return f"{self.root}/{path}" if path else str(self.root)
 
     def _is_committed(self, path: str) -> bool:
-        content = self._read(self.root / path / RECORD)
+        content = self._read(f"{self._at(path)}/{RECORD}")
         return content is not None and is_record(content, path)
 
     def _names(self, folder: AnyPath) -> list[str]:

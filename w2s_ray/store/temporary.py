@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from w2s_ray.store import claims
-from w2s_ray.store.system import SYSTEM, System
+from w2s_ray.store.system import SYSTEM, AnyPath, System
 
 PREFIX = ".tmp-"
 ABANDONED_AFTER_SECONDS = 86_400.0  # untouched for so long, if made on another machine
@@ -16,7 +15,7 @@ def temporary_name(name: str, system: System = SYSTEM) -> str:
     return f"{PREFIX}{name}-{system.this_process().token}-{system.unique()[:8]}"
 
 
-def remove_abandoned(folder: Path, claims_folder: Path, system: System = SYSTEM) -> None:
+def remove_abandoned(folder: AnyPath, claims_folder: AnyPath, system: System = SYSTEM) -> None:
     """Remove temporary files that no living process can still be writing.
 
     Files made on this machine are removed if the process that made them is dead. Files made on
