@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.names import CLAIMS
-from w2s_ray.store.owners import Owner
+from w2s_ray.store.owners import Holder, Owner
 from w2s_ray.store.system import SYSTEM, AnyPath, System
 
 STALE_SECONDS = 60.0
@@ -93,6 +93,15 @@ def is_held(folder: AnyPath, key: str, system: System = SYSTEM) -> bool:
     return not all(_is_stale(claim, system) for claim in _claims(folder, key, system))
 
 
+def local_holder(folder: AnyPath, key: str, system: System = SYSTEM) -> Holder | None:
+    """Who holds ``key``; None if nobody does, or if that cannot be read at the moment."""
+    for claim in reversed(_claims(folder, key, system)):
+        if not _is_stale(claim, system):
+            with suppress(FileNotFoundError):
+                return _holder(claim.text, None, system.age(claim.path), system)
+    return None
+
+
 @contextmanager
 def object_claims(
     backend: Backend, keys: Iterable[str], system: System = SYSTEM
@@ -120,6 +129,18 @@ def object_claim(backend: Backend, key: str, system: System = SYSTEM) -> Iterato
     finally:
         system.stop_beating(path)
         backend.remove(path)
+
+
+def object_holder(backend: Backend, key: str, system: System = SYSTEM) -> Holder | None:
+    """As ``local_holder``; times are by the clocks of two hosts."""
+    folder = f"{CLAIMS}/{key}"
+    for name in _contenders(backend, folder, system).live:
+        (content,) = backend.read([f"{folder}/{name}"])
+        if content is not None:
+            text = content.decode()
+            silent = max(0.0, system.time() - json.loads(text)["beat"])
+            return _holder(text, int(name.partition("-")[0]) / 1e9, silent, system)
+    return None
 
 
 def _acquire(folder: AnyPath, key: str, text: str, system: System) -> _OwnClaim | None:
@@ -262,3 +283,13 @@ def _owner(text: str, system: System) -> Owner | None:
         return system.owner(json.loads(text)["owner"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _holder(text: str, since: float | None, silent: float, system: System) -> Holder | None:
+    """The holder whose claim has this text; ``since`` None: it was written when it was taken."""
+    owner = _owner(text, system)
+    if owner is None:
+        return None
+    claim = json.loads(text)
+    taken = claim.get("beat", 0.0) if since is None else since
+    return Holder(claim.get("host", "another machine"), owner.pid, taken, silent)

@@ -16,7 +16,8 @@ from pyarrow import NativeFile
 
 from w2s_ray.store import claims
 from w2s_ray.store.backend import damaged
-from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.names import CLAIMS, RECORD, WITH_FOLDERS, damaged_folder
+from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import (
     damage,
     ends_like_a_record,
@@ -58,7 +59,8 @@ class LocalBackend:
         self._system.make_folders(parent)
         if folder not in self._cleaned:
             self._cleaned.add(folder)
-            self._system.flush(os.path.dirname(parent))  # in case another process just made it
+            if folder:
+                self._system.flush(os.path.dirname(parent))  # in case another process just made it
             remove_abandoned(parent, self._at(CLAIMS), self._system)
         path = f"{parent}/{temporary_name(name, self._system)}"
         self._system.make_folder(path)
@@ -107,6 +109,14 @@ class LocalBackend:
         self._system.flush(os.path.dirname(self._at(path)))
         return target
 
+    def remove_abandoned(self) -> None:
+        folders = [self._at(), *self._subfolders(self._at())]
+        for parent in WITH_FOLDERS:
+            folders += self._subfolders(self._at(parent))
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                remove_abandoned(folder, self._at(CLAIMS), self._system)
+
     def discard(self, folder: str) -> None:
         parent, name = os.path.split(self._at(folder))
         hidden = f"{parent}/{temporary_name(name, self._system)}"
@@ -145,6 +155,9 @@ class LocalBackend:
 
     def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
         return claims.local_claims(self._at(CLAIMS), names, self._system)
+
+    def holder(self, name: str) -> Holder | None:
+        return claims.local_holder(self._at(CLAIMS), name, self._system)
 
     def claimed(self) -> set[str]:
         return {name.partition(".")[0] for name in self._names(self._at(CLAIMS))}

@@ -57,6 +57,7 @@ RESERVED = (
     TRAIN_PREDICTIONS,
     TRANSFER,
 )
+WITH_FOLDERS = (CHECKPOINTS, PARTS, REPORTS)  # whose files lie one level deeper
 
 
 def component(name: str) -> str:

@@ -24,6 +24,7 @@ from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import damage, is_record, parse_record, recorded_files
 from w2s_ray.store.system import SYSTEM, System
 
@@ -128,7 +129,11 @@ class ObjectStoreBackend:
         self.remove(f"{path}/{RECORD}")
         return target
 
+    def remove_abandoned(self) -> None:
+        self._cache.remove_abandoned()
+
     def discard(self, folder: str) -> None:
+        self._cache.discard(folder)
         with suppress(FileNotFoundError):
             self.filesystem.delete_dir(self._absolute(folder))
 
@@ -163,6 +168,9 @@ class ObjectStoreBackend:
 
     def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
         return claims.object_claims(self, names, self._system)
+
+    def holder(self, name: str) -> Holder | None:
+        return claims.object_holder(self, name, self._system)
 
     def claimed(self) -> set[str]:
         # Files, not folders: a released claim may leave an empty folder behind.
