@@ -81,9 +81,8 @@ class ObjectStoreBackend:
         (existing,) = self.read([f"{path}/{RECORD}"])
         if existing is not None and is_record(existing, path):
             return
-        if existing is not None:
-            with suppress(FileNotFoundError):
-                self.set_aside(path)
+        if existing is not None:  # damaged; overwritten below, as a deletion might arrive late
+            self._copy_aside(path, existing)
         skip = len(str(workspace)) + 1
         uploads = [
             partial(self._upload, source, self.file_in(path, record, source[skip:]))
@@ -121,11 +120,10 @@ class ObjectStoreBackend:
         return f"{path}/files-{sha256(record).hexdigest()[:16]}/{name}"
 
     def set_aside(self, path: str) -> str:
-        target = damaged_folder(path)
         (record,) = self.read([f"{path}/{RECORD}"])
         if record is None:
             raise FileNotFoundError(f"{path} has no record")
-        self.write(f"{target}/{RECORD}", record)
+        target = self._copy_aside(path, record)
         self.remove(f"{path}/{RECORD}")
         return target
 
@@ -176,6 +174,11 @@ class ObjectStoreBackend:
         # Files, not folders: a released claim may leave an empty folder behind.
         files = [info for info in self._entries(CLAIMS, recursive=True) if info.is_file]
         return {self._path(info).split("/")[1] for info in files}
+
+    def _copy_aside(self, path: str, record: bytes) -> str:
+        target = damaged_folder(path)
+        self.write(f"{target}/{RECORD}", record)
+        return target
 
     def _read(self, path: str) -> bytes | None:
         try:

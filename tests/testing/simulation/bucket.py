@@ -5,6 +5,9 @@ then a killed writer may leave half of it, as on a file system that pyarrow reac
 request may reach the store a second time, up to ``DUPLICATES_WITHIN`` seconds after its answer, as
 when a client tries again while its first request is still under way. A listing is exact, or lags
 behind by up to ``lag`` seconds.
+
+Not modelled: the late second deletion of a record that was set aside, after the artifact was made
+again. Nothing that pyarrow offers guards against it.
 """
 
 from collections.abc import Callable
@@ -17,6 +20,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tests.testing.simulation.scheduler import Killed, Process, Scheduler
+from w2s_ray.store.names import RECORD
 
 DUPLICATES_WITHIN = 20.0
 
@@ -43,7 +47,8 @@ class Bucket:
         del self.objects[path]
         if self.lag:
             self._ghosts[path] = self._scheduler.now + self._scheduler.random.random() * self.lag
-        if self._scheduler.random.random() < self.duplicates:
+        is_record = path.endswith(f"/{RECORD}")
+        if self._scheduler.random.random() < self.duplicates and not is_record:
             self._repeat(partial(self._forget, path))
 
     def _forget(self, path: str) -> None:

@@ -22,18 +22,20 @@ class Checks:
 
     Args:
         same_machine_is_seen: whether a live process is never overruled by one of its machine.
-        leases_hold: whether the model promises that two live processes never hold one key.
+        is_exact: whether all must hold; else what was seen may be gone for a moment, and two live
+            processes may hold one key.
     """
 
-    def __init__(
-        self, scheduler: Scheduler, *, same_machine_is_seen: bool, leases_hold: bool
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, *, same_machine_is_seen: bool, is_exact: bool) -> None:
         self._scheduler = scheduler
-        self._same_machine_is_seen, self._leases_hold = same_machine_is_seen, leases_hold
+        self._same_machine_is_seen = same_machine_is_seen
+        self.is_exact = is_exact
         self._holders: dict[str, list[Process]] = defaultdict(list)
         self._entered: dict[Process, float] = {}
         self.records: dict[str, bytes] = {}  # key -> record, of what must be seen
         self.durable: set[str] = set()  # keys of which a commit has returned
+        self.rotten: set[bytes] = set()  # records of artifacts that were damaged
+        self.checkpoints: dict[str, int] = {}  # key -> update that must be resumed at least
         self.overruled: set[str] = set()  # keys of which a live holder was taken for dead
         self.computed = 0
         self.takeovers = 0
@@ -57,7 +59,7 @@ class Checks:
             allowed = False
         else:
             allowed = (
-                not self._leases_hold
+                not self.is_exact
                 or key in self.overruled
                 or (self.was_silent(other) or self.was_silent(process))
             )
@@ -74,19 +76,23 @@ class Checks:
         """Whether the lease of a process may have run out, now or earlier in this schedule."""
         return process.longest_silence > STALE_SECONDS - MARGIN_SECONDS
 
-    def computing(self, process: Process, key: str, finished_before: Mapping[str, bytes]) -> None:
-        """``process`` begins to compute a step.
+    def computing(self, key: str, finished_before: Mapping[str, bytes]) -> None:
+        """A process begins to compute a step.
 
         Args:
             finished_before: what had to be seen when it last looked, under its claim.
         """
         self.computed += 1
-        if key in finished_before and key in self.records:
+        if (
+            self.is_exact
+            and key in finished_before
+            and self.records.get(key) is finished_before[key]
+        ):
             raise Violation(f"{key} is computed again, though it was finished")
 
     def seen(self, must: Mapping[str, bytes], records: Mapping[str, bytes]) -> None:
         """A process has read these records, of what had to be there before it began to read."""
-        for key, record in must.items():
+        for key, record in must.items() if self.is_exact else ():
             if self.records.get(key) is not record:  # damaged meanwhile, or made again
                 continue
             if key not in records:
@@ -94,12 +100,34 @@ class Checks:
             if records[key] != record and key not in self.overruled:
                 raise Violation(f"{key} has changed")
         for key, record in records.items():
-            self.records.setdefault(key, record)
+            if record not in self.rotten:
+                self.records.setdefault(key, record)
 
     def committed(self, key: str, record: bytes) -> None:
         """A commit of the key has returned."""
-        self.records.setdefault(key, record)
-        self.durable.add(key)
+        if record not in self.rotten:
+            self.records.setdefault(key, record)
+            self.durable.add(key)
+
+    def damaged(self, key: str) -> None:
+        """The artifact of the key has lost a bit; it may be made again."""
+        self.rotten.add(self.records.pop(key))
+        self.durable.discard(key)
+
+    def set_aside(self, key: str, record: bytes | None) -> None:
+        """An artifact with this record was moved away."""
+        if (
+            self.is_exact
+            and record is not None
+            and record == self.records.get(key)
+            and key not in self.overruled
+        ):
+            raise Violation(f"{key} was whole, and was set aside")
+
+    def resumed(self, key: str, update: int) -> None:
+        """A step begins from its checkpoint of this update, 0 if there is none."""
+        if self.is_exact and update < self.checkpoints.get(key, 0) and key not in self.overruled:
+            raise Violation(f"{key} has lost its checkpoint")
 
     def power_lost(self) -> None:
         """What was seen, but not yet committed, may be gone."""

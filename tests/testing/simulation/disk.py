@@ -181,15 +181,6 @@ class Disk:
             else:
                 yield entry.path
 
-    def flip(self, path: str) -> None:
-        """One bit of a file changes by itself."""
-        node = self.file(path)
-        middle = len(node.content) // 2
-        node.content = (
-            node.content[:middle] + bytes([node.content[middle] ^ 1]) + node.content[middle + 1 :]
-        )
-        node.durable = node.content
-
 
 @lru_cache(100_000)
 def _parts(path: str) -> tuple[str, ...]:

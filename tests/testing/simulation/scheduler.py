@@ -125,6 +125,24 @@ class Scheduler:
         if self.error is not None:
             raise self.error
 
+    def run_alone(self, machine: int, program: Callable[[Process], None]) -> None:
+        """Runs one process in the calling thread, while there is no other.
+
+        Raises:
+            Violation: of the process.
+        """
+        process = self.start(machine, program)
+        try:
+            program(process)
+        except Violation:
+            raise
+        except Exception as error:
+            raise Violation("".join(traceback.format_exception(error))) from None
+        finally:
+            process.ended = True
+            self._running.remove(process)
+            _IDLE.append(process.worker)
+
     def kill(self, process: Process) -> None:
         """From now on no operation of the process has an effect."""
         if not process.dead:
