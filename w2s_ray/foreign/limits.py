@@ -1,0 +1,56 @@
+"""Every limit on what comes from outside, as one table; ``docs/limits.md`` is made from it.
+
+A limit is a bound on honest input that protects memory and time, not a matter of style: each is
+far above what studies use. What exceeds one is refused in one line that names the limit.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Limit(NamedTuple):
+    """A bound on one property of foreign input.
+
+    Attributes:
+        name: ``subject.property``; the code asks for it by this name.
+        value: the largest value that is accepted.
+        unit: of the value; "" for a plain number.
+        about: one sentence for the page of limits: what is bounded, and why there.
+    """
+
+    name: str
+    value: int
+    unit: str
+    about: str
+
+
+_ROWS: tuple[Limit, ...] = (
+    Limit("spec.bytes", 1 << 20, "bytes", "A spec; those that ship have less than 4,000."),
+    Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
+)
+
+LIMITS: Mapping[str, Limit] = MappingProxyType({row.name: row for row in _ROWS})
+"""Every limit by its name, in the order of the page."""
+
+
+def limit(name: str) -> int:
+    """The value of a limit.
+
+    Raises:
+        KeyError: there is no such limit.
+    """
+    return LIMITS[name].value
+
+
+def exceeded(name: str, given: int | str = "") -> str:
+    """``given …, expected at most …``, the end of the line that refuses something.
+
+    Args:
+        name: of the limit.
+        given: how much there was, where that is known; a text is shown as it is.
+    """
+    row = LIMITS[name]
+    unit = f" {row.unit}" if row.unit else ""
+    amount = f"{given:,}{unit}" if isinstance(given, int) else given or f"more{unit}"
+    return f"given {amount}, expected at most {row.value:,}{unit} (limit {name})"
