@@ -27,6 +27,14 @@ class Limit(NamedTuple):
 
 _ROWS: tuple[Limit, ...] = (
     Limit("spec.bytes", 1 << 20, "bytes", "A spec; those that ship have less than 4,000."),
+    Limit("spec.nodes", 100_000, "values", "Values of a spec, each alias and merge written out."),
+    Limit("spec.depth", 50, "levels", "Lists and mappings of a spec inside one another."),
+    Limit("spec.list", 10_000, "entries", "Entries of one list or mapping of a spec."),
+    Limit("spec.text", 10_000, "characters", "One value of a spec."),
+    Limit("spec.mistakes", 100, "lines", "Mistakes of one spec that are shown; more are counted."),
+    Limit("spec.name", 128, "characters", "Name of a study, data set, test set or model."),
+    Limit("grid.cells", 200_000, "cells", "Cells of the grid and of each include, before exclude."),
+    Limit("grid.chain", 100, "models", "Models of one chain."),
     Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
 )
 
@@ -52,5 +60,6 @@ def exceeded(name: str, given: int | str = "") -> str:
     """
     row = LIMITS[name]
     unit = f" {row.unit}" if row.unit else ""
-    amount = f"{given:,}{unit}" if isinstance(given, int) else given or f"more{unit}"
-    return f"given {amount}, expected at most {row.value:,}{unit} (limit {name})"
+    most = f"{row.value:,}"
+    amount = f"{given:,}{unit}" if isinstance(given, int) else given or f"more than {most}{unit}"
+    return f"given {amount}, expected at most {most} (limit {name})"
