@@ -35,6 +35,15 @@ _ROWS: tuple[Limit, ...] = (
     Limit("spec.name", 128, "characters", "Name of a study, data set, test set or model."),
     Limit("grid.cells", 200_000, "cells", "Cells of the grid and of each include, before exclude."),
     Limit("grid.chain", 100, "models", "Models of one chain."),
+    Limit("generate.rows", 1_000_000, "rows", "Generated rows of all splits of one data set."),
+    Limit("pattern.length", 1_000, "characters", "A regular expression of a spec."),
+    Limit("pattern.seconds", 5, "seconds", "Time in which it is matched with a model's modules."),
+    Limit("model.blocks", 2_000, "blocks", "Blocks of a model (num_hidden_layers)."),
+    Limit("model.width", 1 << 20, "numbers", "Hidden, inner and head width of a model."),
+    Limit("model.heads", 1 << 16, "heads", "Attention heads of a block."),
+    Limit("model.vocabulary", 1 << 24, "ids", "Vocabulary of a model."),
+    Limit("model.positions", (1 << 31) - 1, "tokens", "Longest input of a model."),
+    Limit("model.parameters", 10**13, "parameters", "Parameters of a model, by its configuration."),
     Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
 )
 
