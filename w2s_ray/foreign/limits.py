@@ -40,9 +40,9 @@ _ROWS: tuple[Limit, ...] = (
     Limit("pattern.seconds", 5, "seconds", "Time in which it is matched with a model's modules."),
     Limit("model.blocks", 2_000, "blocks", "Blocks of a model (num_hidden_layers)."),
     Limit("model.width", 1 << 20, "numbers", "Hidden, inner and head width of a model."),
-    Limit("model.heads", 1 << 16, "heads", "Attention heads of a block."),
+    Limit("model.heads", 100_000, "heads", "Attention heads of a block."),
     Limit("model.vocabulary", 1 << 24, "ids", "Vocabulary of a model."),
-    Limit("model.positions", (1 << 31) - 1, "tokens", "Longest input of a model."),
+    Limit("model.positions", 10**10, "tokens", "Longest input of a model."),
     Limit("model.parameters", 10**13, "parameters", "Parameters of a model, by its configuration."),
     Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
 )
