@@ -1,4 +1,4 @@
-"""Every limit is used, is on the page of limits, and is named by the line that refuses something."""
+"""Every limit is used, is on the page, and is named by the line that refuses something."""
 
 import re
 from pathlib import Path
