@@ -220,6 +220,7 @@ def _sizes() -> dict[str, Case]:
         ),
         "a seed above 2^63": (good(LOSS, f"seed: {2**63}"), "expected a number below"),
         "a seed of 200 bits": (good(LOSS, f"seed: {2**200}"), "expected a number below 2^128"),
+        "10^12 epochs": (good("epochs: 1", "epochs: 1000000000000"), "of at most 100000"),
         "10^12 epochs of a tenth": (good("epochs: 1", "epochs: 0.1"), "expected a whole number"),
         "ten million layers": (
             config("num_hidden_layers: 10000000"),
