@@ -192,10 +192,8 @@ def _sizes() -> dict[str, Case]:
     numbers = ", ".join(map(str, range(1_000)))
     rates = ", ".join(f"{n}.5" for n in range(1_000))
     product = f"seed: [{numbers}]\n  learning_rate: [{rates}]"
-    lora = "expected all-linear, or a regular expression ("
-    modules = "epochs: 1\n  lora: {{target_modules: '{}'}}"
     return {
-        "a study of 205 letters": (good("study: s", "study: " + "s" * 205), f"study: {name}"[7:]),
+        "a study of 205 letters": (good("study: s", "study: " + "s" * 205), name),
         "a data set of 129 letters": (good("  hh:", f"  {'h' * 129}:"), name),
         "a model of 129 letters": (good("  big:", f"  {'b' * 129}:"), name),
         "a million cells": (
@@ -221,14 +219,21 @@ def _sizes() -> dict[str, Case]:
         "a seed above 2^63": (good(LOSS, f"seed: {2**63}"), "expected a number below"),
         "a seed of 200 bits": (good(LOSS, f"seed: {2**200}"), "expected a number below 2^128"),
         "10^12 epochs": (good("epochs: 1", "epochs: 1000000000000"), "of at most 100000"),
-        "10^12 epochs of a tenth": (good("epochs: 1", "epochs: 0.1"), "expected a whole number"),
+        "a tenth of an epoch": (good("epochs: 1", "epochs: 0.1"), "expected a whole number"),
+    }
+
+
+def _models() -> dict[str, Case]:
+    lora = "expected all-linear, or a regular expression ("
+    modules = "epochs: 1\n  lora: {{target_modules: '{}'}}"
+    return {
         "ten million layers": (
             config("num_hidden_layers: 10000000"),
             "num_hidden_layers: given 10,000,000 blocks, expected at most 2,000 (limit model",
         ),
         "a vocabulary of 10^12": (config("vocab_size: 1000000000000"), "(limit model.vocabulary)"),
         "a width of 10^12": (config("hidden_size: 1000000000000"), "(limit model.width)"),
-        "10^9 heads": (
+        "a million heads": (
             config("hidden_size: 1000000, num_attention_heads: 1000000"),
             "(limit model.heads)",
         ),
@@ -251,4 +256,4 @@ def _sizes() -> dict[str, Case]:
     }
 
 
-HOSTILE: dict[str, Case] = _bytes() | _bombs() | _values() | _texts() | _sizes()
+HOSTILE: dict[str, Case] = _bytes() | _bombs() | _values() | _texts() | _sizes() | _models()
