@@ -25,7 +25,7 @@ from w2s_ray.spec.schema import Spec
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 fuzzed = settings(
     max_examples=int(os.environ.get("W2S_FUZZ_EXAMPLES", "150")),
-    deadline=None,
+    deadline=10_000,  # ms, of one spec
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
