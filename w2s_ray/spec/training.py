@@ -2,10 +2,13 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from w2s_ray.foreign.limits import limit
+from w2s_ray.foreign.patterns import check_pattern
 from w2s_ray.spec.fields import (
     Count,
+    Epochs,
     Model,
     Number,
     Positive,
@@ -42,6 +45,17 @@ class LearningRates(Model):
     )
 
 
+def _expression(pattern: str) -> str:
+    """A regular expression that Python reads, of bounded length."""
+    name = "pattern.length"
+    if len(pattern) > limit(name):
+        given = f"{len(pattern):,} characters"
+        raise mistake(f"at most {limit(name):,} (limit {name})", given=given)
+    if wrong := check_pattern(pattern):
+        raise mistake(f"all-linear, or a regular expression ({wrong})")
+    return pattern
+
+
 class Lora(Model):
     """Low-rank adapters, for ``trainable: lora``."""
 
@@ -54,7 +68,7 @@ class Lora(Model):
         examples=[16.0],
         json_schema_extra={"unit": ""},
     )
-    target_modules: Text = Field(
+    target_modules: Annotated[Text, AfterValidator(_expression)] = Field(
         "all-linear",
         description="all-linear, or a regular expression over module names",
         examples=[".*(q|v)_proj"],
@@ -71,7 +85,7 @@ class WeakOverrides(Model):
     trainable: Trainable | None = Field(
         None, description="full, last_layer, lora or null", examples=["full"]
     )
-    epochs: Count | None = Field(
+    epochs: Epochs | None = Field(
         None,
         description="epochs, at least 1, or null",
         examples=[3],
@@ -110,7 +124,7 @@ def rates(value: Any) -> Any:
 class Training(Model):
     """How models are trained; part of a result's identity."""
 
-    epochs: Count = Field(
+    epochs: Epochs = Field(
         1, description="epochs, at least 1", examples=[2], json_schema_extra={"unit": "epochs"}
     )
     batch_size: Count = Field(
