@@ -28,6 +28,53 @@ class Limit(NamedTuple):
 _ROWS: tuple[Limit, ...] = (
     Limit("spec.bytes", 1 << 20, "bytes", "A spec; those that ship have less than 4,000."),
     Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
+    Limit(
+        "data.row.bytes",
+        16 << 20,
+        "bytes",
+        "A line or row of a data file, of any format; files themselves may have any size.",
+    ),
+    Limit(
+        "data.text.characters",
+        4_000_000,
+        "characters",
+        "A text, prompt or answer: a million tokens, more than any model reads.",
+    ),
+    Limit(
+        "data.label.characters",
+        1_000,
+        "characters",
+        "A class name; each is kept, shown and written into tables.",
+    ),
+    Limit("data.columns", 10_000, "columns", "Columns of a row; each name is compared with ours."),
+    Limit(
+        "data.column_name.characters", 1_000, "characters", "The name of a column in a data file."
+    ),
+    Limit(
+        "data.blank.lines",
+        1_000_000,
+        "lines",
+        "Blank lines in succession; so many come from a file that was allocated and not written.",
+    ),
+    Limit(
+        "data.blank.bytes",
+        64 << 20,
+        "bytes",
+        "White space in succession in an array of JSON, as above.",
+    ),
+    Limit(
+        "data.unpacked.ratio",
+        200,
+        "",
+        "Bytes unpacked for each byte of a compressed or columnar file; text has 3 to 20.",
+    ),
+    Limit(
+        "data.unpacked.bytes",
+        64 << 20,
+        "bytes",
+        "What a compressed or columnar file may give whatever its ratio, since small ones repeat.",
+    ),
+    Limit("data.files", 100_000, "files", "Files and folders below a folder of data."),
 )
 
 LIMITS: Mapping[str, Limit] = MappingProxyType({row.name: row for row in _ROWS})
