@@ -4,15 +4,16 @@ Dictionaries stay as they are until the size of the rows is known (``foreign.arr
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from w2s_ray.errors import InputError
-from w2s_ray.foreign.arrow_values import slices
+from w2s_ray.foreign.arrow_values import slices, spend
 from w2s_ray.foreign.decompression import Budget
 from w2s_ray.foreign.rows import check_columns
 
@@ -31,29 +32,36 @@ def parquet_rows(name: str, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: the file is damaged, or a limit is exceeded.
         OSError, ArrowException: the file cannot be read.
     """
-    budget = Budget(name, file.size())
-    metadata = parquet.ParquetFile(file).metadata
-    dictionaries, prefixes = _encoded(metadata)
-    file.seek(0)
-    opened = parquet.ParquetFile(file, read_dictionary=dictionaries)
-    plain = parquet.ParquetFile(file).schema_arrow if dictionaries else None
-    rows = _ROWS_OF_PREFIXES if prefixes else _ROWS_AT_ONCE
-    batches = opened.iter_batches(batch_size=rows)
-    yield from _rows_of_batches(name, batches, budget, plain)
+    whole = parquet.ParquetFile(file)
+    dictionaries, prefixes = _encoded(whole.metadata)
+    size = _ROWS_OF_PREFIXES if prefixes else _ROWS_AT_ONCE
+    batches = partial(_parquet_batches, file, dictionaries, size)
+    plain = whole.schema_arrow if dictionaries else None
+    yield from _rows_of_batches(name, batches, file.size(), plain)
 
 
 def arrow_rows(name: str, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of an Arrow IPC file or stream; places and errors as of ``parquet_rows``."""
-    budget = Budget(name, file.size())
+    yield from _rows_of_batches(name, partial(_arrow_batches, file), file.size(), None)
+
+
+def _parquet_batches(file: Any, dictionaries: list[str], size: int) -> Iterator[pa.RecordBatch]:
+    """The rows from the first on, ``size`` at once, some columns as dictionaries."""
+    file.seek(0)
+    opened = parquet.ParquetFile(file, read_dictionary=dictionaries)
+    yield from opened.iter_batches(batch_size=size)
+
+
+def _arrow_batches(file: Any) -> Iterator[pa.RecordBatch]:
+    """The rows from the first on, as they are stored."""
+    file.seek(0)
     is_stream = file.read(6) != b"ARROW1"
     file.seek(0)
-    batches: Iterable[pa.RecordBatch]
     if is_stream:
-        batches = pa.ipc.open_stream(file)
+        yield from _validated(pa.ipc.open_stream(file))
     else:
         reader = pa.ipc.open_file(file)
-        batches = map(reader.get_batch, range(reader.num_record_batches))
-    yield from _rows_of_batches(name, _validated(batches), budget, None)
+        yield from _validated(map(reader.get_batch, range(reader.num_record_batches)))
 
 
 def _encoded(metadata: parquet.FileMetaData) -> tuple[list[str], bool]:
@@ -79,23 +87,36 @@ def _validated(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _rows_of_batches(
-    name: str, batches: Iterable[pa.RecordBatch], budget: Budget, plain: pa.Schema | None
+    name: str,
+    batches: Callable[[], Iterator[pa.RecordBatch]],
+    stored_bytes: int,
+    plain: pa.Schema | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows; ``plain`` is the schema without the dictionaries that were kept for reading."""
-    number = 0
+    """The rows of batches, which can be read again.
+
+    Args:
+        plain: the schema without the dictionaries that were kept for reading.
+    """
+    number, where = 0, f"{name}: row"
     try:
-        for batch in batches:
+        if Budget(name, stored_bytes).is_checked_first:
+            budget = Budget(name, stored_bytes)
+            for batch in batches():
+                spend(batch, where, budget)
+        budget = Budget(name, stored_bytes)
+        for batch in batches():
             if number == 0:
                 _check_schema(batch.schema, name)
-            for part in slices(batch, f"{name}: row", budget, number):
+            spend(batch, where, budget)
+            for part in slices(batch, where, number):
                 for row in _plain(part, plain).to_pylist():
                     number += 1
-                    yield f"{name}: row {number}", row
+                    yield f"{where} {number}", row
     except (ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{name}: row {number + 1}: cannot be read: {reason}") from error
+        raise InputError(f"{where} {number + 1}: cannot be read: {reason}") from error
 
 
 def _check_schema(schema: pa.Schema, name: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 
 from pyarrow import fs
 
+from w2s_ray.data.columnar import arrow_rows, parquet_rows
 from w2s_ray.data.counting import counted
 from w2s_ray.data.json_arrays import rows_of_array
 from w2s_ray.data.utf8 import ERRORS, checked_lines, not_utf8
-from w2s_ray.data.columnar import arrow_rows, parquet_rows
 from w2s_ray.errors import InputError
-from w2s_ray.foreign.decompression import Budget, BudgetedStream
+from w2s_ray.foreign.decompression import Budget, BudgetedStream, check_unpacked
 from w2s_ray.foreign.json_text import check_depth
 from w2s_ray.foreign.limits import exceeded, limit
 from w2s_ray.foreign.lines import RowLines, bounded_lines
@@ -75,9 +75,12 @@ def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> LocatedRows:
             yield from form.read(name, file)
         return
     codec = next((codec for end, codec in COMPRESSIONS.items() if path.lower().endswith(end)), None)
+    stored = filesystem.get_file_info(path).size if codec else None
+    if codec and Budget(name, stored).is_checked_first:
+        with filesystem.open_input_stream(path, compression=codec) as stream:
+            check_unpacked(stream, Budget(name, stored))
     with filesystem.open_input_stream(path, compression=codec) as stream:
         if codec is not None:
-            stored = filesystem.get_file_info(path).size
             stream = BudgetedStream(stream, Budget(name, stored))
         yield from form.read(name, io.BufferedReader(stream, 1 << 20))
 

@@ -21,22 +21,22 @@ _ROW_BYTES = 64
 """Counted for each row beside its values, so that rows without values are bounded too."""
 
 
-def slices(
-    batch: pa.RecordBatch, where: str, budget: Budget, before: int
-) -> Iterator[pa.RecordBatch]:
+def spend(batch: pa.RecordBatch, where: str, budget: Budget) -> None:
+    """Counts a batch as plain values; arguments and errors as of ``slices``."""
+    budget.spend(batch.num_rows * _ROW_BYTES + _size_of(batch, where))
+
+
+def slices(batch: pa.RecordBatch, where: str, before: int) -> Iterator[pa.RecordBatch]:
     """A batch in order, in parts whose plain values are no larger than one row may be.
 
     Args:
         batch: whose buffers are known to be valid.
         where: the file and what its rows are called; a number follows (``file: row 1``).
-        budget: of the file.
         before: rows of the file that come before these.
 
     Raises:
-        InputError: a row is too large, the file's budget is spent, or values are of a type whose
-            size cannot be computed.
+        InputError: a row is too large, or values are of a type whose size cannot be computed.
     """
-    budget.spend(batch.num_rows * _ROW_BYTES + _size_of(batch, where))
     waiting = [(before, batch)]
     while waiting:
         start, part = waiting.pop()
@@ -54,9 +54,9 @@ def _size_of(batch: pa.RecordBatch, where: str) -> int:
     try:
         return sum(plain_bytes(column) for column in batch.columns)
     except NotImplementedError as error:
+        file = where.removesuffix(": row")
         raise InputError(
-            f"{where.removesuffix(': row')}: a column of type {error}, expected texts, numbers, lists "
-            "or structs"
+            f"{file}: a column of type {error}, expected texts, numbers, lists or structs"
         ) from error
 
 

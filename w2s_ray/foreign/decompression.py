@@ -12,6 +12,8 @@ from w2s_ray.errors import InputError
 from w2s_ray.foreign.limits import limit
 
 _RATIO, _BYTES = "data.unpacked.ratio", "data.unpacked.bytes"
+_SMALL = 16 << 20
+"""Bytes of a file that is unpacked once before its first row is used: it takes a second."""
 
 
 class Budget:
@@ -31,9 +33,12 @@ class Budget:
             self._left = max(stored_bytes * limit(_RATIO), limit(_BYTES))
 
     @property
-    def left(self) -> float:
-        """Bytes that may still come; infinite where the file is unbounded."""
-        return self._left
+    def is_checked_first(self) -> bool:
+        """Whether all of the file is to be unpacked before a row is used.
+
+        A small file can then not spend minutes on rows that are refused in the end.
+        """
+        return self._stored is not None and self._stored <= _SMALL
 
     def spend(self, count: int) -> None:
         """Counts unpacked bytes.
@@ -70,3 +75,13 @@ class BudgetedStream(io.RawIOBase):
         count: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
         self._budget.spend(count)
         return count
+
+
+def check_unpacked(stream: BinaryIO, budget: Budget) -> None:
+    """Reads unpacked bytes to their end and forgets them.
+
+    Raises:
+        InputError: there are more than the file's size allows.
+    """
+    while block := stream.read(1 << 20):
+        budget.spend(len(block))

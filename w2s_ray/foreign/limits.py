@@ -74,6 +74,19 @@ _ROWS: tuple[Limit, ...] = (
         "bytes",
         "What a compressed or columnar file may give whatever its ratio, since small ones repeat.",
     ),
+    Limit(
+        "data.notes",
+        1_000,
+        "notes",
+        "Notes on a data set, each with its count of rows; rows with further ones are counted "
+        "together.",
+    ),
+    Limit(
+        "data.literal.characters",
+        1_000_000,
+        "characters",
+        "Messages written as text as Python prints them; its parser needs 200 bytes for each.",
+    ),
     Limit("data.files", 100_000, "files", "Files and folders below a folder of data."),
 )
 

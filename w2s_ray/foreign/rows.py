@@ -1,5 +1,6 @@
 """Rows of foreign data: how many columns they have, how long names, labels and texts are."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from w2s_ray.errors import InputError
@@ -7,7 +8,7 @@ from w2s_ray.foreign.limits import exceeded, limit
 
 _COLUMNS, _NAME = "data.columns", "data.column_name.characters"
 _LABEL, _TEXT = "data.label.characters", "data.text.characters"
-_SHOWN = 20
+_SHOWN = 50
 """Most names of a list that a message shows."""
 
 
@@ -22,9 +23,7 @@ def check_columns(names: Collection[object], where: str) -> None:
     longest = limit(_NAME)
     for name in names:
         if isinstance(name, str) and len(name) > longest:
-            raise InputError(
-                f"{where}: column name '{name[:40]}...': {exceeded(_NAME, len(name))}"
-            )
+            raise InputError(f"{where}: column name '{name[:40]}...': {exceeded(_NAME, len(name))}")
 
 
 def check_texts(texts: Iterable[str], where: str) -> None:
@@ -52,3 +51,18 @@ def listed(names: Collection[object]) -> str:
     shown = [str(name) or "(no name)" for name in list(names)[:_SHOWN]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
+
+
+def count_note(notes: Counter[str], kind: str, names: Collection[object]) -> None:
+    """Counts a row with a peculiarity that names what is foreign, such as columns.
+
+    Args:
+        notes: takes the count. Where names differ from row to row, the first ``data.notes`` kinds
+            are counted apart, the others together.
+        kind: what is said of the names.
+        names: of columns or fields.
+    """
+    note = f"{kind}: {listed(names)}"
+    if note not in notes and len(notes) >= limit("data.notes"):
+        note = f"{kind}: others"
+    notes[note] += 1
