@@ -20,6 +20,7 @@ from rich.console import Console
 from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
+from w2s_ray.console.terminal import open_console
 from w2s_ray.errors import InputError
 from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
@@ -45,7 +46,6 @@ from w2s_ray.store.names import (
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 from w2s_ray.store.transfer import write_transfer
 
-WIDTH = 120  # of tables that go to a file or a pipe
 MOST_EXPORTS = 8  # lines at the end of a run
 MOST_REPAIRS = 32  # rounds of one run in which damaged artifacts are made again
 MOST_LOST = 20  # models without weights that are named
@@ -97,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    console = Console(stderr=options.json)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
+    console = open_console(stderr=options.json)
     spec = load(options.spec)
     with located(options.spec):
         plan = build(spec)

@@ -15,7 +15,7 @@ DEPTH = limit("json.depth")
 @pytest.mark.parametrize("depth", [DEPTH + 1, 1_000, 200_000])
 def test_deep_nesting_is_one_line(bracket: str, depth: int) -> None:
     opening, closing = bracket[:-1], bracket[-1]
-    with pytest.raises(InputError, match=rf"^file: given more levels, expected at most {DEPTH}"):
+    with pytest.raises(InputError, match=rf"^file: given more than {DEPTH} levels, expected"):
         parse_json(opening * depth + "1" + closing * depth, "file")
 
 

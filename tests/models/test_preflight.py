@@ -214,7 +214,15 @@ def test_an_unknown_activation_or_rotary_embedding(
     assert "config is refused" in message and ("gelou" in message or "strange" in message)
 
 
-@pytest.mark.parametrize("pattern", ["nothing", "(", r"layers\.0", ".*layernorm"])
+def test_a_pattern_that_backtracks_without_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("w2s_ray.foreign.patterns.limit", {"pattern.seconds": 1}.__getitem__)
+    message = str(refused(tiny_spec("qwen2"), Lora(target_modules=r"(([\w.]+)+)+!")))
+    assert message.startswith("training.lora.target_modules: given '(([") and "in 1 s" in message
+
+
+@pytest.mark.parametrize("pattern", ["nothing", r"layers\.0", ".*layernorm"])
 def test_adapters_for_modules_that_cannot_have_them(pattern: str) -> None:
     message = str(refused(tiny_spec("qwen2"), Lora(target_modules=pattern)))
     assert message.startswith("training.lora.target_modules: ") and "'large'" in message

@@ -101,11 +101,10 @@ def test_target_modules_is_a_regular_expression_that_must_match() -> None:
     set_trainable(made, "lora", Lora(target_modules=r".*layers\.[12]\.mlp\.up_proj"), 0)
     adapters = [name for name in trainable_state(made) if "lora_A" in name]
     assert adapters == [f"backbone.layers.{i}.mlp.up_proj.lora_A.default.weight" for i in (1, 2)]
-    for wrong in ("c_attn", "("):
-        with pytest.raises(InputError, match=r"training\.lora\.target_modules"):
-            set_trainable(
-                Scorer(tiny("llama").module, 32, 2, 2), "lora", Lora(target_modules=wrong), 0
-            )
+    with pytest.raises(InputError, match=r"training\.lora\.target_modules"):
+        set_trainable(
+            Scorer(tiny("llama").module, 32, 2, 2), "lora", Lora(target_modules="c_attn"), 0
+        )
 
 
 def test_a_state_of_something_else_is_refused() -> None:

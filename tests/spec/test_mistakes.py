@@ -66,12 +66,10 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     specs = folder / "specs"
     (specs / "gpt2.yaml").write_text(GOOD)
     (specs / "latin.yaml").write_bytes(b"study: \xff")
-    (specs / "deep.yaml").write_text("[" * 2000)
     expected = {
         "gtp2.yaml": "no such file, expected a spec; did you mean 'gpt2.yaml'?",
         "latin.yaml": "byte 7 is not UTF-8, expected text",
-        "deep.yaml": "given values nested too deep to read",
-        ".": "cannot be read (Is a directory), expected a spec",
+        ".": "given a folder, expected a regular file",
     }
     for name, line in expected.items():
         with pytest.raises(InputError) as error:

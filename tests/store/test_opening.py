@@ -47,6 +47,29 @@ def test_an_address_of_no_store_is_the_users_mistake(address: str) -> None:
     assert address in refusal(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("s3:bucket/x", "s3://bucket/x"),
+        ("s3:/bucket/x", "s3://bucket/x"),
+        ("GS:bucket", "gs://bucket"),
+        ("file:/data/x", "file:///data/x"),
+    ],
+)
+def test_a_uri_without_its_slashes_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"{address!r}: expected {meant!r}" in refusal(address)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["s3:bucket", "my:store", "s3"])
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path: Path, name: str) -> None:
+    use(str(tmp_path / name))
+    assert (tmp_path / name).is_dir()
+
+
 def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for address in ("file", "file/x", "file/x/y"):

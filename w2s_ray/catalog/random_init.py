@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from w2s_ray.catalog.architectures import ARCHITECTURES, Architecture
+from w2s_ray.catalog.sizes import check_sizes
 from w2s_ray.errors import InputError
 
 
@@ -29,6 +30,7 @@ def complete_config(
     """
     family = ARCHITECTURES[architecture]
     config = {**family.defaults, **_checked(family, given)}
+    check_sizes(config, "config", strict=True)
     config["vocab_size"] = _vocab_size(config["vocab_size"], vocabulary)
     _fill_sizes(config)
     for common, own in family.own_names.items():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from w2s_ray.catalog.architectures import ARCHITECTURES, Architecture
 from w2s_ray.catalog.configs import config_fields
 from w2s_ray.catalog.measured import measured
+from w2s_ray.catalog.sizes import check_parameters, check_sizes
 from w2s_ray.errors import InputError
 
 if TYPE_CHECKING:
@@ -167,13 +168,17 @@ def shape(model: "ModelSpec") -> Shape | None:
     config = config_fields(model)
     if config is None:
         return None
-    if config["model_type"] not in ARCHITECTURES:
+    has_formulas = config["model_type"] in ARCHITECTURES
+    check_sizes(config, name, strict=has_formulas)
+    if not has_formulas:
         return shape_from(measured(config, model.num_layers, name))
     try:
         layers = int(config["num_hidden_layers"])
         if model.num_layers is not None and model.num_layers > layers:
             raise InputError(f"model {name}: num_layers: {model.num_layers}, it has {layers}")
-        return shape_of(config, model.num_layers)
+        made = shape_of(config, model.num_layers)
+        check_parameters(made.parameters, name)
+        return made
     except KeyError as error:
         raise InputError(f"model {name}: its configuration has no {error.args[0]}") from error
 

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from w2s_ray.console.terminal import Escaped
 from w2s_ray.masking import masked
 from w2s_ray.plan.step import Step
 from w2s_ray.store.backend import DAMAGED, StoreError
@@ -127,7 +128,7 @@ class ProgressDisplay:
         hours, minutes = divmod(minutes, 60)
         return f"{'≥ ' if unknown else ''}{hours}:{minutes:02}:{rest:02}"
 
-    def _draw(self) -> Group:
+    def _draw(self) -> Escaped:
         waiting = len(self._todo) - self.done - len(self.failed) - len(self.blocked)
         waiting -= len(self._running)
         head = Text.assemble(
@@ -153,7 +154,7 @@ class ProgressDisplay:
                 f"{rate:.0f} tokens/s" if rate else "",
                 f"{time.monotonic() - started:.0f} s",
             )
-        return Group(head, table)
+        return Escaped(Group(head, table))
 
     def _lines(self) -> list[list[Running]]:
         """The running steps, one list for each line of the display."""

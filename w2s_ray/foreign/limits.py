@@ -27,6 +27,23 @@ class Limit(NamedTuple):
 
 _ROWS: tuple[Limit, ...] = (
     Limit("spec.bytes", 1 << 20, "bytes", "A spec; those that ship have less than 4,000."),
+    Limit("spec.nodes", 100_000, "values", "Values of a spec, each alias and merge written out."),
+    Limit("spec.depth", 50, "levels", "Lists and mappings of a spec inside one another."),
+    Limit("spec.list", 10_000, "entries", "Entries of one list or mapping of a spec."),
+    Limit("spec.text", 10_000, "characters", "One value of a spec."),
+    Limit("spec.mistakes", 100, "lines", "Mistakes of one spec that are shown; more are counted."),
+    Limit("spec.name", 128, "characters", "Name of a study, data set, test set or model."),
+    Limit("grid.cells", 200_000, "cells", "Cells of the grid and of each include, before exclude."),
+    Limit("grid.chain", 100, "models", "Models of one chain."),
+    Limit("generate.rows", 1_000_000, "rows", "Generated rows of all splits of one data set."),
+    Limit("pattern.length", 1_000, "characters", "A regular expression of a spec."),
+    Limit("pattern.seconds", 5, "seconds", "Time in which it is matched with a model's modules."),
+    Limit("model.blocks", 2_000, "blocks", "Blocks of a model (num_hidden_layers)."),
+    Limit("model.width", 1 << 20, "numbers", "Hidden, inner and head width of a model."),
+    Limit("model.heads", 100_000, "heads", "Attention heads of a block."),
+    Limit("model.vocabulary", 1 << 24, "ids", "Vocabulary of a model."),
+    Limit("model.positions", 10**10, "tokens", "Longest input of a model."),
+    Limit("model.parameters", 10**13, "parameters", "Parameters of a model, by its configuration."),
     Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
     Limit(
         "data.row.bytes",
@@ -112,5 +129,6 @@ def exceeded(name: str, given: int | str = "") -> str:
     """
     row = LIMITS[name]
     unit = f" {row.unit}" if row.unit else ""
-    amount = f"{given:,}{unit}" if isinstance(given, int) else given or f"more{unit}"
-    return f"given {amount}, expected at most {row.value:,}{unit} (limit {name})"
+    most = f"{row.value:,}"
+    amount = f"{given:,}{unit}" if isinstance(given, int) else given or f"more than {most}{unit}"
+    return f"given {amount}, expected at most {most} (limit {name})"

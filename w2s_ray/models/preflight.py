@@ -10,7 +10,6 @@ checked, since unpacking takes longer; Hub weights that are not cached yet are n
 import re
 import textwrap
 from collections.abc import Container, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path
 from w2s_ray.catalog.gguf_header import read_gguf_header
 from w2s_ray.catalog.model_files import safetensors_files, weight_files
 from w2s_ray.errors import InputError, at
+from w2s_ray.foreign.patterns import full_matches
 from w2s_ray.models.backbone import check_dimensions, quiet
 from w2s_ray.models.folders import model_folder
 from w2s_ray.models.scorer import Scorer
@@ -212,19 +212,22 @@ def _check_targets(name: str, module: PreTrainedModel, lora: Lora, sharded: bool
     One matched module of each class is tested: adapters for all of them would take seconds.
     """
     pattern = lora.target_modules
-    with suppress(re.error):
-        named = module.named_modules()
-        kinds = {type(part): path for path, part in named if re.fullmatch(pattern, path)}
-        for kind, match in kinds.items():
-            # peft keeps an embedding's adapter in a dictionary, which ZeRO-3 ignores.
-            if sharded and not issubclass(kind, nn.Linear | Conv1D):
-                raise InputError(
-                    f"training.lora.target_modules: given {pattern!r}, which matches {match} "
-                    f"({kind.__name__}) of model {name!r}, expected linear layers alone under "
-                    "ZeRO stage 3",
-                    TARGETS,
-                )
-        pattern = "|".join(map(re.escape, kinds.values())) or pattern
+    parts = dict(module.named_modules())
+    try:
+        matched = full_matches(pattern, list(parts), f"modules of model {name!r}")
+    except InputError as error:
+        raise InputError(f"training.lora.target_modules: {error}", TARGETS) from None
+    kinds = {type(parts[path]): path for path in matched}
+    for kind, match in kinds.items():
+        # peft keeps an embedding's adapter in a dictionary, which ZeRO-3 ignores.
+        if sharded and not issubclass(kind, nn.Linear | Conv1D):
+            raise InputError(
+                f"training.lora.target_modules: given {pattern!r}, which matches {match} "
+                f"({kind.__name__}) of model {name!r}, expected linear layers alone under "
+                "ZeRO stage 3",
+                TARGETS,
+            )
+    pattern = "|".join(map(re.escape, kinds.values())) or pattern
     lora = lora.model_copy(update={"target_modules": pattern})
     scorer = Scorer(module, 1, num_classes=2, per_row=2)
     try:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from w2s_ray.errors import InputError
+from w2s_ray.printable import printable
 from w2s_ray.report.joined import joined
 from w2s_ray.report.page import Page
 from w2s_ray.report.study_page import MARGIN, Choices, study_page
@@ -69,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     page, name = pages[0], options.studies[0]
     if len(pages) > 1:
         page, name = joined(pages, _command(options)), "joined"
-    print(f"report       {write_report(page, options.out / name)}")
+    print(printable(f"report       {write_report(page, options.out / name)}"))
     return 0
 
 

@@ -5,8 +5,8 @@ where it is. Files with numbers to compute with (CSV) have them unrounded.
 """
 
 import math
-import unicodedata
 
+from w2s_ray.printable import printable
 from w2s_ray.report.page import Cell, ColumnKind, TableColumn
 
 MINUS = "−"
@@ -14,7 +14,7 @@ ROWS_SHOWN = 50  # of a table at a time; a longer one is paged, or cut with its 
 MISSING = "–"
 """What stands where there is no value."""
 
-_LINE_BREAKS = {"\n": "↵", "\r": "↵", "\u2028": "↵", "\u2029": "↵", "\t": " "}
+_LINE_BREAKS = str.maketrans({"\n": "↵", "\r": "↵", "\u2028": "↵", "\u2029": "↵", "\t": " "})
 
 
 def plain(text: str) -> str:
@@ -23,19 +23,7 @@ def plain(text: str) -> str:
     Names of models and data come from anywhere. Line breaks become "↵"; control characters, marks
     of direction and halves of surrogate pairs are written by number.
     """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_character, text.replace("\r\n", "\n")))
-
-
-def _character(character: str) -> str:
-    if character in _LINE_BREAKS:
-        return _LINE_BREAKS[character]
-    is_hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
-    # Joiners are part of how words and emoji are written.
-    if is_hidden and character not in "\u200c\u200d":
-        return f"\\u{ord(character):04x}"
-    return character
+    return printable(text.replace("\r\n", "\n").translate(_LINE_BREAKS))
 
 
 def title(column: TableColumn) -> str:

@@ -60,7 +60,7 @@ def written_chains(part: _Part) -> list[Chain]:
 
 def all_chains(part: _Part) -> dict[Chain, bool]:
     """Those of ``written_chains`` and the cells that they bring, and whether each is written."""
-    written = written_chains(part)
+    written = dict.fromkeys(written_chains(part))
     chains: dict[Chain, bool] = {}
     for chain in written:
         for each in (*chain.beginnings(), chain, chain.direct):

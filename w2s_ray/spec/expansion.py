@@ -11,9 +11,11 @@ parameters). An ``exclude`` entry that matches nothing is an error, and so is a 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.limits import exceeded, limit
 from w2s_ray.spec.chains import LINKS, MEMBERS, Chain, all_chains, written_chains
 from w2s_ray.spec.controls import Control
 from w2s_ray.spec.fields import Combine, Trainable
@@ -124,8 +126,9 @@ def expand(spec: Spec) -> list[CellPoint]:
     """All cells of a spec, in a stable order, each once.
 
     Raises:
-        GridError: a duplicate cell (both origins are named), an ``exclude`` entry that removes
-            nothing, weights to be learned of two models, or a grid without cells.
+        GridError: more cells than the limit, a duplicate cell (both origins are named), an
+            ``exclude`` entry that removes nothing, weights to be learned of two models, or a grid
+            without cells.
     """
     grid = spec.grid
     axes = {axis: getattr(grid, axis) for axis in AXES}
@@ -133,6 +136,7 @@ def expand(spec: Spec) -> list[CellPoint]:
     exclusions = [_exclusion(entry) for entry in grid.exclude]
     unused = set(range(len(exclusions)))
     cells: dict[CellPoint, _Point] = {}
+    _check_size(axes, grid)
     for point in _points(axes, grid):
         matched = [n for n, entry in enumerate(exclusions) if entry.matches(point.values)]
         unused.difference_update(matched)
@@ -152,6 +156,27 @@ def expand(spec: Spec) -> list[CellPoint]:
     if not cells:
         raise GridError("grid: given a grid without cells, expected at least one", "grid")
     return list(cells)
+
+
+def _check_size(axes: dict[str, Values], grid: Grid) -> None:
+    """Refuses a product, or products, of more cells than the limit, before any is made."""
+    lengths = {axis: len(values) for axis, values in axes.items()}
+    lengths["pair"] = len(all_chains(grid))
+    parts: list[tuple[tuple[int | str, ...], dict[str, int]]] = [(("grid",), lengths)]
+    for position, entry in enumerate(grid.include):
+        own = {axis: len(getattr(entry, axis)) for axis in AXES}
+        own["pair"] = len(all_chains(entry))
+        sizes = {axis: own[axis] or length for axis, length in lengths.items()}
+        parts.append((("grid", "include", position), sizes))
+    cells = 0
+    for place, sizes in parts:
+        cells += prod(sizes.values())
+        if cells > limit("grid.cells"):
+            product = " × ".join(f"{axis} {size:,}" for axis, size in sizes.items() if size > 1)
+            field = "grid" if len(place) == 1 else f"grid.include[{place[-1]}]"
+            given = f"{cells:,} cells" + (" in all" if len(place) > 1 else "")
+            text = exceeded("grid.cells", f"{given} ({product})")
+            raise GridError(f"{field}: {text}", *place)
 
 
 def _points(axes: dict[str, Values], grid: Grid) -> Iterator[_Point]:

@@ -26,6 +26,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from w2s_ray.foreign.limits import limit
+
 GENERATORS = ("agreement",)
 Location = tuple[int | str, ...]
 """A field of the spec, as the path of names and indices that leads to it."""
@@ -105,9 +107,11 @@ def as_numbers(value: Any) -> Any:
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen: set[Any] = set()
     for position, value in enumerate(values):
-        if values.index(value) < position:
+        if value in seen:
             refuse([((position,), value, mistake("each value once"))])
+        seen.add(value)
     return values
 
 
@@ -120,10 +124,12 @@ def distinct_members(members: tuple[str, ...]) -> tuple[str, ...]:
 
 def distinct_chains(chains: tuple[tuple[Any, ...], ...]) -> tuple[tuple[Any, ...], ...]:
     """As ``distinct``, where the order of an ensemble's models does not count."""
-    seen = [(frozenset(as_list(weak)), *students) for weak, *students in chains]
-    for position, chain in enumerate(seen):
-        if chain in seen[:position]:
+    seen: set[Any] = set()
+    for position, (weak, *students) in enumerate(chains):
+        chain = (frozenset(as_list(weak)), *students)
+        if chain in seen:
             refuse([((position,), chains[position], mistake("each value once"))])
+        seen.add(chain)
     return chains
 
 
@@ -132,6 +138,8 @@ def _linked(chain: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
     if len(chain) < 2:
         given = [members[0] if len(members) == 1 else list(members) for members in chain]
         raise mistake("a chain of two or more models", given=json.dumps(given))
+    if len(chain) > limit("grid.chain"):
+        raise mistake(f"a chain of at most {limit('grid.chain')} models", given=f"{len(chain):,}")
     for position, members in enumerate(chain[1:], start=1):
         if len(members) > 1:
             expected = "one model: only the first link of a chain may be an ensemble"
@@ -146,7 +154,8 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 SEEDS = 2**63
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=limit("spec.name"))]
+"""Of a study, data set or model: it becomes part of names of files and columns."""
 Trainable = Literal["full", "last_layer", "lora"]
 Axis = Annotated[
     tuple[T, ...], BeforeValidator(as_list), Field(min_length=1), AfterValidator(distinct)

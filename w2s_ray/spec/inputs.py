@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
+from w2s_ray.foreign.limits import limit
 from w2s_ray.spec.fields import (
     Count,
     DataFile,
@@ -267,6 +268,7 @@ class DataSpec(Model):
             expected = "ground_truth, weak and test (numbers of rows) with source"
             error = mistake(expected, given="" if given else "nothing")
             wrong.append((("sizes",), given, error))
+        wrong += self._too_many_generated()
         if self.kind == "preference":
             wrong += _without(self, "no {} with kind: preference", "no_label")
         if self.kind == "classification":
@@ -286,6 +288,14 @@ class DataSpec(Model):
                 wrong.append(((*location, "format"), test.format, error))
         refuse(wrong)
         return self
+
+    def _too_many_generated(self) -> list[Mistake]:
+        """A mistake where a generator is asked for more rows than the limit."""
+        name, rows = "generate.rows", sum(n or 0 for n in self.sizes.model_dump().values())
+        if not (self.source or "").startswith("generate:") or rows <= limit(name):
+            return []
+        error = mistake(f"at most {limit(name):,} (limit {name})", given=f"{rows:,} rows in all")
+        return [(("sizes",), None, error)]
 
     def _unknown_columns(self, location: Location, columns: Columns) -> list[Mistake]:
         """A mistake for each column that the kind does not have."""

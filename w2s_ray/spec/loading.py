@@ -16,10 +16,9 @@ from pydantic import ValidationError
 
 from w2s_ray.errors import InputError
 from w2s_ray.spec.expansion import expand
-from w2s_ray.spec.messages import SpecError, lines, locate, nearest, shown
+from w2s_ray.spec.messages import SpecError, lines, locate
 from w2s_ray.spec.schema import Spec
-
-_STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+from w2s_ray.spec.yaml_nodes import problems, syntax_error, tree
 
 
 def load(path: Path) -> Spec:
@@ -49,7 +48,7 @@ def located(path: Path) -> Iterator[None]:
     except InputError as error:
         if not error.place:
             raise
-        field, line = locate(_tree(path), error.place)
+        field, line = locate(tree(path), error.place)
         top = str(error.place[0])
         named = str(error).startswith((f"{top}.", f"{top}:", f"{top}["))
         message = str(error) if named else f"{field}: {error}"
@@ -57,14 +56,13 @@ def located(path: Path) -> Iterator[None]:
 
 
 def _load(path: Path) -> Spec:
-    root = _tree(path)
-    problems = list(_problems(root, ()))
-    if problems:
-        raise SpecError(f"{path}:{line}: {problem}" for line, problem in problems)
+    root = tree(path)
+    if wrong := list(problems(root)):
+        raise SpecError(f"{path}:{line}: {problem}" for line, problem in wrong)
     try:
         content = yaml.SafeLoader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
-        raise SpecError([f"{path}:{_syntax_error(error)}"]) from None
+        raise SpecError([f"{path}:{syntax_error(error)}"]) from None
     if isinstance(content, dict) and content.get("store") is None:
         content["store"] = "../store"
     try:
@@ -74,71 +72,3 @@ def _load(path: Path) -> Spec:
     with located(path):
         expand(spec)
     return spec
-
-
-def _tree(path: Path) -> yaml.Node:
-    """The nodes of the file, which has to be a single YAML document."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except FileNotFoundError:
-        hint = nearest(path.name, [other.name for other in path.parent.glob("*.y*ml")])
-        raise SpecError([f"{path}: no such file, expected a spec{hint}"]) from None
-    except OSError as error:
-        raise SpecError([f"{path}: cannot be read ({error.strerror}), expected a spec"]) from None
-    except UnicodeDecodeError as error:
-        raise SpecError([f"{path}: byte {error.start} is not UTF-8, expected text"]) from None
-    except yaml.MarkedYAMLError as error:
-        raise SpecError([f"{path}:{_syntax_error(error)}"]) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SpecError([f"{path}:{line}: not YAML: {error.reason}"]) from None
-    if root is None:
-        raise SpecError([f"{path}:1: given an empty file, expected a spec (study, data, …)"])
-    return root
-
-
-def _syntax_error(error: yaml.MarkedYAMLError) -> str:
-    """The text ``line: not YAML: …``, with the line where the value began if it is another."""
-    mark, start = error.problem_mark, error.context_mark
-    line = mark.line + 1 if mark else 1
-    began = f" (which began on line {start.line + 1})" if start and start.line + 1 < line else ""
-    context = f"{error.context}{began}, " if error.context else ""
-    return f"{line}: not YAML: {context}{error.problem}"
-
-
-def _problems(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[int, str]]:
-    """Line and message of what YAML accepts but a spec must not have.
-
-    That is duplicate keys, keys that are not text, loops of aliases, and impossible dates.
-
-    Args:
-        node: where to look, at every depth.
-        above: the nodes that contain ``node``.
-    """
-    line = node.start_mark.line + 1
-    if node in above:
-        yield line, "given an alias of a value that contains it, expected no loop"
-    elif isinstance(node, yaml.ScalarNode):
-        try:
-            yaml.SafeLoader("").construct_document(node)
-        except ValueError as error:
-            yield line, f"given {shown(node.value)}, expected a readable value ({error})"
-        except yaml.MarkedYAMLError as error:
-            yield line, f"given {shown(node.value)}, expected plain YAML ({error.problem})"
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _problems(item, (*above, node))
-    elif isinstance(node, yaml.MappingNode):
-        first: dict[str, int] = {}
-        for key, value in node.value:
-            key_line = key.start_mark.line + 1
-            if key.tag not in (_STRING, _MERGE):
-                given = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                yield key_line, f"given the name {given}, expected text (write it in quotes)"
-            elif key.value in first:
-                earlier = first[key.value]
-                yield key_line, f"given '{key.value}' a second time (first on line {earlier})"
-            else:
-                first[key.value] = key_line
-            yield from _problems(value, (*above, node))

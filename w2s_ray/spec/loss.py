@@ -21,6 +21,10 @@ class Loss(Model):
         values = {**DEFINITIONS[self.name].defaults, **(self.__pydantic_extra__ or {})}
         return tuple(sorted(values.items()))
 
+    def __hash__(self) -> int:
+        """By value, parameters included."""
+        return hash((self.name, frozenset((self.__pydantic_extra__ or {}).items())))
+
     def covers(self, other: "Loss") -> bool:
         """Whether ``other`` has this name and every parameter written here (for ``exclude``)."""
         written = set((self.__pydantic_extra__ or {}).items())

@@ -7,9 +7,10 @@ a single value that was read as a list of one) are skipped.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -18,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from w2s_ray.errors import InputError
-from w2s_ray.masking import masked, masked_address, masked_value
+from w2s_ray.errors import InputError, one_line
+from w2s_ray.foreign.limits import limit
+from w2s_ray.masking import masked_address, masked_value
 from w2s_ray.spec.fields import Location
 from w2s_ray.spec.schema import Spec
 
@@ -39,21 +41,30 @@ _EXPECTED = {
     "mistake": "{expected}",
     "model_type": "a mapping (field: value)",
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-', a letter or digit first",
+    "string_too_long": "at most {max_length} characters",
     "string_too_short": "some text",
     "string_type": "text",
     "too_short": "at least one",
 }
 
 
+MOST_COMPARED = 1_000  # names that a wrong one is compared with
+
+
 class SpecError(InputError):
     """All mistakes of one spec.
 
     Attributes:
-        lines: one line per mistake; the text of the error is these lines.
+        lines: one line per mistake, and of very many the number of those that are not shown; the
+            text of the error is these lines.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(masked(" ".join(line.split())) for line in lines)
+        given = iter(lines)
+        shown = [one_line(line) for line in islice(given, limit("spec.mistakes"))]
+        if more := sum(1 for _ in given):
+            shown.append(f"{more:,} more mistakes")
+        self.lines = tuple(shown)
         super().__init__(" ".join(self.lines))
 
     def __str__(self) -> str:
@@ -73,8 +84,11 @@ class Located(NamedTuple):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The text ``; did you mean 'x'?`` with the name nearest to ``name`` ignoring case, or ''."""
-    by_lower = {other.lower(): other for other in names}
+    """The text ``; did you mean 'x'?`` with the name nearest to ``name`` ignoring case, or ''.
+
+    Of very many names the first are compared.
+    """
+    by_lower = {other.lower(): other for other in islice(names, MOST_COMPARED)}
     close = get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
 
@@ -103,21 +117,25 @@ def lines(file: str, root: yaml.Node, errors: ValidationError) -> list[str]:
     A misspelled required field is reported once, not as an unknown and a missing field.
     """
     by_path: dict[str, tuple[int, str]] = {}
-    unknown = [error["loc"] for error in errors.errors() if error["type"] == "extra_forbidden"]
-    for error in errors.errors():
-        if error["type"] == "missing" and any(_misspelled(error["loc"], loc) for loc in unknown):
+    mistakes = errors.errors(include_url=False)
+    unknown: dict[Location, list[str]] = defaultdict(list)  # by the mapping that has it
+    for error in mistakes:
+        if error["type"] == "extra_forbidden":
+            unknown[error["loc"][:-1]].append(str(error["loc"][-1]))
+    most = limit("spec.mistakes")
+    for error in mistakes[:most]:
+        *above, name = error["loc"] or ("",)
+        misspelled = error["type"] == "missing" and nearest(str(name), unknown[tuple(above)])
+        if misspelled:  # reported as an unknown field
             continue
         location, text = _explained(error)
         path, line = locate(root, location)
         if text.startswith("given nothing") and isinstance(location[-1], str):
             path = f"{path}.{location[-1]}".lstrip(".")
         by_path.setdefault(path, (line, f"{path}: {text}" if path else text))
-    return [f"{file}:{line}: {text}" for line, text in sorted(by_path.values(), key=itemgetter(0))]
-
-
-def _misspelled(missing: Location, unknown: Location) -> bool:
-    """Whether ``unknown`` is in the same mapping as ``missing`` and spelled like it."""
-    return missing[:-1] == unknown[:-1] and bool(nearest(str(missing[-1]), [str(unknown[-1])]))
+    in_order = sorted(by_path.values(), key=itemgetter(0))
+    more = [f"{file}: {len(mistakes) - most:,} more mistakes"] if len(mistakes) > most else []
+    return [*(f"{file}:{line}: {text}" for line, text in in_order), *more]
 
 
 def _explained(error: ErrorDetails) -> tuple[Location, str]:

@@ -5,8 +5,8 @@ are part of a result's identity; ``execution`` says *how* and never is. Descript
 sentence "expected …" and appear in error messages. ``loading.load`` reads a file into a ``Spec``.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, NamedTuple, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -60,11 +60,21 @@ __all__ = [
 
 
 class _Reference(NamedTuple):
-    """A name in the grid, where it is written, and the names that are defined."""
+    """A name in the grid, where it is written, and the section that defines such names."""
 
     location: Location
     name: str
-    defined: tuple[str, ...]
+    section: Literal["data", "models"]
+
+
+MOST_LISTED = 50  # names in a message
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names with commas between them; of very many the first, and how many more."""
+    every = tuple(names)
+    more = len(every) - MOST_LISTED
+    return ", ".join(every[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 class Spec(Model):
@@ -132,34 +142,38 @@ class Spec(Model):
     def _names_exist(self) -> Self:
         """Check that every data set and model named in the grid is defined."""
         wrong: list[Mistake] = []
-        for location, name, defined in self._references():
-            if name not in defined:
-                expected = mistake(f"one of {', '.join(defined)}", defined, name)
+        defined: dict[str, tuple[str, ...]] = {
+            "data": tuple(self.data),
+            "models": tuple(self.models),
+        }
+        expected_of = {section: f"one of {_listed(names)}" for section, names in defined.items()}
+        for location, name, section in self._references():
+            if name not in getattr(self, section):
+                expected = mistake(expected_of[section], defined[section], name)
                 wrong.append((location, name, expected))
         if not self.grid.data and len(self.data) > 1:
-            expected = mistake(f"one or more of {', '.join(self.data)}", given="nothing")
+            expected = mistake(f"one or more of {_listed(self.data)}", given="nothing")
             wrong.append((("grid", "data"), None, expected))
         refuse(wrong)
         return self
 
     def _references(self) -> Iterator[_Reference]:
         """Every name in the grid that refers to a data set or model."""
-        datasets, models = tuple(self.data), tuple(self.models)
         parts: list[tuple[Location, Grid | Cells]] = [(("grid",), self.grid)]
         for field in ("include", "exclude"):
             entries = enumerate(getattr(self.grid, field))
             parts += [(("grid", field, position), entry) for position, entry in entries]
         for location, part in parts:
             for position, name in enumerate(part.data):
-                yield _Reference((*location, "data", position), name, datasets)
+                yield _Reference((*location, "data", position), name, "data")
             for position, (weak, strong) in enumerate(part.pair):
                 here = (*location, "pair", position)
-                yield from (_Reference((*here, 0, i), name, models) for i, name in enumerate(weak))
-                yield _Reference((*here, 1), strong, models)
+                yield from (_Reference((*here, 0, i), n, "models") for i, n in enumerate(weak))
+                yield _Reference((*here, 1), strong, "models")
             for position, chain in enumerate(part.chain):
                 for link, members in enumerate(chain):
                     here = (*location, "chain", position, link)
-                    yield from (_Reference((*here, i), n, models) for i, n in enumerate(members))
+                    yield from (_Reference((*here, i), n, "models") for i, n in enumerate(members))
 
     @model_validator(mode="after")
     def _rows_remain(self) -> Self:

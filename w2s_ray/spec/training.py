@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from w2s_ray.foreign.limits import limit
+from w2s_ray.foreign.patterns import check_pattern
 from w2s_ray.spec.fields import (
     Count,
     Model,
@@ -42,6 +44,17 @@ class LearningRates(Model):
     )
 
 
+def _expression(pattern: str) -> str:
+    """A regular expression that Python reads, of bounded length."""
+    name = "pattern.length"
+    if len(pattern) > limit(name):
+        given = f"{len(pattern):,} characters"
+        raise mistake(f"at most {limit(name):,} (limit {name})", given=given)
+    if wrong := check_pattern(pattern):
+        raise mistake(f"all-linear, or a regular expression ({wrong})")
+    return pattern
+
+
 class Lora(Model):
     """Low-rank adapters, for ``trainable: lora``."""
 
@@ -54,7 +67,7 @@ class Lora(Model):
         examples=[16.0],
         json_schema_extra={"unit": ""},
     )
-    target_modules: Text = Field(
+    target_modules: Annotated[Text, AfterValidator(_expression)] = Field(
         "all-linear",
         description="all-linear, or a regular expression over module names",
         examples=[".*(q|v)_proj"],

@@ -1,6 +1,7 @@
 """The backend behind an address: a path, or any URI that pyarrow can open."""
 
 import os
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.object_store import ObjectStoreBackend
+
+# A slip that would make a folder named ``s3:bucket``.
+_SCHEME_WITHOUT_SLASHES = re.compile(r"(s3|gs|gcs|abfss?|hdfs|viewfs|file|https?):(?!//)", re.I)
 
 
 def open_backend(address: str, *, cache: Path | None = None) -> Backend:
@@ -24,8 +28,16 @@ def open_backend(address: str, *, cache: Path | None = None) -> Backend:
             ``$XDG_CACHE_HOME/w2s_ray`` (``~/.cache/w2s_ray``). Unused on a local file system.
 
     Raises:
-        InputError: An empty address, a URI that pyarrow does not support, or no such bucket.
+        InputError: An empty address, a URI without its slashes, one that pyarrow does not support, or no such bucket.
     """
+    if scheme := _SCHEME_WITHOUT_SLASHES.match(address):
+        uri = f"{scheme[1].lower()}://{address[scheme.end() :].lstrip('/')}"
+        if scheme[1].lower() == "file":
+            uri = uri.replace("://", ":///")
+        raise InputError(
+            f"store: {shown(address)!r}: expected {shown(uri)!r} (or {'./' + shown(address)!r} for "
+            "a folder of this name)"
+        )
     if address and "://" not in address:
         return LocalBackend(Path(os.path.abspath(os.path.expanduser(address))))
     reason = "it names no folder or bucket"

@@ -1,0 +1,177 @@
+"""The YAML of a spec as nodes, which keep line numbers, within limits on what they may expand to.
+
+Aliases and merges let a short text stand for billions of values. They are counted, written out, as
+the nodes are composed, so that nothing is built from a text that exceeds a limit. What YAML accepts
+but a spec must not have is refused here too: loops, duplicate keys, keys that are not text, values
+that no reader makes sense of.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from w2s_ray.errors import InputError
+from w2s_ray.foreign.limits import exceeded, limit
+from w2s_ray.foreign.opening import read_bounded
+from w2s_ray.spec.messages import SpecError, nearest, shown
+
+_STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_INTEGER_BITS = 128  # of what is read as a number; no field takes more than 63
+
+
+class _Refused(Exception):
+    """A node that a spec must not have.
+
+    Attributes:
+        line: counted from 1.
+        reason: the rest of the message.
+    """
+
+    def __init__(self, mark: yaml.Mark, reason: str) -> None:
+        super().__init__(reason)
+        self.line, self.reason = mark.line + 1, reason
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which counts what it composes.
+
+    ``_count`` is the number of nodes so far, with those of each alias counted again. ``_sizes``
+    has the count of each finished node by its identity, ``_depth`` the depth of the current one.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._count = self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Composes a node and all below it.
+
+        Raises:
+            _Refused: the node exceeds a limit, or is an alias of what contains it.
+        """
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        mark = event.start_mark
+        if parent is not None and len(parent.value) >= limit("spec.list"):
+            raise _Refused(mark, exceeded("spec.list"))
+        if isinstance(event, yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            assert node is not None
+            if id(node) not in self._sizes:
+                reason = "given an alias of a value that contains it, expected no loop"
+                raise _Refused(node.start_mark, reason)
+            self._counted(self._sizes[id(node)], mark)
+            return node
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > limit("spec.text"):
+            raise _Refused(mark, exceeded("spec.text", len(event.value)))
+        before = self._count
+        self._counted(1, mark)
+        self._depth += 1
+        if self._depth > limit("spec.depth"):
+            raise _Refused(mark, exceeded("spec.depth"))
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        self._sizes[id(node)] = self._count - before
+        return node
+
+    def _counted(self, nodes: int, mark: yaml.Mark) -> None:
+        self._count += nodes
+        if self._count > limit("spec.nodes"):
+            raise _Refused(mark, exceeded("spec.nodes"))
+
+
+def tree(path: Path) -> yaml.Node:
+    """The nodes of the file, which has to be a single YAML document.
+
+    Raises:
+        SpecError: it is none, cannot be read, exceeds a limit, or has what a spec must not have.
+    """
+    text = _text(path)
+    try:
+        root = _BoundedLoader(text).get_single_node()
+    except _Refused as refused:
+        raise SpecError([f"{path}:{refused.line}: {refused.reason}"]) from None
+    except yaml.MarkedYAMLError as error:
+        raise SpecError([f"{path}:{syntax_error(error)}"]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError([f"{path}:{line}: not YAML: {error.reason}"]) from None
+    if root is None:
+        raise SpecError([f"{path}:1: given an empty file, expected a spec (study, data, …)"])
+    return root
+
+
+def problems(root: yaml.Node) -> Iterator[tuple[int, str]]:
+    """Line and message of what YAML accepts but a spec must not have.
+
+    That is duplicate keys, keys that are not text, and scalars without a value: impossible dates,
+    numbers of a size that no field takes, tags of other languages.
+    """
+    reader = yaml.SafeLoader("")
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, yaml.ScalarNode):
+            if reason := _unreadable(reader, node):
+                yield node.start_mark.line + 1, f"given {shown(node.value)}, expected {reason}"
+        elif isinstance(node, yaml.SequenceNode):
+            stack += reversed(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            yield from _wrong_keys(node)
+            stack += (value for _, value in reversed(node.value))
+
+
+def syntax_error(error: yaml.MarkedYAMLError) -> str:
+    """The text ``line: not YAML: …``, with the line where the value began if it is another."""
+    mark, start = error.problem_mark, error.context_mark
+    line = mark.line + 1 if mark else 1
+    began = f" (which began on line {start.line + 1})" if start and start.line + 1 < line else ""
+    context = f"{error.context}{began}, " if error.context else ""
+    return f"{line}: not YAML: {context}{error.problem}"
+
+
+def _text(path: Path) -> str:
+    try:
+        text = read_bounded(path, "spec.bytes").decode("utf-8")
+    except FileNotFoundError:
+        hint = nearest(path.name, [other.name for other in path.parent.glob("*.y*ml")])
+        raise SpecError([f"{path}: no such file, expected a spec{hint}"]) from None
+    except OSError as error:
+        raise SpecError([f"{path}: cannot be read ({error.strerror}), expected a spec"]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError([f"{path}: byte {error.start} is not UTF-8, expected text"]) from None
+    except InputError as error:
+        raise SpecError([str(error)]) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unreadable(reader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    """What was expected of a scalar that has no value; "" if it has one."""
+    if node.tag == _STRING:
+        return ""
+    try:
+        value = reader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        return f"plain YAML ({error.problem})"
+    except ValueError as error:
+        return f"a readable value ({error})"
+    except (ArithmeticError, AttributeError, LookupError):  # of PyYAML, where a tag does not fit
+        return f"a value of the type {node.tag.rpartition(':')[2]}"
+    if isinstance(value, int) and value.bit_length() > _INTEGER_BITS:
+        return f"a number below 2^{_INTEGER_BITS}"
+    return ""
+
+
+def _wrong_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
+    first: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.tag not in (_STRING, _MERGE):
+            given = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+            yield line, f"given the name {given}, expected text (write it in quotes)"
+        elif key.value in first:
+            yield line, f"given '{key.value}' a second time (first on line {first[key.value]})"
+        else:
+            first[key.value] = line
