@@ -14,6 +14,7 @@ from w2s_ray.data import (
     pair_fields,
     preference,
     scores,
+    sources,
 )
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS

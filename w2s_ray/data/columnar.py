@@ -116,7 +116,8 @@ def _rows_of_batches(
         if isinstance(error, InputError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{where} {number + 1}: cannot be read: {reason}") from error
+        place = f"{where} {number + 1}" if number else name
+        raise InputError(f"{place}: cannot be read: {reason}") from error
 
 
 def _check_schema(schema: pa.Schema, name: str) -> None:
