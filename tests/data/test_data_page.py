@@ -14,6 +14,7 @@ from w2s_ray.data import (
     pair_fields,
     preference,
     scores,
+    sources,
 )
 from w2s_ray.data.columns import Unusable
 from w2s_ray.data.conversations import ROLES, SPEAKERS
@@ -80,7 +81,8 @@ def test_every_reason_and_note_is_described_and_there_is_no_other(table):
             *(scores.CONTRADICTED, scores.TIED, scores.NOT_FINITE, classification.DECIMALS),
         }
         given = constants | {f"{begin} " for begin in re.findall(r'notes\[f"(.*?:) \{', CODE)}
-        given = given - {"{COLUMNS_NOT_READ}: "} | {f"{columns.COLUMNS_NOT_READ}: "}
+        given |= {f"{kind}: " for kind in re.findall(r'count_note\(notes, "(.*?)"', CODE)}
+        given |= {f"{columns.COLUMNS_NOT_READ}: ", sources.REPEATED_LINKS}
     assert described == given
 
 

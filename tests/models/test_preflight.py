@@ -117,7 +117,7 @@ def test_a_tokenizer_larger_than_the_embedding(tmp_path: Path) -> None:
 def test_a_damaged_file_of_weights(tmp_path: Path) -> None:
     folder = save(tmp_path / "m")
     (folder / "model.safetensors").write_bytes(b"nothing of the kind")
-    assert "model.safetensors: cannot be read" in str(refused(folder))
+    assert "model.safetensors: the file is damaged" in str(refused(folder))
     (folder / "model.safetensors").unlink()
     assert "expected model.safetensors" in str(refused(folder))
 

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.catalog.digests import hub_id, local_path
 from w2s_ray.catalog.gguf_header import read_gguf_header
-from w2s_ray.catalog.model_files import CONFIG, check_folder
+from w2s_ray.catalog.model_files import CONFIG, check_folder, check_tokenizer
 from w2s_ray.catalog.random_init import complete_config
+from w2s_ray.catalog.vocabularies import TOKENIZER, read_vocabulary
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.json_file import read_json_object
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import ModelSpec
 
 BYTES_VOCABULARY = 257  # 256 bytes and the pad token, whose id is the last
+_GGUF_TOKENS = "tokenizer.ggml.tokens"
 _GGUF_FIELDS = {
     "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",
@@ -93,13 +96,18 @@ def _gguf_config(path: Path) -> dict[str, Any]:
             f"model {path}: GGUF architecture {name} is not supported, expected one of "
             f"{', '.join(supported)}"
         )
-    if "token_embd.weight" not in header.tensors:
-        raise InputError(f"model {path}: the weight token_embd.weight is missing")
+    embedding = header.tensors.get("token_embd.weight", ())
+    if len(embedding) != 2:
+        what = f"has {len(embedding)} dimensions, expected 2" if embedding else "is missing"
+        raise InputError(f"model {path}: the weight token_embd.weight {what}")
+    for key in (f"{name}.{key}" for key in _GGUF_FIELDS.values()):
+        if key in header.lists:
+            raise InputError(f"model {path}: {key} is a list, expected one number")
     fields = {field: header.metadata.get(f"{name}.{key}") for field, key in _GGUF_FIELDS.items()}
     return {
         "model_type": name,
         **{field: value for field, value in fields.items() if value is not None},
-        "vocab_size": header.tensors["token_embd.weight"][1],
+        "vocab_size": embedding[1],
     }
 
 
@@ -125,24 +133,22 @@ def _vocabulary(tokenizer: str) -> int | None:
     name = hub_id(tokenizer)
     if name is not None:
         cached = _cached_config(name, None)
-        config = json.loads(cached.read_text()) if cached else _published_config(name)
-        return config.get("vocab_size") if config else None
+        if cached is None:
+            config = _published_config(name)
+        else:
+            config = read_json_object(cached, "model.config.bytes", f"tokenizer {tokenizer}")
+        size = config.get("vocab_size") if config else None
+        return size if isinstance(size, int) else None
     path = local_path(tokenizer)
     if path.is_file():
-        count = read_gguf_header(path).metadata.get("tokenizer.ggml.tokens")
-        if count is None:
-            raise InputError(f"tokenizer {path}: expected tokenizer.ggml.tokens in its header")
-        return int(count)
+        header = read_gguf_header(path)
+        if _GGUF_TOKENS not in header.lists:
+            raise InputError(f"tokenizer {path}: expected a list {_GGUF_TOKENS} in its header")
+        return int(header.metadata[_GGUF_TOKENS])
     return _folder_vocabulary(path)
 
 
 def _folder_vocabulary(folder: Path) -> int:
     """One more than the largest id in the folder's ``tokenizer.json``."""
-    try:
-        content = json.loads((folder / "tokenizer.json").read_text())
-        vocabulary = content["model"]["vocab"]
-        added = [token["id"] + 1 for token in content.get("added_tokens", ())]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"tokenizer {folder}: expected a readable tokenizer.json") from error
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    return int(max([0, *added, *(number + 1 for number in ids)]))
+    check_tokenizer(folder)
+    return read_vocabulary(folder / TOKENIZER, f"tokenizer {folder}")

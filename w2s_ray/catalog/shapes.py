@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 
 UNLIMITED = 2**31 - 1
+_REQUIRED = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
 
 
 class LinearSize(NamedTuple):
@@ -173,7 +180,8 @@ def shape(model: "ModelSpec") -> Shape | None:
     if not has_formulas:
         return shape_from(measured(config, model.num_layers, name))
     try:
-        layers = int(config["num_hidden_layers"])
+        if (layers := config["num_hidden_layers"]) is None:
+            raise KeyError("num_hidden_layers")
         if model.num_layers is not None and model.num_layers > layers:
             raise InputError(f"model {name}: num_layers: {model.num_layers}, it has {layers}")
         made = shape_of(config, model.num_layers)
@@ -195,6 +203,9 @@ def shape_of(fields: Mapping[str, Any], layers: int | None = None) -> Shape:
     """
     family = ARCHITECTURES[fields["model_type"]]
     config = family.common_names(fields)
+    for field in _REQUIRED:
+        if config.get(field) is None:
+            raise KeyError(field)
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     blank = Shape(
         layers=layers or int(config["num_hidden_layers"]),

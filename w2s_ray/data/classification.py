@@ -49,7 +49,7 @@ def read_text(
         raise wrong_type(where, columns[0], text, "a text or a list of {role, content}")
     if is_blank(label):
         raise no_value(where, "label", columns[1])
-    if isinstance(label, float | Decimal) and label % 1 == 0:
+    if isinstance(label, float | Decimal) and _is_whole(label):
         notes[DECIMALS] += 1
         label = int(label)
     if not isinstance(label, int | str):
@@ -69,6 +69,12 @@ def read_text(
     if not text:
         return Unusable("empty text")
     return Text(text, str(int(label)) if isinstance(label, int) else label)
+
+
+def _is_whole(number: float | Decimal) -> bool:
+    if isinstance(number, float):
+        return number.is_integer()
+    return number.is_finite() and number == number.to_integral_value()
 
 
 def class_indices(first_rows: Mapping[str, str]) -> dict[str, int]:

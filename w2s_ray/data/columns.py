@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 
 from w2s_ray.data.formats import format_of
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.rows import count_note, listed
 
 COLUMNS_NOT_READ = "columns not read"
 """The beginning of the note on a row with columns that nothing reads."""
+
+_COMPARED = 1_000
+"""Most columns that a missing name is compared with."""
 
 
 class Unusable(NamedTuple):
@@ -37,7 +41,7 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
     if column in row:
         raise no_value(where, name, column)
     columns = [str(present) for present in row]
-    near = get_close_matches(column, columns, 1)
+    near = get_close_matches(column, columns[:_COMPARED], 1)
     hints = [f"did you mean '{near[0]}'?"] if near else []
     if not near and format_of(where.rpartition(":")[0]) == ".csv":
         hints.append("is the first line one with the names of the columns?")
@@ -45,7 +49,7 @@ def required(row: Mapping[str, Any], where: str, name: str, renamed: Mapping[str
         hints.append(f"to read another column, set columns: {{{name}: NAME}} in the spec")
     hint = "".join(f"; {hint}" for hint in hints).replace("?; ", "? If so, ")
     raise InputError(
-        f"{where}: field '{column}' is missing; the row has {', '.join(columns) or 'none'}{hint}"
+        f"{where}: field '{column}' is missing; the row has {listed(columns) or 'none'}{hint}"
     )
 
 
@@ -59,9 +63,9 @@ def no_value(where: str, name: str, column: str) -> InputError:
 
 def note_unread(row: Mapping[str, Any], read: Collection[str], notes: Counter[str]) -> None:
     """Count a row with columns that nothing reads, by the names of these columns."""
-    unread = [str(column) or "(no name)" for column in row if column not in read]
+    unread = [str(column) for column in row if column not in read]
     if unread:
-        notes[f"{COLUMNS_NOT_READ}: {', '.join(unread)}"] += 1
+        count_note(notes, COLUMNS_NOT_READ, unread)
 
 
 def wrong_type(where: str, column: str, value: object, expected: str) -> InputError:

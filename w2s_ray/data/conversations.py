@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from w2s_ray.data.columns import Unusable, shortened, wrong_type
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.json_text import check_depth
+from w2s_ray.foreign.limits import limit
+from w2s_ray.foreign.rows import count_note, listed
 
 SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant", "tool": "Tool"}
 """How each role is written in a transcript."""
@@ -108,7 +111,7 @@ def read_turns(
 def note_fields(unread: Collection[str], notes: Counter[str]) -> None:
     """Count a row whose messages have fields that are not read, by the names of these fields."""
     if unread:
-        notes[f"message fields not read: {', '.join(sorted(unread))}"] += 1
+        count_note(notes, "message fields not read", sorted(unread))
 
 
 def messages_in(text: str, where: str, column: str) -> list[Any] | None:
@@ -122,15 +125,18 @@ def messages_in(text: str, where: str, column: str) -> list[Any] | None:
         return None
     if text.rstrip()[-1] not in "]}":
         return None  # a text that continues after the messages, such as a question about them
-    for parse in (json.loads, ast.literal_eval):
+    is_short = len(text) <= limit("data.literal.characters")
+    for parse in (json.loads, ast.literal_eval) if is_short else (json.loads,):
         try:
             value = parse(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
+        check_depth(value, f"{where}: field '{column}'")
         return value if isinstance(value, list) else [value]
+    parsers = "neither JSON nor Python can" if is_short else "JSON cannot"
     raise InputError(
-        f"{where}: field '{column}' is a list of messages written as text that neither JSON nor "
-        f"Python can read: {shortened(text)}; expected JSON, or a file of .jsonl or .parquet"
+        f"{where}: field '{column}' is a list of messages written as text that {parsers} read: "
+        f"{shortened(text)}; expected JSON, or a file of .jsonl or .parquet"
     )
 
 
@@ -165,5 +171,5 @@ def _joined(parts: list[Any], place: str) -> str | Unusable:
 def _no_text(message: Mapping[str, Any], content: object, place: str) -> InputError:
     if content is not None:
         return InputError(f"{place} has content {shortened(content)}; expected a text")
-    fields = ", ".join(map(str, message))
+    fields = listed(message)
     return InputError(f"{place} has no content; expected a text (its fields are {fields})")

@@ -2,17 +2,20 @@
 
 These are all files of known suffixes at any depth, except hidden ones and those that describe the
 data. A folder in which a row would be read twice, or the splits of a data set as one, is refused.
+Links are followed; a file or folder that several paths lead to is read once (``linked_folders``).
 """
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from pyarrow import fs
 
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS, format_of
+from w2s_ray.data.linked_folders import distinct, listed_files
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.json_text import parse_json
+from w2s_ray.foreign.limits import exceeded, limit
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 """What ``save_to_disk`` of the library datasets writes beside the Arrow files."""
@@ -25,8 +28,20 @@ _COMPRESSIONS = frozenset(
 )
 
 
-def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> list[str]:
-    """The paths of a folder's data files, sorted.
+class DataFiles(NamedTuple):
+    """The data of a folder.
+
+    Attributes:
+        paths: of its data files, sorted.
+        repeated: how many links lead to files or folders that are read already.
+    """
+
+    paths: list[str]
+    repeated: int
+
+
+def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> DataFiles:
+    """A folder's data files.
 
     Args:
         source: the folder as in the spec, for messages.
@@ -38,15 +53,15 @@ def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> list[str]
             copy, or the folder holds several splits of one data set.
         OSError, ArrowException: the folder cannot be read.
     """
-    start = len(folder.removesuffix("/")) + 1
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
     names: defaultdict[str, set[str]] = defaultdict(set)
-    for entry in filesystem.get_file_info(fs.FileSelector(folder, recursive=True)):
-        inside = entry.path[start:]
-        if entry.type == fs.FileType.File and not _is_hidden(inside):
+    listing = listed_files(folder, source, _is_data) if is_local else None
+    inside_paths = listing.files if listing else _listed(filesystem, folder, source)
+    for inside in inside_paths:
+        if not _is_hidden(inside):
             _refuse_compressed(f"{source.removesuffix('/')}/{inside}")
-            names[inside.rpartition("/")[0]].add(entry.base_name)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        _refuse_broken_links(source, folder)
+            within, _, name = inside.rpartition("/")
+            names[within].add(name)
 
     paths = []
     for inside, present in names.items():
@@ -61,7 +76,23 @@ def data_files(source: str, filesystem: fs.FileSystem, folder: str) -> list[str]
         paths += [f"{path}/{name}" for name in data]
     if not paths:
         raise InputError(f"{source}: no file of {', '.join(FORMATS)} in this folder")
-    return sorted(paths)
+    kept = distinct(paths) if is_local else paths
+    repeated = listing.repeated if listing else 0
+    return DataFiles(sorted(kept), repeated + len(paths) - len(kept))
+
+
+def _listed(filesystem: fs.FileSystem, folder: str, source: str) -> list[str]:
+    """Paths of all files below a folder of an object store, relative to it."""
+    entries = filesystem.get_file_info(fs.FileSelector(folder, recursive=True))
+    if len(entries) > limit("data.files"):
+        raise InputError(f"{source}: {exceeded('data.files', len(entries))}")
+    start = len(folder.removesuffix("/")) + 1
+    return [entry.path[start:] for entry in entries if entry.type == fs.FileType.File]
+
+
+def _is_data(inside: str) -> bool:
+    """Whether a path, relative to the folder, is that of a file whose rows would be read."""
+    return format_of(inside) is not None and not _is_hidden(inside)
 
 
 def _is_hidden(inside: str) -> bool:
@@ -78,17 +109,6 @@ def _refuse_compressed(name: str) -> None:
         )
 
 
-def _refuse_broken_links(source: str, folder: str) -> None:
-    """Refuse a data file that is a link to nothing: Arrow's listing leaves it out."""
-    for path, _, files in os.walk(folder):
-        for name in files:
-            inside = os.path.relpath(os.path.join(path, name), folder)
-            if format_of(name) and not _is_hidden(inside) and not os.path.exists(f"{path}/{name}"):
-                raise InputError(
-                    f"{source.removesuffix('/')}/{inside}: expected a file, given a link to nothing"
-                )
-
-
 def _without_metadata(present: Collection[str]) -> list[str]:
     """The files of known suffixes without those that the library datasets writes beside them."""
     data = [name for name in sorted(present) if format_of(name) and name not in METADATA]
@@ -99,9 +119,17 @@ def _without_metadata(present: Collection[str]) -> list[str]:
 
 def _saved(place: str, filesystem: fs.FileSystem, state: str, data: Iterable[str]) -> list[str]:
     """The files of a ``save_to_disk`` folder; of its Arrow files those that its state lists."""
+    most = limit("data.row.bytes")
     try:
         with filesystem.open_input_stream(state) as stream:
-            listed = [file["filename"] for file in json.loads(stream.read())["_data_files"]]
+            content = stream.read(most + 1)
+        if len(content) > most:
+            raise InputError(f"{place}/{STATE}: {exceeded('data.row.bytes')}")
+        listed = [file["filename"] for file in parse_json(content, state)["_data_files"]]
+        if not all(isinstance(name, str) for name in listed):
+            raise TypeError("names of files are texts")
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{place}/{STATE}: expected the state of a data set saved by save_to_disk, with "

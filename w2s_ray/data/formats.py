@@ -3,27 +3,29 @@
 import csv
 import io
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-from pyarrow import fs, parquet
+from pyarrow import fs
 
+from w2s_ray.data.columnar import arrow_rows, parquet_rows
 from w2s_ray.data.counting import counted
 from w2s_ray.data.json_arrays import rows_of_array
 from w2s_ray.data.utf8 import ERRORS, checked_lines, not_utf8
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.decompression import Budget, BudgetedStream, check_unpacked
+from w2s_ray.foreign.json_text import check_depth
+from w2s_ray.foreign.limits import exceeded, limit
+from w2s_ray.foreign.lines import RowLines, bounded_lines
+from w2s_ray.foreign.rows import check_columns
 
 RawRow = dict[str, Any]
 LocatedRows = Iterator[tuple[str, RawRow]]
 """Rows with where they are: ``file:line``, or ``file: row n`` for Parquet and Arrow."""
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-
-_LONGEST_CELL = sys.maxsize
-"""Characters of a cell of CSV, instead of the 131,072 that Python allows by default."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> LocatedRows:
         path: of the file in ``filesystem``.
 
     Raises:
-        InputError: a row does not have the format; the message names its line.
+        InputError: a row does not have the format; the message names its line. Or a limit of
+            ``foreign.limits`` is exceeded.
         OSError, ArrowException: the file cannot be read or is truncated.
     """
     suffix = format_of(path)
@@ -71,28 +74,41 @@ def rows_of(name: str, filesystem: fs.FileSystem, path: str) -> LocatedRows:
         with filesystem.open_input_file(path) as file:
             yield from form.read(name, file)
         return
-    codecs = (codec for end, codec in COMPRESSIONS.items() if path.lower().endswith(end))
-    with filesystem.open_input_stream(path, compression=next(codecs, None)) as stream:
+    codec = next((codec for end, codec in COMPRESSIONS.items() if path.lower().endswith(end)), None)
+    stored = filesystem.get_file_info(path).size if codec else None
+    if codec and Budget(name, stored).is_checked_first:
+        with filesystem.open_input_stream(path, compression=codec) as stream:
+            check_unpacked(stream, Budget(name, stored))
+    with filesystem.open_input_stream(path, compression=codec) as stream:
+        if codec is not None:
+            stream = BudgetedStream(stream, Budget(name, stored))
         yield from form.read(name, io.BufferedReader(stream, 1 << 20))
 
 
 def _json_lines(name: str, file: BinaryIO) -> LocatedRows:
-    for number, line in enumerate(file, start=1):
+    deepest = limit("json.depth")
+    for number, line in bounded_lines(name, file.readline):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line.strip():
-            continue
+            if not line.strip():
+                continue
         try:
             row = json.loads(line)
         except UnicodeDecodeError as error:
             raise not_utf8(f"{name}:{number}", error) from error
-        except (ValueError, RecursionError) as error:  # not JSON
+        except RecursionError:
+            raise InputError(
+                f"{name}:{number}: expected a JSON object per line: {exceeded('json.depth')}"
+            ) from None
+        except ValueError as error:  # not JSON
             raise InputError(
                 f"{name}:{number}: expected a JSON object per line: {_reason(error, line)}"
             ) from error
         if not isinstance(row, dict):
             hint = "; name a file with an array .json" if line.lstrip().startswith(b"[") else ""
             raise InputError(f"{name}:{number}: expected a JSON object, given {line[:40]!r}{hint}")
+        if line.count(b"[") + line.count(b"{") > deepest:
+            check_depth(row, f"{name}:{number}")
         yield f"{name}:{number}", row
 
 
@@ -117,14 +133,19 @@ def _json(name: str, file: io.BufferedReader) -> LocatedRows:
 
 
 def _csv(name: str, file: BinaryIO) -> LocatedRows:
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    csv.field_size_limit(max(csv.field_size_limit(), limit("data.row.bytes")))
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=ERRORS, newline="")
-    reader = csv.reader(checked_lines(name, text), strict=True)
+    lines = RowLines(name, text.readline)
+    reader = csv.reader(checked_lines(name, lines), strict=True)
     header: list[str] | None = None
-    line = 1
+    line, blank = 1, 0
     try:
         for cells in reader:
+            lines.start_row()
             where, line = f"{name}:{line}", reader.line_num + 1
+            blank = 0 if cells else blank + 1
+            if blank > limit("data.blank.lines"):
+                raise InputError(f"{where}: blank lines: {exceeded('data.blank.lines')}")
             if header is None:
                 header = cells
                 _check_header(header, where)
@@ -140,7 +161,9 @@ def _csv(name: str, file: BinaryIO) -> LocatedRows:
 
 
 def _check_header(header: list[str], where: str) -> None:
-    if repeated := [cell for cell in header if cell and header.count(cell) > 1]:
+    check_columns(header, where)
+    repeated = [cell for cell, count in Counter(header).items() if cell and count > 1]
+    if repeated:
         raise InputError(f"{where}: column name '{repeated[0]}' twice, expected once")
     other = next((mark for mark in (";", "\t", "|") if mark in "".join(header)), None)
     if len(header) == 1 and other:
@@ -150,35 +173,12 @@ def _check_header(header: list[str], where: str) -> None:
         )
 
 
-def _parquet(name: str, file: Any) -> LocatedRows:
-    yield from _rows_of_batches(name, parquet.ParquetFile(file).iter_batches())
-
-
-def _arrow(name: str, file: Any) -> LocatedRows:
-    is_stream = file.read(6) != b"ARROW1"
-    file.seek(0)
-    if is_stream:
-        yield from _rows_of_batches(name, pa.ipc.open_stream(file))
-    else:
-        reader = pa.ipc.open_file(file)
-        numbers = range(reader.num_record_batches)
-        yield from _rows_of_batches(name, map(reader.get_batch, numbers))
-
-
-def _rows_of_batches(name: str, batches: Iterable[pa.RecordBatch]) -> LocatedRows:
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{name}: row {number}", row
-
-
 FORMATS: dict[str, Format] = {
     ".jsonl": Format("a JSON object per line", _json_lines),
     ".ndjson": Format("a JSON object per line", _json_lines),
     ".json": Format("an array of JSON objects, or an object per line", _json),
     ".csv": Format("comma-separated cells under a line of column names, in UTF-8", _csv),
-    ".parquet": Format("Parquet", _parquet, random_access=True),
-    ".arrow": Format("an Arrow IPC stream or file", _arrow, random_access=True),
+    ".parquet": Format("Parquet", parquet_rows, random_access=True),
+    ".arrow": Format("an Arrow IPC stream or file", arrow_rows, random_access=True),
 }
 """The formats by suffix; files of those that are read as a stream may be compressed."""

@@ -2,14 +2,22 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from w2s_ray.data.utf8 import ERRORS, not_utf8, wrong_byte
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.json_text import check_depth
+from w2s_ray.foreign.limits import exceeded, limit
+from w2s_ray.foreign.lines import too_long
 
 _BLOCK = 1 << 20
-_SPACE = " \t\r\n"
+_ROW, _BLANK, _DEPTH = "data.row.bytes", "data.blank.bytes", "json.depth"
+_LONGEST_WORD = 16
+"""Characters within which a value that is cut off is said to be wrong, if it is no text."""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _Window:
@@ -28,12 +36,20 @@ class _Window:
         self._decode = json.JSONDecoder().raw_decode
 
     def next_character(self) -> str:
-        """The first character from here that is not white space; empty at the end."""
+        """The first character from here that is not white space; empty at the end.
+
+        Raises:
+            InputError: there is too much white space.
+        """
+        blank = 0
         while True:
+            space = _SPACE.match(self._text, self._at)
+            assert space is not None
+            blank += space.end() - self._at
+            if blank > limit(_BLANK):
+                raise InputError(f"{self._name}:{self.line}: white space: {exceeded(_BLANK)}")
+            self._advance(space.end())
             at = self._at
-            while at < len(self._text) and self._text[at] in _SPACE:
-                at += 1
-            self._advance(at)
             if at < len(self._text):
                 return self._text[at]
             if not self._grow():
@@ -47,16 +63,30 @@ class _Window:
         """Decode the value at the position and move behind it.
 
         Raises:
-            ValueError, RecursionError: there is no valid value; ``line`` is that of the error.
+            InputError: it is too long or nested too deep.
+            ValueError: there is no valid value; ``line`` is that of the error.
         """
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
+            except RecursionError:
+                where = f"{self._name}:{self.line}: expected an array of objects"
+                raise InputError(f"{where}: {exceeded(_DEPTH)}") from None
             except json.JSONDecodeError as error:
-                if self._grow():
+                may_end_later = error.msg.startswith("Unterminated string") or (
+                    error.pos > len(self._text) - _LONGEST_WORD
+                )
+                if may_end_later and len(self._text) - self._at > limit(_ROW):
+                    raise too_long(f"{self._name}:{self.line}") from None
+                if may_end_later and self._grow():
                     continue
                 self.line += self._text.count("\n", self._at, error.pos)
                 raise
+            text = self._text
+            if end - self._at > limit(_ROW):
+                raise too_long(f"{self._name}:{self.line}", end - self._at)
+            if text.count("[", self._at, end) + text.count("{", self._at, end) > limit(_DEPTH):
+                check_depth(value, f"{self._name}:{self.line}")
             self._advance(end)
             return value
 
@@ -95,7 +125,7 @@ def rows_of_array(name: str, file: BinaryIO) -> Iterator[tuple[str, dict[str, An
         yield from _rows(name, window)
     except InputError:
         raise
-    except (ValueError, RecursionError) as error:  # not JSON
+    except ValueError as error:  # not JSON
         what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise InputError(f"{name}:{window.line}: expected an array of objects: {what}") from error
 

@@ -24,7 +24,7 @@ from w2s_ray.data.messages import MESSAGES
 from w2s_ray.data.read_report import report
 from w2s_ray.data.rows import Origin, Row, read_origin
 from w2s_ray.data.shortage import none_usable, too_few
-from w2s_ray.data.sources import GENERATED, HubPart, read_rows
+from w2s_ray.data.sources import GENERATED, HubPart, note_links, read_rows
 from w2s_ray.order import hashes, order
 
 if TYPE_CHECKING:
@@ -92,12 +92,15 @@ def origins_of(data: "DataSpec", labels: dict[str, str], messages: bool) -> dict
     if data.splits is None:
         assert data.source is not None, "the schema requires splits or a source"
         origins = {"source": read_origin(_source_rows(data, part), data, labels, messages)}
+        note_links(data.source, origins["source"].notes)
     else:
         files = data.splits.model_dump()
         origins = {
             split: read_origin(read_rows(files[split], part), data, labels, messages)
             for split in SPLITS
         }
+        for split, origin in origins.items():
+            note_links(files[split], origin.notes)
     of_origin = [{row.label for row in origin.rows} for origin in origins.values()]
     for label in (unlabelled := stand_ins(labels, of_origin, data.no_label)):
         del labels[label]

@@ -1,7 +1,7 @@
 """Usable rows of a data set, and counts of what else was read."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from w2s_ray.data.formats import RawRow
 from w2s_ray.data.messages import Conversation, conversations_of
 from w2s_ray.data.preference import Pair, read_pair
 from w2s_ray.data.sources import GENERATED
+from w2s_ray.foreign.rows import check_columns, check_label, check_texts
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import DataSpec
@@ -104,8 +105,12 @@ def read_origin(
     origin = Origin()
     generated = (data.source or "").startswith(GENERATED)
     notes = Counter[str]() if generated else origin.notes
+    columns: Set[object] = set()
     for where, raw in located:
         origin.read += 1
+        if raw.keys() != columns:
+            columns = raw.keys()
+            check_columns(columns, where)
         if _has_no_label(raw, data):
             origin.unusable[NO_LABEL] += 1
             continue
@@ -124,6 +129,7 @@ def read_origin(
         elif not _encodes(parsed):
             origin.unusable["not valid Unicode"] += 1
         else:
+            _check_sizes(parsed, where)
             if isinstance(parsed, Text):
                 labels.setdefault(parsed.label, where)
             row = _row(parsed, raw, data, group)
@@ -157,6 +163,15 @@ def _has_no_label(raw: Mapping[str, Any], data: "DataSpec") -> bool:
     if data.kind != "classification" or not data.no_label or "" not in data.no_label:
         return False
     return is_blank(raw.get(data.columns.label or "label", "missing"))
+
+
+def _check_sizes(parsed: Pair | Text, where: str) -> None:
+    """Refuses a text or label that is longer than the limit on such."""
+    if isinstance(parsed, Text):
+        check_texts((parsed.text,), where)
+        check_label(parsed.label, where)
+    else:
+        check_texts(parsed, where)
 
 
 def _encodes(texts: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ invalidates all of them.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,7 @@ from w2s_ray.data.folders import data_files
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS, RawRow, format_of, rows_of
 from w2s_ray.data.signatures import refuse_misnamed
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.opening import check_regular
 from w2s_ray.masking import masked
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 HUB = "hf:"
 GENERATED = "generate:"
+REPEATED_LINKS = "links to files or folders that are read already; each is read once"
 
 
 class Fingerprint(TypedDict):
@@ -73,7 +76,9 @@ def read_rows(source: str | Sequence[str], part: HubPart = WHOLE) -> Iterator[tu
         for file in _files(one):
             try:
                 yield from rows_of(file.name, file.filesystem, file.path)
-            except (OSError, ArrowException) as error:
+            except InputError:
+                raise
+            except (OSError, ArrowException, ValueError, MemoryError) as error:
                 raise InputError(f"{file.name}: cannot be read: {_first_line(error)}") from error
 
 
@@ -107,6 +112,18 @@ def fingerprint(source: str | Sequence[str], part: HubPart = WHOLE) -> Fingerpri
     return {"digest": total.hexdigest(), "bytes": size}
 
 
+def note_links(source: str | Sequence[str], notes: Counter[str]) -> None:
+    """Counts links in folders of a source that lead to what is read already.
+
+    Args:
+        source: as in ``read_rows``; it was read.
+        notes: takes the count, where there are such links.
+    """
+    for one in _as_list(source):
+        if not one.startswith((HUB, GENERATED)) and (repeated := _located(one).repeated):
+            notes[REPEATED_LINKS] += repeated
+
+
 def data_identity(data: "DataSpec") -> dict[str, Any]:
     """What the prepared rows depend on: the sources' content and how to read it, but no paths."""
     part = HubPart(data.subset, data.split, data.revision)
@@ -132,7 +149,18 @@ def _as_list(source: str | Sequence[str]) -> Sequence[str]:
     return [source] if isinstance(source, str) else source
 
 
+class _Located(NamedTuple):
+    """The data files of a path or URI, and how many links repeat some of them."""
+
+    files: list[_File]
+    repeated: int
+
+
 def _files(source: str) -> list[_File]:
+    return _located(source).files
+
+
+def _located(source: str) -> _Located:
     """The data files of a path or URI."""
     try:
         if "://" in source:
@@ -147,11 +175,16 @@ def _files(source: str) -> list[_File]:
         if info.type == fs.FileType.File:
             if format_of(path) is None:
                 raise InputError(f"{source}: expected a file of {', '.join(FORMATS)} (.gz, .zst)")
-            return [_File(masked(source), filesystem, path)]
-        paths = data_files(masked(source), filesystem, path)
-    except (OSError, ArrowException) as error:
+            return _Located([_File(masked(source), filesystem, path)], 0)
+        if info.type == fs.FileType.Unknown:
+            check_regular(path)
+        found = data_files(masked(source), filesystem, path)
+    except InputError:
+        raise
+    except (OSError, ArrowException, ValueError) as error:
         raise InputError(f"{source}: cannot be reached: {_first_line(error)}") from error
-    return [_File(f"{prefix}{path}", filesystem, path) for path in paths]
+    files = [_File(f"{prefix}{path}", filesystem, path) for path in found.paths]
+    return _Located(files, found.repeated)
 
 
 def _hint(filesystem: fs.FileSystem, path: str) -> str:

@@ -9,7 +9,7 @@ from w2s_ray.data.prepare import Prepared, limited, origins_of, table_of
 from w2s_ray.data.read_report import report, texts_of
 from w2s_ray.data.rows import Origin, Row, read_origin
 from w2s_ray.data.shortage import none_usable
-from w2s_ray.data.sources import HubPart, read_rows
+from w2s_ray.data.sources import HubPart, note_links, read_rows
 from w2s_ray.errors import InputError
 from w2s_ray.spec.messages import nearest
 
@@ -71,6 +71,7 @@ def prepare_test_set(
     labels: dict[str, str] = {}
     part = HubPart(test.subset, test.split, test.revision)
     origin = read_origin(read_rows(test.splits.test, part), test, labels, messages)
+    note_links(test.splits.test, origin.notes)
     if data.kind == "classification":
         _check_classes(origin, labels, classes, data.no_label)
     if not origin.rows:

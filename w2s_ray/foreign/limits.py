@@ -45,7 +45,91 @@ _ROWS: tuple[Limit, ...] = (
     Limit("model.positions", 10**10, "tokens", "Longest input of a model."),
     Limit("model.parameters", 10**13, "parameters", "Parameters of a model, by its configuration."),
     Limit("training.epochs", 100_000, "epochs", "Epochs of a training, whose steps are listed."),
+    Limit(
+        "model.config.bytes",
+        16 << 20,
+        "bytes",
+        "A configuration of a model (config.json, adapter_config.json); most have a kilobyte.",
+    ),
+    Limit(
+        "model.index.bytes",
+        64 << 20,
+        "bytes",
+        "An index of files of weights; that of a thousand blocks has two megabytes.",
+    ),
+    Limit(
+        "tokenizer.bytes",
+        128 << 20,
+        "bytes",
+        "A file of a tokenizer; one of 260,000 words has 34 megabytes.",
+    ),
+    Limit("safetensors.header.bytes", 32 << 20, "bytes", "The header of a safetensors file."),
+    Limit("gguf.fields", 65_536, "fields", "Metadata of a GGUF file."),
+    Limit("gguf.tensors", 1_000_000, "tensors", "Tensors of a GGUF file."),
+    Limit("gguf.dimensions", 8, "dimensions", "Dimensions of a tensor in a GGUF file."),
+    Limit("gguf.list", 1 << 22, "entries", "A list in the metadata of a GGUF file."),
+    Limit("gguf.text.bytes", 16 << 20, "bytes", "A text in the header of a GGUF file."),
     Limit("json.depth", 100, "levels", "Lists and objects of a JSON text inside one another."),
+    Limit(
+        "data.row.bytes",
+        16 << 20,
+        "bytes",
+        "A line or row of a data file, of any format; files themselves may have any size.",
+    ),
+    Limit(
+        "data.text.characters",
+        4_000_000,
+        "characters",
+        "A text, prompt or answer: a million tokens, more than any model reads.",
+    ),
+    Limit(
+        "data.label.characters",
+        1_000,
+        "characters",
+        "A class name; each is kept, shown and written into tables.",
+    ),
+    Limit("data.columns", 10_000, "columns", "Columns of a row; each name is compared with ours."),
+    Limit(
+        "data.column_name.characters", 1_000, "characters", "The name of a column in a data file."
+    ),
+    Limit(
+        "data.blank.lines",
+        1_000_000,
+        "lines",
+        "Blank lines in succession; so many come from a file that was allocated and not written.",
+    ),
+    Limit(
+        "data.blank.bytes",
+        64 << 20,
+        "bytes",
+        "White space in succession in an array of JSON, as above.",
+    ),
+    Limit(
+        "data.unpacked.ratio",
+        200,
+        "",
+        "Bytes unpacked for each byte of a compressed or columnar file; text has 3 to 20.",
+    ),
+    Limit(
+        "data.unpacked.bytes",
+        64 << 20,
+        "bytes",
+        "What a compressed or columnar file may give whatever its ratio, since small ones repeat.",
+    ),
+    Limit(
+        "data.notes",
+        1_000,
+        "notes",
+        "Notes on a data set, each with its count of rows; rows with further ones are counted "
+        "together.",
+    ),
+    Limit(
+        "data.literal.characters",
+        1_000_000,
+        "characters",
+        "Messages written as text as Python prints them; its parser needs 200 bytes for each.",
+    ),
+    Limit("data.files", 100_000, "files", "Files and folders below a folder of data."),
 )
 
 LIMITS: Mapping[str, Limit] = MappingProxyType({row.name: row for row in _ROWS})

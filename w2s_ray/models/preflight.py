@@ -22,10 +22,11 @@ from w2s_ray.catalog.configs import config_fields, untrained_config
 from w2s_ray.catalog.digests import WEIGHTS, hub_id, local_path
 from w2s_ray.catalog.gguf_header import read_gguf_header
 from w2s_ray.catalog.model_files import safetensors_files, weight_files
+from w2s_ray.catalog.vocabularies import TOKENIZER, read_vocabulary
 from w2s_ray.errors import InputError, at
 from w2s_ray.foreign.patterns import full_matches
 from w2s_ray.models.backbone import check_dimensions, quiet
-from w2s_ray.models.folders import model_folder
+from w2s_ray.models.folders import model_folder, tokenizer_folder
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.structure import (
     check_supported,
@@ -134,6 +135,10 @@ def _check_tokenizer(model: ModelSpec, rows: int) -> None:
     if source != "bytes" and hub_id(source) is None and local_path(source).is_file():
         return  # in a GGUF file: checked when it is unpacked
     try:
+        if source != "bytes":
+            with tokenizer_folder(source, model.revision if model.source else None) as folder:
+                if (folder / TOKENIZER).is_file():
+                    read_vocabulary(folder / TOKENIZER, f"tokenizer {source}")
         tokenizer = load_tokenizer(model)
     except InputError:
         raise

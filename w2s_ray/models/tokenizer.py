@@ -72,8 +72,12 @@ def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's error message; its advice follows in others."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of a library's error message, with what its colon announces.
+
+    The library's advice follows in other lines.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _byte_characters() -> list[str]:

@@ -8,7 +8,6 @@ exactly what loading would. Integers are no weights: a quantised checkpoint lack
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from transformers import PreTrainedModel
 
 from w2s_ray.catalog.gguf_header import GgufHeader
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.opening import check_regular
+from w2s_ray.foreign.safetensors_header import read_safetensors_header
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -105,15 +106,26 @@ def check_gguf_header(source: str, header: GgufHeader, module: PreTrainedModel) 
                 "sizes in its header"
             )
     _check_kinds(source, header)
-    for field in ("tokenizer.ggml.model", "tokenizer.ggml.tokens"):
-        if field not in header.metadata:
-            raise InputError(f"model {source}: expected {field} in its header: a tokenizer")
+    _check_gguf_tokenizer(source, header)
     ids = int(header.metadata["tokenizer.ggml.tokens"])
     rows = int(module.config.vocab_size)
     if ids > rows:
         raise InputError(
             f"tokenizer {source}: ids up to {ids - 1}, expected less than {rows}, the rows of the "
             "model's embedding"
+        )
+
+
+def _check_gguf_tokenizer(source: str, header: GgufHeader) -> None:
+    """Refuses a file whose tokenizer is missing or of other types than the format says."""
+    kind = header.metadata.get("tokenizer.ggml.model")
+    if not isinstance(kind, str):
+        raise InputError(
+            f"model {source}: expected tokenizer.ggml.model in its header: a tokenizer"
+        )
+    if "tokenizer.ggml.tokens" not in header.lists:
+        raise InputError(
+            f"model {source}: expected tokenizer.ggml.tokens in its header: a tokenizer"
         )
 
 
@@ -124,25 +136,30 @@ def _tensors(file: Path) -> Iterator[tuple[str, Tensor | str]]:
     """
     if file.suffix == ".safetensors":
         try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 (not a mapping)
-                    part = opened.get_slice(name)
-                    dtype = _DTYPES.get(part.get_dtype())
-                    size = part.get_shape()
-                    empty = torch.empty(size, dtype=dtype, device="meta") if dtype else None
-                    yield name, part.get_dtype() if empty is None else empty
+            header = read_safetensors_header(file)
+            with safe_open(file, framework="pt"):  # as the library will
+                pass
         except (OSError, SafetensorError) as error:
             raise InputError(f"model {file}: cannot be read: {_first_line(error)}") from error
+        for name, stored in header.items():
+            dtype = _DTYPES.get(stored.dtype)
+            yield (
+                name,
+                torch.empty(stored.shape, dtype=dtype, device="meta") if dtype else stored.dtype,
+            )
         return
     try:
-        stored = torch.load(
+        check_regular(file)
+        pickled = torch.load(
             file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file)
         )
-    except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged pickle raises all kinds
         raise InputError(
             f"model {file}: cannot be read as plain tensors: {_first_line(error)}"
         ) from error
-    for name, tensor in stored.items() if isinstance(stored, dict) else ():
+    for name, tensor in pickled.items() if isinstance(pickled, dict) else ():
         if isinstance(tensor, Tensor):
             yield name, tensor if tensor.dtype in _DTYPES.values() else str(tensor.dtype)
 
