@@ -44,6 +44,7 @@ _ROWS: tuple[Limit, ...] = (
     Limit("model.vocabulary", 1 << 24, "ids", "Vocabulary of a model."),
     Limit("model.positions", 10**10, "tokens", "Longest input of a model."),
     Limit("model.parameters", 10**13, "parameters", "Parameters of a model, by its configuration."),
+    Limit("training.epochs", 100_000, "epochs", "Epochs of a training, whose steps are listed."),
     Limit(
         "model.config.bytes",
         16 << 20,

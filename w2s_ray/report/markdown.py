@@ -85,8 +85,8 @@ def _query(query: str) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """A text in which nothing marks anything up."""
-    return _SPECIAL.sub(r"\\\1", plain(text))
+    """A text in which nothing marks anything up, without white space around it, which would."""
+    return _SPECIAL.sub(r"\\\1", plain(text).strip())
 
 
 def _in_link(text: str) -> str:

@@ -9,6 +9,7 @@ from w2s_ray.spec.fields import (
     Chains,
     Combine,
     Count,
+    Epochs,
     Model,
     NotNegative,
     Number,
@@ -55,7 +56,7 @@ class Cells(Model):
     learning_rate: Axis[Positive | None] = Field((), description="learning rates above 0, or null")
     weight_decay: Axis[NotNegative] = Field((), description="weight decays, 0 or above")
     anchor: Axis[NotNegative] = Field((), description="λ, 0 or above")
-    epochs: Axis[Count | None] = Field((), description="numbers of epochs, or null")
+    epochs: Axis[Epochs | None] = Field((), description="numbers of epochs, or null")
     batch_size: Axis[Count | None] = Field((), description="rows per optimizer step, or null")
     seed: Axis[Seed] = Field((), description="seeds")
 
@@ -189,7 +190,7 @@ class Grid(Model):
         examples=[[0.0, 0.01]],
         json_schema_extra={"unit": "nat"},
     )
-    epochs: Axis[Count | None] = Field(
+    epochs: Axis[Epochs | None] = Field(
         (None,),
         description="epochs of student and ceiling; null: as in training",
         examples=[[1, 2]],

@@ -8,6 +8,7 @@ from w2s_ray.foreign.limits import limit
 from w2s_ray.foreign.patterns import check_pattern
 from w2s_ray.spec.fields import (
     Count,
+    Epochs,
     Model,
     Number,
     Positive,
@@ -84,7 +85,7 @@ class WeakOverrides(Model):
     trainable: Trainable | None = Field(
         None, description="full, last_layer, lora or null", examples=["full"]
     )
-    epochs: Count | None = Field(
+    epochs: Epochs | None = Field(
         None,
         description="epochs, at least 1, or null",
         examples=[3],
@@ -123,7 +124,7 @@ def rates(value: Any) -> Any:
 class Training(Model):
     """How models are trained; part of a result's identity."""
 
-    epochs: Count = Field(
+    epochs: Epochs = Field(
         1, description="epochs, at least 1", examples=[2], json_schema_extra={"unit": "epochs"}
     )
     batch_size: Count = Field(

@@ -6,18 +6,22 @@ but a spec must not have is refused here too: loops, duplicate keys, keys that a
 that no reader makes sense of.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.limits import exceeded, limit
 from w2s_ray.foreign.opening import read_bounded
+from w2s_ray.printable import printable
 from w2s_ray.spec.messages import SpecError, nearest, shown
 
 _STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+# What no file name has and no encoding: YAML's escapes can write both.
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _INTEGER_BITS = 128  # of what is read as a number; no field takes more than 63
 
 
@@ -34,17 +38,30 @@ class _Refused(Exception):
         self.line, self.reason = mark.line + 1, reason
 
 
+class _Extent(NamedTuple):
+    """How much a node stands for, aliases written out.
+
+    Attributes:
+        nodes: itself and all below it.
+        levels: of which the node is one.
+    """
+
+    nodes: int
+    levels: int
+
+
 class _BoundedLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which counts what it composes.
 
-    ``_count`` is the number of nodes so far, with those of each alias counted again. ``_sizes``
-    has the count of each finished node by its identity, ``_depth`` the depth of the current one.
+    ``_nodes`` is the number of nodes so far, with those of each alias counted again, ``_depth`` the
+    number of nodes that are being composed, one inside the other, and ``_deepest`` the deepest
+    level since the current node began. ``_extents`` has the finished nodes by their identity.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._count = self._depth = 0
-        self._sizes: dict[int, int] = {}
+        self._nodes = self._depth = self._deepest = 0
+        self._extents: dict[int, _Extent] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Composes a node and all below it.
@@ -59,27 +76,29 @@ class _BoundedLoader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             assert node is not None
-            if id(node) not in self._sizes:
+            if id(node) not in self._extents:
                 reason = "given an alias of a value that contains it, expected no loop"
                 raise _Refused(node.start_mark, reason)
-            self._counted(self._sizes[id(node)], mark)
+            self._add(self._extents[id(node)], mark)
             return node
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > limit("spec.text"):
             raise _Refused(mark, exceeded("spec.text", len(event.value)))
-        before = self._count
-        self._counted(1, mark)
+        before, deepest, self._deepest = self._nodes, self._deepest, 0
+        self._add(_Extent(1, 1), mark)
         self._depth += 1
-        if self._depth > limit("spec.depth"):
-            raise _Refused(mark, exceeded("spec.depth"))
         node = super().compose_node(parent, index)
         self._depth -= 1
-        self._sizes[id(node)] = self._count - before
+        self._extents[id(node)] = _Extent(self._nodes - before, self._deepest - self._depth)
+        self._deepest = max(self._deepest, deepest)
         return node
 
-    def _counted(self, nodes: int, mark: yaml.Mark) -> None:
-        self._count += nodes
-        if self._count > limit("spec.nodes"):
+    def _add(self, extent: _Extent, mark: yaml.Mark) -> None:
+        self._nodes += extent.nodes
+        self._deepest = max(self._deepest, self._depth + extent.levels)
+        if self._nodes > limit("spec.nodes"):
             raise _Refused(mark, exceeded("spec.nodes"))
+        if self._deepest > limit("spec.depth"):
+            raise _Refused(mark, exceeded("spec.depth"))
 
 
 def tree(path: Path) -> yaml.Node:
@@ -107,7 +126,8 @@ def problems(root: yaml.Node) -> Iterator[tuple[int, str]]:
     """Line and message of what YAML accepts but a spec must not have.
 
     That is duplicate keys, keys that are not text, and scalars without a value: impossible dates,
-    numbers of a size that no field takes, tags of other languages.
+    numbers of a size that no field takes, texts that cannot be
+    encoded, tags of other languages.
     """
     reader = yaml.SafeLoader("")
     stack = [root]
@@ -149,6 +169,8 @@ def _text(path: Path) -> str:
 
 def _unreadable(reader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     """What was expected of a scalar that has no value; "" if it has one."""
+    if character := _NO_TEXT.search(node.value):
+        return f"text without the character {printable(character[0])}"
     if node.tag == _STRING:
         return ""
     try:
@@ -171,6 +193,8 @@ def _wrong_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
         if key.tag not in (_STRING, _MERGE):
             given = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
             yield line, f"given the name {given}, expected text (write it in quotes)"
+        elif _NO_TEXT.search(key.value):
+            yield line, f"given the name {shown(key.value)}, expected text that can be encoded"
         elif key.value in first:
             yield line, f"given '{key.value}' a second time (first on line {first[key.value]})"
         else:

@@ -28,7 +28,8 @@ def open_backend(address: str, *, cache: Path | None = None) -> Backend:
             ``$XDG_CACHE_HOME/w2s_ray`` (``~/.cache/w2s_ray``). Unused on a local file system.
 
     Raises:
-        InputError: An empty address, a URI without its slashes, one that pyarrow does not support, or no such bucket.
+        InputError: An empty address, a URI without its slashes, or one that pyarrow does not
+            support, or no such bucket.
     """
     if scheme := _SCHEME_WITHOUT_SLASHES.match(address):
         uri = f"{scheme[1].lower()}://{address[scheme.end() :].lstrip('/')}"
