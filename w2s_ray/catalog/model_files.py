@@ -37,7 +37,8 @@ TOKENIZER_FILES = (
 CHAT_TEMPLATE = "chat_template.jinja"  # decides no number unless rows are rendered with it
 _LIMIT_OF = {
     **dict.fromkeys((CONFIG, ADAPTER_CONFIG), "model.config.bytes"),
-    **dict.fromkeys((*TOKENIZER_FILES, CHAT_TEMPLATE), "tokenizer.bytes"),
+    **dict.fromkeys(TOKENIZER_FILES, "tokenizer.bytes"),
+    CHAT_TEMPLATE: "template.characters",  # of a byte at least
     **dict.fromkeys((index for _, index in WEIGHT_FORMATS), "model.index.bytes"),
     **dict.fromkeys((whole for whole, _ in WEIGHT_FORMATS), ""),
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pyarrow as pa
 
 from w2s_ray.errors import InputError
+from w2s_ray.foreign.templates import check_template
 from w2s_ray.spec.training import Render
 
 if TYPE_CHECKING:
@@ -94,6 +95,30 @@ def check_rendering(tokenizer: PreTrainedTokenizerFast, rendering: Rendering, na
             ) from error
 
 
+def check_chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    """Tries the chat template on rows, in another process (``foreign.templates``).
+
+    Args:
+        name: of the template, at the start of the message.
+
+    Raises:
+        InputError: it takes too long, or makes too long a text.
+    """
+    variables = {
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": False,
+        **tokenizer.special_tokens_map,
+    }
+    conversations = [of for row in rows["messages"].to_pylist() for of in row]
+    check_template(_template(tokenizer), variables, conversations, name)
+
+
+def _template(tokenizer: PreTrainedTokenizerFast) -> str:
+    template: str = tokenizer.get_chat_template()
+    return _FIXED_DATE + template if "strftime_now" in template else template
+
+
 def chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> list[list[str]]:
     """The m texts of every row, each a whole conversation rendered by the chat template.
 
@@ -103,9 +128,7 @@ def chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> list[list[str]]
     """
     if "messages" not in rows.column_names:
         raise ValueError("the rows were prepared without messages, which a chat template needs")
-    template = tokenizer.get_chat_template()
-    if "strftime_now" in template:
-        template = _FIXED_DATE + template
+    template = _template(tokenizer)
     texts: list[list[str]] = []
     for row_id, conversations in zip(
         rows["row_id"].to_pylist(), rows["messages"].to_pylist(), strict=True

@@ -63,6 +63,16 @@ _ROWS: tuple[Limit, ...] = (
         "bytes",
         "A file of a tokenizer; one of 260,000 words has 34 megabytes.",
     ),
+    Limit("template.characters", 1 << 20, "characters", "A chat template; long ones have 20,000."),
+    Limit(
+        "template.seconds",
+        10,
+        "seconds",
+        "Time in which a chat template renders a thousand rows; a tenth of a second is usual.",
+    ),
+    Limit(
+        "template.memory.bytes", 2 << 30, "bytes", "Memory of the process that tries a template."
+    ),
     Limit("safetensors.header.bytes", 32 << 20, "bytes", "The header of a safetensors file."),
     Limit("gguf.fields", 65_536, "fields", "Metadata of a GGUF file."),
     Limit("gguf.tensors", 1_000_000, "tensors", "Tensors of a GGUF file."),

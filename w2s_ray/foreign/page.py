@@ -36,6 +36,14 @@ The limits are constants. A study that needs more can be split, or the number ch
 * **Specs.** Aliases and merges of YAML count as often as they are used. Cells are counted before
   `exclude` removes some. Whole numbers have at most 128 bits. Of more than 100 mistakes the first
   are shown, and the others counted; a line of more than 4,000 characters is cut, which it says.
+* **Data.** A file may have any size, a row may not. What a compressed or columnar file unpacks to
+  is counted as it comes; one of less than 16 MiB is unpacked once before its first row is used. A
+  file or folder that several links lead to is read once, and circles of links end.
+* **Models.** Configurations, tokenizers and headers are checked before a library reads them. Of a
+  safetensors file names are unique, sizes follow from shapes, and places cover the data; of a GGUF
+  file weights do not overlap.
+* **Chat templates** render the rows once in a process of their own that is ended when it takes too
+  long or too much memory.
 * **Regular expressions** (`target_modules`) are matched once with the names of a model's modules,
   in a process of their own that is ended when it takes too long.
 * **Texts.** Controls, escape sequences, marks that turn the direction of text, and halves of

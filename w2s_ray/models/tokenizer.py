@@ -60,7 +60,7 @@ def _from_source(source: str, revision: str | None) -> PreTrainedTokenizerFast:
             )
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises plain exceptions
         raise InputError(f"tokenizer {source}: cannot be loaded: {first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"tokenizer {source}: expected a tokenizer with a tokenizer.json")

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.data.locating import place_of
 from w2s_ray.data.prepare import SPLITS
-from w2s_ray.data.rendering import Rendering, RowError, check_rendering
+from w2s_ray.data.rendering import Rendering, RowError, check_chats, check_rendering
 from w2s_ray.data.test_sets import as_data
 from w2s_ray.data.tokens import Tokens, encode
 from w2s_ray.errors import InputError, at
@@ -158,6 +158,8 @@ class _Reader:
             if characters > CHARACTERS:
                 break
             characters += _characters(table)
+            if self._rendering.render == "chat_template":
+                check_chats(table, self._tokenizer, f"chat template of model {self._model!r}")
             try:
                 counts += TokenCounts.of(self._encoded(table))
             except RowError as error:
