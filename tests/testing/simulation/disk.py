@@ -3,7 +3,7 @@
 Of a file its content, of a folder its names are durable once flushed (fsync). When the power fails
 each name that was not flushed is there as it was or as it is, and content that was not flushed may
 be old, new, half, or zeros. Nothing stronger is assumed: two renames may reach the disk in either
-order, and a rename may come through half.
+order, and of a rename the new name, the old one, or none may be left; a file may keep both.
 """
 
 import errno
@@ -143,13 +143,10 @@ class Disk:
 
     def lose_power(self, random: Random) -> None:
         """What a power cut leaves."""
-        seen: set[int] = set()
         stack: list[File | Folder] = [self.root]
+        named: set[int] = set()  # a folder never has two names
         while stack:
             node = stack.pop()
-            if id(node) in seen:  # a rename that came through half: two names of one folder
-                continue
-            seen.add(id(node))
             if isinstance(node, File):
                 if node.content != node.durable:
                     whole, durable = node.content, node.durable or b""
@@ -157,17 +154,17 @@ class Disk:
                     node.content = random.choice((durable, whole, torn, bytes(len(whole))))
                 node.durable = node.content
                 continue
-            if node.entries != node.durable:
-                names = sorted(node.entries.keys() | node.durable.keys())
-                left: dict[str, File | Folder] = {}
-                for name in names:
-                    before, after = node.durable.get(name), node.entries.get(name)
-                    kept = before if random.random() < 0.5 else after
-                    if kept is not None:
-                        left[name] = kept
-                node.entries = left
-            node.durable = dict(node.entries)
-            stack.extend(node.entries.values())
+            names = sorted(node.entries.keys() | node.durable.keys())
+            random.shuffle(names)
+            left: dict[str, File | Folder] = {}
+            for name in names:
+                before, after = node.durable.get(name), node.entries.get(name)
+                kept = before if before is after or random.random() < 0.5 else after
+                if kept is not None and not (isinstance(kept, Folder) and id(kept) in named):
+                    left[name] = kept
+                    named.add(id(kept))
+            node.entries, node.durable = left, dict(left)
+            stack.extend(left.values())
 
     def below(self, path: str) -> Iterator[str]:
         """Paths of all files and empty folders below a folder; none if there is no such folder."""
