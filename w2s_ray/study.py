@@ -26,6 +26,7 @@ from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
 from w2s_ray.console.terminal import open_console
+from w2s_ray.ending.options import OptionParser
 from w2s_ray.errors import InputError
 from w2s_ray.masking import masked
 from w2s_ray.plan.build import build
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m w2s_ray.study",
         description="Run a weak-to-strong study; run it again to resume.",
     )

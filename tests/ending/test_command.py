@@ -12,6 +12,7 @@ from tests.testing.specs import REPOSITORY
 from w2s_ray.ending import command, signals
 from w2s_ray.ending.codes import MEANINGS, ExitCode
 from w2s_ray.errors import InputError, SystemFault
+from w2s_ray.study import main
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,24 @@ def test_an_error_of_our_own_names_a_file_with_the_traceback(tmp_path: Path) -> 
     assert str(file) in line and "KeyError" in line
     assert "Traceback" in file.read_text()
     assert "abcdefghij" not in line + file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["a.yaml", "--sotre", "x"], "unrecognized arguments: --sotre x; did you mean '--store'?"),
+        (["a.yaml", "--plan", "--status"], "not allowed with argument"),
+        ([], "required: SPEC"),
+    ],
+)
+def test_an_option_that_is_refused_is_one_line(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(options)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and "--help" in line
 
 
 def test_the_page_has_every_exit_code() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.testing.simulation.scheduler import Violation
 from tests.testing.simulation.schedules import (
     DISK,
     LAGGING,
@@ -25,7 +26,6 @@ from tests.testing.simulation.schedules import (
     check,
     trace,
 )
-from tests.testing.simulation.scheduler import Violation
 from tests.testing.simulation.system import SimulatedSystem
 from w2s_ray.store import claims, local
 from w2s_ray.store.local import LocalBackend

@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.DONE: "every cell is complete",
     ExitCode.INCOMPLETE: "some cells are incomplete; the results say which and why",
-    ExitCode.INPUT: "bad input; nothing was computed",
+    ExitCode.INPUT: "bad input, or a store that cannot be used; nothing was computed in vain",
     ExitCode.INTERNAL: "an error of w2s_ray itself; the line names a file with the traceback",
     ExitCode.SYSTEM: "the system refused: a full disk, no permission, no network, no memory",
     ExitCode.HANGUP: "SIGHUP: the terminal was closed",

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from w2s_ray.ending.options import OptionParser
 from w2s_ray.errors import InputError
 from w2s_ray.printable import printable
 from w2s_ray.report.joined import joined
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m w2s_ray.report",
         description="Write the report of a study from its store; nothing is computed anew.",
     )

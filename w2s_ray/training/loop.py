@@ -123,7 +123,10 @@ def train(
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step}")
         rate = learning_rate_at(step, total_steps, learning_rate, schedule)
-        norm = engine.step(rate)
+        try:
+            norm = engine.step(rate)
+        except FloatingPointError as error:  # of an engine that refuses it by itself
+            raise FloatingPointError(f"{error} at step {step}") from error
         if not math.isfinite(norm):
             raise FloatingPointError(f"the gradient's norm is {norm} at step {step}")
         if buffer:
