@@ -32,6 +32,7 @@ from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
+from w2s_ray.store.leftovers import remove_leftovers
 from w2s_ray.store.names import (
     REPORT_PAGE,
     RESERVED,
@@ -168,6 +169,7 @@ class _Study:
                 transfer_file(study),
             ),
         )
+        remove_leftovers(self.store)
         checked = self.store.checked(self.plan.steps)
         for damage in checked.damaged:
             self.set_aside(damage)
@@ -320,6 +322,7 @@ class _Study:
         written = self._tables()
         paths = {**written.paths, "report": self._report() if with_report else None}
         exports = self._exports()
+        remove_leftovers(self.store)
         missing, unscored = _incomplete(written.results), _incomplete(written.transfer)
         if as_json:
             summary = {

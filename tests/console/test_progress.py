@@ -44,5 +44,17 @@ def test_it_is_quiet_when_not_on_a_terminal_but_for_failures():
     ]
 
 
+def test_whom_a_group_waits_for_is_said_once():
+    todo = steps()
+    console = Console(file=io.StringIO(), width=120)
+    with ProgressDisplay(todo, 0, console) as display:
+        for key in "ab":
+            display("started", todo[key], {})
+            display("progress", todo[key], {"waiting": "waiting for weak a, held by process 1"})
+            display("progress", todo[key], {"waiting": "waiting for weak a, held by process 2"})
+    said = console.file.getvalue().splitlines()
+    assert said == [f"waiting for weak a, held by process {n}" for n in (1, 2)]
+
+
 def test_flops_have_three_digits_and_a_prefix():
     assert [flops(n) for n in (12, 3_210, 4.5e15)] == ["12 FLOP", "3.21 kFLOP", "4.5 PFLOP"]

@@ -291,6 +291,7 @@ def test_kill_9_amid_a_group_leaves_all_of_it_or_nothing(write_spec, tmp_path):
     for key, record in kept.items():
         assert store.record(key) == record
     assert {store.record(row["key"])["execution"]["fused"] for row in results} == {160}
+    assert not store.listing("claims")
     assert not list(tmp_path.glob("store/*/.tmp*"))
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from w2s_ray.store import claims
+from w2s_ray.store import claims, heartbeat
 from w2s_ray.store.claims import GAP, STALE_SECONDS, is_held, local_claim, local_claims
 from w2s_ray.store.owners import Owner, this_process
+from w2s_ray.store.system import System
 
 DEAD = replace(this_process(), started=this_process().started + 1)  # a process id used again
 ELSEWHERE = Owner("0123456789ab", 1, 1)
@@ -77,9 +78,20 @@ def test_the_highest_number_holds_the_key_though_lower_ones_are_missing(tmp_path
     leave(tmp_path, "k", this_process(), number=GAP - 1)
     with local_claim(tmp_path, "k") as held:
         assert not held
+    leave(tmp_path, "k", DEAD, number=GAP - 1)
     leave(tmp_path, "k", DEAD, number=GAP)
     with local_claim(tmp_path, "k") as held:
         assert held and (tmp_path / f"k.{GAP + 1}").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_that_was_taken_for_dead_and_lives_is_waited_for(tmp_path: Path) -> None:
+    awake = leave(tmp_path, "k", this_process())
+    overruled_by = leave(tmp_path, "k", DEAD, number=1)
+    assert is_held(tmp_path, "k")
+    with local_claim(tmp_path, "k") as held:
+        assert not held
+    assert awake.exists() and overruled_by.exists()
 
 
 def test_a_claim_without_its_text_is_live_until_it_is_old(tmp_path: Path) -> None:
@@ -97,9 +109,9 @@ def test_a_stale_claim_that_was_released_and_taken_anew_is_not_taken_over(
     """Between the judgement and the takeover another process may have claimed the key."""
     left, judge = leave(tmp_path, "k", DEAD), claims._is_stale
 
-    def judged_then_changed(path: Path, text: str) -> bool:
-        stale = judge(path, text)
-        if path == left and stale:
+    def judged_then_changed(claim: claims.ClaimFile, system: System) -> bool:
+        stale = judge(claim, system)
+        if Path(claim.path) == left and stale:
             leave(tmp_path, "k", this_process())
         return stale
 
@@ -112,8 +124,8 @@ def test_a_stale_claim_that_was_released_and_taken_anew_is_not_taken_over(
 def test_a_heart_beats_from_start_to_stop_and_its_thread_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
-    heart, other = claims._Heartbeat(), threading.Event()
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+    heart, other = heartbeat.Heartbeat(), threading.Event()
     beats = {"a": threading.Semaphore(0), "broken": threading.Semaphore(0)}
 
     def broken() -> None:

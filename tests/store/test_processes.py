@@ -15,11 +15,12 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 from pyarrow import fs
 
-from w2s_ray.store import claims
+from w2s_ray.store import claims, heartbeat, system
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.identity import Identity
 from w2s_ray.store.object_store import ObjectStoreBackend
 from w2s_ray.store.owners import this_process
+from w2s_ray.store.system import System
 
 COMMIT_FOR_EVER = """
 import os, sys
@@ -91,8 +92,9 @@ with ExitStack() as held:
 HOLD_AND_DIE = """
 import os, random, sys, time
 from pathlib import Path
-from w2s_ray.store import claims
-from w2s_ray.store.owners import Owner
+from w2s_ray.store import claims, system
+from w2s_ray.store.heartbeat import Heartbeat
+from w2s_ray.store.owners import Owner, this_process
 folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 end, held_times = float(sys.stdin.readline()), 0
@@ -101,11 +103,11 @@ def hold(dies):
         if held:
             try:
                 with open(inside, "x") as file:
-                    file.write(claims.this_process().token)
+                    file.write(this_process().token)
             except FileExistsError:
                 if not Owner.parse(inside.read_text()).is_dead:
                     os._exit(9)  # two live processes hold one key
-                inside.write_text(claims.this_process().token)
+                inside.write_text(this_process().token)
             time.sleep(0.001)
             if dies:
                 os._exit(0)  # as kill -9: nothing is released
@@ -116,7 +118,7 @@ while time.time() < end:
     if random.random() < 0.1:
         child = os.fork()
         if not child:
-            claims._HEARTBEAT = claims._Heartbeat()
+            system.HEARTBEAT = Heartbeat()
             hold(dies=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
@@ -246,8 +248,8 @@ def test_a_claim_released_and_taken_anew_while_being_judged_is_not_taken_over(
     path.write_text(json.dumps({"owner": f"{this_process().machine}.{os.getpid()}.1"}))
     judge, pause = claims._is_stale, ExitStack()
 
-    def slow_judge(judged: Path, text: str) -> bool:
-        verdict = judge(judged, text)
+    def slow_judge(claim: claims.ClaimFile, system: System) -> bool:
+        verdict = judge(claim, system)
         monkeypatch.setattr(claims, "_is_stale", judge)
         with local.claim("k0") as held:
             assert held, "a quicker contender takes the stale claim over, works, and releases it"
@@ -337,8 +339,8 @@ def test_a_live_process_of_this_machine_keeps_its_claim_however_long_it_slept(
 def test_all_claims_of_a_process_beat_while_they_are_held(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(claims, "_HEARTBEAT", claims._Heartbeat())  # the other sleeps for seconds
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(system, "HEARTBEAT", heartbeat.Heartbeat())  # the other sleeps for seconds
     with ExitStack() as stack:
         assert all(stack.enter_context(local.claim(f"k{n}")) for n in range(20))
         paths = list((Path(local.uri) / "claims").iterdir())

@@ -58,6 +58,7 @@ class ProgressDisplay:
         self.failed: dict[str, str] = {}
         self.blocked: set[str] = set()
         self._damages: set[str] = set()
+        self._lines_said: set[str] = set()
         self._live = Live(
             get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
         )
@@ -80,6 +81,10 @@ class ProgressDisplay:
             self._running[step.key] = Running(step, time.monotonic(), {})
             return
         if event == "progress":
+            numbers = dict(numbers)
+            if (line := numbers.pop("waiting", "")) and line not in self._lines_said:
+                self._lines_said.add(line)  # one for all steps of a group
+                self._say(line)
             if step.key in self._running:
                 self._running[step.key].numbers.update(numbers)
             return

@@ -16,9 +16,10 @@ from typing import Any, Protocol, cast
 from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Kind, Step
+from w2s_ray.running.waiting import Waiting
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.store.artifact import Artifact
-from w2s_ray.store.artifacts import POLL_SECONDS, Store
+from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.drafts import Draft
@@ -64,10 +65,11 @@ def execute(step: Step, store: Store, context: Context | None = None) -> dict[st
 def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict[str, Outcome]:
     """As ``execute``, for a single step or steps with equal ``fusion``: key → outcome.
 
-    Steps that other processes hold are waited for last.
+    Steps that other processes hold are waited for last; who holds them goes to the progress.
     """
     outcomes: dict[str, Outcome] = {}
     pending = {step.key: step for step in steps}
+    wait = Waiting(store, context.progress)
     try:
         while pending:
             claims = dict.fromkeys(step.claim for step in pending.values())
@@ -82,7 +84,7 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
                     outcomes |= _compute(own, store, context)
             pending = {key: step for key, step in pending.items() if key not in outcomes}
             if pending and not own:
-                time.sleep(POLL_SECONDS)
+                wait(list(pending.values()))
     except Exception as error:  # of the store itself
         unsure = [step for key, step in pending.items() if key not in outcomes]
         outcomes |= _outcomes_after_store_error(unsure, store, error)

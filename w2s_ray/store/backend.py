@@ -22,6 +22,7 @@ from typing import Protocol
 from pyarrow import NativeFile
 
 from w2s_ray.errors import InputError
+from w2s_ray.store.owners import Holder
 
 DAMAGED = " is damaged: "  # in a message, between folder and damage
 
@@ -123,6 +124,13 @@ class Backend(Protocol):
         """
         ...
 
+    def remove_abandoned(self) -> None:
+        """Remove what killed processes have left of workspaces, wherever ``workspace`` made them.
+
+        Never what a living process may still write (see ``temporary``).
+        """
+        ...
+
     def discard(self, folder: str) -> None:
         """Remove a folder with everything in it, if it exists.
 
@@ -171,6 +179,10 @@ class Backend(Protocol):
 
         Mutual exclusion on a file system, best effort on an object store (see ``claims``).
         """
+        ...
+
+    def holder(self, name: str) -> Holder | None:
+        """Who holds a name; None if nobody does, or if that cannot be read at the moment."""
         ...
 
     def claimed(self) -> set[str]:

@@ -13,6 +13,7 @@ from w2s_ray.errors import InputError
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import Backend
 from w2s_ray.store.names import component
+from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import json_bytes
 
 PROBE_BYTES = 1 << 20  # of a file written to see whether there is space
@@ -73,6 +74,10 @@ class StoreFiles:
     def claims(self, keys: Iterable[str]) -> AbstractContextManager[set[str]]:
         """Hold many keys, as ``claim`` does; yields those that are held."""
         return self.backend.claims([component(key) for key in keys])
+
+    def holder(self, key: str) -> Holder | None:
+        """Who holds a key; None if nobody does, or if that cannot be read at the moment."""
+        return self.backend.holder(component(key))
 
     def claimed(self) -> set[str]:
         """Keys on which there is a claim, even if its process has died since."""

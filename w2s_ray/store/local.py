@@ -8,16 +8,16 @@ removed.
 
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from pyarrow import NativeFile, fs
+from pyarrow import NativeFile
 
 from w2s_ray.store import claims
 from w2s_ray.store.backend import damaged
-from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.names import CLAIMS, RECORD, WITH_FOLDERS, damaged_folder
+from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import (
     damage,
     ends_like_a_record,
@@ -25,14 +25,16 @@ from w2s_ray.store.records import (
     parse_record,
     recorded_files,
 )
+from w2s_ray.store.system import SYSTEM, AnyPath, System
 from w2s_ray.store.temporary import remove_abandoned, temporary_name
 
 
 class LocalBackend:
     """A ``Backend`` whose root is a folder of this machine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, system: System = SYSTEM) -> None:
         self.root = root
+        self._system = system
         self._cleaned: set[str] = set()  # folders that this process has rid of leftovers
 
     @property
@@ -40,51 +42,54 @@ class LocalBackend:
         return str(self.root)
 
     def folders(self) -> Iterator[str]:
-        for path in _subfolders(self.root):
+        for path in self._subfolders(self._at()):
             parent = os.path.basename(path)
-            for name in _names(path):
+            for name in self._names(path):
                 yield f"{parent}/{name}"
 
     def committed(self) -> Iterator[str]:
         skip = len(str(self.root)) + 1
-        for parent in _subfolders(self.root):
-            for folder in _subfolders(parent):
-                if _has_record(folder, folder[skip:]):
+        for parent in self._subfolders(self._at()):
+            for folder in self._subfolders(parent):
+                if self._has_record(folder, folder[skip:]):
                     yield folder[skip:]
 
     def workspace(self, folder: str, name: str) -> Path:
-        parent = self.root / folder
-        parent.mkdir(parents=True, exist_ok=True)
+        parent = self._at(folder)
+        self._system.make_folders(parent)
         if folder not in self._cleaned:
             self._cleaned.add(folder)
-            remove_abandoned(parent, self.root / CLAIMS)
-        path = parent / temporary_name(name)
-        path.mkdir()
-        return path
+            if folder:
+                self._system.flush(os.path.dirname(parent))  # in case another process just made it
+            remove_abandoned(parent, self._at(CLAIMS), self._system)
+        path = f"{parent}/{temporary_name(name, self._system)}"
+        self._system.make_folder(path)
+        return Path(path)
 
     def commit(self, workspace: Path, path: str, record: bytes) -> None:
-        final = self.root / path
+        final = self._at(path)
         if self._is_committed(path):
+            self._system.flush(os.path.dirname(final))  # who committed it may be about to
             return
-        _flush_below(workspace)
-        (workspace / RECORD).write_bytes(record)
-        _flush(workspace / RECORD)
-        _flush(workspace)
+        self._flush_below(workspace)
+        self._system.write(f"{workspace}/{RECORD}", record)
+        self._system.flush(f"{workspace}/{RECORD}")
+        self._system.flush(workspace)
         while True:
             try:
-                os.rename(workspace, final)
+                self._system.rename(workspace, final)
                 break
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             if self._is_committed(path):
-                return
-            if (final / RECORD).is_file():
+                break
+            if self._read(f"{final}/{RECORD}") is not None:
                 with suppress(FileNotFoundError):
                     self.set_aside(path)
             else:  # an interrupted copy
                 self.discard(path)
-        _flush(final.parent)
+        self._system.flush(os.path.dirname(final))
 
     def local_copy(self, path: str, record: bytes) -> Path:
         folder = self.root / path
@@ -97,31 +102,40 @@ class LocalBackend:
 
     def set_aside(self, path: str) -> str:
         target = damaged_folder(path)
-        (self.root / target).parent.mkdir(parents=True, exist_ok=True)
-        os.rename(self.root / path, self.root / target)
-        _flush((self.root / target).parent)
-        _flush((self.root / path).parent)
+        parent = os.path.dirname(self._at(target))
+        self._system.make_folders(parent)
+        self._system.rename(self._at(path), self._at(target))
+        self._system.flush(parent)
+        self._system.flush(os.path.dirname(self._at(path)))
         return target
 
+    def remove_abandoned(self) -> None:
+        folders = [self._at(), *self._subfolders(self._at())]
+        for parent in WITH_FOLDERS:
+            folders += self._subfolders(self._at(parent))
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                remove_abandoned(folder, self._at(CLAIMS), self._system)
+
     def discard(self, folder: str) -> None:
-        final = self.root / folder
-        hidden = final.with_name(temporary_name(final.name))
+        parent, name = os.path.split(self._at(folder))
+        hidden = f"{parent}/{temporary_name(name, self._system)}"
         with suppress(FileNotFoundError):
-            os.rename(final, hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
+            self._system.rename(f"{parent}/{name}", hidden)
+            self._system.remove_tree(hidden)
 
     def listing(self, folder: str) -> list[str]:
-        return sorted(_names(self.root / folder))
+        return sorted(self._names(self._at(folder)))
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
-        return [_read(self.root / path) for path in paths]
+        return [self._read(self._at(path)) for path in paths]
 
     def open_file(self, path: str) -> NativeFile:
-        return fs.LocalFileSystem().open_input_file(str(self.root / path))
+        return self._system.open_file(self._at(path))
 
     def write(self, path: str, content: bytes) -> None:
         with self.writing(path) as target:
-            target.write_bytes(content)
+            self._system.write(target, content)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Path]:
@@ -129,84 +143,71 @@ class LocalBackend:
         workspace = self.workspace(folder, name)
         try:
             yield workspace / name
-            _flush(workspace / name)
-            os.replace(workspace / name, self.root / path)
-            _flush(self.root / folder)
+            self._system.flush(f"{workspace}/{name}")
+            self._system.rename(f"{workspace}/{name}", self._at(path))
+            self._system.flush(self._at(folder))
         finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+            self._system.remove_tree(workspace)
 
     def remove(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self._system.remove(self._at(path))
 
     def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
-        return claims.local_claims(self.root / CLAIMS, names)
+        return claims.local_claims(self._at(CLAIMS), names, self._system)
+
+    def holder(self, name: str) -> Holder | None:
+        return claims.local_holder(self._at(CLAIMS), name, self._system)
 
     def claimed(self) -> set[str]:
-        return {name.partition(".")[0] for name in _names(self.root / CLAIMS)}
+        return {name.partition(".")[0] for name in self._names(self._at(CLAIMS))}
+
+    def _at(self, path: str = "") -> str:
+        """The full path of a file or folder, or of the root."""
+        return f"{self.root}/{path}" if path else str(self.root)
 
     def _is_committed(self, path: str) -> bool:
-        content = _read(self.root / path / RECORD)
+        content = self._read(f"{self._at(path)}/{RECORD}")
         return content is not None and is_record(content, path)
 
+    def _names(self, folder: AnyPath) -> list[str]:
+        """The visible names in a folder; none if it does not exist."""
+        try:
+            return [e.name for e in self._system.entries(folder) if e.name[0] != "."]
+        except FileNotFoundError:
+            return []
 
-def _names(folder: str | Path) -> list[str]:
-    """The visible names in a folder; none if it does not exist."""
-    try:
-        return [name for name in os.listdir(folder) if name[0] != "."]
-    except FileNotFoundError:
-        return []
+    def _subfolders(self, folder: AnyPath) -> list[str]:
+        """The paths of the visible folders in a folder; none if it does not exist."""
+        try:
+            entries = self._system.entries(folder)
+        except FileNotFoundError:
+            return []
+        return [entry.path for entry in entries if entry.name[0] != "." and entry.is_dir()]
 
+    def _read(self, path: AnyPath) -> bytes | None:
+        try:
+            return self._system.read(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
 
-def _subfolders(folder: str | Path) -> list[str]:
-    """The paths of the visible folders in a folder; none if it does not exist."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.path for entry in entries if entry.name[0] != "." and entry.is_dir()]
-    except FileNotFoundError:
-        return []
+    def _has_record(self, folder: str, path: str) -> bool:
+        """Whether ``path`` seems to be committed, for listings of thousands.
 
+        Mostly reads the last two bytes only; other damage shows when the record is read.
+        """
+        record = f"{folder}/{RECORD}"
+        try:
+            if ends_like_a_record(self._system.read_end(record, 2)):
+                return True
+            return is_record(self._system.read(record), path)  # perhaps of another program
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-
-
-def _has_record(folder: str, path: str) -> bool:
-    """Whether ``path`` seems to be committed, for listings of thousands.
-
-    Mostly reads the last two bytes only; other damage shows when the record is read.
-    """
-    try:
-        descriptor = os.open(f"{folder}/{RECORD}", os.O_RDONLY)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
-        size = os.fstat(descriptor).st_size
-        if ends_like_a_record(os.pread(descriptor, 2, max(0, size - 2))):
-            return True
-        return is_record(os.pread(descriptor, size, 0), path)  # perhaps of another program
-    except IsADirectoryError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _flush_below(folder: Path) -> None:
-    """Flush all files and folders below ``folder``, but not the folder itself."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
+    def _flush_below(self, folder: AnyPath) -> None:
+        """Flush all files and folders below ``folder``, but not the folder itself."""
+        for entry in self._system.entries(folder):
             if entry.is_dir(follow_symlinks=False):
-                _flush_below(Path(entry.path))
+                self._flush_below(entry.path)
             if not entry.is_symlink():
-                _flush(entry.path)
-
-
-def _flush(path: str | Path) -> None:
-    """Flush a file or a folder to disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+                self._system.flush(entry.path)

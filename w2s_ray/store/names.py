@@ -59,6 +59,7 @@ RESERVED = (
     TRAIN_PREDICTIONS,
     TRANSFER,
 )
+WITH_FOLDERS = (CHECKPOINTS, PARTS, REPORTS)  # whose files lie one level deeper
 
 
 _BUNDLE = "@"  # begins the name of a bundle's folder, and no slug

@@ -12,8 +12,8 @@ when it is first needed, and used from there as long as its record has not chang
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import damage, is_record, parse_record, recorded_files
+from w2s_ray.store.system import SYSTEM, System
 
 PARALLEL_REQUESTS = 16
 COPY_BYTES = 1 << 22
@@ -34,7 +36,15 @@ _WITHOUT_FOLDERS = {"s3", "gcs", "abfs"}
 class ObjectStoreBackend:
     """A ``Backend`` below ``root`` of a pyarrow file system."""
 
-    def __init__(self, filesystem: fs.FileSystem, root: str, *, cache: Path, uri: str = "") -> None:
+    def __init__(
+        self,
+        filesystem: fs.FileSystem,
+        root: str,
+        *,
+        cache: Path,
+        uri: str = "",
+        system: System = SYSTEM,
+    ) -> None:
         """Connect to nothing yet; the first read or write does.
 
         Args:
@@ -42,11 +52,13 @@ class ObjectStoreBackend:
             root: Path below which they lie.
             cache: Local folder for copies of committed folders; processes may share it.
             uri: Address of the root, for ``Backend.uri``; the default names type and root.
+            system: This machine: the cache, the clock, and its processes.
         """
         self.filesystem = filesystem
         self.root = root.rstrip("/")
         self._uri = (uri or f"{filesystem.type_name}://{root}").rstrip("/")
-        self._cache = LocalBackend(cache)
+        self._system = system
+        self._cache = LocalBackend(cache, system)
 
     @property
     def uri(self) -> str:
@@ -69,16 +81,14 @@ class ObjectStoreBackend:
         (existing,) = self.read([f"{path}/{RECORD}"])
         if existing is not None and is_record(existing, path):
             return
-        if existing is not None:
-            with suppress(FileNotFoundError):
-                self.set_aside(path)
-        sources = [source for source in workspace.rglob("*") if source.is_file()]
-        targets = [
-            self.file_in(path, record, source.relative_to(workspace).as_posix())
-            for source in sources
+        if existing is not None:  # damaged; overwritten below, as a deletion might arrive late
+            self._copy_aside(path, existing)
+        skip = len(str(workspace)) + 1
+        uploads = [
+            partial(self._upload, source, self.file_in(path, record, source[skip:]))
+            for source in self._system.files_below(workspace)
         ]
-        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-            list(pool.map(self._upload, sources, targets))
+        self._system.at_once(uploads, PARALLEL_REQUESTS)
         self.write(f"{path}/{RECORD}", record)
         self._cache.discard(path)
         self._cache.commit(workspace, path, record)
@@ -94,29 +104,34 @@ class ObjectStoreBackend:
         parent, _, name = path.partition("/")
         workspace = self._cache.workspace(parent, name)
         try:
-            sources = [self.file_in(path, record, file) for file in files]
-            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-                list(pool.map(self._download, sources, [workspace / file for file in files]))
+            downloads = [
+                partial(self._download, self.file_in(path, record, file), workspace / file)
+                for file in files
+            ]
+            self._system.at_once(downloads, PARALLEL_REQUESTS)
             if problem := damage(workspace, files, with_digests=True):
                 raise damaged(shown(self.uri), path, record, problem)
             self._cache.commit(workspace, path, record)
         finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+            self._system.remove_tree(workspace)
         return copy
 
     def file_in(self, path: str, record: bytes, name: str) -> str:
         return f"{path}/files-{sha256(record).hexdigest()[:16]}/{name}"
 
     def set_aside(self, path: str) -> str:
-        target = damaged_folder(path)
         (record,) = self.read([f"{path}/{RECORD}"])
         if record is None:
             raise FileNotFoundError(f"{path} has no record")
-        self.write(f"{target}/{RECORD}", record)
+        target = self._copy_aside(path, record)
         self.remove(f"{path}/{RECORD}")
         return target
 
+    def remove_abandoned(self) -> None:
+        self._cache.remove_abandoned()
+
     def discard(self, folder: str) -> None:
+        self._cache.discard(folder)
         with suppress(FileNotFoundError):
             self.filesystem.delete_dir(self._absolute(folder))
 
@@ -125,10 +140,7 @@ class ObjectStoreBackend:
         return sorted(name for name in names if name[0] != ".")
 
     def read(self, paths: Sequence[str]) -> list[bytes | None]:
-        if len(paths) < 2:
-            return [self._read(path) for path in paths]
-        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-            return list(pool.map(self._read, paths))
+        return self._system.at_once([partial(self._read, p) for p in paths], PARALLEL_REQUESTS)
 
     def open_file(self, path: str) -> NativeFile:
         return self.filesystem.open_input_file(self._absolute(path))
@@ -144,21 +156,29 @@ class ObjectStoreBackend:
         workspace = self._cache.workspace(folder, name)
         try:
             yield workspace / name
-            self._upload(workspace / name, path)
+            self._upload(f"{workspace}/{name}", path)
         finally:
-            shutil.rmtree(workspace, ignore_errors=True)
+            self._system.remove_tree(workspace)
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
             self.filesystem.delete_file(self._absolute(path))
 
     def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
-        return claims.object_claims(self, names)
+        return claims.object_claims(self, names, self._system)
+
+    def holder(self, name: str) -> Holder | None:
+        return claims.object_holder(self, name, self._system)
 
     def claimed(self) -> set[str]:
         # Files, not folders: a released claim may leave an empty folder behind.
         files = [info for info in self._entries(CLAIMS, recursive=True) if info.is_file]
         return {self._path(info).split("/")[1] for info in files}
+
+    def _copy_aside(self, path: str, record: bytes) -> str:
+        target = damaged_folder(path)
+        self.write(f"{target}/{RECORD}", record)
+        return target
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -167,10 +187,10 @@ class ObjectStoreBackend:
         except FileNotFoundError:
             return None
 
-    def _upload(self, source: Path, path: str) -> None:
+    def _upload(self, source: str, path: str) -> None:
         self._make_parent(path)
         with (
-            open(source, "rb") as content,
+            self._system.open_stream(source) as content,
             self.filesystem.open_output_stream(self._absolute(path)) as target,
         ):
             shutil.copyfileobj(content, target, COPY_BYTES)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,22 @@ class Owner:
             return False
         state, started = _process(self.pid)
         return state in "ZX" or (self.started != 0 and started != self.started)
+
+
+class Holder(NamedTuple):
+    """Who holds a key.
+
+    Attributes:
+        host: its name.
+        pid: of the process on that host.
+        since: when it took the claim (Unix seconds, by the clock of who took it).
+        silent_seconds: since its last sign of life.
+    """
+
+    host: str
+    pid: int
+    since: float
+    silent_seconds: float
 
 
 def this_process() -> Owner:

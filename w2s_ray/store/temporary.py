@@ -1,49 +1,53 @@
 """Temporary files and folders of a store on a file system, and the removal of abandoned ones."""
 
-import shutil
-import time
+from collections.abc import Iterator
 from contextlib import suppress
-from os import scandir
-from pathlib import Path
-from uuid import uuid4
 
 from w2s_ray.store import claims
-from w2s_ray.store.owners import Owner, this_process
+from w2s_ray.store.system import SYSTEM, AnyPath, System
 
 PREFIX = ".tmp-"
 ABANDONED_AFTER_SECONDS = 86_400.0  # untouched for so long, if made on another machine
 
 
-def temporary_name(name: str) -> str:
+def temporary_name(name: str, system: System = SYSTEM) -> str:
     """A unique hidden name, from which ``remove_abandoned`` reads its owner and purpose."""
-    return f"{PREFIX}{name}-{this_process().token}-{uuid4().hex[:8]}"
+    return f"{PREFIX}{name}-{system.this_process().token}-{system.unique()[:8]}"
 
 
-def remove_abandoned(folder: Path, claims_folder: Path) -> None:
+def remove_abandoned(folder: AnyPath, claims_folder: AnyPath, system: System = SYSTEM) -> None:
     """Remove temporary files that no living process can still be writing.
 
     Files made on this machine are removed if the process that made them is dead. Files made on
     another machine are removed if they are a day old and no claim is held on what they are for.
     """
-    with scandir(folder) as entries:
-        temporary = [Path(entry.path) for entry in entries if entry.name.startswith(PREFIX)]
-    for path in temporary:
-        name, _, random = path.name.removeprefix(PREFIX).rpartition("-")
+    temporary = [entry for entry in system.entries(folder) if entry.name.startswith(PREFIX)]
+    for entry in temporary:
+        name, _, random = entry.name.removeprefix(PREFIX).rpartition("-")
         name, _, token = name.rpartition("-")
-        owner = Owner.parse(token) if random else None
+        owner = system.owner(token) if random else None
         if owner is not None and owner.is_on_this_machine:
             abandoned = owner.is_dead
         else:
-            old = _seconds_since_change(path) > ABANDONED_AFTER_SECONDS
-            abandoned = old and not claims.is_held(claims_folder, name)
+            old = _seconds_since_change(entry.path, system) > ABANDONED_AFTER_SECONDS
+            abandoned = old and not claims.is_held(claims_folder, name, system)
         if abandoned:
-            shutil.rmtree(path, ignore_errors=True)
+            system.remove_tree(entry.path)
 
 
-def _seconds_since_change(path: Path) -> float:
+def _seconds_since_change(path: str, system: System) -> float:
     """Seconds since the last change of a file, or of anything below a folder."""
     newest = 0.0
-    for inner in (path, *path.rglob("*")):
+    for inner in (path, *_below(path, system)):
         with suppress(OSError):
-            newest = max(newest, inner.lstat().st_mtime)
-    return time.time() - newest
+            newest = max(newest, system.changed(inner))
+    return system.time() - newest
+
+
+def _below(folder: str, system: System) -> Iterator[str]:
+    """The paths of everything below a folder; none if it is a file, or gone."""
+    with suppress(OSError):
+        for entry in system.entries(folder):
+            yield entry.path
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path, system)

@@ -169,7 +169,7 @@ def _drive(request: Request) -> None:
 
 def _shift(request: Request) -> None:
     """Gives the process another machine, another clock, a shorter lease."""
-    from w2s_ray.store import claims, owners
+    from w2s_ray.store import claims, heartbeat, owners
 
     if request.machine:
         owners._machine = lambda: request.machine  # type: ignore[assignment]
@@ -178,7 +178,7 @@ def _shift(request: Request) -> None:
         time.time = lambda: now() + request.clock
     if request.lease:
         claims.STALE_SECONDS = request.lease
-        claims.HEARTBEAT_SECONDS = request.lease / 10
+        heartbeat.HEARTBEAT_SECONDS = request.lease / 10
     if request.contention:
         claims.CONTENTION_SECONDS = request.contention
 
