@@ -16,6 +16,8 @@ from pathlib import Path
 from tests.testing.chaos.episodes import KINDS, Episode, draw
 from tests.testing.chaos.forks import Forks
 from tests.testing.chaos.harness import Harness
+from tests.testing.chaos.harness_disk import DiskHarness, can_mount
+from tests.testing.chaos.harness_ray import ray_harness
 from tests.testing.chaos.harness_s3 import S3Harness
 from tests.testing.chaos.s3 import MOTO, moto_server, serving
 
@@ -25,6 +27,9 @@ def main() -> int:
     options = _options()
     if options.store == "s3" and moto_server() is None:
         print(f"no moto_server, neither on the path nor in {MOTO}; nothing was tried")
+        return 0
+    if options.store == "disk" and not can_mount():
+        print("this process may not mount a tmpfs; nothing was tried")
         return 0
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     tried: Counter[str] = Counter()
@@ -62,6 +67,10 @@ def _harness(store: str, folder: Path, stack: ExitStack) -> Harness:
     stack.callback(forks.end)
     if store == "local":
         return Harness(folder, forks)
+    if store == "ray":
+        return stack.enter_context(ray_harness(folder, forks))
+    if store == "disk":
+        return DiskHarness(folder, forks)
     return S3Harness(folder, forks, stack.enter_context(serving()))
 
 

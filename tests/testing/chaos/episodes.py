@@ -15,6 +15,8 @@ from tests.testing.specs import tiny_spec
 
 KINDS = {
     "local": ("points", "moments", "signals", "race", "stop", "clock"),
+    "ray": ("driver", "actors", "signals"),
+    "disk": ("full", "inodes", "read_only"),
     "s3": ("requests", "moments", "race", "throttled", "outage"),
 }
 OUTAGE_SECONDS = 20.0
@@ -49,6 +51,7 @@ class Driver:
         request: position among all changes that an undisturbed run asks an object store for (0 to
             1) at which it is killed.
         answered: whether the object store has made that change by then.
+        actors: moments at which a process of Ray that works for it is killed.
     """
 
     point: tuple[float, float] | None = None
@@ -59,6 +62,7 @@ class Driver:
     clock: float = 0.0
     request: float | None = None
     answered: bool = False
+    actors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Episode:
         failing: share of the requests that an object store refuses, but for the last run.
         outage: moment at which it is gone, as a part of the time of an undisturbed run, and seconds
             after which it is back.
+        space, inodes: of the disk, as parts of what an undisturbed run needs; 0: enough.
+        read_only: moment from which the disk cannot be written; None: it always can.
     """
 
     kind: str
@@ -80,6 +86,14 @@ class Episode:
     store: str = "local"
     failing: float = 0.0
     outage: tuple[float, float] | None = None
+    space: float = 0.0
+    inodes: float = 0.0
+    read_only: float | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the system may refuse what a driver asks for."""
+        return bool(self.failing or self.outage or self.store == "disk")
 
     @property
     def name(self) -> str:
@@ -91,9 +105,14 @@ def draw(seed: int, kind: str | None = None, store: str = "local") -> Episode:
     kind = kind or KINDS[store][seed % len(KINDS[store])]
     chance = random.Random(f"{store} {kind} {seed}")
     study = chance.choice(list(STUDIES))
+    if store == "disk":
+        amount = chance.uniform(0.1, 1.1)
+        of_kind = {"full": "space", "inodes": "inodes", "read_only": "read_only"}[kind]
+        fields: dict[str, Any] = {of_kind: amount}
+        return Episode(kind, seed, study, [[Driver()]], store=store, **fields)
     if kind == "throttled":
-        rounds = [[Driver()]] if chance.random() < 0.5 else [[_at_request(chance)]]
-        return Episode(kind, seed, study, rounds, store=store, failing=0.15)
+        driver = Driver() if chance.random() < 0.5 else _at_request(chance)
+        return Episode(kind, seed, study, [[driver]], store=store, failing=0.15)
     if kind == "outage":
         outage = chance.uniform(0, 1), chance.uniform(1, OUTAGE_SECONDS)
         return Episode(kind, seed, study, [[Driver()]], store=store, outage=outage)
@@ -119,6 +138,15 @@ def _moments(chance: random.Random) -> Rounds:
 def _signals(chance: random.Random) -> Rounds:
     count = chance.randint(1, 3)
     return [[_at_moment(chance, chance.choice(SIGNALS))] for _ in range(count)], 0.0
+
+
+def _driver(chance: random.Random) -> Rounds:
+    return [[_at_moment(chance)] for _ in range(chance.randint(1, 2))], 0.0
+
+
+def _actors(chance: random.Random) -> Rounds:
+    moments = tuple(chance.uniform(0.2, 1.0) for _ in range(chance.randint(1, 2)))
+    return [[Driver(actors=moments)]], 0.0
 
 
 def _race(chance: random.Random) -> Rounds:
@@ -166,6 +194,8 @@ def _at_moment(chance: random.Random, number: int = signal.SIGKILL) -> Driver:
 _ROUNDS = {
     "points": _points,
     "requests": _requests,
+    "driver": _driver,
+    "actors": _actors,
     "moments": _moments,
     "signals": _signals,
     "race": _race,

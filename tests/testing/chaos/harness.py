@@ -42,6 +42,7 @@ class Harness:
         self._folder, self._forks = folder, forks
         self._environment: dict[str, str] = {}
         self._contention = 0.0
+        self._mode = ["--local"]
         self._straight: dict[str, Straight] = {}
         for name, spec in STUDIES.items():
             (folder / f"{name}.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
@@ -74,6 +75,7 @@ class Harness:
             found += self._round(episode, root, drivers)
             with suppress(FileNotFoundError):
                 before |= stores.finished_records(store)
+        self._restore(episode)
         code, output = self._run(episode.study, root, Driver())
         if code:
             found.append(f"the last run ended with {code}: {output[-2000:]}")
@@ -82,9 +84,16 @@ class Harness:
         if not found:
             found += stores.faults(store, "tiny", straight.tables, before)
         found += [f"left behind: {path}" for path in stores.leftovers(store)]
-        if not found:
-            shutil.rmtree(root, ignore_errors=True)
+        self._put_away(root, is_kept=bool(found))
         return found
+
+    def _restore(self, episode: Episode) -> None:
+        """Ends what disturbs more than one round, before the last run."""
+
+    def _put_away(self, root: str, *, is_kept: bool) -> None:
+        """Removes the store of an episode, unless it shows a fault."""
+        if not is_kept:
+            shutil.rmtree(root, ignore_errors=True)
 
     def _store(self, name: str) -> tuple[str, Store]:
         """The address of a new store for drivers, and the store for checks."""
@@ -141,7 +150,7 @@ class Harness:
     ) -> tuple[int, Path]:
         spec = str(self._folder / f"{study}.yaml")
         request = Request(
-            [spec, "--local", "--no-report", "--store", root],
+            [spec, *self._mode, "--no-report", "--store", root],
             str(output),
             start,
             root,
@@ -166,7 +175,7 @@ class Harness:
 
 def expected_codes(driver: Driver, episode: Episode) -> set[int]:
     """Exit codes that a driver may end with; 0 if it was faster than what was to disturb it."""
-    refused = {1, 2} if episode.failing or episode.outage else set()
+    refused = {1, 2, 74} if episode.is_refused else set()
     if driver.point is not None or driver.request is not None:
         return {0, -signal.SIGKILL} | refused
     if refused:
