@@ -25,41 +25,58 @@ from tests.testing.chaos.s3 import MOTO, moto_server, serving
 def main() -> int:
     """Runs the episodes; 1 if one of them shows a fault."""
     options = _options()
-    if options.store == "s3" and moto_server() is None:
-        print(f"no moto_server, neither on the path nor in {MOTO}; nothing was tried")
-        return 0
-    if options.store == "disk" and not can_mount():
-        print("this process may not mount a tmpfs; nothing was tried")
-        return 0
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    wrong = 0
+    for store in options.stores.split(","):
+        if reason := _missing(store):
+            print(f"{store}: nothing was tried: {reason}")
+        else:
+            wrong += _try(store, options)
+    return 1 if wrong else 0
+
+
+def _try(store: str, options: argparse.Namespace) -> int:
+    """Runs the episodes on one kind of store; how many show a fault."""
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{store}-"))
     tried: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     began = time.monotonic()
     with ExitStack() as stack:
-        harness = _harness(options.store, folder, stack)
-        for episode in _episodes(options):
+        harness = _harness(store, folder, stack)
+        for episode in _episodes(store, options):
             faults = harness.run(episode)
             tried[episode.kind] += 1
             wrong[episode.kind] += bool(faults)
             if faults:
                 print(f"{episode.name} ({episode.study}):", *faults, sep="\n  ", flush=True)
+            elif options.verbose:
+                print(episode.name, flush=True)
     for kind, count in tried.items():
-        print(f"{options.store} {kind}: {count} episodes, {wrong[kind]} with faults")
-    print(f"{time.monotonic() - began:.0f} s; stores with faults are in {folder}")
-    return 1 if wrong.total() else 0
+        print(f"{store} {kind}: {count} episodes, {wrong[kind]} with faults")
+    print(f"{store}: {time.monotonic() - began:.0f} s; stores with faults are in {folder}")
+    return wrong.total()
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.testing.chaos", description=__doc__)
-    parser.add_argument("--store", choices=list(KINDS), default="local")
+    parser.add_argument("--stores", default="local", help=f"some of {','.join(KINDS)}")
     parser.add_argument("--episodes", type=int, default=200, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode")
     parser.add_argument("--kinds", help="of episodes, with commas; default: all")
     parser.add_argument("--only", metavar="NAME", help="one episode, by its name")
+    parser.add_argument("--verbose", action="store_true", help="name every episode")
     options = parser.parse_args()
     if options.only:
-        options.store = options.only.partition("-")[0]
+        options.stores = options.only.partition("-")[0]
     return options
+
+
+def _missing(store: str) -> str | None:
+    """Why episodes on such a store cannot be run here."""
+    if store == "s3" and moto_server() is None:
+        return f"there is no moto_server, neither on the path nor in {MOTO}"
+    if store == "disk" and not can_mount():
+        return "mounting a tmpfs takes root"
+    return None
 
 
 def _harness(store: str, folder: Path, stack: ExitStack) -> Harness:
@@ -74,14 +91,14 @@ def _harness(store: str, folder: Path, stack: ExitStack) -> Harness:
     return S3Harness(folder, forks, stack.enter_context(serving()))
 
 
-def _episodes(options: argparse.Namespace) -> Iterator[Episode]:
+def _episodes(store: str, options: argparse.Namespace) -> Iterator[Episode]:
     if options.only:
-        store, kind, seed = options.only.split("-")
+        _, kind, seed = options.only.split("-")
         yield draw(int(seed), kind, store)
         return
-    kinds = options.kinds.split(",") if options.kinds else KINDS[options.store]
+    kinds = options.kinds.split(",") if options.kinds else KINDS[store]
     for seed in range(options.seed, options.seed + options.episodes):
-        yield draw(seed, kinds[seed % len(kinds)], options.store)
+        yield draw(seed, kinds[seed % len(kinds)], store)
 
 
 if __name__ == "__main__":

@@ -77,10 +77,8 @@ class Harness:
                 before |= stores.finished_records(store)
         self._restore(episode)
         code, output = self._run(episode.study, root, Driver())
-        if code:
-            found.append(f"the last run ended with {code}: {output[-2000:]}")
-        if "Traceback" in output:
-            found.append(f"the last run: {output[-2000:]}")
+        undisturbed = Episode("last run", episode.seed, episode.study, [])
+        found += self._wrong(Driver(), undisturbed, code, output)
         if not found:
             found += stores.faults(store, "tiny", straight.tables, before)
         found += [f"left behind: {path}" for path in stores.leftovers(store)]
@@ -114,12 +112,15 @@ class Harness:
         found = []
         with self._disturbed(episode, [pid for pid, _ in started], start, drivers):
             for (pid, output), driver in zip(started, drivers, strict=True):
-                code, text = self._forks.wait(pid), _text(output)
-                if code not in expected_codes(driver, episode):
-                    found.append(f"{driver} ended with {code}: {text[-2000:]}")
-                elif "Traceback" in text:
-                    found.append(f"{driver}: {text[-2000:]}")
+                found += self._wrong(driver, episode, self._forks.wait(pid), _text(output))
         return found
+
+    @staticmethod
+    def _wrong(driver: Driver, episode: Episode, code: int, output: str) -> list[str]:
+        """What is wrong with how a driver has ended."""
+        if code not in expected_codes(driver, episode):
+            return [f"{driver} ended with {code}: {output[-2000:]}"]
+        return [f"{driver}: {output[-2000:]}"] if "Traceback" in output else []
 
     def _start(
         self, episode: Episode, root: str, driver: Driver, number: int, start: float

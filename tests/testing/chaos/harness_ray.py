@@ -76,9 +76,14 @@ def _kill_one(chance: random.Random) -> None:
     """Kills a process in which Ray runs an actor, idle or not."""
     with suppress(psutil.Error):
         actors = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if process.name().startswith("ray::") and "IDLE" not in process.name()
+            process for process in psutil.Process().children(recursive=True) if _is_actor(process)
         ]
         if actors:
             chance.choice(actors).send_signal(signal.SIGKILL)
+
+
+def _is_actor(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        title = " ".join(process.cmdline())
+        return title.startswith("ray::") and not title.startswith("ray::IDLE")
+    return False

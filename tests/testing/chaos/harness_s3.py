@@ -46,7 +46,8 @@ class S3Harness(Harness):
             assert code == 0, output
             seconds = time.monotonic() - began
             self._changes[study] = self.proxy.changes()
-            assert not stores.faults(store, "tiny", local.tables, {}), "S3 differs from a disk"
+            wrong = stores.faults(store, "tiny", local.tables, {})
+            assert not wrong, f"S3 differs from a disk: {wrong}"
             self._on_s3[study] = local._replace(seconds=seconds)
         return self._on_s3[study]
 
