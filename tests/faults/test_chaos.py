@@ -58,7 +58,7 @@ def test_a_study_on_a_disk_that_refuses_survives(
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[S3Harness]:
     if moto_server() is None:
-        pytest.skip(f"there is no moto_server, neither on the path nor in {MOTO}")
+        pytest.skip(f"there is no moto_server, see {MOTO}")
     with serving() as port:
         yield S3Harness(tmp_path_factory.mktemp("s3"), forks, port)
 

@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
 def _missing(store: str) -> str | None:
     """Why episodes on such a store cannot be run here."""
     if store == "s3" and moto_server() is None:
-        return f"there is no moto_server, neither on the path nor in {MOTO}"
+        return f"there is no moto_server, see {MOTO}"
     if store == "disk" and not can_mount():
         return "mounting a tmpfs takes root"
     return None

@@ -1,7 +1,7 @@
 """An S3 server on loopback, and a proxy before it that counts, fails and kills.
 
-The server is moto's: ``moto_server``, on the path or in ``W2S_RAY_MOTO``; it is not one of the
-dependencies. Signatures are not checked, so the proxy may pass requests on as they are.
+The server is moto's: ``W2S_RAY_MOTO``, or ``moto_server`` beside the interpreter or on the path.
+Signatures are not checked, so the proxy may pass requests on as they are.
 """
 
 import http.client
@@ -10,11 +10,13 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
@@ -33,7 +35,9 @@ _CHANGES = ("PUT", "POST", "DELETE")
 
 def moto_server() -> str | None:
     """The program, if there is one."""
-    return os.environ.get(MOTO) or shutil.which("moto_server")
+    beside = Path(sys.executable).with_name("moto_server")
+    named = os.environ.get(MOTO)
+    return named or (str(beside) if beside.is_file() else shutil.which("moto_server"))
 
 
 def address(port: int, name: str) -> str:
