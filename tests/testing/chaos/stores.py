@@ -22,7 +22,14 @@ from w2s_ray.store.names import (
 )
 from w2s_ray.store.records import parse_record
 
-OF_RUN = ("seconds", "tokens_per_second", "peak_memory_bytes")  # how it was computed
+OF_RUN = (  # how it was computed
+    "seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "code_commit",
+    "code_dirty",
+    "code_digest",
+)
 TABLES = ("results", "predictions", "train_predictions")
 EMPTY = (CHECKPOINTS, CLAIMS, DAMAGED, FAILURES, PARTS)  # after a run in which all went well
 
