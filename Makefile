@@ -6,6 +6,8 @@
 # make install                   the virtual environment alone
 # make bench                     all measurements of docs/benchmarks.md, on a machine at rest
 # make bench ROWS=trl,heads      some of them; ARGS=--quick tries whether they run
+# make chaos N=200               episodes of kills, signals, races and outages, N for each kind of
+#                                store (docs/reliability.md); STORES=local,s3 some of them; SEED=…
 #
 # Tests run in JOBS=2 processes; JOBS=0 runs them in one, for a debugger.
 #
@@ -17,6 +19,9 @@ SPEC ?= study_specs/quickstart.yaml
 ARGS ?=
 ROWS ?=
 JOBS ?= 2
+N ?= 200
+SEED ?= 0
+STORES ?= local,disk,s3,ray
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -26,7 +31,7 @@ TRL := $(VENV)-trl
 PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := install
-.PHONY: bench check install lint study test test-all
+.PHONY: bench chaos check install lint study test test-all
 
 install: $(STAMP)
 
@@ -46,6 +51,9 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+chaos: $(STAMP)
+	$(VENV)/bin/python -m tests.testing.chaos --stores $(STORES) --episodes $(N) --seed $(SEED)
 
 bench: $(STAMP) $(TRL)/.installed
 	$(VENV)/bin/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)

@@ -1,9 +1,9 @@
 """Claims, commits, checkpoints and cleaning in a simulated world: 100,000 schedules.
 
 The code of ``store/`` runs against a disk and an object store in memory (``testing/simulation``). A
-seed decides which process acts next, and whether an operation is delayed for up to 80 s, its process
-stopped for up to 150 s or killed, the power cut, a bit flipped, a request delivered twice. After
-each schedule, and at every look into the store: exactly once, never half, never lost.
+seed decides which process acts next, and whether an operation is delayed for up to 80 s, its
+process stopped for up to 150 s or killed, the power cut, a bit flipped, a request delivered twice.
+After each schedule, and at every look into the store: exactly once, never half, never lost.
 
 ``make simulate N=…`` runs more of them. That they would find something is shown at the end: faults
 that the store has had, or could have, are put back in.
