@@ -26,7 +26,7 @@ from w2s_ray.store.records import damage_of_content, parse_record, recorded_file
 
 RECORDS_AT_ONCE = 1024
 FILES_AT_ONCE = 64
-OPEN_BUNDLES = 8  # whose contents are in memory while many steps are read one after the other
+OPEN_BUNDLES = 4  # whose contents are in memory while many steps are read one after the other
 
 
 class _Members(NamedTuple):
