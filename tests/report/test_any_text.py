@@ -8,7 +8,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from w2s_ray.report.html import html
@@ -76,6 +76,8 @@ def test_no_text_changes_the_elements_of_a_page(text: str) -> None:
 
 @settings(deadline=None)
 @given(TEXTS)
+@example("\\].")
+@example("    .")
 def test_no_text_marks_anything_up_in_markdown(text: str) -> None:
     parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
 

@@ -2,11 +2,15 @@
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
@@ -62,6 +66,17 @@ def test_a_uri_without_its_slashes_makes_no_folder(
     monkeypatch.chdir(tmp_path)
     assert f"{address!r}: expected {meant!r}" in refusal(address)
     assert not list(tmp_path.iterdir())
+
+
+PIECES = [*"/:?#@%.~\\ \x00\x1b\n", "\udcff", "\ud800", "s3", "file", "mock", "://", "a"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_any_address_is_a_store_or_one_line(address: str) -> None:
+    assume(not re.match(r"\w+://", address) or address.startswith("file://"))  # no network
+    with suppress(InputError):
+        Store.open(address).location("")
 
 
 @pytest.mark.parametrize("name", ["s3:bucket", "my:store", "s3"])

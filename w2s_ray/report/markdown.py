@@ -91,4 +91,5 @@ def escaped(text: str) -> str:
 
 def _in_link(text: str) -> str:
     """A text between the brackets of a link or a picture."""
-    return re.sub(r"(?<!\\)([\[\]])", r"\\\1", escaped(text))
+    # What is escaped already, two characters, is matched first and stays.
+    return re.sub(r"(\\.)|([\[\]])", lambda m: m[1] or f"\\{m[2]}", escaped(text))
