@@ -342,7 +342,7 @@ TOKENIZERS: tuple[BadModel, ...] = (
     BadModel("added", tokenizer(lambda t: t.update(added_tokens=3)), "added_tokens: expected a"),
     BadModel("added word", tokenizer(lambda t: t.update(added_tokens=[7, 8])), "tokenizer"),
     BadModel("added id", tokenizer(lambda t: t.update(added_tokens=[{"id": -3}])), "given the id"),
-    BadModel("merges", tokenizer(lambda t: t["model"].update(merges=[["q"]])), "cannot be read"),
+    BadModel("merges", tokenizer(lambda t: t["model"].update(merges=[["q"]])), "failed to extract"),
     BadModel("merges of none", tokenizer(lambda t: t["model"].update(merges=["¿ ¿"])), "cannot be"),
     BadModel("splitter", tokenizer(lambda t: t.update(pre_tokenizer={"type": "X"})), "tokenizer"),
     BadModel(

@@ -7,7 +7,7 @@ the reason, or null. Errors of the template are not its concern. Nothing of ours
 import json
 import resource
 import sys
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 class Generation(jinja2.ext.Extension):
     """The tag with which transformers marks what the assistant says; its content is rendered."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (as jinja declares it)
 
     def parse(self, parser: Any) -> Any:
         """The statements between the tags."""
