@@ -6,7 +6,9 @@ import pytest
 
 from w2s_ray.data.sources import read_rows
 
-MESSAGES = [[{"role": "user", "content": f"q{n % 3}"}, {"role": "tool", "content": None}] for n in range(9)]  # fmt: skip
+MESSAGES = [
+    [{"role": "user", "content": f"q{n % 3}"}, {"role": "tool", "content": None}] for n in range(9)
+]
 ROWS = [
     {"a": f"é{n % 2}" if n else None, "b": MESSAGES[n] if n != 4 else None, "c": n, "d": n / 2}
     for n in range(9)
