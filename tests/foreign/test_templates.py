@@ -28,13 +28,13 @@ def test_what_a_template_refuses_is_said_by_its_rendering(template: str) -> None
     ("template", "fragment"),
     [
         ("{% for a in range(99999) %}" * 2 + "{% endfor %}" * 2, "limit template.seconds"),
-        ("{{ 9 ** 9 ** 9 }}", "limit template.seconds"),
+        ("{{ 9 ** (9 ** 9) }}", "limit template.seconds"),
         ("{% for a in range(99999) %}" * 2 + "x" + "{% endfor %}" * 2, "limit data.text.charact"),
         ("{{ 'x' * 5000000 }}", "conversation 1: given more than 4,000,000 characters"),
-        ("{{ 'x' * 10 ** 11 }}", "limit template.memory.bytes"),
-        ("{{ ('x' * 99999) | replace('x', 'y' * 99999) }}", "limit template.memory.bytes"),
+        ("{{ 'x' * 10 ** 11 }}", "limit template."),
+        ("{{ ('x' * 99999) | replace('x', 'y' * 99999) }}", "limit template."),
         ("{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.x ~ n.x %}"
-         "{% endfor %}", "limit template.memory.bytes"),
+         "{% endfor %}", "limit template."),
         ("x" * 1_048_577, "limit template.characters"),
         ("{% if messages[0].content == 'b' %}{{ 'x' * 10 ** 11 }}{% endif %}", "conversation 2"),
     ],

@@ -188,14 +188,14 @@ LINES: tuple[BadData, ...] = (
     BadData("empty.jsonl", content(b""), "0 of 0 rows are usable"),
     BadData("only_blank.jsonl", content(b"\n \n\t\n"), "0 of 0 rows are usable"),
     BadData("digits.jsonl", content(b'{"chosen": %s}\n' % (b"9" * 9_000)), "4300 digits"),
-    BadData("name.jsonl", row(**{"n" * 10 * MEBIBYTE: 1}), "limit data.column_name.characters"),
+    BadData("name.jsonl", row(**{"n" * 10 * MEBIBYTE: 1}), "limit column_name.characters"),
     BadData("names.jsonl", content(_wide(20_000)), "limit data.columns"),
     BadData("missing.jsonl", row(chosen="yes"), ":2: field 'rejected' is missing"),
     BadData("many_missing.jsonl", content(_wide(9_999)), "and 9,949 more"),
     BadData("no_value.jsonl", row(chosen="yes", rejected=None), "'rejected' has no value"),
     BadData("type.jsonl", row(chosen=1, rejected=2), "field 'chosen' is 1; expected a text"),
     BadData("types.jsonl", row(chosen="a", rejected=["b"]), "expected a text, like chosen"),
-    BadData("text.jsonl", row(chosen="x" * 4_000_001, rejected="n"), "limit data.text.characters"),
+    BadData("text.jsonl", row(chosen="x" * 4_000_001, rejected="n"), "limit text.characters"),
     BadData("role.jsonl", row(chosen=[{"role": "x"}], rejected=[]), "a role of system"),
     BadData("message.jsonl", row(chosen=[1], rejected=[2]), "expected {role, content}"),
     BadData("literal.jsonl", row(chosen="[{'role': x}]", rejected="no"), "neither JSON nor Python"),
@@ -212,8 +212,8 @@ LINES: tuple[BadData, ...] = (
 )
 
 TEXTS: tuple[BadData, ...] = (
-    BadData("label.jsonl", text_row(label="x" * (10 * MEBIBYTE)), "limit data.label.characters"),
-    BadData("digits_label.jsonl", text_row(label="9" * 5_000), "limit data.label.characters"),
+    BadData("label.jsonl", text_row(label="x" * (10 * MEBIBYTE)), "limit label.characters"),
+    BadData("digits_label.jsonl", text_row(label="9" * 5_000), "limit label.characters"),
     BadData("list_label.jsonl", text_row(label=[1]), "expected an integer or a text"),
     BadData("half.jsonl", text_row(label=0.5), "expected an integer or a text"),
     BadData("nan.jsonl", content(b'{"text": "a", "label": NaN}\n'), "label"),
@@ -228,7 +228,7 @@ TEXTS: tuple[BadData, ...] = (
         content(NUMBERED),
         "expected at least two classes",
     ),
-    BadData("long.jsonl", text_row(text="x" * 4_000_001), "limit data.text.characters"),
+    BadData("long.jsonl", text_row(text="x" * 4_000_001), "limit text.characters"),
     BadData("object.jsonl", text_row(text={"a": 1}), "expected a text or a list"),
     BadData(
         "decimal.parquet",
@@ -259,7 +259,7 @@ CELLS: tuple[BadData, ...] = (
     BadData("utf16.csv", content("a,b\n".encode("utf-16")), "is UTF-16; save it as UTF-8"),
     BadData("wide.csv", content(_many(20_000)), "limit data.columns"),
     BadData("wider.csv", content(_many(1_000_000)), "limit data.columns"),
-    BadData("name.csv", content(b"n" * 5_000 + b",b\n1,2\n"), "limit data.column_name.characters"),
+    BadData("name.csv", content(b"n" * 5_000 + b",b\n1,2\n"), "limit column_name.characters"),
     BadData("blank.csv", content(b"a,b\n" + b"\n" * 1_000_002), "blank lines: given more than"),
     BadData("no_names.csv", content(b"yes,no\nyes,no\n"), "the first line one with the names"),
 )

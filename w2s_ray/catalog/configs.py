@@ -136,7 +136,7 @@ def _vocabulary(tokenizer: str) -> int | None:
         if cached is None:
             config = _published_config(name)
         else:
-            config = read_json_object(cached, "model.config.bytes", f"tokenizer {tokenizer}")
+            config = read_json_object(cached, "config.bytes", f"tokenizer {tokenizer}")
         size = config.get("vocab_size") if config else None
         return size if isinstance(size, int) else None
     path = local_path(tokenizer)

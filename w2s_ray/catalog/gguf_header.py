@@ -162,7 +162,7 @@ class _Reader:
     def text(self) -> str:
         """A length and that many bytes of UTF-8."""
         (length,) = self.numbers("Q")
-        self.bound("gguf.text.bytes", length)
+        self.bound("gguf.text", length)
         start, self.position = self.position, self.position + length
         if self.position > len(self.view):
             raise struct.error("text beyond the end of the file")

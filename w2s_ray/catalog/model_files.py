@@ -36,10 +36,10 @@ TOKENIZER_FILES = (
 )
 CHAT_TEMPLATE = "chat_template.jinja"  # decides no number unless rows are rendered with it
 _LIMIT_OF = {
-    **dict.fromkeys((CONFIG, ADAPTER_CONFIG), "model.config.bytes"),
+    **dict.fromkeys((CONFIG, ADAPTER_CONFIG), "config.bytes"),
     **dict.fromkeys(TOKENIZER_FILES, "tokenizer.bytes"),
     CHAT_TEMPLATE: "template.characters",  # of a byte at least
-    **dict.fromkeys((index for _, index in WEIGHT_FORMATS), "model.index.bytes"),
+    **dict.fromkeys((index for _, index in WEIGHT_FORMATS), "index.bytes"),
     **dict.fromkeys((whole for whole, _ in WEIGHT_FORMATS), ""),
 }
 """The files that are looked for in a folder, each with the limit on its size."""
@@ -212,7 +212,7 @@ def _hashed_weights(folder: Path) -> list[Path]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    weight_map = read_json_object(index, "model.index.bytes", f"model {index}").get("weight_map")
+    weight_map = read_json_object(index, "index.bytes", f"model {index}").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"model {index}: expected a weight_map in it")
     for weight, name in weight_map.items():

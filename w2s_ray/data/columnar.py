@@ -46,10 +46,14 @@ def arrow_rows(name: str, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parquet_batches(file: Any, dictionaries: list[str], size: int) -> Iterator[pa.RecordBatch]:
-    """The rows from the first on, ``size`` at once, some columns as dictionaries."""
+    """The rows from the first on, ``size`` at once, some columns as dictionaries.
+
+    Each row group has dictionaries of its own, and Arrow cannot join those of nested columns.
+    """
     file.seek(0)
     opened = parquet.ParquetFile(file, read_dictionary=dictionaries)
-    yield from opened.iter_batches(batch_size=size)
+    for group in range(opened.num_row_groups):
+        yield from opened.iter_batches(batch_size=size, row_groups=[group])
 
 
 def _arrow_batches(file: Any) -> Iterator[pa.RecordBatch]:

@@ -125,7 +125,7 @@ def messages_in(text: str, where: str, column: str) -> list[Any] | None:
         return None
     if text.rstrip()[-1] not in "]}":
         return None  # a text that continues after the messages, such as a question about them
-    is_short = len(text) <= limit("data.literal.characters")
+    is_short = len(text) <= limit("literal.characters")
     for parse in (json.loads, ast.literal_eval) if is_short else (json.loads,):
         try:
             value = parse(text.strip())

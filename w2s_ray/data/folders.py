@@ -119,12 +119,12 @@ def _without_metadata(present: Collection[str]) -> list[str]:
 
 def _saved(place: str, filesystem: fs.FileSystem, state: str, data: Iterable[str]) -> list[str]:
     """The files of a ``save_to_disk`` folder; of its Arrow files those that its state lists."""
-    most = limit("data.row.bytes")
+    most = limit("row.bytes")
     try:
         with filesystem.open_input_stream(state) as stream:
             content = stream.read(most + 1)
         if len(content) > most:
-            raise InputError(f"{place}/{STATE}: {exceeded('data.row.bytes')}")
+            raise InputError(f"{place}/{STATE}: {exceeded('row.bytes')}")
         listed = [file["filename"] for file in parse_json(content, state)["_data_files"]]
         if not all(isinstance(name, str) for name in listed):
             raise TypeError("names of files are texts")

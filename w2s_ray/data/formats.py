@@ -133,7 +133,7 @@ def _json(name: str, file: io.BufferedReader) -> LocatedRows:
 
 
 def _csv(name: str, file: BinaryIO) -> LocatedRows:
-    csv.field_size_limit(max(csv.field_size_limit(), limit("data.row.bytes")))
+    csv.field_size_limit(max(csv.field_size_limit(), limit("row.bytes")))
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors=ERRORS, newline="")
     lines = RowLines(name, text.readline)
     reader = csv.reader(checked_lines(name, lines), strict=True)
@@ -144,8 +144,8 @@ def _csv(name: str, file: BinaryIO) -> LocatedRows:
             lines.start_row()
             where, line = f"{name}:{line}", reader.line_num + 1
             blank = 0 if cells else blank + 1
-            if blank > limit("data.blank.lines"):
-                raise InputError(f"{where}: blank lines: {exceeded('data.blank.lines')}")
+            if blank > limit("blank.lines"):
+                raise InputError(f"{where}: blank lines: {exceeded('blank.lines')}")
             if header is None:
                 header = cells
                 _check_header(header, where)

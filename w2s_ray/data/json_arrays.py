@@ -13,7 +13,7 @@ from w2s_ray.foreign.limits import exceeded, limit
 from w2s_ray.foreign.lines import too_long
 
 _BLOCK = 1 << 20
-_ROW, _BLANK, _DEPTH = "data.row.bytes", "data.blank.bytes", "json.depth"
+_ROW, _BLANK, _DEPTH = "row.bytes", "blank.bytes", "json.depth"
 _LONGEST_WORD = 16
 """Characters within which a value that is cut off is said to be wrong, if it is no text."""
 

@@ -41,7 +41,7 @@ def slices(batch: pa.RecordBatch, where: str, before: int) -> Iterator[pa.Record
     while waiting:
         start, part = waiting.pop()
         size = _size_of(part, where)
-        if size <= limit("data.row.bytes"):
+        if size <= limit("row.bytes"):
             yield part
         elif part.num_rows == 1:
             raise too_long(f"{where} {start + 1}", size)
@@ -76,7 +76,11 @@ def plain_bytes(array: pa.Array) -> int:
         return int(_lengths(array).sum())
     if types.is_struct(kind):
         return sum(plain_bytes(field) for field in array.flatten())
-    if types.is_map(kind) or types.is_list(kind) or types.is_large_list(kind):
+    if types.is_map(kind):
+        start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        entries = [part.slice(start, end - start) for part in (array.keys, array.items)]
+        return 8 * len(array) + sum(map(plain_bytes, entries))
+    if types.is_list(kind) or types.is_large_list(kind):
         return 8 * len(array) + plain_bytes(array.flatten())
     if types.is_fixed_size_list(kind):
         return plain_bytes(array.flatten())

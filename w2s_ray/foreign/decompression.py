@@ -11,7 +11,7 @@ from typing import BinaryIO
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.limits import limit
 
-_RATIO, _BYTES = "data.unpacked.ratio", "data.unpacked.bytes"
+_RATIO, _BYTES = "unpacked.ratio", "unpacked.bytes"
 _SMALL = 16 << 20
 """Bytes of a file that is unpacked once before its first row is used: it takes a second."""
 

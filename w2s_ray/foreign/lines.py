@@ -6,7 +6,7 @@ from typing import AnyStr
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.limits import exceeded, limit
 
-_ROW, _BLANK = "data.row.bytes", "data.blank.lines"
+_ROW, _BLANK = "row.bytes", "blank.lines"
 
 
 def bounded_lines(name: str, readline: Callable[[int], AnyStr]) -> Iterator[tuple[int, AnyStr]]:

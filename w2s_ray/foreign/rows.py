@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.limits import exceeded, limit
 
-_COLUMNS, _NAME = "data.columns", "data.column_name.characters"
-_LABEL, _TEXT = "data.label.characters", "data.text.characters"
+_COLUMNS, _NAME = "data.columns", "column_name.characters"
+_LABEL, _TEXT = "label.characters", "text.characters"
 _SHOWN = 50
 """Most names of a list that a message shows."""
 

@@ -59,8 +59,8 @@ def read_safetensors_header(file: Path) -> dict[str, StoredTensor]:
         (length,) = struct.unpack("<Q", beginning)
         if length > size - 8:
             raise _damaged(file, f"a header of {length:,} bytes in a file of {size:,}")
-        if length > limit("safetensors.header.bytes"):
-            raise _damaged(file, f"its header: {exceeded('safetensors.header.bytes', length)}")
+        if length > limit("safetensors.header"):
+            raise _damaged(file, f"its header: {exceeded('safetensors.header', length)}")
         content = opened.read(length)
     tensors = _tensors(file, content)
     _check_places(file, tensors, size - 8 - length)

@@ -40,8 +40,8 @@ def check_template(
         "template": template,
         "variables": dict(variables),
         "conversations": _beginning(conversations),
-        "characters": limit("data.text.characters"),
-        "memory": limit("template.memory.bytes"),
+        "characters": limit("text.characters"),
+        "memory": limit("template.memory"),
     }
     try:
         answer = subprocess.run(
@@ -58,10 +58,10 @@ def check_template(
             f"{seconds} s, expected one that does (limit template.seconds)"
         ) from None
     if not answer:  # ended for want of memory
-        raise InputError(f"{name}: {exceeded('template.memory.bytes')}")
+        raise InputError(f"{name}: {exceeded('template.memory')}")
     found = json.loads(answer)
     if found:
-        bound = "template.memory.bytes" if found["is_memory"] else "data.text.characters"
+        bound = "template.memory" if found["is_memory"] else "text.characters"
         raise InputError(f"{name}: conversation {found['conversation'] + 1}: {exceeded(bound)}")
 
 
