@@ -1,9 +1,9 @@
 """Claims, commits, checkpoints and cleaning in a simulated world: 100,000 schedules.
 
 The code of ``store/`` runs against a disk and an object store in memory (``testing/simulation``). A
-seed decides which process acts next, and whether an operation is delayed for up to 80 s, its process
-stopped for up to 150 s or killed, the power cut, a bit flipped, a request delivered twice. After
-each schedule, and at every look into the store: exactly once, never half, never lost.
+seed decides which process acts next, and whether an operation is delayed for up to 80 s, its
+process stopped for up to 150 s or killed, the power cut, a bit flipped, a request delivered twice.
+After each schedule, and at every look into the store: exactly once, never half, never lost.
 
 ``make simulate N=…`` runs more of them. That they would find something is shown at the end: faults
 that the store has had, or could have, are put back in.
@@ -11,10 +11,10 @@ that the store has had, or could have, are put back in.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.testing.simulation.scheduler import Violation
 from tests.testing.simulation.schedules import (
     DISK,
     LAGGING,
@@ -25,7 +25,6 @@ from tests.testing.simulation.schedules import (
     check,
     trace,
 )
-from tests.testing.simulation.scheduler import Violation
 from tests.testing.simulation.system import SimulatedSystem
 from w2s_ray.store import claims, local
 from w2s_ray.store.local import LocalBackend
@@ -35,6 +34,7 @@ from w2s_ray.store.object_store import ObjectStoreBackend
 SCHEDULES = {"disk": 60_000, "objects": 32_000, "lagging": 4_000, "torn": 4_000}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_exactly_once_never_half_never_lost(name: str) -> None:
     check(MODELS[name], range(SCHEDULES[name]))
@@ -68,20 +68,6 @@ def without_fsync_of_new_folders(patch: pytest.MonkeyPatch) -> None:
 def with_a_slow_writer(patch: pytest.MonkeyPatch) -> None:
     """A claim whose write took longer than the wait held the key beside another (likewise)."""
     patch.setattr(claims, "CONTENTIONS", 1)
-
-
-def without_a_second_look(patch: pytest.MonkeyPatch) -> None:
-    """A claim that was still empty, and judged stale so, held the key all the same (likewise)."""
-    numbers = claims._numbers
-
-    def without(folder: Any, key: str, system: Any) -> list[int]:
-        found = numbers(folder, key, system)
-        own = f"{folder}/{key}.{found[0]}" if len(found) > 1 else ""
-        mine = system.this_process().token
-        is_own = bool(own) and mine in (claims._read(own, system) or "")
-        return found[:1] if is_own else found
-
-    patch.setattr(claims, "_numbers", without)
 
 
 def with_impatience(patch: pytest.MonkeyPatch) -> None:
