@@ -3,6 +3,7 @@
 # make check                     lint, types and the tests that start nothing: seconds each
 # make test                      what a change must pass: lint, types, all tests but the slow ones
 # make test-all                  every test: the long products and the README at full size too
+# make simulate N=1000000        so many simulated schedules of the store's faults, of each model
 # make install                   the virtual environment alone
 # make bench                     all measurements of docs/benchmarks.md, on a machine at rest
 # make bench ROWS=trl,heads      some of them; ARGS=--quick tries whether they run
@@ -19,9 +20,14 @@ SPEC ?= study_specs/quickstart.yaml
 ARGS ?=
 ROWS ?=
 JOBS ?= 2
+<<<<<<< HEAD
 N ?= 200
 SEED ?= 0
 STORES ?= local,disk,s3,ray
+=======
+N ?= 10000
+SEED ?= 1000000
+>>>>>>> sim
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -31,7 +37,11 @@ TRL := $(VENV)-trl
 PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := install
+<<<<<<< HEAD
 .PHONY: bench chaos check install lint study test test-all
+=======
+.PHONY: bench check install lint simulate study test test-all
+>>>>>>> sim
 
 install: $(STAMP)
 
@@ -57,6 +67,9 @@ chaos: $(STAMP)
 
 bench: $(STAMP) $(TRL)/.installed
 	$(VENV)/bin/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+simulate: $(STAMP)
+	$(VENV)/bin/python -m tests.testing.simulation -n $(N) --seed $(SEED)
 
 # What `make bench` compares with, in an environment of its own and at the same versions.
 $(TRL)/.installed: constraints.txt

@@ -11,7 +11,6 @@ that the store has had, or could have, are put back in.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,6 +34,7 @@ from w2s_ray.store.object_store import ObjectStoreBackend
 SCHEDULES = {"disk": 60_000, "objects": 32_000, "lagging": 4_000, "torn": 4_000}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_exactly_once_never_half_never_lost(name: str) -> None:
     check(MODELS[name], range(SCHEDULES[name]))
@@ -68,20 +68,6 @@ def without_fsync_of_new_folders(patch: pytest.MonkeyPatch) -> None:
 def with_a_slow_writer(patch: pytest.MonkeyPatch) -> None:
     """A claim whose write took longer than the wait held the key beside another (likewise)."""
     patch.setattr(claims, "CONTENTIONS", 1)
-
-
-def without_a_second_look(patch: pytest.MonkeyPatch) -> None:
-    """A claim that was still empty, and judged stale so, held the key all the same (likewise)."""
-    numbers = claims._numbers
-
-    def without(folder: Any, key: str, system: Any) -> list[int]:
-        found = numbers(folder, key, system)
-        own = f"{folder}/{key}.{found[0]}" if len(found) > 1 else ""
-        mine = system.this_process().token
-        is_own = bool(own) and mine in (claims._read(own, system) or "")
-        return found[:1] if is_own else found
-
-    patch.setattr(claims, "_numbers", without)
 
 
 def with_impatience(patch: pytest.MonkeyPatch) -> None:

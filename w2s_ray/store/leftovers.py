@@ -24,7 +24,7 @@ def remove_leftovers(store: Store) -> None:
             # Claims of the dead were taken over, and are removed when these are released.
             finished = store.finished_among(held & with_work)
             for folder, keys in partial_work.items():
-                for key in keys & finished:
+                for key in sorted(keys & finished):
                     store.discard(f"{folder}/{key}")
         store.backend.remove_abandoned()
 

@@ -101,7 +101,7 @@ class LocalBackend:
         return f"{path}/{name}"
 
     def set_aside(self, path: str) -> str:
-        target = damaged_folder(path)
+        target = damaged_folder(path, self._system.unique())
         parent = os.path.dirname(self._at(target))
         self._system.make_folders(parent)
         self._system.rename(self._at(path), self._at(target))

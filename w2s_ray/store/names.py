@@ -20,7 +20,6 @@ The slug is for people; only the key identifies a step.
 """
 
 import re
-from uuid import uuid4
 
 RECORD = "record.json"
 MEMBERS = "members.parquet"  # of a bundle
@@ -104,12 +103,13 @@ def key_of(path: str) -> str:
     return path.rpartition("-")[2]
 
 
-def damaged_folder(path: str) -> str:
-    """A new path for the damaged artifact at ``path``, one level below where artifacts are listed.
+def damaged_folder(path: str, unique: str) -> str:
+    """The path of the damaged artifact at ``path``, one level below where artifacts are listed.
 
-    No other has it: the same step may be damaged more than once.
+    Args:
+        unique: text that no other path has: the same step may be damaged more than once.
     """
-    return f"{DAMAGED}/{path}-{uuid4().hex}"
+    return f"{DAMAGED}/{path}-{unique}"
 
 
 def failure_file(key: str) -> str:

@@ -176,7 +176,7 @@ class ObjectStoreBackend:
         return {self._path(info).split("/")[1] for info in files}
 
     def _copy_aside(self, path: str, record: bytes) -> str:
-        target = damaged_folder(path)
+        target = damaged_folder(path, self._system.unique())
         self.write(f"{target}/{RECORD}", record)
         return target
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -129,7 +129,7 @@ class Harness:
         output.unlink(missing_ok=True)
         return self._request(episode.study, root, driver, output, start, lease=episode.lease)
 
-    def _run(self, study: str, root: str, driver: Driver, **fields: str) -> tuple[int, str]:
+    def _run(self, study: str, root: str, driver: Driver, **fields: Any) -> tuple[int, str]:
         output = self._folder / "output"
         output.unlink(missing_ok=True)
         pid, _ = self._request(study, root, driver, output, 0.0, **fields)

@@ -22,16 +22,24 @@ class Checks:
 
     Args:
         same_machine_is_seen: whether a live process is never overruled by one of its machine.
+        can_be_overruled: whether there are processes that only a lease shows to be alive.
         is_exact: whether all must hold; else what was seen may be gone for a moment, and two live
             processes may hold one key.
     """
 
-    def __init__(self, scheduler: Scheduler, *, same_machine_is_seen: bool, is_exact: bool) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        same_machine_is_seen: bool,
+        can_be_overruled: bool,
+        is_exact: bool,
+    ) -> None:
         self._scheduler = scheduler
         self._same_machine_is_seen = same_machine_is_seen
+        self._can_be_overruled = can_be_overruled
         self.is_exact = is_exact
         self._holders: dict[str, list[Process]] = defaultdict(list)
-        self._entered: dict[Process, float] = {}
         self.records: dict[str, bytes] = {}  # key -> record, of what must be seen
         self.durable: set[str] = set()  # keys of which a commit has returned
         self.rotten: set[bytes] = set()  # records of artifacts that were damaged
@@ -43,6 +51,8 @@ class Checks:
     def entered(self, process: Process, keys: Iterable[str]) -> None:
         """``process`` holds the keys from now on."""
         for key in keys:
+            if self._can_be_overruled and self.was_silent(process):
+                self.overruled.add(key)  # perhaps before it came to this
             holders = [other for other in self._holders[key] if not (other.dead or other.ended)]
             for other in holders:
                 self._check_overruled(key, other, process)
@@ -55,6 +65,7 @@ class Checks:
 
     def _check_overruled(self, key: str, other: Process, process: Process) -> None:
         seen = self._same_machine_is_seen and other.machine == process.machine
+        assert self._can_be_overruled or seen
         if seen and key not in self.overruled:
             allowed = False
         else:

@@ -90,6 +90,7 @@ class Schedule:
         self.checks = Checks(
             scheduler,
             same_machine_is_seen=not model.on_objects,
+            can_be_overruled=model.on_objects or self.machines > 1,
             is_exact=model.is_exact,
         )
         self.restarts = 2
