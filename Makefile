@@ -20,14 +20,7 @@ SPEC ?= study_specs/quickstart.yaml
 ARGS ?=
 ROWS ?=
 JOBS ?= 2
-<<<<<<< HEAD
-N ?= 200
-SEED ?= 0
 STORES ?= local,disk,s3,ray
-=======
-N ?= 10000
-SEED ?= 1000000
->>>>>>> sim
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -37,11 +30,7 @@ TRL := $(VENV)-trl
 PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := install
-<<<<<<< HEAD
-.PHONY: bench chaos check install lint study test test-all
-=======
-.PHONY: bench check install lint simulate study test test-all
->>>>>>> sim
+.PHONY: bench chaos check install lint simulate study test test-all
 
 install: $(STAMP)
 
@@ -62,12 +51,16 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
+chaos: N ?= 200
+chaos: SEED ?= 0
 chaos: $(STAMP)
 	$(VENV)/bin/python -m tests.testing.chaos --stores $(STORES) --episodes $(N) --seed $(SEED)
 
 bench: $(STAMP) $(TRL)/.installed
 	$(VENV)/bin/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
+simulate: N ?= 10000
+simulate: SEED ?= 1000000
 simulate: $(STAMP)
 	$(VENV)/bin/python -m tests.testing.simulation -n $(N) --seed $(SEED)
 
