@@ -29,7 +29,7 @@ def test_what_a_template_refuses_is_said_by_its_rendering(template: str) -> None
     [
         ("{% for a in range(99999) %}" * 2 + "{% endfor %}" * 2, "limit template.seconds"),
         ("{{ 9 ** (9 ** 9) }}", "limit template.seconds"),
-        ("{% for a in range(99999) %}" * 2 + "x" + "{% endfor %}" * 2, "limit data.text.charact"),
+        ("{% for a in range(99999) %}" * 2 + "x" + "{% endfor %}" * 2, "limit text.characters"),
         ("{{ 'x' * 5000000 }}", "conversation 1: given more than 4,000,000 characters"),
         ("{{ 'x' * 10 ** 11 }}", "limit template."),
         ("{{ ('x' * 99999) | replace('x', 'y' * 99999) }}", "limit template."),
