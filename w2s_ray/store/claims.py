@@ -157,7 +157,8 @@ def _acquire(folder: AnyPath, key: str, text: str, system: System) -> _OwnClaim 
         except FileExistsError:
             continue
         is_free = not stale or _read(stale[-1].path, system) == stale[-1].text
-        if is_free and _numbers(folder, key, system)[-1:] == [number]:
+        is_last = _numbers(folder, key, system)[-1:] == [number]
+        if is_free and is_last and _read(path, system) == text:
             return _OwnClaim(path, stale)
         _remove_if(path, text, system)
     return None
