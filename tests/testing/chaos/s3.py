@@ -84,7 +84,7 @@ class Proxy:
         self.calm()
         self._chance = random.Random(0)
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         Thread(target=self._server.serve_forever, daemon=True).start()
@@ -125,6 +125,13 @@ class Proxy:
         content = answer.read()
         connection.close()
         return answer.status, answer.getheaders(), content
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a driver that was killed; other errors show as wrong answers."""
 
 
 class _Handler(BaseHTTPRequestHandler):
