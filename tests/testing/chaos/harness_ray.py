@@ -1,5 +1,6 @@
 """Episodes on Ray: one Ray for all of them, which each driver joins."""
 
+import os
 import random
 import signal
 import time
@@ -45,7 +46,8 @@ class RayHarness(Harness):
         if study not in self._on_ray:
             self._mode, self._environment = ["--local"], {}
             local = super().straight(study)
-            self._mode, self._environment = [], {"RAY_ADDRESS": self._address}
+            of_ray = {name: os.environ[name] for name in os.environ if name.startswith("RAY_")}
+            self._mode, self._environment = [], {**of_ray, "RAY_ADDRESS": self._address}
             root = str(self._folder / f"straight-ray-{study}")
             began = time.monotonic()
             code, output = self._run(study, root, Driver())

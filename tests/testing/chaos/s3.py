@@ -1,13 +1,12 @@
 """An S3 server on loopback, and a proxy before it that counts, fails and kills.
 
-The server is moto's: ``W2S_RAY_MOTO``, or ``moto_server`` beside the interpreter or on the path.
+The server is moto's: ``W2S_RAY_MOTO``, or ``moto_server`` beside the interpreter.
 Signatures are not checked, so the proxy may pass requests on as they are.
 """
 
 import http.client
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -34,10 +33,10 @@ _CHANGES = ("PUT", "POST", "DELETE")
 
 
 def moto_server() -> str | None:
-    """The program, if there is one."""
+    """The program, if there is one; one on the path may be of any version."""
     beside = Path(sys.executable).with_name("moto_server")
     named = os.environ.get(MOTO)
-    return named or (str(beside) if beside.is_file() else shutil.which("moto_server"))
+    return named or (str(beside) if beside.is_file() else None)
 
 
 def address(port: int, name: str) -> str:
@@ -84,7 +83,7 @@ class Proxy:
         self.calm()
         self._chance = random.Random(0)
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         Thread(target=self._server.serve_forever, daemon=True).start()
@@ -125,6 +124,13 @@ class Proxy:
         content = answer.read()
         connection.close()
         return answer.status, answer.getheaders(), content
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a driver that was killed; other errors show as wrong answers."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -31,7 +31,7 @@ OF_RUN = (  # how it was computed
     "code_digest",
 )
 TABLES = ("results", "predictions", "train_predictions")
-EMPTY = (CHECKPOINTS, CLAIMS, DAMAGED, FAILURES, PARTS)  # after a run in which all went well
+EMPTY = (CHECKPOINTS, DAMAGED, FAILURES, PARTS)  # after a run in which all went well
 
 Tables = Mapping[str, pa.Table]
 
@@ -81,6 +81,8 @@ def faults(store: Store, study: str, expected: Tables, before: Mapping[str, byte
 
 def leftovers(store: Store) -> Iterator[str]:
     """Files and folders that a store should not have when all is finished."""
+    for key in store.claimed():  # files: an object store keeps the names of folders
+        yield f"{CLAIMS}/{key}"
     for folder in EMPTY:
         for name in store.listing(folder):
             yield f"{folder}/{name}"
