@@ -25,6 +25,7 @@ from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.reruns import Reruns
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
@@ -42,6 +43,7 @@ from w2s_ray.store.names import (
     train_predictions_file,
     transfer_file,
 )
+from w2s_ray.store.plans import save_plan
 from w2s_ray.store.results import replaced_cells
 
 if TYPE_CHECKING:  # the tables need more imports than most of the command
@@ -94,6 +96,18 @@ def _parser() -> argparse.ArgumentParser:
         default=bool(os.environ.get(NO_REPORT)),
         help=f"write the tables alone (also with {NO_REPORT}=1 in the environment)",
     )
+    parser.add_argument(
+        "--no-retry",
+        action="store_true",
+        help="leave steps that failed in an earlier run; otherwise every run tries them again",
+    )
+    parser.add_argument(
+        "--force",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="make a finished step again: its key, the beginning of one, or kind/slug-key",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -106,10 +120,14 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    study = _Study(spec, plan, store, console)
+    study = _Study(spec, plan, store, console, Reruns(retry=not options.no_retry))
     if options.plan or options.status:
+        if options.force:
+            raise InputError("--force: given with --plan or --status, expected a run")
         study.describe(as_json=options.json)
         return 0
+    for line in study.reruns.force(options.force, plan, store) if options.force else ():
+        study.say(line)
     for _ in range(MOST_REPAIRS):
         try:
             return _run_once(study, options, may_repeat=True)
@@ -139,6 +157,7 @@ class _Study:
     plan: Plan
     store: Store
     console: Console
+    reruns: Reruns = field(default_factory=Reruns)
     shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
@@ -168,11 +187,13 @@ class _Study:
                 transfer_file(study),
             ),
         )
+        with self.store.writing_errors():
+            save_plan(self.store, study, self.plan.steps)
         checked = self.store.checked(self.plan.steps)
         for damage in checked.damaged:
             self.set_aside(damage)
         finished = checked.finished
-        todo = self.plan.todo(finished)
+        todo = self.reruns.of(self.plan, finished, self.store)
         self.say(
             f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
             f"{len(finished):,} already done"
