@@ -96,8 +96,9 @@ def _repair(store: Store, options: argparse.Namespace) -> int:
         for path in set_aside(store, movable):
             _say(f"set aside    {path}")
     elif movable:
-        _say(f"nothing was changed; with --yes {_counted(movable)} are set aside")
-    return 1 if verified.damaged and not options.yes else 0
+        _say(f"nothing was changed; --yes sets {_counted(movable)} aside")
+    stays = verified.damaged if not options.yes else len(verified.damaged) > len(movable)
+    return 1 if stays else 0
 
 
 def _verified(store: Store) -> Verified:

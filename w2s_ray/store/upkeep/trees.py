@@ -79,4 +79,6 @@ def _remote(store: Store, path: str) -> Iterator[Tree]:
         infos = backend.filesystem.get_file_info(selector)
     for info in infos:
         if info.is_file:
-            yield Tree(info.size, 1, info.mtime.timestamp() if info.mtime is not None else 0.0)
+            # Where a file system does not say when, now: a young file is not taken for abandoned.
+            changed = time.time() if info.mtime is None else info.mtime.timestamp()
+            yield Tree(info.size, 1, changed)
