@@ -25,7 +25,7 @@ from w2s_ray.masking import MaskedStream, masked
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
-from w2s_ray.plan.reruns import Reruns
+from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
@@ -96,18 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         default=bool(os.environ.get(NO_REPORT)),
         help=f"write the tables alone (also with {NO_REPORT}=1 in the environment)",
     )
-    parser.add_argument(
-        "--no-retry",
-        action="store_true",
-        help="leave steps that failed in an earlier run; otherwise every run tries them again",
-    )
-    parser.add_argument(
-        "--force",
-        metavar="KEY",
-        action="append",
-        default=[],
-        help="make a finished step again: its key, the beginning of one, or kind/slug-key",
-    )
+    add_rerun_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -120,13 +109,11 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    study = _Study(spec, plan, store, console, Reruns(retry=not options.no_retry))
+    study = _Study(spec, plan, store, console, Reruns.of(options))
     if options.plan or options.status:
-        if options.force:
-            raise InputError("--force: given with --plan or --status, expected a run")
         study.describe(as_json=options.json)
         return 0
-    for line in study.reruns.force(options.force, plan, store) if options.force else ():
+    for line in study.reruns.force(options.force, plan, store):
         study.say(line)
     for _ in range(MOST_REPAIRS):
         try:
@@ -157,7 +144,7 @@ class _Study:
     plan: Plan
     store: Store
     console: Console
-    reruns: Reruns = field(default_factory=Reruns)
+    reruns: Reruns
     shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
@@ -193,7 +180,7 @@ class _Study:
         for damage in checked.damaged:
             self.set_aside(damage)
         finished = checked.finished
-        todo = self.reruns.of(self.plan, finished, self.store)
+        todo = self.reruns.todo(self.plan, finished, self.store)
         self.say(
             f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
             f"{len(finished):,} already done"

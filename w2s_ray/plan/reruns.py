@@ -1,5 +1,6 @@
 """What a run does again although it is finished, and what it does not try again."""
 
+import argparse
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,22 @@ from w2s_ray.store.finished import Finder, members_of
 MOST_NAMED = 3
 
 
+def add_rerun_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--no-retry`` and ``--force``, which ``Reruns.of`` reads."""
+    parser.add_argument(
+        "--no-retry",
+        action="store_true",
+        help="leave steps that failed in an earlier run; otherwise every run tries them again",
+    )
+    parser.add_argument(
+        "--force",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="make a finished step again: its key, the beginning of one, or kind/slug-key",
+    )
+
+
 @dataclass
 class Reruns:
     """The options ``--force`` and ``--no-retry`` of a run.
@@ -27,6 +44,17 @@ class Reruns:
     retry: bool = True
     forced: set[str] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> "Reruns":
+        """What the options of a command ask for.
+
+        Raises:
+            InputError: A step is to be made again by a command that runs nothing.
+        """
+        if options.force and (options.plan or options.status):
+            raise InputError("--force: given with --plan or --status, expected a run")
+        return cls(retry=not options.no_retry)
+
     def force(self, names: Iterable[str], plan: Plan, store: Store) -> list[str]:
         """Sets the artifacts of finished steps aside, and returns a line on each.
 
@@ -36,6 +64,8 @@ class Reruns:
         Raises:
             InputError: A name is not that of one finished step of the plan; nothing was changed.
         """
+        if not (names := list(names)):
+            return []
         finished = store.finished_among(plan.steps)
         keys = [_named(name, plan, finished).key for name in names]
         readers = {key: _readers(key, plan, finished) for key in keys}
@@ -57,7 +87,7 @@ class Reruns:
                 )
         return lines
 
-    def of(self, plan: Plan, finished: Collection[str], store: Store) -> dict[str, Step]:
+    def todo(self, plan: Plan, finished: Collection[str], store: Store) -> dict[str, Step]:
         """The steps still to be run, in order."""
         todo = plan.todo(finished, self.forced)
         return todo if self.retry else without(todo, store.failures())

@@ -44,6 +44,7 @@ from w2s_ray.store.upkeep.verify import TABLES
 CHUNK_BYTES = 1 << 22
 LARGEST_RECORD = 64 << 20  # bytes; a bundle of a thousand exported models has about 10 MB
 LARGEST_CELLS = 512 << 20  # bytes; a million cells
+LONGEST_STUDY = 255  # characters
 LARGEST_MEMBERS = 1 << 30  # bytes of the text in a bundle's members.parquet
 _IDENTITY = ("key", "kind", "version", "config", "inputs")
 
@@ -108,8 +109,9 @@ class _Intake:
         study, folders = head.get("study"), head.get("folders")
         if head.get("schema") != ARCHIVE_SCHEMA or not isinstance(folders, int):
             raise self.refused(ARCHIVE, f"given schema {head.get('schema')!r}, expected 1")
-        if not isinstance(study, str) or not study or "/" in study or study.startswith("."):
-            raise self.refused(ARCHIVE, f"given study {study!r}, expected the name of a study")
+        is_name = isinstance(study, str) and study.isprintable() and len(study) <= LONGEST_STUDY
+        if not is_name or not study or "/" in study or study.startswith("."):
+            raise self.refused(ARCHIVE, f"given study {study!r:.80}, expected the name of a study")
         self._study, self._folders = study, folders
 
     def _read_folder(self, first: Member, members: Iterator[Member]) -> None:
@@ -215,9 +217,10 @@ class _Intake:
         for step in steps:
             try:
                 key = digest({name: step[name] for name in _IDENTITY if name != "key"})
-            except (KeyError, TypeError):
-                key = None
-            if key != step["key"]:
+                are_keys = all(isinstance(of, str) for of in step["inputs"].values())
+            except (KeyError, TypeError, AttributeError, RecursionError):
+                key, are_keys = None, False
+            if key != step["key"] or not are_keys:
                 raise self.refused(path, f"{step['key']} is not the key of its configuration")
 
     def _read_file(self, member: Member) -> None:
@@ -263,7 +266,7 @@ class _Intake:
                 write_tables(
                     self._store, self._study, cells, select, trained_rows=self._with_trained
                 )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             yield f"no tables were written ({error}); running study {self._study} writes them"
 
     def _whole(self, member: Member, most: int) -> bytes:
