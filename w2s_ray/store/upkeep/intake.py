@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from w2s_ray.errors import line_of
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.bundles import is_whole, member_keys
 from w2s_ray.store.canonical import digest
@@ -267,7 +268,7 @@ class _Intake:
                     self._store, self._study, cells, select, trained_rows=self._with_trained
                 )
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            yield f"no tables were written ({error}); running study {self._study} writes them"
+            yield f"no tables were written ({line_of(error)}); running study {self._study} writes them"
 
     def _whole(self, member: Member, most: int) -> bytes:
         if member.size > most:
