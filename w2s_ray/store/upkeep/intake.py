@@ -268,7 +268,8 @@ class _Intake:
                     self._store, self._study, cells, select, trained_rows=self._with_trained
                 )
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            yield f"no tables were written ({line_of(error)}); running study {self._study} writes them"
+            reason = line_of(error)
+            yield f"no tables were written ({reason}); running study {self._study} writes them"
 
     def _whole(self, member: Member, most: int) -> bytes:
         if member.size > most:
