@@ -287,7 +287,7 @@ def test_leftovers_of_dead_processes_and_of_finished_steps_go(
         "import os, sys\nfrom w2s_ray.store.artifacts import Store\n"
         "store = Store.open(sys.argv[1])\n"
         "store.backend.workspace('student', 'dead').joinpath('x').write_bytes(bytes(500))\n"
-        "store.claim('dead').__enter__()\nos._exit(9)\n"
+        "claim = store.claim('dead')\nclaim.__enter__()\nos._exit(9)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(root)], check=False).returncode == 9
     save_plan(local, "hh", ["running"])
