@@ -82,8 +82,8 @@ class Reruns:
                 lines.append(_line(step.path, members, plan))
             if readers[key]:
                 lines.append(
-                    f"note: {len(readers[key]):,} finished steps read {key} as it was, directly or "
-                    "not, and stay as they are; --force them too to make them again"
+                    f"note: finished steps that read {key} as it was, directly or not, stay as "
+                    f"they are: {len(readers[key]):,}; --force them too to make them again"
                 )
         return lines
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from rich import box
@@ -42,7 +43,8 @@ class OfStudy(NamedTuple):
     finished_steps: int
 
 
-class Counted(NamedTuple):
+@dataclass(frozen=True)
+class Counted:
     """A number of things and their size."""
 
     count: int
@@ -79,8 +81,8 @@ class Overview(NamedTuple):
             "kinds": {name: of._asdict() for name, of in self.kinds.items()},
             "studies": {name: of._asdict() for name, of in self.studies.items()},
             "damaged_records": self.damaged_records,
-            "damaged": self.set_aside._asdict(),
-            "leftovers": self.leftovers._asdict(),
+            "damaged": asdict(self.set_aside),
+            "leftovers": asdict(self.leftovers),
         }
 
 
