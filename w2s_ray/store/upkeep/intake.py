@@ -9,7 +9,7 @@ made of the artifacts.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,7 +207,7 @@ class _Intake:
 
     def _check_keys(self, path: str, record: Mapping[str, Any], workspace: Path) -> None:
         """Refuses numbers under the key of another configuration."""
-        steps = [record]
+        steps: Sequence[Mapping[str, Any]] = [record]
         if is_bundle(path):
             try:
                 steps = _members(workspace / MEMBERS)
