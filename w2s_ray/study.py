@@ -33,6 +33,7 @@ from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.exports import exports, not_exported
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
@@ -51,6 +52,7 @@ from w2s_ray.store.names import (
     train_predictions_file,
     transfer_file,
 )
+from w2s_ray.store.plans import save_plan
 from w2s_ray.store.results import replaced_cells, save_cells, write_results
 
 if TYPE_CHECKING:  # the tables need more imports than most of the command
@@ -91,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         default=bool(os.environ.get(NO_REPORT)),
         help=f"write the tables alone (also with {NO_REPORT}=1 in the environment)",
     )
+    add_rerun_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -101,10 +104,12 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    study = _Study(spec, plan, store, console)
+    study = _Study(spec, plan, store, console, Reruns.of(options))
     if options.plan or options.status:
         study.describe(as_json=options.json)
         return 0
+    for line in study.reruns.force(options.force, plan, store):
+        study.say(line)
     for _ in range(MOST_REPAIRS):
         try:
             return _run_once(study, options, may_repeat=True)
@@ -140,6 +145,7 @@ class _Study:
     plan: Plan
     store: Store
     console: Console
+    reruns: Reruns
     shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
@@ -170,11 +176,13 @@ class _Study:
             ),
         )
         remove_leftovers(self.store)
+        with self.store.writing_errors():
+            save_plan(self.store, study, self.plan.steps)
         checked = self.store.checked(self.plan.steps)
         for damage in checked.damaged:
             self.set_aside(damage)
         finished = checked.finished
-        todo = self.plan.todo(finished)
+        todo = self.reruns.todo(self.plan, finished, self.store)
         self.say(
             f"study {self.plan.study}: {len(self.plan.cells):,} cells, {len(todo):,} steps to do, "
             f"{len(finished):,} already done"

@@ -181,6 +181,8 @@ class _Reader:
         if kind == _STRING:
             unpack, view, position = struct.Struct("<Q").unpack_from, self.view, self.position
             for _ in range(count):
+                if position > len(view):  # an offset beyond 2^63 is no struct.error
+                    break
                 position += 8 + unpack(view, position)[0]
             self.position = position
         else:

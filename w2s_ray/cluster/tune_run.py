@@ -48,6 +48,8 @@ def run(
 ) -> Schedule:
     """Runs the unfinished steps on the connected Ray. A failed step blocks its descendants only.
 
+    Longer than other functions: it puts together all that Tune needs.
+
     Args:
         todo: the unfinished steps by key, every step after its inputs.
         store_uri: URI of the store.

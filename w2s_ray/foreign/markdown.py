@@ -9,7 +9,7 @@ LONGEST_NAME = 200  # characters
 
 def code_span(name: str) -> str:
     """A name as a span of code, whatever back quotes, tags or line breaks it has."""
-    text = printable(" ".join(name.split()))
+    text = printable(re.sub(r"[\r\n]+", " ", name))
     if len(text) > LONGEST_NAME:
         text = f"{text[:LONGEST_NAME]}…"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))

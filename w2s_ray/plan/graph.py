@@ -81,13 +81,15 @@ class Plan:
                     stack.append(parent)
         return len(seen)
 
-    def todo(self, finished: Container[str]) -> dict[str, Step]:
+    def todo(self, finished: Container[str], asked: Iterable[str] = ()) -> dict[str, Step]:
         """The steps still to be run, in order.
 
         Unfinished ends (``Kind.is_end``) are needed, and whatever unfinished step they need. So
-        features that are gone are computed again only for an unfinished step.
+        features that are gone are computed again only for an unfinished step, or if they are
+        ``asked`` for.
         """
         needed = {step.key for step in self if step.kind.is_end and step.key not in finished}
+        needed.update(key for key in asked if key not in finished)
         for step in reversed(list(self)):
             if step.key in needed:
                 needed.update(key for key in step.inputs.values() if key not in finished)

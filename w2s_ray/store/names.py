@@ -9,6 +9,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     damaged/                          damaged artifacts, set aside (``Store.set_aside``)
     failures/<key>.json               why a step failed (``failures``)
     parts/<key>/                      what an interrupted step has already computed (``parts``)
+    plans/<study>.json                the keys of all steps of a study (``plans``)
     predictions/<study>.parquet       predictions of a study's models (``predictions``)
     reports/<study>/                  the report that a run leaves (``report.saved``)
     results/<study>.parquet           one row per cell of a study (``results``)
@@ -38,6 +39,7 @@ CLAIMS = "claims"
 DAMAGED = "damaged"
 FAILURES = "failures"
 PARTS = "parts"
+PLANS = "plans"
 PREDICTIONS = "predictions"
 REPORTS = "reports"
 REPORT_PAGE = "index.html"
@@ -51,6 +53,7 @@ RESERVED = (
     DAMAGED,
     FAILURES,
     PARTS,
+    PLANS,
     PREDICTIONS,
     REPORTS,
     RESULTS,
@@ -120,6 +123,11 @@ def failure_file(key: str) -> str:
 def study_file(study: str) -> str:
     """Path of a study's cells."""
     return f"{STUDIES}/{study}.json"
+
+
+def plan_file(study: str) -> str:
+    """Path of the keys of a study's steps."""
+    return f"{PLANS}/{study}.json"
 
 
 def results_file(study: str) -> str:

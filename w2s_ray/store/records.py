@@ -145,9 +145,14 @@ def damage(
 
 def damage_of_content(name: str, content: bytes, expected: RecordedFile) -> str | None:
     """As ``damage``, of a file that was read whole."""
-    if len(content) != expected.size:
-        return _wrong_size(name, len(content), expected)
-    if expected.digest not in (None, sha256(content).hexdigest()):
+    return difference(name, RecordedFile(len(content), sha256(content).hexdigest()), expected)
+
+
+def difference(name: str, read: RecordedFile, expected: RecordedFile) -> str | None:
+    """As ``damage``, of a file that was read; None if it is what its record says."""
+    if read.size != expected.size:
+        return _wrong_size(name, read.size, expected)
+    if expected.digest not in (None, read.digest):
         return _wrong_digest(name)
     return None
 
