@@ -127,12 +127,12 @@ class Harness:
     ) -> tuple[int, Path]:
         output = self._folder / f"output-{number}"
         output.unlink(missing_ok=True)
-        return self._request(episode.study, root, driver, output, start, lease=episode.lease)
+        return self._request(episode.study, root, driver, output, start, episode.lease)
 
     def _run(self, study: str, root: str, driver: Driver, **fields: Any) -> tuple[int, str]:
         output = self._folder / "output"
         output.unlink(missing_ok=True)
-        pid, _ = self._request(study, root, driver, output, 0.0, **fields)
+        pid, _ = self._request(study, root, driver, output, 0.0, 0.0, **fields)
         timer = Timer(TIMEOUT_SECONDS, _send, [pid, signal.SIGKILL])
         timer.start()
         code = self._forks.wait(pid)
@@ -146,7 +146,7 @@ class Harness:
         driver: Driver,
         output: Path,
         start: float,
-        lease: float = 0.0,
+        lease: float,
         **fields: str,
     ) -> tuple[int, Path]:
         spec = str(self._folder / f"{study}.yaml")

@@ -20,6 +20,7 @@ from w2s_ray.cluster.session import connect
 from w2s_ray.store.artifacts import Store
 
 CPUS = 2
+ACTOR = "ray::StepActor"  # title of its process; the agents of a node have others, and end with it
 
 
 @contextmanager
@@ -86,6 +87,5 @@ def _kill_one(chance: random.Random) -> None:
 
 def _is_actor(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        title = " ".join(process.cmdline())
-        return title.startswith("ray::") and not title.startswith("ray::IDLE")
+        return " ".join(process.cmdline()).startswith(ACTOR)
     return False
