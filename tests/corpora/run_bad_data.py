@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.testing.bad_data import BadData, bad_data
+from tests.testing.bad_data import bad_data
+from tests.testing.bad_data_writers import BadData
 from w2s_ray.data.prepare import prepare
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError

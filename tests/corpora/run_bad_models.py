@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.testing.bad_models import BadModel, bad_models, tiny_folder
+from tests.testing.bad_model_changes import BadModel, tiny_folder
+from tests.testing.bad_models import bad_models
 from tests.testing.gguf_file import write_gguf
 from w2s_ray.catalog.identity import weights_identity
 from w2s_ray.errors import InputError

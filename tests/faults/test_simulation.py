@@ -14,17 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.testing.simulation.models import DISK, LAGGING, MODELS, OBJECTS, TORN, Model
 from tests.testing.simulation.scheduler import Violation
-from tests.testing.simulation.schedules import (
-    DISK,
-    LAGGING,
-    MODELS,
-    OBJECTS,
-    TORN,
-    Model,
-    check,
-    trace,
-)
+from tests.testing.simulation.schedules import check, trace
 from tests.testing.simulation.system import SimulatedSystem
 from w2s_ray.store import claims, local
 from w2s_ray.store.local import LocalBackend

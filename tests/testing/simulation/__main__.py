@@ -8,8 +8,9 @@ import argparse
 import sys
 import time
 
+from tests.testing.simulation.models import MODELS
 from tests.testing.simulation.scheduler import Violation
-from tests.testing.simulation.schedules import MODELS, Schedule, check, trace
+from tests.testing.simulation.schedules import Schedule, check, trace
 
 AT_ONCE = 10_000
 

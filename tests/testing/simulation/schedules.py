@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from tests.testing.simulation.bucket import Bucket, SimulatedFileSystem
 from tests.testing.simulation.checks import Checks
 from tests.testing.simulation.disk import Disk
+from tests.testing.simulation.models import Model
 from tests.testing.simulation.scheduler import Faults, Process, Scheduler, Violation
 from tests.testing.simulation.system import SimulatedSystem
 from w2s_ray.store.artifacts import Store
@@ -39,34 +40,6 @@ KEYS = ("k0", "k1")
 ROOT = "/s"
 TWO_DAYS = 2 * 86_400.0
 NO_FAULTS = Faults(switch=0.0)
-
-
-class Model(NamedTuple):
-    """What a schedule may contain.
-
-    Attributes:
-        name: for people.
-        on_objects: an object store, not a file system.
-        lag: seconds by which listings of the object store may be late.
-        torn: objects may be left half written.
-    """
-
-    name: str
-    on_objects: bool
-    lag: float = 0.0
-    torn: bool = False
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every promise holds at every moment, not only at the end."""
-        return not (self.lag or self.torn)
-
-
-DISK = Model("disk", on_objects=False)
-OBJECTS = Model("objects", on_objects=True)
-LAGGING = Model("lagging", on_objects=True, lag=3.0)
-TORN = Model("torn", on_objects=True, torn=True)
-MODELS = {model.name: model for model in (DISK, OBJECTS, LAGGING, TORN)}
 
 
 class Schedule:
