@@ -15,7 +15,7 @@ from typing import Any, cast
 from tests.testing.simulation.bucket import Bucket, SimulatedFileSystem
 from tests.testing.simulation.checks import Checks
 from tests.testing.simulation.disk import Disk
-from tests.testing.simulation.models import Model
+from tests.testing.simulation.models import OBJECTS, Model
 from tests.testing.simulation.scheduler import Faults, Process, Scheduler, Violation
 from tests.testing.simulation.system import SimulatedSystem
 from w2s_ray.store.artifacts import Store
