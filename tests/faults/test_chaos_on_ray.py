@@ -21,6 +21,8 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHarness]:
     forks.end()
 
 
-@pytest.mark.parametrize("episode", [draw(0, store="ray")], ids=lambda episode: episode.name)
+@pytest.mark.parametrize(
+    "episode", [draw(0, store="ray"), draw(1, store="ray")], ids=lambda episode: episode.name
+)
 def test_a_study_on_ray_survives(harness: RayHarness, episode: Episode) -> None:
     assert harness.run(episode) == []
