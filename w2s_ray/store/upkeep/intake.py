@@ -40,9 +40,8 @@ from w2s_ray.store.upkeep.archive import ARCHIVE, ARCHIVE_SCHEMA
 from w2s_ray.store.upkeep.inventory import study_of
 from w2s_ray.store.upkeep.tar import ArchiveError, Member, reading
 from w2s_ray.store.upkeep.trees import size_text
-from w2s_ray.store.upkeep.verify import TABLES
+from w2s_ray.store.upkeep.verify import CHUNK_BYTES, TABLES
 
-CHUNK_BYTES = 1 << 22
 LARGEST_RECORD = 64 << 20  # bytes; a bundle of a thousand exported models has about 10 MB
 LARGEST_CELLS = 512 << 20  # bytes; a million cells
 LONGEST_STUDY = 255  # characters
