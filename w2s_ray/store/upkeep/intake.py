@@ -45,7 +45,7 @@ from w2s_ray.store.upkeep.verify import CHUNK_BYTES, TABLES
 LARGEST_RECORD = 64 << 20  # bytes; a bundle of a thousand exported models has about 10 MB
 LARGEST_CELLS = 512 << 20  # bytes; a million cells
 LONGEST_STUDY = 255  # characters
-LARGEST_MEMBERS = (1 << 30) - 1  # bytes of the text in a bundle's members.parquet
+LARGEST_MEMBERS = 1_000_000_000  # bytes of the text in a bundle's members.parquet
 _IDENTITY = ("key", "kind", "version", "config", "inputs")
 
 
