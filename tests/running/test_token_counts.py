@@ -53,7 +53,7 @@ def refused(spec: Path, capsys: pytest.CaptureFixture[str]) -> str:
     output = captured.err.strip()
     assert "\n" not in output and "Traceback" not in output
     kinds = {path.parent.name for path in spec.parent.glob("store/*/*")}
-    assert kinds <= {"prepare", "failures"}
+    assert kinds <= {"prepare", "failures", "plans"}
     return output
 
 

@@ -34,6 +34,9 @@ def parquet_rows(name: str, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     whole = parquet.ParquetFile(file)
     dictionaries, prefixes = _encoded(whole.metadata)
+    paths = {whole.schema.column(number).path for number in range(len(whole.schema))}
+    if not paths.issuperset(dictionaries):
+        raise pa.ArrowInvalid("columns of row groups that the schema does not have")
     size = _ROWS_OF_PREFIXES if prefixes else _ROWS_AT_ONCE
     batches = partial(_parquet_batches, file, dictionaries, size)
     plain = whole.schema_arrow if dictionaries else None

@@ -71,7 +71,10 @@ def plain_bytes(array: pa.Array) -> int:
         return plain_bytes(array.storage)
     if types.is_dictionary(kind):
         indices = array.indices.drop_null().to_numpy(zero_copy_only=False)
-        return int(_lengths(array.dictionary)[indices].sum())
+        lengths = _lengths(array.dictionary)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(lengths):
+            raise pa.ArrowInvalid("an index beyond its dictionary")
+        return int(lengths[indices].sum())
     if _is_text(kind):
         return int(_lengths(array).sum())
     if types.is_struct(kind):
