@@ -318,3 +318,20 @@ def test_a_store_that_cannot_be_claimed_fails_all_of_the_group_in_words(
     outcomes = execute_group(group, store, Context())
     assert {str(outcome) for outcome in outcomes.values()} == {"the disk went away"}
     assert set(store.failures()) == {step.key for step in group}
+
+
+def test_a_step_that_another_process_has_finished_in_the_meantime_has_not_failed(
+    write_spec, tmp_path, monkeypatch
+):
+    """One that was stopped for so long that it was taken for dead finds its checkpoints gone."""
+    plan, store = plan_of(write_spec()), Store.open(tmp_path / "store")
+
+    def stopped(step, inputs, draft, context):
+        with Store.open(store.uri).draft(step.identity, {}) as other:
+            other.metrics["rows"] = 7
+        raise FileNotFoundError("parts/0.npy")
+
+    monkeypatch.setattr("w2s_ray.steps.prepare.run", stopped)
+    (step,) = (step for step in plan if step.kind.name == "prepare")
+    assert execute_group([step], store, Context()) == {step.key: {"rows": 7}}
+    assert not store.failures()

@@ -226,7 +226,12 @@ class _Commit:
         resumed = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
         draft.metrics["seconds"] = resumed + self.share + time.monotonic() - began
 
-    def _failed(self, step: Step, error: Exception) -> Exception:
+    def _failed(self, step: Step, error: Exception) -> Outcome:
+        """The error, once it is recorded; or the metrics of a step that another process, which took
+        this one for dead, has finished in the meantime."""
+        with suppress(OSError, InputError):
+            if (record := self.store.records([step.key]).get(step.key)) is not None:
+                return cast(dict[str, Any], record["metrics"])
         if isinstance(error, StoreError):
             with suppress(OSError):
                 self.store.set_aside(error)
