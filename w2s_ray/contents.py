@@ -27,7 +27,8 @@ def write_content(path: Path, content: Content) -> None:
     else:
         from safetensors.numpy import save_file
 
-        save_file(dict(content), path)
+        # It writes the memory as it lies.
+        save_file({name: np.asarray(values, order="C") for name, values in content.items()}, path)
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -181,6 +181,7 @@ def test_packed_pairs_agree_with_separate_rows_in_a_script_that_needs_little():
     assert max(json.loads(output)["long prompts"]["apart"].values()) < 1e-4
     assert modules.split() == [
         "w2s_ray",
+        "w2s_ray.finite",
         "w2s_ray.models",
         "w2s_ray.models.packed_attention",
         "w2s_ray.models.packed_layout",

@@ -146,10 +146,20 @@ def test_groups_are_ranges_of_keys_and_end_where_a_claim_ends():
     schedule = Schedule(by_key(*steps))
     groups = [schedule.start(processes=4 - n) for n in range(4)]
     assert sum(map(len, groups)) == len(steps) and all(len(group) > 1 for group in groups)
-    in_order = [step.key for group in groups for step in group]
-    assert in_order == sorted(keys_of)
+    for group in groups:
+        assert [step.key for step in group] == sorted(step.key for step in group)
     claims = [{step.claim for step in group} for group in groups]
     assert sum(map(len, claims)) == len(set.union(*claims)) == 16, "no two groups share a claim"
+
+
+def test_steps_that_are_more_urgent_do_not_take_the_claims_of_all_others():
+    keys_of = [digest(["head", number]) for number in range(8 * SMALLEST_PART)]
+    inputs = {"features": "f"}
+    heads = [a_step("student", key, inputs=inputs, trainable="last_layer") for key in keys_of]
+    chained = [a_step("label", f"l{key}", inputs={"weak": key}) for key in keys_of[::3]]
+    schedule = Schedule(by_key(*heads, *chained))
+    claims = [{step.claim for step in schedule.start(processes=4 - n)} for n in range(4)]
+    assert sum(map(len, claims)) == len(set.union(*claims)) == 16
 
 
 def test_scores_are_grouped_as_the_models_that_they_read():

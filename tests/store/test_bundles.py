@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from w2s_ray.store import finished
+from w2s_ray.store import bundles, finished
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.drafts import Draft
@@ -198,3 +198,41 @@ def test_the_record_of_a_bundle_is_compared_with_its_name(
 def test_a_slug_cannot_look_like_a_bundle(local: Store) -> None:
     with pytest.raises(ValueError, match="no artifact can have"):
         local.draft(Identity("student", "a1", "@9", 1, {}, {}), {}).__enter__()
+
+
+def test_arrays_are_kept_whatever_their_memory_looks_like(store: Store) -> None:
+    columns = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4))
+    with store.bundle("student", KEYS[0]) as bundle:
+        draft = bundle.draft(KEYS[0])
+        draft.write("a.npy", columns[::2])
+        draft.write("b.safetensors", {"t": columns.T, "scalar": np.array(2.0)})
+        bundle.add(identity(KEYS[0]), {}, draft)
+    artifact = store.artifact(KEYS[0])
+    np.testing.assert_array_equal(artifact.array("a.npy"), columns[::2])
+    np.testing.assert_array_equal(artifact.tensors("b.safetensors")["t"], columns.T)
+    assert artifact.tensors("b.safetensors")["scalar"].shape == ()
+
+
+def test_a_table_is_read_by_row_groups(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that begin and end inside of groups, span several, or have no rows."""
+    monkeypatch.setattr(bundles, "ROW_GROUP", 5)
+    counts = [0, 3, 5, 5, 0, 1, 17, 2, 10, 0]
+    with store.bundle("student", KEYS[0]) as bundle:
+        for key, count in zip(KEYS, counts, strict=False):
+            draft = bundle.draft(key)
+            draft.write("t.parquet", pa.table({"row": np.arange(count), "of": [key] * count}))
+            bundle.add(identity(key), {}, draft)
+    for keys in (KEYS[:10], KEYS[9::-1]):
+        for key, table in zip(keys, store.tables(keys, "t.parquet"), strict=True):
+            count = counts[KEYS.index(key)]
+            assert table["row"].to_pylist() == list(range(count))
+            assert set(table["of"].to_pylist()) <= {key}
+
+
+def test_a_bundle_that_goes_after_it_was_listed_is_not_finished(local: Store) -> None:
+    path = commit_bundle(local, KEYS[:4])
+    finder = finished.Finder(local, KEYS)
+    shutil.rmtree(Path(local.uri, path))
+    assert dict(finder.steps()) == {}
+    with pytest.raises(KeyError, match=KEYS[0]):
+        finder.artifact(KEYS[0])

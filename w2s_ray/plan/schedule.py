@@ -129,10 +129,11 @@ class Schedule:
         return group
 
     def _group(self, lead: Step, accept: Callable[[Step], bool], processes: int) -> Group:
-        """The steps to start with ``lead``, or before it where others of its fusion are as urgent.
+        """The steps to start with ``lead``: first those that share its claim.
 
-        They are in the order of ``Step.order``. A group ends where the steps of a claim end, if it
-        has those of several, so that processes do not wait for each other's claims.
+        They are in the order of ``Step.order``, whatever their urgency, and those whose claim a
+        running group has come last. A group ends where the steps of a claim end, if it has those of
+        several. So processes do not wait for each other's claims.
         """
         fusion = lead.fusion
         if fusion is None or lead.key in self._alone:
@@ -143,13 +144,14 @@ class Schedule:
             return (lead, *islice(others, fusion.limit - 1))
         part = min(LARGEST_PART, max(SMALLEST_PART, -(-len(fused) // processes)))
         busy = {self._claim(self._steps[key]) for key in self.running}
-        fused.sort(key=lambda s: (self._entries[s.key][:2], self._claim(s) in busy, s.order))
+        first = self._claim(lead)
+        fused.sort(key=lambda s: ((own := self._claim(s)) in busy, own != first, s.order))
         group = list(islice(filter(accept, fused), part + 1))
         if len(group) > part:
             cut = self._claim(group.pop())
             whole = [step for step in group if self._claim(step) != cut]
             group = whole or group
-        return tuple(group)
+        return tuple(sorted(group, key=lambda step: step.order))
 
     def _claim(self, step: Step) -> str:
         if step.key not in self._claims:

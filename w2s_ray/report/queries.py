@@ -98,16 +98,16 @@ def curves(root: str, file: str, axes: Sequence[str], *, chosen: bool, bundled: 
 
     Args:
         root: of the store, with a slash at its end.
-        bundled: whether the store has bundles, whose tables have a column ``key``.
+        bundled: whether bundles of the study have such scores, with a column ``key``.
     """
     of_folder = "regexp_extract(filename, '-([^-/]+)/(files-[^/]+/)?validation.parquet$', 1)"
-    rows, key = "*", of_folder
-    if bundled:
-        rows, key = "* exclude (key)", f"coalesce(key, {of_folder})"
+    key = f"coalesce(key, {of_folder})" if bundled else of_folder
     return (
-        f"with steps as (select {rows}, {key} as key from "
+        f"with found as (select {key} as own, step, accuracy, weak_agreement, filename from "
         f"read_parquet('{quoted(root)}*/*/**/validation.parquet', filename=true, "
-        "union_by_name=true)) "
+        f"union_by_name=true) where filename not like '{quoted(root)}damaged/%'), "
+        "steps as (select distinct on (own, step) own as key, step, accuracy, weak_agreement "
+        "from found order by own, step, filename like '%/@%', filename) "
         f"select {', '.join(axes)}, step, avg(accuracy) as accuracy, avg(weak_agreement) as "
         f"weak_agreement, count(*) as seeds from '{quoted(file)}' join steps using (key) where "
         f"control = '' and {where_done('', chosen)} group by all order by all"

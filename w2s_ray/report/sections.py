@@ -26,17 +26,27 @@ from w2s_ray.report.settings import Row, Setting, UnitKind, units
 from w2s_ray.report.theory_sections import theory_blocks
 from w2s_ray.report.transfer_sections import transfer_blocks
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.names import predictions_file, results_file, study_file
+from w2s_ray.store.names import VALIDATION, predictions_file, results_file, study_file
+from w2s_ray.store.records import holds
+from w2s_ray.store.results import Records
 
 
 class Queries:
     """The queries of a page, on the files of its store."""
 
     def __init__(
-        self, store: Store, study: str, settings: Sequence[Setting], baseline: tuple[str, str]
+        self,
+        store: Store,
+        study: str,
+        settings: Sequence[Setting],
+        baseline: tuple[str, str],
+        records: Records,
     ) -> None:
         file, root = store.location(results_file(study)), store.location("")
         axes, bundled = list(settings[0].axes), store.has_bundles()
+        with_scores = any(
+            "bundle" in record and holds(record, VALIDATION) for record in records.values()
+        )
         chosen = any(row["selected"] is not None for of in settings for row in of.rows)
         crossed = any(units(of.done)[0] == "weak seed" for of in settings)
         unit: UnitKind = "weak seed" if crossed else "seed"
@@ -47,7 +57,7 @@ class Queries:
         self.treatments = queries.treatments(file, axes, plain, chosen=chosen)
         self.components = rows.components(baseline, unit)
         self.by_rate = queries.by_rate(file, axes)
-        self.by_step = queries.curves(root, file, axes, chosen=chosen, bundled=bundled)
+        self.by_step = queries.curves(root, file, axes, chosen=chosen, bundled=with_scores)
         self.students = queries.students(file)
         self.unfinished = queries.unfinished(file)
         self.deciles = queries.deciles(file, axes, chosen=chosen)

@@ -83,7 +83,7 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
             scores=scores,
             costs=[StepCost.of(record) for record in records.values()],
             steps=len(keys),
-            ask=Queries(store, study, settings, _loss_of_base(found)),
+            ask=Queries(store, study, settings, _loss_of_base(found), records),
         )
         sections = tuple(filter(None, (section(material) for section in SECTIONS)))
     return Page(f"Study {study}", _subtitle(rows, answers), sections)

@@ -182,7 +182,7 @@ class _Commit:
             ) as draft:
                 self._write(write, draft)
         except Exception as error:
-            return self._failed(step, error)
+            return self._failed([(step, error)])[step.key]
         _discard_partial_work(step, self.store)
         return draft.metrics
 
@@ -203,15 +203,19 @@ class _Commit:
                         outcomes[step.key] = draft.metrics
                     except Exception as error:
                         bundle.drop(draft)
-                        outcomes[step.key] = self._failed(step, error)
+                        outcomes[step.key] = error
                     if throttle.due() or len(outcomes) == len(pairs):
                         numbers = {"step": len(outcomes), "steps": len(pairs), "unit": "written"}
                         context.progress(numbers)
         except Exception as error:  # of the store: nothing was committed
-            for step, _ in pairs:
-                if not isinstance(outcomes.get(step.key), Exception):
-                    outcomes[step.key] = self._failed(step, error)
-        return outcomes
+            outcomes = {
+                step.key: of if isinstance(of := outcomes.get(step.key), Exception) else error
+                for step, _ in pairs
+            }
+        errors = [
+            (step, of) for step, _ in pairs if isinstance(of := outcomes[step.key], Exception)
+        ]
+        return outcomes | self._failed(errors)
 
     def _execution(self, step: Step) -> dict[str, Any]:
         return {**step.described_execution(), **self.execution}
@@ -226,17 +230,21 @@ class _Commit:
         resumed = draft.metrics.get("checkpoints", {}).get("seconds_before", 0.0)
         draft.metrics["seconds"] = resumed + self.share + time.monotonic() - began
 
-    def _failed(self, step: Step, error: Exception) -> Outcome:
-        """The error, once it is recorded; or the metrics of a step that another process, which took
-        this one for dead, has finished in the meantime."""
+    def _failed(self, errors: Sequence[tuple[Step, Exception]]) -> dict[str, Outcome]:
+        """The errors, once they are recorded; or the metrics of steps that another process, which
+        took this one for dead, has finished in the meantime."""
+        outcomes: dict[str, Outcome] = {step.key: error for step, error in errors}
         with suppress(OSError, InputError):
-            if (record := self.store.records([step.key]).get(step.key)) is not None:
-                return cast(dict[str, Any], record["metrics"])
-        if isinstance(error, StoreError):
-            with suppress(OSError):
-                self.store.set_aside(error)
-        _record_failure(step, self.store, error)
-        return error
+            finished = self.store.records(outcomes)
+            outcomes |= {key: record["metrics"] for key, record in finished.items()}
+        for step, error in errors:
+            if outcomes[step.key] is not error:
+                continue
+            if isinstance(error, StoreError):
+                with suppress(OSError):
+                    self.store.set_aside(error)
+            _record_failure(step, self.store, error)
+        return outcomes
 
 
 def _writers(steps: Sequence[Step], store: Store, context: Context) -> Sequence[Write | Exception]:

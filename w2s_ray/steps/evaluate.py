@@ -1,6 +1,7 @@
 """``evaluate``: a model's scores on the test rows, and a student's distance to its teacher."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
@@ -22,6 +23,7 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import STEP_LOGITS, TEST_PREDICTIONS
 from w2s_ray.store.step_logits import step_probs
+from w2s_ray.training.progress import Throttle
 
 
 @dataclass(frozen=True)
@@ -79,33 +81,54 @@ class Predictions:
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes no file: the numbers are the record's metrics."""
     by_key = {key: inputs[role] for role, key in step.inputs.items()}
-    _write(step, by_key.__getitem__, lambda key: Predictions.read(by_key[key]), draft)
+    read = _metrics(step, by_key.__getitem__, lambda key: Predictions.read(by_key[key]))
+    draft.metrics.update(read)
 
 
 def run_together(
     steps: Sequence[Step], artifacts: Artifacts, context: Context
 ) -> list[Write | Exception]:
-    """A writer for each step; a weak model shared by many students is read once."""
+    """A writer for each step; a weak model shared by many students is read once.
+
+    Models of one bundle are scored one after the other, so that it is read from front to back.
+    """
     weak = cache(lambda key: Predictions.read(artifacts(key)))
-    return [partial(_write, step, artifacts, weak) for step in steps]
+    throttle = Throttle()
+    outcomes: dict[str, Write | Exception] = {}
+    for step in sorted(steps, key=partial(_bundle_of, artifacts)):
+        try:
+            outcomes[step.key] = partial(_write, _metrics(step, artifacts, weak))
+        except Exception as error:  # of this step's models
+            outcomes[step.key] = error
+        if throttle.due():
+            context.progress({"step": len(outcomes), "steps": len(steps), "unit": "scored"})
+    return [outcomes[step.key] for step in steps]
 
 
-def _write(
-    step: Step, artifacts: Artifacts, weak: Callable[[str], Predictions], draft: Draft
-) -> None:
-    """Writes no file: the numbers are the record's metrics."""
+def _bundle_of(artifacts: Artifacts, step: Step) -> str:
+    """The bundle that has the predictions of a step's model; "": none, or it cannot be read."""
+    with suppress(Exception):  # which is said when the model is read
+        return str(artifacts(step.inputs["model"]).record.get("bundle", ""))
+    return ""
+
+
+def _write(metrics: Mapping[str, Any], draft: Draft) -> None:
+    draft.metrics.update(metrics)
+
+
+def _metrics(
+    step: Step, artifacts: Artifacts, weak: Callable[[str], Predictions]
+) -> dict[str, Any]:
+    """The numbers for the record."""
     config = step.config_as(EvaluateConfig)
     clip = config.label_clip
     model = Predictions.read(artifacts(step.inputs["model"]), config.step_by)
-    if model.step is not None:
-        draft.metrics.update(model.step.metrics)
+    chosen = {} if model.step is None else model.step.metrics
     if "weak" not in step.inputs:
-        draft.metrics.update(scores(model, model.halves, clip))
-        return
+        return chosen | scores(model, model.halves, clip)
     # What depends on the rows or the teacher alone serves all of its students.
     teacher = weak(step.inputs["weak"]).ordered_by(model.row_ids)
-    draft.metrics.update(scores(model, teacher.halves, clip))
-    draft.metrics.update(against_weak(model, teacher, clip))
+    return chosen | scores(model, teacher.halves, clip) | against_weak(model, teacher, clip)
 
 
 def scores(model: Predictions, halves: NDArray[np.bool_], clip: float) -> dict[str, Any]:

@@ -22,13 +22,13 @@ class Artifact:
     Attributes:
         folder: its files; ``file``, ``table``, ``array`` and ``tensors`` are the ways to read them.
         error: the error for damage of the artifact, from what differs.
-        bundle: where the contents are that it shares files for; None: it has all files itself.
+        bundle: opens the bundle whose files it shares; None: it has all files itself.
     """
 
     folder: Path
     record: dict[str, Any]
     error: Callable[[str], StoreError]
-    bundle: Bundle | None = None
+    bundle: Callable[[], Bundle] | None = None
 
     def has(self, name: str) -> bool:
         """Whether the artifact has a content or a file of this name."""
@@ -71,4 +71,6 @@ class Artifact:
 
     def _shared(self, name: str) -> Bundle | None:
         """The bundle, if the content of this name lies in a file that its members share."""
-        return self.bundle if name in self.record.get("contents", ()) else None
+        if self.bundle is None or name not in self.record.get("contents", ()):
+            return None
+        return self.bundle()

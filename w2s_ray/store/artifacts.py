@@ -254,7 +254,8 @@ class Store(StoreFiles):
             key = bundle_key(keys)
             location = bundle_folder(kind, len(keys), key)
             record = {"schema": RECORD_SCHEMA, "kind": kind, "key": key, "members": keys}
-            self._commit(workspace, location, record | {"provenance": ended})
+            with self.waiting_claim(key):  # by which ``set_aside`` moves a damaged one
+                self._commit(workspace, location, record | {"provenance": ended})
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
         noted = set(self.listing(FAILURES))
@@ -268,6 +269,16 @@ class Store(StoreFiles):
         digests = {name: digest_of(workspace / name) for name in sizes}
         record |= {"files": sizes, "digests": digests}
         self.backend.commit(workspace, location, record_bytes(record))
+
+    @contextmanager
+    def waiting_claim(self, key: str) -> Iterator[None]:
+        """Hold a key, once no other process does."""
+        while True:
+            with self.claim(key) as held:
+                if held:
+                    yield
+                    return
+            time.sleep(POLL_SECONDS)
 
     def set_aside(self, error: StoreError) -> str | None:
         """Move a damaged artifact below ``damaged/``: its step is unfinished from then on.

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from w2s_ray.contents import Content, Tensors, read_parquet, read_tensors, write_content
+from w2s_ray.contents import Content, Tensors, read_tensors, write_content
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.canonical import digest
 from w2s_ray.store.drafts import MemberDraft
@@ -39,6 +39,7 @@ from w2s_ray.store.identity import Identity
 from w2s_ray.store.names import MEMBERS
 from w2s_ray.store.records import RecordedFile, damage, json_text, recorded_files
 
+ROW_GROUP = 1 << 16  # rows; of the table of a bundle, a reader of one member decodes one or two
 _JSON = ("config", "inputs", "execution", "metrics", "provenance", "contents")
 _SCHEMA = pa.schema(
     [
@@ -90,7 +91,7 @@ def is_whole(record: Mapping[str, Any]) -> bool:
     """Whether the record of a bundle lists the members that its key names."""
     keys = record.get("members")
     named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-    return named and bundle_key(cast(list[str], keys)) == record["key"]
+    return named and "digest" in record and bundle_key(cast(list[str], keys)) == record["key"]
 
 
 class Where(NamedTuple):
@@ -161,7 +162,11 @@ class _SharedFiles:
         self._file_of: dict[tuple[str, pa.Schema | None], str] = {}
 
     def add(self, key: str, name: str, content: Content) -> Where:
+        if "/" in name:
+            raise ValueError(f"the content {name} of a member has a slash in its name")
         if isinstance(content, pa.Table):
+            if "key" in content.column_names:
+                raise ValueError(f"the table {name} of a member has a column key")
             file = self._file(name, content.schema)
             start = self._rows.get(file, 0)
             self._rows[file] = start + content.num_rows
@@ -170,9 +175,9 @@ class _SharedFiles:
         file = self._file(PurePosixPath(name).with_suffix(".safetensors").name, None)
         tensors = self._tensors.setdefault(file, {})
         if isinstance(content, np.ndarray):
-            tensors[key] = content
+            tensors[key] = np.asarray(content, order="C")
         else:
-            tensors |= {f"{key}/{tensor}": values for tensor, values in content.items()}
+            tensors |= {f"{key}/{t}": np.asarray(v, order="C") for t, v in content.items()}
         return Where(file, 0, None)
 
     def write(self, folder: Path) -> None:
@@ -188,6 +193,7 @@ class _SharedFiles:
                 compression="zstd",
                 use_dictionary=repeated,
                 write_statistics=False,
+                row_group_size=ROW_GROUP,
             )
         for file, tensors in self._tensors.items():
             write_content(folder / file, tensors)
@@ -202,49 +208,48 @@ class _SharedFiles:
         return self._file_of[name, schema]
 
 
-def member_records(
-    content: bytes, record: Mapping[str, Any], path: str, wanted: Iterable[str]
-) -> dict[str, dict[str, Any]]:
-    """The records of those members that are wanted, by key.
+class Members:
+    """The members of a bundle; their records are as those of single artifacts.
 
-    They are as those of single artifacts, with two more entries: ``bundle``, the path, and
-    ``contents``, name → ``Where`` as a list. ``digest`` is that of what the bundle says of the
-    member.
+    They have three more entries: ``bundle``, the path, ``contents``, name → ``Where`` as a list,
+    and as ``digest`` that of what the bundle says of the member.
 
     Args:
         content: of ``members.parquet``.
         record: of the bundle, which is committed at ``path``.
     """
-    table = pq.ParquetFile(BytesIO(content)).read(use_threads=False)
-    position = {key: index for index, key in enumerate(table["key"].to_pylist())}
-    rows = table.take(pa.array([position[key] for key in wanted], pa.int64())).to_pylist()
-    own: dict[str, dict[str, RecordedFile]] = {}
-    for file, entry in recorded_files(record).items():
-        key, is_own, name = file.partition("/")
-        if is_own:
-            own.setdefault(key, {})[name] = entry
-    return {row["key"]: _member_record(row, record, path, own.get(row["key"], {})) for row in rows}
 
+    def __init__(self, content: bytes, record: Mapping[str, Any], path: str) -> None:
+        self._table = pq.ParquetFile(BytesIO(content)).read(use_threads=False)
+        self._positions = {key: n for n, key in enumerate(self._table["key"].to_pylist())}
+        self._schema, self._path = record["schema"], path
+        self._own: dict[str, dict[str, RecordedFile]] = {}
+        for file, entry in recorded_files(record).items():
+            key, is_own, name = file.partition("/")
+            if is_own:
+                self._own.setdefault(key, {})[name] = entry
 
-def _member_record(
-    row: Mapping[str, Any],
-    record: Mapping[str, Any],
-    path: str,
-    files: Mapping[str, RecordedFile],
-) -> dict[str, Any]:
-    return {
-        "schema": record["schema"],
-        **{name: row[name] for name in ("kind", "key", "slug", "version")},
-        **{name: json.loads(row[name]) for name in _JSON},
-        "digest": sha256("\n".join(row[name] for name in _JSON).encode()).hexdigest(),
-        "files": {name: entry.size for name, entry in files.items()},
-        "digests": {name: entry.digest for name, entry in files.items()},
-        "bundle": path,
-    }
+    def record(self, key: str) -> dict[str, Any]:
+        """The record of one member.
+
+        Raises:
+            KeyError: There is no such member.
+        """
+        (row,) = self._table.slice(self._positions[key], 1).to_pylist()
+        files = self._own.get(key, {})
+        return {
+            "schema": self._schema,
+            **{name: row[name] for name in ("kind", "key", "slug", "version")},
+            **{name: json.loads(row[name]) for name in _JSON},
+            "digest": sha256("\n".join(row[name] for name in _JSON).encode()).hexdigest(),
+            "files": {name: entry.size for name, entry in files.items()},
+            "digests": {name: entry.digest for name, entry in files.items()},
+            "bundle": self._path,
+        }
 
 
 class Bundle:
-    """An open bundle: each of its files is read once, when it is first asked for.
+    """An open bundle: a file is read when it is first asked for, of a table a few row groups.
 
     Args:
         folder: its files on this machine.
@@ -257,7 +262,7 @@ class Bundle:
     ) -> None:
         self.folder, self.error = folder, error
         self._files = recorded_files(record)
-        self._tables: dict[str, pa.Table] = {}
+        self._tables: dict[str, _Rows] = {}
         self._tensors: dict[str, dict[str, dict[str, NDArray[np.generic]]]] = {}
 
     def table(self, member: Mapping[str, Any], name: str) -> pa.Table:
@@ -267,9 +272,10 @@ class Bundle:
             StoreError: The file is damaged.
         """
         where = Where(*member["contents"][name])
+        assert where.rows is not None
         if where.file not in self._tables:
-            self._tables[where.file] = read_parquet(self._file(where.file)).drop(["key"])
-        return self._tables[where.file].slice(where.start, where.rows)
+            self._tables[where.file] = _Rows(self._file(where.file))
+        return self._tables[where.file].read(where.start, where.rows)
 
     def array(self, member: Mapping[str, Any], name: str) -> NDArray[np.generic]:
         """An array of the member. Errors as of ``table``."""
@@ -293,3 +299,38 @@ class Bundle:
         if problem := damage(self.folder, {name: self._files[name]}, with_digests=True):
             raise self.error(problem)
         return self.folder / name
+
+
+class _Rows:
+    """Reads rows of a table whose members are asked for one after the other, mostly.
+
+    The last two row groups stay in memory: a member may lie in two.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        counts = [
+            self._file.metadata.row_group(group).num_rows
+            for group in range(self._file.num_row_groups)
+        ]
+        self._ends = np.cumsum(counts)
+        self._groups: dict[int, pa.Table] = {}
+
+    def read(self, start: int, rows: int) -> pa.Table:
+        """So many rows from ``start`` on, without the column ``key``."""
+        first = int(np.searchsorted(self._ends, start, "right"))
+        last = int(np.searchsorted(self._ends, start + rows, "left"))
+        groups = range(min(first, len(self._ends) - 1), min(last, len(self._ends) - 1) + 1)
+        if not groups:
+            return self._file.schema_arrow.empty_table().drop(["key"])
+        begin = int(self._ends[groups[0] - 1]) if groups[0] else 0
+        tables = [self._group(group) for group in groups]
+        return pa.concat_tables(tables).slice(start - begin, rows)
+
+    def _group(self, group: int) -> pa.Table:
+        if group not in self._groups:
+            while len(self._groups) > 1:
+                del self._groups[next(iter(self._groups))]
+            read = self._file.read_row_group(group, use_threads=False)
+            self._groups[group] = read.drop(["key"])
+        return self._groups[group]

@@ -7,6 +7,7 @@ would have another name.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
@@ -19,14 +20,14 @@ from pyarrow import parquet
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.backend import StoreError, damaged
-from w2s_ray.store.bundles import Bundle, is_whole, member_records
+from w2s_ray.store.bundles import Bundle, Members, is_whole
 from w2s_ray.store.files import StoreFiles
 from w2s_ray.store.names import DAMAGED, MEMBERS, RECORD, is_bundle, key_of
 from w2s_ray.store.records import damage_of_content, parse_record, recorded_files
 
 RECORDS_AT_ONCE = 1024
 FILES_AT_ONCE = 64
-OPEN_BUNDLES = 4  # whose contents are in memory while many steps are read one after the other
+OPEN_BUNDLES = 32  # at a time; of each a few row groups and the table of members are in memory
 
 
 class _Members(NamedTuple):
@@ -65,12 +66,12 @@ class _OpenBundle(NamedTuple):
     """A bundle of which records were read.
 
     Attributes:
-        members: those that are wanted, by key.
-        shared: reads the contents of all members; None until they are asked for.
+        members: their records.
+        shared: reads their contents; None until they are asked for.
     """
 
     committed: Finished
-    members: dict[str, Finished]
+    members: Members
     shared: Bundle | None = None
 
 
@@ -134,9 +135,10 @@ class Finder:
 
     def steps(self) -> Iterator[tuple[str, Finished]]:
         """Those that are finished, in the order of the keys."""
-        members = {
-            key: step for path in self._wanted for key, step in self._bundle(path).members.items()
-        }
+        members: dict[str, Finished] = {}
+        for path, keys in self._wanted.items():
+            with suppress(FileNotFoundError):  # set aside since it was listed
+                members |= {key: self._member(path, key) for key in keys}
         for group in groups(self._keys, RECORDS_AT_ONCE):
             singles = self._singles(group)
             for key in group:
@@ -152,16 +154,22 @@ class Finder:
         """
         if (single := self._singles([key]).get(key)) is not None:
             return single
-        if key not in self._bundle_of:
-            raise KeyError(f"no finished step has the key {key!r}")
-        return self._bundle(self._bundle_of[key]).members[key]
+        try:
+            return self._member(self._bundle_of[key], key)
+        except (KeyError, FileNotFoundError):
+            raise KeyError(f"no finished step has the key {key!r}") from None
+
+    def _member(self, path: str, key: str) -> Finished:
+        bundle = self._bundle(path)
+        return bundle.committed._replace(record=bundle.members.record(key))
 
     def artifact(self, key: str) -> Artifact:
         """As ``Store.artifact``."""
         step = self.step(key)
         if step.is_member:
-            shared = self._shared(step.path)
-            return Artifact(shared.folder / key, step.record, shared.error, shared)
+            folder = self._shared(step.path).folder / key
+            bundle = partial(self._shared, step.path)
+            return Artifact(folder, step.record, self._error(step), bundle)
         folder = self._store.backend.local_copy(step.path, step.content)
         return Artifact(folder, step.record, self._error(step))
 
@@ -220,14 +228,12 @@ class Finder:
     def _read_bundle(self, path: str) -> _OpenBundle:
         committed = next(read_records(self._store, [path], None), None)
         if committed is None:
-            raise KeyError(f"there is no bundle {path} any more")
+            raise FileNotFoundError(f"there is no bundle {path} any more")
         location = self._store.backend.file_in(path, committed.content, MEMBERS)
         with self._store.reading():
             (content,) = self._store.backend.read([location])
         table = self._checked(committed, MEMBERS, content)
-        records = member_records(table, committed.record, path, self._wanted[path])
-        members = {key: committed._replace(record=record) for key, record in records.items()}
-        return _OpenBundle(committed, members)
+        return _OpenBundle(committed, Members(table, committed.record, path))
 
     def _shared(self, path: str) -> Bundle:
         """Reads the contents of a bundle's members."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.canonical import digest
 from w2s_ray.store.finished import Finder
 from w2s_ray.store.names import (
     predictions_file,
@@ -51,6 +52,13 @@ def write_tables(
         StoreError: An artifact is damaged.
         OSError: The store cannot be written.
     """
+    with store.waiting_claim(digest(["tables", study])):  # all of them are of one run
+        return _write_tables(store, study, cells, select, trained_rows=trained_rows)
+
+
+def _write_tables(
+    store: Store, study: str, cells: Sequence[Cell], select: Select | None, *, trained_rows: bool
+) -> StudyTables:
     made_of = _made_of(store, cells, select, trained_rows=trained_rows)
     if (kept := _kept(store, study, made_of)) is not None:
         return kept
