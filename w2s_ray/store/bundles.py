@@ -39,7 +39,7 @@ from w2s_ray.store.identity import Identity
 from w2s_ray.store.names import MEMBERS
 from w2s_ray.store.records import RecordedFile, damage, json_text, recorded_files
 
-ROW_GROUP = 1 << 16  # rows; of the table of a bundle, a reader of one member decodes one or two
+ROW_GROUP = 60_000  # rows; of the table of a bundle, a reader of one member decodes one or two
 _JSON = ("config", "inputs", "execution", "metrics", "provenance", "contents")
 _SCHEMA = pa.schema(
     [
