@@ -129,7 +129,9 @@ def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool)
     signals.check()
     try:
         failed = study.run(todo, local=options.local) if todo else 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        # Frames of the run may hold a claim that was being taken; it is given up with them.
+        interrupt.__traceback__ = interrupt.__context__ = None
         study.save_unfinished()
         raise
     if failed and may_repeat:

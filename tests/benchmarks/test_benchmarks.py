@@ -183,6 +183,7 @@ def test_packed_pairs_agree_with_separate_rows_in_a_script_that_needs_little():
         "w2s_ray",
         "w2s_ray.finite",
         "w2s_ray.models",
+        "w2s_ray.models.finite_weights",
         "w2s_ray.models.packed_attention",
         "w2s_ray.models.packed_layout",
     ]

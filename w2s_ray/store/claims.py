@@ -73,7 +73,13 @@ def local_claim(folder: AnyPath, key: str, system: System = SYSTEM) -> Iterator[
     ``STALE_SECONDS`` by the file system's own clock (another machine).
     """
     text = _claim_text(system)
-    claim = _acquire(folder, key, text, system)
+    try:
+        claim = _acquire(folder, key, text, system)
+    except KeyboardInterrupt:  # perhaps between the file and its name here
+        for left in _claims(folder, key, system):
+            if left.text == text:
+                _remove_if(*left, system)
+        raise
     if claim is None:
         yield False
         return
@@ -81,11 +87,19 @@ def local_claim(folder: AnyPath, key: str, system: System = SYSTEM) -> Iterator[
     try:
         yield True
     finally:
-        system.stop_beating(claim.path)
-        for other in claim.replaced:  # while the key is held, nobody makes them anew
-            if _is_stale(other, system):
-                _remove_if(*other, system)
-        _remove_if(claim.path, text, system)
+        try:
+            _release(claim, text, system)
+        except KeyboardInterrupt:
+            _release(claim, text, system)
+            raise
+
+
+def _release(claim: _OwnClaim, text: str, system: System) -> None:
+    system.stop_beating(claim.path)
+    for other in claim.replaced:  # while the key is held, nobody makes them anew
+        if _is_stale(other, system):
+            _remove_if(*other, system)
+    _remove_if(claim.path, text, system)
 
 
 def is_held(folder: AnyPath, key: str, system: System = SYSTEM) -> bool:
