@@ -31,6 +31,10 @@ def open_backend(address: str, *, cache: Path | None = None) -> Backend:
         InputError: An empty address, a URI without its slashes, or one that pyarrow does not
             support, or no such bucket.
     """
+    if "\0" in address:
+        raise InputError(
+            f"store: {shown(address)!r}: a character that no path can have, expected none"
+        )
     if scheme := _SCHEME_WITHOUT_SLASHES.match(address):
         uri = f"{scheme[1].lower()}://{address[scheme.end() :].lstrip('/')}"
         if scheme[1].lower() == "file":
