@@ -31,10 +31,8 @@ def open_backend(address: str, *, cache: Path | None = None) -> Backend:
         InputError: An empty address, a URI without its slashes, or one that pyarrow does not
             support, or no such bucket.
     """
-    if "\0" in address:
-        raise InputError(
-            f"store: {shown(address)!r}: a character that no path can have, expected none"
-        )
+    if "\0" in address or not _is_text(address):
+        raise InputError(f"store: {shown(address)!r}: expected characters that a path can have")
     if scheme := _SCHEME_WITHOUT_SLASHES.match(address):
         uri = f"{scheme[1].lower()}://{address[scheme.end() :].lstrip('/')}"
         if scheme[1].lower() == "file":
@@ -70,6 +68,15 @@ def _with_single_puts(address: str) -> str:
     if not address.startswith("s3://") or option in address:
         return address
     return f"{address}{'&' if '?' in address else '?'}{option}=true"
+
+
+def _is_text(address: str) -> bool:
+    """Whether it has no lone surrogates."""
+    try:
+        address.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def default_cache(uri: str) -> Path:
