@@ -63,6 +63,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[S3Har
         yield S3Harness(tmp_path_factory.mktemp("s3"), forks, port)
 
 
+@pytest.mark.slow  # an episode takes minutes
 @pytest.mark.parametrize("episode", share("s3", len(KINDS["s3"])), ids=name)
 def test_a_study_on_s3_survives(s3: S3Harness, episode: Episode) -> None:
     assert s3.run(episode) == []
