@@ -1,0 +1,201 @@
+"""Scores of the next token from one model or several, and how a token is drawn by them.
+
+Contrastive decoding: Jiang et al., "Contrastive Weak-to-Strong Generalization", arXiv 2510.07884.
+With the implicit reward r = β log(π_post / π_pre) of an aligned model against its own start, the
+scores are those of π_pre exp(r / β) sharpened by the share of π_pre that is taken out again.
+
+Scores are unnormalised log-probabilities, so a constant added to a row changes nothing but what a
+repetition penalty does; it is therefore said for each what it acts on. Shapes: B rows, V tokens.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+ActsOn = Literal["log_probs", "released"]
+
+_FEW = 1024  # tokens that nearly always hold a nucleus
+
+
+def head_mask(log_probs_BV: Tensor, share: float) -> Tensor:
+    """The head of a distribution: tokens with p >= ``share`` · max p.
+
+    Args:
+        log_probs_BV: (B, V); log-probabilities or logits, since only differences count.
+        share: in [0, 1]; 0 keeps every token.
+
+    Returns:
+        (B, V) bool.
+    """
+    if share == 0:
+        return torch.ones_like(log_probs_BV, dtype=torch.bool)
+    return log_probs_BV >= log_probs_BV.amax(-1, keepdim=True) + math.log(share)
+
+
+def contrastive_scores(post_BV: Tensor, pre_BV: Tensor, *, alpha: float, head: float) -> Tensor:
+    """log π_post - (1 - α) log π_pre on the head of π_post, -inf elsewhere (arXiv 2510.07884).
+
+    At α = 1 they are those of π_post on its head; as α → 0, the implicit reward alone.
+
+    Args:
+        post_BV: (B, V) logits of the aligned model.
+        pre_BV: (B, V) logits of the model that it was aligned from.
+        alpha: in [0, 1].
+        head: the share of ``head_mask``.
+
+    Returns:
+        (B, V) float32.
+    """
+    post = post_BV.float().log_softmax(-1)
+    scores = post - (1 - alpha) * pre_BV.float().log_softmax(-1)
+    return scores.masked_fill(~head_mask(post, head), -math.inf)
+
+
+def proxy_scores(strong_BV: Tensor, post_BV: Tensor, pre_BV: Tensor) -> Tensor:
+    """log π_strong + log π_post - log π_pre: a strong model moved as a weak one was by alignment.
+
+    Proxy tuning (Liu et al. 2024, arXiv 2401.08565) and the emulator of Mitchell et al. 2023 (arXiv
+    2310.12962) at β = 1.
+
+    Args:
+        strong_BV: (B, V) logits, as the two of the weak model.
+
+    Returns:
+        (B, V) float32.
+    """
+    strong, post, pre = (logits.float().log_softmax(-1) for logits in (strong_BV, post_BV, pre_BV))
+    return strong + post - pre
+
+
+def released_offset(alpha: float, vocabulary: int) -> float:
+    """What the published code of arXiv 2510.07884 adds to every contrastive score.
+
+    It sets log π_pre to 0 outside the head and takes a log-softmax again, whose normaliser is then
+    about log V. A softmax does not see it; a repetition penalty does.
+    """
+    return (1 - alpha) * math.log(vocabulary)
+
+
+def repetition_penalty(
+    scores_BV: Tensor, seen_BV: Tensor, penalty: float, *, acts_on: ActsOn, alpha: float = 1.0
+) -> Tensor:
+    """Makes tokens that were seen less likely: scores > 0 are divided, others multiplied.
+
+    The rule is that of CTRL (arXiv 1909.05858) and of transformers. It depends on the level of the
+    scores:
+
+    * "log_probs": the scores as the functions above return them, or log-probabilities of one model,
+      and seen are the *generated* tokens alone.
+    * "released": the scores plus ``released_offset``, as in the published code, and seen are the
+      prompt's tokens too. Without contrast (α = 1) there is no offset.
+
+    Args:
+        scores_BV: (B, V); -inf stays.
+        seen_BV: (B, V) bool, by the rule above; the caller keeps it.
+        penalty: > 0; 1 changes no distribution.
+        alpha: that of ``contrastive_scores``; read for "released" only.
+
+    Returns:
+        (B, V); with the offset for "released".
+    """
+    if acts_on == "released":
+        scores_BV = scores_BV + released_offset(alpha, scores_BV.shape[-1])
+    penalised = torch.where(scores_BV > 0, scores_BV / penalty, scores_BV * penalty)
+    return torch.where(seen_BV, penalised, scores_BV)
+
+
+def tempered(scores_BV: Tensor, temperature: float) -> Tensor:
+    """Scores divided by a temperature; at 0 only the highest stays, of equal ones the first.
+
+    Returns:
+        (B, V); at 0, 0 for the highest and -inf elsewhere.
+    """
+    if temperature > 0:
+        return scores_BV / temperature
+    only = torch.full_like(scores_BV, -math.inf)
+    return only.scatter_(-1, scores_BV.argmax(-1, keepdim=True), 0.0)
+
+
+def top_p(scores_BV: Tensor, share: float) -> Tensor:
+    """Keeps the nucleus: the fewest most probable tokens that hold ``share`` of the probability.
+
+    Holtzman et al. 2020, arXiv 1904.09751. Of equally probable tokens the first ones are kept.
+
+    Args:
+        share: in (0, 1]; 1 keeps every token.
+
+    Returns:
+        (B, V); -inf outside the nucleus.
+    """
+    if share >= 1:
+        return scores_BV
+    ordered = _descending(scores_BV, share)
+    mass = ordered.weights.cumsum(-1)
+    outside = mass - ordered.weights >= share * ordered.total
+    kept = torch.full_like(scores_BV, -math.inf)
+    chosen = scores_BV.gather(-1, ordered.tokens).masked_fill(outside, -math.inf)
+    return kept.scatter_(-1, ordered.tokens, chosen)
+
+
+def draw(scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """Draws a token a row by inversion: the first whose cumulated probability exceeds ``uniform``.
+
+    Tokens are taken from the most probable down, of equal ones the first first. A row's draw
+    depends on its own scores and number alone.
+
+    Args:
+        scores_BV: (B, V); tokens at -inf are never drawn.
+        uniform_B: (B,) float64 in [0, 1).
+
+    Returns:
+        (B,) int64.
+    """
+    ordered = _descending(scores_BV, 1.0)
+    mass = ordered.weights.cumsum(-1)
+    position = (mass <= uniform_B[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
+    last = (ordered.weights > 0).sum(-1, keepdim=True) - 1  # u · total can round up to the total
+    return ordered.tokens.gather(-1, torch.minimum(position, last.clamp_min(0)))[:, 0]
+
+
+class _Ordered(NamedTuple):
+    """The k most probable tokens of each row, in descending order.
+
+    Attributes:
+        tokens: (B, k) int64.
+        weights: (B, k) float64, probabilities but for the factor 1 / total.
+        total: (B, 1) float64, over all V tokens.
+    """
+
+    tokens: Tensor
+    weights: Tensor
+    total: Tensor
+
+
+def _descending(scores_BV: Tensor, share: float) -> _Ordered:
+    """As many tokens as hold ``share`` of every row's probability, or more.
+
+    Sorting the whole vocabulary would take longer than a small model's forward pass. A smaller k
+    never shows: no token outside equals the last one that counts.
+    """
+    finite = max(1, int((scores_BV > -math.inf).sum(-1).max()))
+    highest = scores_BV.amax(-1, keepdim=True)
+    if share < 1 and finite > _FEW:
+        weights = (scores_BV - highest).double().exp()
+        total = weights.sum(-1, keepdim=True)
+        few = _top(scores_BV, highest, _FEW, total)
+        above = few.weights.where(few.weights > few.weights[:, -1:], 0.0)
+        if bool((above.sum(-1, keepdim=True) > share * total * (1 + 1e-9)).all()):
+            return few
+        return _top(scores_BV, highest, finite, total)
+    return _top(scores_BV, highest, finite, None)
+
+
+def _top(scores_BV: Tensor, highest: Tensor, k: int, total: Tensor | None) -> _Ordered:
+    """The k highest scores of each row; of equal ones the lowest token first."""
+    tokens = scores_BV.topk(k, dim=-1, sorted=False).indices.sort(-1).values
+    scores, order = scores_BV.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
+    weights = (scores - highest).double().exp()
+    summed = weights.sum(-1, keepdim=True) if total is None else total
+    return _Ordered(tokens.gather(-1, order), weights, summed)
