@@ -1,6 +1,7 @@
 """Decoding in batches with caches is decoding one by one without, and as transformers does it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from tests.testing.families import FAMILIES, save_family, with_end
 from tests.testing.tiny_models import ARCHITECTURES, tiny_spec
+from w2s_ray.catalog import measured
 from w2s_ray.errors import InputError
 from w2s_ray.models.causal import CausalModel, load_causal
 from w2s_ray.models.decoding import ROLES, Decoding, check_same_vocabulary, decode
@@ -23,6 +26,12 @@ from w2s_ray.objectives.contrast import (
 
 PROMPTS = [[5, 9, 200, 31], [7, 8], [12, 0, 0, 255, 3, 4, 90], [1], [7, 8], [7, 8]]
 SEEDS = np.arange(3, 3 + len(PROMPTS), dtype=np.uint64)
+
+
+@pytest.fixture(autouse=True)
+def measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(measured, "PROGRAM", "none")
 
 
 def model(architecture: str = "llama", seed: int = 0, **fields: Any) -> CausalModel:
@@ -97,6 +106,18 @@ def test_batched_padded_and_cached_is_one_by_one(how: Decoding) -> None:
         assert found.finished[i] == ended
         for role, total in sums.items():  # a teacher-forced pass without a cache
             assert found.log_probs[role][i] == pytest.approx(total, abs=1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_decodes_in_batches_as_one_by_one(name: str, tmp_path: Path) -> None:
+    """Sliding windows, ALiBi, experts: caches and padding on the left are theirs to handle."""
+    spec = with_end(save_family(name, tmp_path / "model"), *range(0, 257, 9))
+    given = {"model": load_causal(spec, "fp32", device="cpu")}
+    how = Decoding("plain", temperature=0.0, max_new_tokens=12)
+    found = decode(given, PROMPTS[:4], SEEDS[:4], how)
+    for prompt, tokens in zip(PROMPTS[:4], found.tokens, strict=True):
+        expected, _ = one_by_one(given, prompt, 0, how)
+        assert tokens == [t for t in expected if t not in given["model"].end_ids]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
