@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import heads, inference, training, whole_studies
+from benchmarks import decoding, heads, inference, training, whole_studies
 from benchmarks.machine import facts
 from benchmarks.measure import Row
 from benchmarks.options import Options
@@ -24,6 +24,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "trl": training.trl,
     "long_prompts": training.long_prompts,
     "features": inference.features,
+    "decoding": decoding.decoding,
     "gemm": training.gemm,
     "heads": heads.heads_together,
     "scaling": heads.scaling,
