@@ -30,7 +30,7 @@ from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
 
 
 class _Rows(NamedTuple):
-    """What a model is trained on: prompt and answers of each row, of a pair the chosen one first."""
+    """What a model is trained on: prompts, and of each its answers, of a pair the chosen first."""
 
     row_ids: tuple[str, ...]
     prompts: tuple[str, ...]
