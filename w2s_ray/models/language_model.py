@@ -67,12 +67,12 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
     """
     if model.source is None:
         backbone = load_backbone(model, precision)
-        causal = _random(model, backbone.module)
+        causal = random_causal(model, backbone.module)
         setattr(causal, causal.base_model_prefix, backbone.module)
         causal.tie_weights()
     else:
         check_dimensions(model)
-        causal = _pretrained(model, PRECISIONS[precision])
+        causal = pretrained_causal(model, PRECISIONS[precision])
         base: Any = causal.base_model
         backbone = backbone_of(model, base, load_tokenizer(model))
     module = backbone.module
@@ -116,7 +116,7 @@ def _sample(causal: PreTrainedModel, module: PreTrainedModel) -> _Sample:
         config._attn_implementation = used
 
 
-def _random(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
+def random_causal(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
     """The class with a head drawn at random, for a backbone with random weights."""
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(model.init_seed)
@@ -126,7 +126,7 @@ def _random(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
     return causal
 
 
-def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+def pretrained_causal(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     """The class with the weights of a pretrained model."""
     config = training_config(model)
     assert model.source is not None

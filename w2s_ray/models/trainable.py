@@ -1,4 +1,4 @@
-"""Which parameters of a scorer are trained, and their state, which is all a run must store."""
+"""Which parameters of a model are trained, and their state, which is all a run must store."""
 
 import re
 import warnings
@@ -31,29 +31,29 @@ def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list
     assert trainable in ("full", "last_layer", "lora")
     scorer.backbone.requires_grad_(trainable == "full")
     if trainable == "lora":
-        _inject(scorer.backbone, lora, seed)
+        inject_adapters(scorer.backbone, lora, seed)
     scorer.head.requires_grad_(True)
     return [parameter for parameter in scorer.parameters() if parameter.requires_grad]
 
 
-def trainable_state(scorer: Scorer) -> dict[str, Tensor]:
+def trainable_state(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the trained parameters by name, on the CPU, in their own dtype."""
     return {
         name: parameter.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in scorer.named_parameters()
+        for name, parameter in module.named_parameters()
         if parameter.requires_grad
     }
 
 
 @torch.no_grad()
-def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
-    """Loads a ``trainable_state``, cast to the scorer's dtypes.
+def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a ``trainable_state``, cast to the module's dtypes.
 
     Raises:
         ValueError: names or shapes are not those of the trained parameters; call
             ``set_trainable`` first.
     """
-    own = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+    own = {n: p for n, p in module.named_parameters() if p.requires_grad}
     if own.keys() != state.keys():
         differ = sorted(own.keys() ^ state.keys())
         raise ValueError(
@@ -68,7 +68,7 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
         parameter.copy_(state[name])
 
 
-def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
+def inject_adapters(backbone: nn.Module, lora: Lora, seed: int) -> None:
     """Adds adapters in fp32, whatever the backbone's dtype: their updates are small.
 
     Of a model with experts ``all-linear`` means its linear layers. peft would add the experts,
