@@ -1,8 +1,8 @@
 """Log-probabilities of the tokens of answers under one model, and their ratios under two.
 
-The implicit reward of an answer is β Σ_t Δ_t, Δ_t = log π(y_t | x, y_<t) − log π_ref(y_t | x, y_<t):
-the sum over its tokens is that of the whole answer, since the logarithm of a product of conditional
-probabilities is a sum.
+The implicit reward of an answer is β [log π(y | x) − log π_ref(y | x)] = β Σ_t Δ_t with
+Δ_t = log π(y_t | x, y_<t) − log π_ref(y_t | x, y_<t), since the logarithm of a product of
+conditional probabilities is a sum.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,7 @@ references that are gathered over ranks (``inference.sweep`` does that for pairs
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +58,7 @@ def load_text(job: TextJob) -> LoadedText:
         load_text_state(causal.module, load_file(job.initial))
     causal.module.train()  # no dropout; without it activations are not checkpointed
     if job.execution.activation_checkpointing:
-        causal.module.gradient_checkpointing_enable()
+        causal.module.activation_checkpointing_enable()
     return LoadedText(causal, AnswerScorer(causal.module), parameters)
 
 

@@ -77,9 +77,9 @@ def learning_rate_at(
 
     Args:
         warmup: share of the updates, rounded up to w of them, before the schedule begins: their
-            rates rise linearly, peak · (step + 1) / (w + 1). So none is 0, and the next is ``peak``.
+            rates rise linearly, peak · (step + 1) / (w + 1); none is 0, and the next is ``peak``.
     """
-    rising = math.ceil(warmup * total_steps)
+    rising = math.ceil(round(warmup * total_steps, 9))
     if step < rising:
         return peak * (step + 1) / (rising + 1)
     step, total_steps = step - rising, total_steps - rising

@@ -124,14 +124,16 @@ def _labels(job: TextJob, tokens: Tokens) -> list[Array]:
     if isinstance(objective, Sft):
         return list(counts.astype(np.float32))
     if isinstance(objective, Dpo):
-        first = np.float32(objective.preferred or [1.0] * len(counts))
+        given = objective.preferred or (1.0,) * len(counts)
+        first = np.array(given, dtype=np.float32)
         return list(np.stack([1 - first, first], axis=1))
     ratios = [np.asarray(of_row, np.float32) for of_row in objective.weak_log_ratios]
     for row_id, of_row, expected in zip(tokens.row_ids, ratios, counts[:, 0], strict=True):
         if of_row.shape != (expected,) or not np.isfinite(of_row).all():
             raise ValueError(
-                f"row {row_id}: weak log-ratios of shape {of_row.shape}, expected {expected} finite "
-                "numbers, one for each token of the answer: both models need the same tokenizer"
+                f"row {row_id}: weak log-ratios of shape {of_row.shape}, expected {expected} "
+                "finite numbers, one for each token of the answer: both models need the same "
+                "tokenizer"
             )
     return ratios
 
@@ -151,7 +153,7 @@ def text_stream(job: TextJob, rows: TextRows, start: int = 0) -> Iterator[list[B
     for batch in islice(batches, start, None):
         total = share[batch].sum()
         yield [
-            _micro_batch(rows, indices, np.float32(share[indices] / total))
+            _micro_batch(rows, indices, (share[indices] / total).astype(np.float32))
             for indices, _ in micro_batches(batch, lengths, job.token_budget)
         ]
 
