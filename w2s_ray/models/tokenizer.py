@@ -42,14 +42,13 @@ def tokenizer_to_check(model: ModelSpec) -> PreTrainedTokenizerFast:
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
-    """The UTF-8 bytes of a text, ids 0–255; the last id pads, ends what a model generates, and never
-    comes from a text."""
+    """The UTF-8 bytes of a text, ids 0–255; the last id pads and never comes from a text."""
     vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
     tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, PAD: BYTES_VOCABULARY - 1}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=PAD, split_special_tokens=True
+        tokenizer_object=tokenizer, pad_token=PAD, split_special_tokens=True
     )
 
 
