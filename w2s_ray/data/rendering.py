@@ -111,10 +111,15 @@ def check_chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast, name: str) -
         **tokenizer.special_tokens_map,
     }
     conversations = [of for row in rows["messages"].to_pylist() for of in row]
-    check_template(_template(tokenizer), variables, conversations, name)
+    check_template(chat_template(tokenizer), variables, conversations, name)
 
 
-def _template(tokenizer: PreTrainedTokenizerFast) -> str:
+def chat_template(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The tokenizer's chat template, in which today's date is a fixed one.
+
+    Raises:
+        ValueError: there is none.
+    """
     template: str = tokenizer.get_chat_template()
     return _FIXED_DATE + template if "strftime_now" in template else template
 
@@ -128,7 +133,7 @@ def chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> list[list[str]]
     """
     if "messages" not in rows.column_names:
         raise ValueError("the rows were prepared without messages, which a chat template needs")
-    template = _template(tokenizer)
+    template = chat_template(tokenizer)
     texts: list[list[str]] = []
     for row_id, conversations in zip(
         rows["row_id"].to_pylist(), rows["messages"].to_pylist(), strict=True
@@ -136,9 +141,14 @@ def chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> list[list[str]]
         try:
             texts.append([_chat(tokenizer, template, messages) for messages in conversations])
         except Exception as error:  # whatever the template's code raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RowError(row_id, f"the chat template refuses it: {reason}") from error
+            reason = f"the chat template refuses it: {first_line(error)}"
+            raise RowError(row_id, reason) from error
     return texts
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _chat(tokenizer: PreTrainedTokenizerFast, template: str, messages: list[Any]) -> str:

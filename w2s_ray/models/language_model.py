@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
-from w2s_ray.models import packed_attention
+from w2s_ray.models.answer_states import packed_states, separate_states
 from w2s_ray.models.backbone import (
     Backbone,
     backbone_of,
@@ -31,43 +31,13 @@ from w2s_ray.models.backbone import (
 )
 from w2s_ray.models.finite_weights import check_scores, weights_not_finite
 from w2s_ray.models.folders import model_folder
+from w2s_ray.models.given_states import GivenStates
 from w2s_ray.models.inference import sweep, token_budget_of
-from w2s_ray.models.packed_layout import lay_out
 from w2s_ray.models.structure import PRECISIONS, own_attention, untrained_language_model
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
 _LOGITS_AT_ONCE = 2**25  # numbers: 128 MiB in float32
-
-
-class _GivenStates(nn.Module):
-    """Stands for a backbone whose states are known; its output has nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last_hidden_state: Tensor | None = None
-
-    @property
-    def decoder(self) -> "_GivenStates":
-        """By this name the class of OPT calls its backbone's only part."""
-        return self
-
-    def forward(self, *arguments: Any, **options: Any) -> "_Output":
-        assert self.last_hidden_state is not None
-        return _Output(self.last_hidden_state)
-
-
-class _Output:
-    """An output of a backbone in which every field but the states is None."""
-
-    def __init__(self, states: Tensor) -> None:
-        self.last_hidden_state = states
-
-    def __getitem__(self, index: int) -> Tensor:
-        return (self.last_hidden_state,)[index]
-
-    def __getattr__(self, name: str) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -76,7 +46,7 @@ class LanguageModel:
 
     backbone: Backbone
     causal: PreTrainedModel
-    states: _GivenStates
+    states: GivenStates
 
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:
@@ -113,7 +83,7 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
             f"model {model.source or model.architecture}: the logits of a few tokens are not "
             f"finite{weights_not_finite(causal)}"
         )
-    given = _GivenStates()
+    given = GivenStates()
     setattr(causal, causal.base_model_prefix, given)
     language_model = LanguageModel(backbone, causal, given)
     error = (language_model.logits(sample.states) - sample.logits).abs().max()
@@ -202,27 +172,11 @@ def answer_log_probs(
     return sums
 
 
-class _Scored(NamedTuple):
-    """The tokens of answers, and where they are predicted.
-
-    Attributes:
-        states: (L, H) of all tokens computed.
-        before: (a,) index in ``states`` of the token before each.
-        targets: (a,) the tokens.
-        answer: (a,) index of the answer among the b·m of the batch.
-    """
-
-    states: Tensor
-    before: Tensor
-    targets: Tensor
-    answer: Tensor
-
-
 def _row_sums(model: LanguageModel, input_ids: Tensor, segments: Tensor) -> Tensor:
     """(b, m) summed log-probabilities of the answers of b packed rows."""
     module = model.backbone.module
     input_ids, segments = input_ids.to(module.device), segments.to(module.device)
-    read = _packed if model.backbone.shares_prompts else _separate
+    read = packed_states if model.backbone.shares_prompts else separate_states
     scored = read(module, input_ids, segments)
     rows, answers = len(segments), segments.shape[1] - 1
     sums = torch.zeros(rows * answers, device=module.device)
@@ -232,43 +186,3 @@ def _row_sums(model: LanguageModel, input_ids: Tensor, segments: Tensor) -> Tens
         chosen = logits.gather(1, scored.targets[part, None])[:, 0]
         sums.index_add_(0, scored.answer[part], chosen - logits.logsumexp(dim=1))
     return sums.view(rows, answers)
-
-
-def _packed(module: nn.Module, input_ids: Tensor, segments: Tensor) -> _Scored:
-    """From one line, in which a row's answers share its prompt."""
-    states = packed_attention.states_of_line(module, input_ids[None], lay_out(segments))[0]
-    parts = segments.shape[1]
-    flat = segments.flatten()
-    begins = flat.cumsum(0) - flat
-    part = torch.arange(len(flat), device=flat.device).repeat_interleave(flat)
-    index = torch.arange(len(part), device=flat.device)
-    row, place = part // parts, part % parts
-    first = index == begins[part]
-    after_prompt = begins[row * parts] + segments[row, 0] - 1
-    before = torch.where(first, after_prompt, index - 1)
-    counted = (place > 0) & ~(first & (segments[row, 0] == 0))
-    answer = row * (parts - 1) + place - 1
-    return _Scored(states, before[counted], input_ids[counted], answer[counted])
-
-
-def _separate(module: nn.Module, input_ids: Tensor, segments: Tensor) -> _Scored:
-    """From a padded row of its own for each text."""
-    texts: list[Tensor] = []
-    before: list[Tensor] = []
-    targets: list[Tensor] = []
-    answer: list[Tensor] = []
-    length = int((segments[:, :1] + segments[:, 1:]).max())
-    rows = torch.split(input_ids, segments.sum(dim=1).tolist())
-    for row, sizes in zip(rows, segments.tolist(), strict=True):
-        prompt, *answers = torch.split(row, sizes)
-        for tail in answers:
-            number, begin = len(texts), max(1, len(prompt))
-            texts.append(torch.cat([prompt, tail]))
-            own = torch.arange(begin, len(texts[-1]), device=row.device)
-            before.append(number * length + own - 1)
-            targets.append(texts[-1][own])
-            answer.append(torch.full_like(own, number))
-    padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
-    states: Tensor = module(input_ids=padded, use_cache=False).last_hidden_state
-    flat = (torch.cat(parts) for parts in (before, targets, answer))
-    return _Scored(states.flatten(0, 1), *flat)

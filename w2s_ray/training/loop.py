@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
-from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Batch, Engine
 from w2s_ray.training.progress import Progress
 
@@ -53,8 +53,36 @@ class Evaluates(Protocol):
         """Scores the model as it is; every rank calls this."""
 
 
-def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
-    """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0."""
+class RowLosses(Protocol):
+    """The loss of each row of a batch (``objectives.objective.Objective``)."""
+
+    def alpha(self, step: int, total_steps: int) -> float:
+        """Weight of the student's own hard label at optimizer step ``step``, from 0."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        soft_labels: Tensor,
+        *,
+        alpha: float | Tensor,
+        threshold: float | Tensor,
+    ) -> Tensor:
+        """(b, K) logits and soft labels of any K -> (b,) losses in nats."""
+
+
+def learning_rate_at(
+    step: int, total_steps: int, peak: float, schedule: str, warmup: float = 0.0
+) -> float:
+    """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0.
+
+    Args:
+        warmup: share of the updates, rounded up to w of them, before the schedule begins: their
+            rates rise linearly, peak · (step + 1) / (w + 1); none is 0, and the next is ``peak``.
+    """
+    rising = math.ceil(round(warmup * total_steps, 9))
+    if step < rising:
+        return peak * (step + 1) / (rising + 1)
+    step, total_steps = step - rising, total_steps - rising
     if schedule == "constant":
         return peak
     return peak * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
@@ -63,11 +91,12 @@ def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) ->
 def train(
     engine: Engine,
     stream: Iterable[list[Batch]],
-    objective: Objective,
+    objective: RowLosses,
     *,
     total_steps: int,
     learning_rate: float,
     schedule: str = "cosine",
+    warmup: float = 0.0,
     buffer: ThresholdBuffer | None = None,
     curve: Curve | None = None,
     checkpointer: SavesState | None = None,
@@ -85,6 +114,7 @@ def train(
         objective: per-row loss of (logits, soft labels, α, threshold).
         total_steps: optimizer steps of the whole run.
         learning_rate: the peak rate.
+        warmup: as for ``learning_rate_at``.
         buffer: sets the threshold at which the student's own prediction becomes a hard label; None
             for preference pairs, where it is z = 0. The buffer sees whole batches, after their
             update, hence does not depend on how a batch is cut.
@@ -122,7 +152,7 @@ def train(
         total, all_tokens, ranks_due = engine.gather(sums).sum(dim=0).tolist()
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step}")
-        rate = learning_rate_at(step, total_steps, learning_rate, schedule)
+        rate = learning_rate_at(step, total_steps, learning_rate, schedule, warmup)
         try:
             norm = engine.step(rate)
         except FloatingPointError as error:  # of an engine that refuses it by itself

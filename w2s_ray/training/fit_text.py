@@ -1,0 +1,201 @@
+"""Training a ``TextJob``: load, score by the initial model, train, write.
+
+One process with the torch engine. For several processes there are missing: loading in shards
+(``models.partitioned`` makes backbones, not whole language models), a rank's part of the stream
+(``text_batches.text_stream`` makes the whole one; ``micro_batches`` takes rank and world), and
+references that are gathered over ranks (``inference.sweep`` does that for pairs).
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
+from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.contents import write_content
+from w2s_ray.models.answer_scorer import AnswerScorer
+from w2s_ray.models.causal import CausalModel, load_causal, load_text_state, set_text_trainable
+from w2s_ray.models.weight_files import write_file
+from w2s_ray.training.engine import Engine, TorchEngine
+from w2s_ray.training.loop import Curve, train
+from w2s_ray.training.outputs import curve_table, size_metrics, training_metrics
+from w2s_ray.training.peak_memory import peak_memory
+from w2s_ray.training.progress import Progress
+from w2s_ray.training.resume import Checkpointer
+from w2s_ray.training.text_batches import Keep, TextRows, answer_sums, text_rows, text_stream
+from w2s_ray.training.text_job import Dpo, TextJob, Wspo
+from w2s_ray.training.text_losses import SCORER, loss_of, module_of
+
+
+class LoadedText(NamedTuple):
+    """A job's model before its first update.
+
+    Attributes:
+        parameters: those to be trained.
+    """
+
+    causal: CausalModel
+    scorer: AnswerScorer
+    parameters: list[nn.Parameter]
+
+
+def load_text(job: TextJob) -> LoadedText:
+    """The job's model with the trained state that it starts from.
+
+    Raises:
+        InputError, ValueError, FloatingPointError: as ``load_causal``.
+    """
+    causal = load_causal(job.model, job.precision, device=job.device)
+    parameters = set_text_trainable(causal.module, job.trainable, job.lora, job.seed)
+    if job.initial is not None:
+        load_text_state(causal.module, load_file(job.initial))
+    causal.module.train()  # no dropout; without it activations are not checkpointed
+    if job.execution.activation_checkpointing:
+        causal.module.activation_checkpointing_enable()
+    return LoadedText(causal, AnswerScorer(causal.module), parameters)
+
+
+def fit_text(
+    job: TextJob,
+    out: Path,
+    *,
+    progress: Progress = lambda numbers: None,
+    keep: Keep = lambda name, make: make(),
+    preempted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Trains the job; resumes from its newest checkpoint if there is one.
+
+    The initial model scores all rows once, before any update. Writes ``model.safetensors``, the
+    trained parameters in float32 by their names in the language model, and ``curve.parquet`` into
+    ``out``.
+
+    Args:
+        keep: an array under a name, made if an earlier try of this step has not left it.
+        preempted: whether this process's machine is about to be reclaimed.
+
+    Returns:
+        The metrics of the step's record.
+
+    Raises:
+        FloatingPointError: a loss, gradient, log-probability or trained weight is not finite.
+        InputError, ValueError: as ``load_text`` and ``text_rows``.
+    """
+    with peak_memory() as peak:
+        model = load_text(job)
+        causal, scorer = model.causal, model.scorer
+        rows = text_rows(job, scorer, causal.tokenizer, causal.end_ids[0], keep)
+        module = module_of(job.objective, scorer)
+        engine = TorchEngine(module, model.parameters, job.adam)
+        shapes = {name: tuple(p.shape) for name, p in module.named_parameters() if p.requires_grad}
+        total_steps = rows.total_steps(job)
+        checkpointer = _checkpointer(job, engine, rows, shapes, total_steps, preempted)
+        curve = checkpointer.restore(None) if checkpointer else Curve()
+        resumed_at = len(curve.loss)
+        curve = train(
+            engine,
+            text_stream(job, rows, resumed_at),
+            loss_of(job.objective),
+            total_steps=total_steps,
+            learning_rate=job.learning_rate,
+            schedule=job.schedule,
+            warmup=job.warmup,
+            curve=curve,
+            checkpointer=checkpointer,
+            progress=progress,
+        )
+        measured = _pair_metrics(job, rows, scorer)
+        _write_weights(out / WEIGHTS, engine, shapes)
+        write_content(out / "curve.parquet", curve_table(curve))
+        trained = sum(math.prod(shape) for shape in shapes.values())
+        return {
+            "device": job.device,
+            "compiled": False,
+            **rows.counted,
+            "answer_tokens": int(rows.counts.sum()),
+            **training_metrics(curve),
+            **size_metrics(sum(p.numel() for p in module.parameters()), trained, curve.tokens),
+            **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
+            **measured,
+            "micro_batch_tokens": job.token_budget,
+            "out_of_memory": job.oom_retries,
+            "peak_memory_bytes": peak(),
+            "shares_prompts": scorer.shares_prompts,
+            "workers": engine.world,
+        }
+
+
+def _pair_metrics(job: TextJob, rows: TextRows, scorer: AnswerScorer) -> dict[str, float]:
+    """Of pairs: how the trained model's implicit rewards order the pairs that it was trained on.
+
+    ``implicit_accuracy`` is the share of pairs whose first answer has the higher reward, where a
+    tie counts ½; ``implicit_margin`` the mean of their difference, in nats.
+    """
+    if not isinstance(job.objective, Dpo) or rows.references is None:
+        return {}
+    budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    sums = torch.from_numpy(answer_sums(scorer, rows.tokens, budget)).double()
+    references = torch.stack([torch.from_numpy(of_row) for of_row in rows.references]).double()
+    rewards = job.objective.beta * (sums - references)
+    margins = rewards[:, 0] - rewards[:, 1]
+    return {
+        "implicit_accuracy": float(((margins.sign() + 1) / 2).mean()),
+        "implicit_margin": float(margins.mean()),
+    }
+
+
+def _checkpointer(
+    job: TextJob,
+    engine: Engine,
+    rows: TextRows,
+    shapes: Mapping[str, tuple[int, ...]],
+    total_steps: int,
+    preempted: Callable[[], bool],
+) -> Checkpointer | None:
+    """The job's checkpointer; None if the job has no storage for checkpoints."""
+    if job.checkpoints is None:
+        return None
+    minutes = job.execution.checkpoint_minutes
+    objective = job.objective
+    # By value: an array's repr is abridged.
+    named = ["wspo", objective.beta] if isinstance(objective, Wspo) else repr(objective)
+    trained = [job.seed, job.epochs, job.batch_size, job.max_length_tokens, named]
+    values = b"".join(of_row.tobytes() for of_row in rows.labels)
+    tokens = rows.tokens
+    data = [trained, tokens.row_ids, sha256(tokens.ids.tobytes() + values).hexdigest()]
+    return Checkpointer(
+        job.checkpoints,
+        engine,
+        {"model": _digest(sorted(shapes.items())), "data": _digest(data)},
+        total_updates=total_steps,
+        every_updates=job.execution.checkpoint_steps,
+        every_seconds=None if minutes is None else 60.0 * minutes,
+        preempted=preempted,
+    )
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _write_weights(file: Path, engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Writes the trained parameters in float32, by their names in the language model.
+
+    Raises:
+        FloatingPointError: one has a number that is not finite.
+    """
+    kinds = {name.removeprefix(SCORER): (torch.float32, shape) for name, shape in shapes.items()}
+    write_file(file, kinds, map(_finite, engine.whole(shapes)))
+
+
+def _finite(named: tuple[str, Tensor]) -> tuple[str, Tensor]:
+    name, tensor = named[0].removeprefix(SCORER), named[1].float()
+    if not tensor.isfinite().all():
+        raise FloatingPointError(f"the trained weights {name} are not finite")
+    return name, tensor
