@@ -104,6 +104,7 @@ def test_batched_padded_and_cached_is_one_by_one(how: Decoding) -> None:
         assert found.tokens[i] == (tokens[:-1] if ended else tokens)
         assert found.ended_by[i] == ("end" if ended else "length")
         assert found.finished[i] == ended
+        assert found.end_tokens[i] == (tokens[-1] if ended else None)
         for role, total in sums.items():  # a teacher-forced pass without a cache
             assert found.log_probs[role][i] == pytest.approx(total, abs=1e-4, rel=1e-5)
 
@@ -194,6 +195,7 @@ def test_a_text_is_cut_at_a_stop_string_inside_a_token() -> None:
     assert found.texts[0] == whole[: whole.index(stop[1])]
     assert found.texts[0].endswith(chr(256 + token))
     assert (found.ended_by[0], found.finished[0]) == ("stop", True)
+    assert found.end_tokens[0] is None
     for i in (1, 2):
         assert stop[1] not in found.texts[i]
 

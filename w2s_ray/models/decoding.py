@@ -40,6 +40,7 @@ class Decoded(NamedTuple):
         ended_by: "end" token, "stop" string or "length".
         log_probs: (n,) by role: summed log π of the tokens drawn, the end token included, under
             that model at temperature 1.
+        end_tokens: the one that was drawn; None where a stop string or the length ended the answer.
     """
 
     tokens: list[list[int]]
@@ -47,6 +48,7 @@ class Decoded(NamedTuple):
     finished: list[bool]
     ended_by: list[EndedBy]
     log_probs: dict[str, NDArray[np.float32]]
+    end_tokens: list[int | None]
 
 
 def check_same_vocabulary(a: CausalModel, b: CausalModel) -> None:
@@ -175,4 +177,5 @@ def _collect(
             role: np.array([answer.log_probs[role] for answer in answers], dtype=np.float32)
             for role in models
         },
+        [answer.end_token for answer in answers],
     )

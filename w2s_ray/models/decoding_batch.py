@@ -68,11 +68,12 @@ class Decoding:
 class Answer:
     """The tokens of one row so far."""
 
-    __slots__ = ("ended_by", "log_probs", "tokens")
+    __slots__ = ("end_token", "ended_by", "log_probs", "tokens")
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.ended_by: EndedBy = "length"
+        self.end_token: int | None = None
         self.log_probs: dict[str, float] = {}
 
 
@@ -175,7 +176,7 @@ class Batch:
         for position, (row, token) in enumerate(zip(self._rows, chosen, strict=True)):
             answer = self.answers[row]
             if token in self._ends:
-                answer.ended_by = "end"
+                answer.ended_by, answer.end_token = "end", token
             else:
                 answer.tokens.append(token)
                 if stop and _has_stop(text_of(tokenizer, answer.tokens), stop):
