@@ -29,6 +29,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from w2s_ray.foreign.limits import limit
 
 GENERATORS = ("agreement",)
+PROMPT_GENERATORS = ("constraints",)
 Location = tuple[int | str, ...]
 """A field of the spec, as the path of names and indices that leads to it."""
 Mistake = tuple[Location, Any, PydanticCustomError]
@@ -218,6 +219,12 @@ _GENERATED = _Scheme(
     "generate:" + " or generate:".join(GENERATORS),
     tuple(f"generate:{name}" for name in GENERATORS),
 )
+_GENERATED_PROMPTS = _Scheme(
+    "generate",
+    "|".join(PROMPT_GENERATORS),
+    "generate:" + " or generate:".join(PROMPT_GENERATORS),
+    tuple(f"generate:{name}" for name in PROMPT_GENERATORS),
+)
 _PACKAGE = _Scheme("pypi", r"[A-Za-z0-9][\w.-]*", "pypi:PACKAGE")
 
 
@@ -279,17 +286,25 @@ def _holds_a_model(path: str) -> bool:
     return os.path.isdir(path) or (os.path.isfile(path) and path.endswith(".gguf"))
 
 
+def _holds_prompts(path: str) -> bool:
+    return os.path.isfile(path) and path.lower().endswith((".jsonl", ".jsonl.gz"))
+
+
 def _can_be_a_folder(path: str) -> bool:
     return not os.path.isfile(path)
 
 
 _ROWS = "an existing file or folder"
+_PROMPTS = "an existing .jsonl or .jsonl.gz file"
 _MODEL = "an existing model folder or .gguf file"
 _TOKENIZER = "bytes, an existing folder or .gguf file"
 
 Text = Annotated[str, Field(min_length=1)]
 DataFile = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB,)))]
 DataSource = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _GENERATED)))]
+PromptSource = Annotated[
+    Text, AfterValidator(_Source(_PROMPTS, _holds_prompts, (_GENERATED_PROMPTS,)))
+]
 ModelSource = Annotated[Text, AfterValidator(_Source(_MODEL, _holds_a_model, (_HUB, _PACKAGE)))]
 Tokenizer = Annotated[
     Text, AfterValidator(_Source(_TOKENIZER, _holds_a_model, (_HUB, _PACKAGE), "bytes"))

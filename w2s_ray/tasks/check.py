@@ -1,0 +1,232 @@
+"""The verdict on one answer: by a rule, or by the researcher's own Python.
+
+The researcher's checker is run only where the spec names it: it is their own code, as the program
+itself is. It runs in a process of its own, so that one that does not end can be stopped.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from w2s_ray.errors import InputError, one_line
+from w2s_ray.spec.prompts import Prompts
+from w2s_ray.tasks.families import RULES_VERSION, follows
+
+_START_SECONDS = 120.0
+"""Time in which the module of a checker is imported."""
+_LONGEST = 1 << 20
+"""Bytes of a worker's line, which holds a number or the reason of an error."""
+
+
+class Verdict(NamedTuple):
+    """What a check says of an answer.
+
+    Attributes:
+        reward: from 0 to 1, 1 if the answer is right; None if the check failed.
+        error: why it failed, in one line; None if it did not.
+    """
+
+    reward: float | None
+    error: str | None
+
+
+class Checker(Protocol):
+    """Gives verdicts; a context manager, since one may hold a process. For one thread."""
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on the answer ``text`` to ``prompt``."""
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+
+    def __enter__(self) -> Self:
+        """The checker itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As ``close``."""
+
+
+class _Closing:
+    """A context manager that closes itself at the end."""
+
+    def close(self) -> None:
+        """Nothing, where there is no process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class RuleChecker(_Closing):
+    """Verdicts of the rule families, in this process: 1.0 if the answer follows the rule, or 0.0."""
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on ``text``; the prompt does not matter."""
+        return Verdict(float(follows(check, text)), None)
+
+
+class OwnChecker(_Closing):
+    """Verdicts of a function that the researcher names, from a process that can be stopped.
+
+    The process starts with the first answer, and again after one that did not end.
+
+    Args:
+        entry: ``package.module:function``, importable here or from the working directory; it is
+            called as ``function(check, prompt, text)``.
+        timeout_seconds: of one check.
+    """
+
+    def __init__(self, entry: str, timeout_seconds: float) -> None:
+        self._entry, self._timeout = entry, timeout_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._file: str | None = None
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on ``text``; a check that fails is one with the reason.
+
+        Raises:
+            InputError: the function cannot be imported.
+        """
+        self.start()
+        request = json.dumps({"check": dict(check), "prompt": prompt, "text": text})
+        message = self._exchange(request.encode() + b"\n", self._timeout)
+        reward, error = message.get("reward"), message.get("error")
+        if isinstance(reward, float):
+            return Verdict(reward, None)
+        return Verdict(None, one_line(str(error or "the checker gave no verdict")))
+
+    def start(self) -> str | None:
+        """Starts the process, if there is none, and imports the function.
+
+        Returns:
+            The file of its module; None for one without a file.
+
+        Raises:
+            InputError: it cannot be imported.
+        """
+        if self._process is not None:
+            return self._file
+        paths = [path for path in sys.path if path]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("checker_worker.py"))]
+            + [self._entry, str(self._timeout)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
+        message = self._exchange(b"", _START_SECONDS)
+        if "file" not in message:
+            self.close()
+            reason = message.get("error", "no answer")
+            raise InputError(f"checker: {self._entry!r} cannot be imported: {reason}")
+        self._file = message["file"]
+        return self._file
+
+    def close(self) -> None:
+        """Kills the process and those that it started, if there is one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        process.wait()
+
+    def _exchange(self, request: bytes, seconds: float) -> dict[str, Any]:
+        """Sends a line and receives one, or says why none came; then the process is ended."""
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        deadline = time.monotonic() + seconds
+        reading, writing = process.stdout.fileno(), process.stdin.fileno()
+        os.set_blocking(writing, False)
+        received = b""
+        while not received.endswith(b"\n"):
+            remaining = deadline - time.monotonic()
+            outgoing = [writing] if request else []
+            ready, free, _ = select.select([reading], outgoing, [], max(remaining, 0))
+            if remaining <= 0:
+                self.close()
+                return {"error": f"the checker did not end within {seconds:g} seconds"}
+            if free:
+                with suppress(BlockingIOError, BrokenPipeError):
+                    request = request[os.write(writing, request) :]
+            block = os.read(reading, 1 << 16) if ready else None
+            received += block or b""
+            if block == b"" or len(received) > _LONGEST:
+                self.close()
+                return {"error": f"its process ended with exit code {process.returncode}"}
+        message: dict[str, Any] = json.loads(received)
+        return message
+
+
+def checker_of(spec: Prompts) -> Checker:
+    """What gives the verdicts on answers to these prompts.
+
+    The researcher's own Python is imported and run where ``spec.checker`` names it, and only there;
+    close the checker, or use it as a context manager, to end its process.
+    """
+    if spec.checker is None:
+        return RuleChecker()
+    return OwnChecker(spec.checker, spec.timeout_seconds)
+
+
+def check_checker(spec: Prompts) -> None:
+    """Refuses a checker that cannot be imported, before work is spent.
+
+    Raises:
+        InputError: it cannot.
+    """
+    checker_identity(spec)
+
+
+def checker_identity(spec: Prompts) -> dict[str, Any]:
+    """What verdicts depend on besides prompt and answer: for keys.
+
+    Of the researcher's own checker its name, its limit of time and a digest of its module's file;
+    what that module imports is not seen.
+
+    Raises:
+        InputError: the checker cannot be imported, or its module is no file.
+    """
+    if spec.checker is None:
+        return {"rules": RULES_VERSION}
+    with OwnChecker(spec.checker, spec.timeout_seconds) as checker:
+        file = checker.start()
+    try:
+        content = Path(file or "").read_bytes()
+    except OSError:
+        raise InputError(
+            f"checker: {spec.checker!r}: its module is {file}, expected a Python file"
+        ) from None
+    return {
+        "entry": spec.checker,
+        "digest": sha256(content).hexdigest(),
+        "timeout_seconds": spec.timeout_seconds,
+    }
