@@ -24,8 +24,6 @@ from w2s_ray.tasks.families import RULES_VERSION, follows
 
 _START_SECONDS = 120.0
 """Time in which the module of a checker is imported."""
-_LONGEST = 1 << 20
-"""Bytes of a worker's line, which holds a number or the reason of an error."""
 
 
 class Verdict(NamedTuple):
@@ -80,7 +78,7 @@ class _Closing:
 
 
 class RuleChecker(_Closing):
-    """Verdicts of the rule families, in this process: 1.0 if the answer follows the rule, or 0.0."""
+    """Verdicts of the rule families, in this process: 1.0 or 0.0."""
 
     def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
         """The verdict on ``text``; the prompt does not matter."""
@@ -129,9 +127,9 @@ class OwnChecker(_Closing):
         if self._process is not None:
             return self._file
         paths = [path for path in sys.path if path]
+        worker = str(Path(__file__).with_name("checker_worker.py"))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("checker_worker.py"))]
-            + [self._entry, str(self._timeout)],
+            [sys.executable, "-P", worker, self._entry, str(self._timeout)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -161,29 +159,60 @@ class OwnChecker(_Closing):
 
     def _exchange(self, request: bytes, seconds: float) -> dict[str, Any]:
         """Sends a line and receives one, or says why none came; then the process is ended."""
+        try:
+            received = self._received(request, time.monotonic() + seconds)
+        except TimeoutError:
+            self.close()
+            return {"error": f"the checker did not end within {seconds:g} seconds"}
+        except BaseException:  # its answer would be taken for the next one's
+            self.close()
+            raise
+        if not received.endswith(b"\n"):
+            code = self._exit_code()
+            self.close()
+            return {"error": f"the checker's process ended with exit code {code}"}
+        message: dict[str, Any] = json.loads(received)
+        return message
+
+    def _received(self, request: bytes, deadline: float) -> bytes:
+        """The process's line after a request; what there is of it if the process ends.
+
+        Raises:
+            TimeoutError: there is none at the deadline.
+        """
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
-        deadline = time.monotonic() + seconds
         reading, writing = process.stdout.fileno(), process.stdin.fileno()
         os.set_blocking(writing, False)
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        if request:
+            poll.register(writing, select.POLLOUT)
         received = b""
         while not received.endswith(b"\n"):
             remaining = deadline - time.monotonic()
-            outgoing = [writing] if request else []
-            ready, free, _ = select.select([reading], outgoing, [], max(remaining, 0))
             if remaining <= 0:
-                self.close()
-                return {"error": f"the checker did not end within {seconds:g} seconds"}
-            if free:
-                with suppress(BlockingIOError, BrokenPipeError):
+                raise TimeoutError
+            ready = {file for file, _ in poll.poll(remaining * 1000)}
+            if writing in ready:
+                try:
                     request = request[os.write(writing, request) :]
-            block = os.read(reading, 1 << 16) if ready else None
-            received += block or b""
-            if block == b"" or len(received) > _LONGEST:
-                self.close()
-                return {"error": f"its process ended with exit code {process.returncode}"}
-        message: dict[str, Any] = json.loads(received)
-        return message
+                except BrokenPipeError:
+                    request = b""
+                if not request:
+                    poll.unregister(writing)
+            if reading in ready:
+                block = os.read(reading, 1 << 16)
+                received += block
+                if not block:
+                    break
+        return received
+
+    def _exit_code(self) -> int | None:
+        """The code of a process that has closed its output; None if it goes on."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1) if self._process else None
+        return None
 
 
 def checker_of(spec: Prompts) -> Checker:

@@ -7,14 +7,14 @@ Nothing of ours is imported here.
 
 import importlib
 import json
-import math
-import numbers
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+_LONGEST = 2_000
+"""Characters of an error that are sent."""
 _GRACE_SECONDS = 5.0
 """After its time a check ends this process, if the one that asked has not done so."""
 
@@ -26,14 +26,23 @@ def verdict(checker: Callable[..., Any], request: Mapping[str, Any]) -> dict[str
         if type(value).__module__ == "numpy":
             value = value.item()
     except (Exception, SystemExit) as error:
-        return {"error": f"the checker raised {type(error).__name__}: {error}"}
-    if isinstance(value, numbers.Real) and math.isfinite(value) and 0 <= value <= 1:
+        return {"error": f"the checker raised {_line(error)}"}
+    if isinstance(value, int | float) and 0 <= value <= 1:
         return {"reward": float(value)}
     try:
         given = repr(value)[:80]
     except Exception:
         given = type(value).__name__
     return {"error": f"the checker returned {given}, expected a bool or a number from 0 to 1"}
+
+
+def _line(error: BaseException) -> str:
+    """Class and message of an error, the latter of bounded length."""
+    try:
+        message = str(error)[:_LONGEST]
+    except Exception:
+        message = "(without a message)"
+    return f"{type(error).__name__}: {message}"
 
 
 def load(entry: str) -> Callable[..., Any]:
@@ -65,7 +74,7 @@ def main() -> None:
     try:
         checker = load(entry)
     except (Exception, SystemExit) as error:
-        answer(out, {"error": f"{type(error).__name__}: {error}"})
+        answer(out, {"error": _line(error)})
         return
     answer(out, {"file": getattr(sys.modules[entry.partition(":")[0]], "__file__", None)})
     for line in sys.stdin:

@@ -17,7 +17,7 @@ a windmill, a wolf, a wooden chair, a zoo, an airport, an alarm clock, an apple 
 an autumn walk, an elephant, an elevator, an old map, an orchestra, an owl, an umbrella,
 cheese, chess, chocolate, dreams, electricity, fog, friendship, gold, gravity, honesty, ice cream,
 jazz music, maps of the world, morning coffee, new shoes, olive oil, paper, patience, rice,
-salt, sleep, snow, soap, spring flowers, sunglasses, the circus, the color green, the dentist's chair,
+salt, sleep, snow, soap, spring flowers, sunglasses, the circus, the color green, the future,
 the first day of school, the full moon, the number seven, the ocean, the sun, time travel,
 working from home
 """.replace("\n", " ").split(",")
