@@ -162,6 +162,6 @@ def test_generated_checks_are_valid_and_worded(family):
     ],
 )
 def test_a_check_that_is_none_is_one_line(check, message):
-    with pytest.raises(InputError, match="^file:3: ") as error:
+    with pytest.raises(InputError, match=r"^file:3: ") as error:
         verify_check(check, "file:3")
     assert message in str(error.value)

@@ -24,14 +24,23 @@ def has_content(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
+def _is_digraph(character: str) -> bool:
+    """Whether it is a capital and a small letter in one, such as U+01C5."""
+    return unicodedata.category(character) == "Lt"
+
+
+def _is_capital(character: str) -> bool:
+    return character.isupper() or _is_digraph(character)
+
+
 def lowercase(text: str) -> bool:
     """It has a small letter, and no capital one of any script."""
-    return any(map(str.islower, text)) and not any(c.isupper() or c.istitle() for c in text)
+    return any(map(str.islower, text)) and not any(map(_is_capital, text))
 
 
 def uppercase(text: str) -> bool:
     """It has a capital letter, and no small one of any script."""
-    return any(map(str.isupper, text)) and not any(c.islower() or c.istitle() for c in text)
+    return any(map(str.isupper, text)) and not any(c.islower() or _is_digraph(c) for c in text)
 
 
 def no_commas(text: str) -> bool:
