@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from w2s_ray.errors import InputError
+from w2s_ray.spec.families import TRAIN_FAMILIES, TRANSFER_FAMILIES
 from w2s_ray.spec.prompts import SPLITS, Prompts
-from w2s_ray.tasks.families import FAMILIES, TRAIN_FAMILIES, TRANSFER_FAMILIES, verify_check
-from w2s_ray.tasks.prompts import prompt_tables, prompts_identity, tables_identity
+from w2s_ray.tasks.families import obeys
+from w2s_ray.tasks.prompts import prompt_tables, prompts_identity
 from w2s_ray.tasks.topics import TOPICS
 
 SIZES = {"align": 60, "train": 50, "test": 40, "transfer": 30}
@@ -42,7 +43,7 @@ def test_generated_splits_share_no_prompt_and_test_has_topics_of_its_own(seed):
     for table in tables.values():
         for row in table.to_pylist():
             check = json.loads(row["check"])
-            verify_check(check, "here")
+            obeys(check, "a")
             assert check["family"] == row["family"] and row["topic"] in row["prompt"]
 
 
@@ -51,51 +52,17 @@ def test_the_same_seed_gives_the_same_tables_and_another_one_others():
     assert prompt_tables(spec(seed=3))["test"] != prompt_tables(spec(seed=4))["test"]
 
 
-def test_generated_prompts_stay_as_they_were():
-    first = prompt_tables(spec())["test"].slice(0, 2).to_pylist()
-    assert first == [
-        {
-            "prompt_id": "aa8873138ccb58a07321",
-            "prompt": "Write a short text about salt. Use only lowercase letters.",
-            "family": "lowercase",
-            "topic": "salt",
-            "check": '{"family": "lowercase"}',
-        },
-        {
-            "prompt_id": "7623d09fb92f972e6865",
-            "prompt": "What should I know about a school? Keep it short. Do not use any commas.",
-            "family": "no_commas",
-            "topic": "a school",
-            "check": '{"family": "no_commas"}',
-        },
-    ]
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_larger_split_has_all_prompts_of_a_smaller_one_and_changes_no_other(split):
-    small = prompt_tables(spec())
-    large = prompt_tables(spec(sizes={**SIZES, split: SIZES[split] + 25}))
-    assert large[split].slice(0, SIZES[split]) == small[split]
-    assert [large[other] == small[other] for other in SPLITS if other != split] == [True] * 3
-
-
 def test_without_transfer_its_table_is_empty():
-    sizes = {"align": 2, "train": 2, "test": 2}
-    table = prompt_tables(spec(sizes=sizes))["transfer"]
+    table = prompt_tables(spec(sizes={"align": 2, "train": 2, "test": 2}))["transfer"]
     assert table.num_rows == 0 and "check" in table.column_names
-    assert prompts_identity(spec(sizes=sizes)) == prompts_identity(
-        spec(sizes={**sizes, "transfer": 0})
-    )
 
 
 def test_families_can_be_chosen():
-    families = {"train": ["title", "no_commas"], "transfer": ["lowercase"]}
-    tables = prompt_tables(spec(families=families))
+    tables = prompt_tables(
+        spec(families=["title", "no_commas"], transfer_families=["lowercase"], seed=1)
+    )
     assert set(values(tables["align"], "family")) == {"title", "no_commas"}
     assert set(values(tables["transfer"], "family")) == {"lowercase"}
-    assert set(values(prompt_tables(spec(families={"train": "title"}))["transfer"], "family")) == (
-        set(TRANSFER_FAMILIES) - {"title"}
-    )
 
 
 def test_there_are_enough_different_topics():
@@ -105,9 +72,8 @@ def test_there_are_enough_different_topics():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"families": {"train": ["no_comas"]}}, "did you mean 'no_commas'"),
-        ({"sizes": {**SIZES, "test": 100_000}}, "sizes: test: 100,000, expected at most 4,"),
-        ({"families": {"train": list(FAMILIES)}}, "no family is free for transfer"),
+        ({"sizes": {**SIZES, "test": 100_000}}, "prompts of 8 families, expected at most"),
+        ({"families": ["title"]}, "given title, which is trained on"),
     ],
 )
 def test_what_cannot_be_generated_is_one_line(fields, message):
@@ -119,17 +85,14 @@ def test_what_cannot_be_generated_is_one_line(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": ["generate:constraints", "a.jsonl"]}, "a generator alone, or files"),
+        ({"source": ["generate:constraints", "a.jsonl"]}, "generate:constraints alone, or other"),
         ({"source": "generate:constraint"}, "generate:constraints"),
-        ({"source": ["a.jsonl", "a.jsonl"]}, "each file once"),
-        ({"sizes": {"align": 3}}, "align, train and test (numbers of prompts)"),
         ({"sizes": {**SIZES, "train": 10**7}}, "limit generate.rows"),
         ({"sizes": {**SIZES, "transfer": -1}}, "greater than or equal to 0"),
-        ({"checker": "my.module:check"}, "no checker with a generator"),
-        ({"source": "a.jsonl", "checker": "my.module"}, "pattern"),
-        ({"source": "a.jsonl", "timeout_seconds": 2.0}, "no timeout_seconds without checker"),
-        ({"families": {"train": ["title"], "transfer": ["title"]}}, "not among those of train"),
-        ({"families": {"train": []}}, "null or at least one family"),
+        ({"checker": "my.module:check"}, "no checker with source: generate:constraints"),
+        ({"source": "a.jsonl", "checker": "my.module"}, "package.module:function"),
+        ({"source": "a.jsonl", "families": ["title"]}, "no families without source"),
+        ({"families": ["no_comas"]}, "no_comas"),
     ],
 )
 def test_mistakes_in_the_spec(fields, message):
@@ -185,82 +148,62 @@ def test_equal_prompts_stay_in_one_split(tmp_path_factory, seed):
 
 def test_named_splits_are_kept_and_cut_to_the_sizes(written):
     rows = [row(n, split=SPLITS[n % 4], topic="t") for n in range(20)]
-    full = prompt_tables(written(rows))
+    full = prompt_tables(written(rows, sizes={"transfer": 9}))
     assert [full[split].num_rows for split in SPLITS] == [5] * 4
     assert set(values(full["train"], "prompt")) == {f"Question {n}?" for n in range(1, 20, 4)}
-    cut = prompt_tables(written(rows, sizes={"train": 3}))
+    cut = prompt_tables(written(rows, sizes={"train": 3, "transfer": 9}))
     assert [cut[split].num_rows for split in SPLITS] == [5, 3, 5, 5]
 
 
-def test_families_for_transfer_are_in_no_other_split(written):
-    rows = [row(n, family="ab"[n % 2]) for n in range(30)]
-    sizes = {**DRAWN, "transfer": 5}
-    tables = prompt_tables(written(rows, sizes=sizes, families={"transfer": "b"}))
-    assert set(values(tables["transfer"], "family")) == {"b"}
-    assert {f for split in DRAWN for f in values(tables[split], "family")} == {"a"}
+def test_rows_without_a_split_fill_what_the_others_leave(written):
+    rows = [row(n, **({"split": "test"} if n < 1 else {})) for n in range(9)]
+    tables = prompt_tables(written(rows, sizes=DRAWN))
+    assert {split: tables[split].num_rows for split in DRAWN} == DRAWN
+    assert "Question 0?" in values(tables["test"], "prompt")
+
+
+def test_prompts_may_be_in_another_column_and_checks_text(written):
+    rows = [{"question": f"{n}", "check": '{"family": "title"}'} for n in range(9)]
+    table = prompt_tables(written(rows, sizes=DRAWN, column="question"))["train"]
+    assert values(table, "family") == ["title"] * 4
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ("{", "expected a JSON object per line"),
-        ({"prompt": "p"}, "check: given none, expected an object of a rule family"),
-        (row(1, prompt=""), "expected a text that is not blank"),
+        ({"prompt": "p"}, "check: given None, expected a mapping"),
+        (row(1, prompt=""), "prompt: given '', expected a text"),
         (row(1, prompt=[{"role": "user", "content": "p"}]), "expected a text"),
-        (row(1, check="lowercase"), "check: given 'lowercase', expected an object"),
-        (row(1, check={"family": "lowercas"}), "did you mean 'lowercase'"),
-        (row(1, split="tests"), "split 'tests', expected align, train, test, transfer"),
-        (row(1, split=["test"]), "split ['test'], expected"),
-        (row(1, split="test"), "a split, unlike"),
-        (row(1, topics="t"), "did you mean 'topic'"),
+        (row(1, check="lowercase"), "check: expected a JSON object"),
+        (row(1, check={"family": "lowercas"}), "given the family 'lowercas', expected one of"),
+        (row(1, check={"family": "at_most_words"}), "given n = None, expected a value like"),
+        (row(1, split="tests"), "split: given 'tests', expected one of align, train"),
+        (row(1, split=["test"]), "split: given ['test'], expected"),
+        (row(0, split="test", check={"family": "title"}), "expected it in one"),
+        (row(1, split="transfer"), "given transfer: 0, expected a number"),
         (row(1, family=3), "family: given 3, expected a text"),
         ('{"prompt": "\\ud800", "check": {"family": "lowercase"}}', "half of a surrogate pair"),
         (row(0), "the same prompt and check as in"),
     ],
 )
 def test_a_bad_row_is_one_line_with_its_file_and_line(written, bad, message):
-    with pytest.raises(InputError, match=r"prompts\.jsonl:3: ") as error:
+    with pytest.raises(InputError, match=r"prompts\.jsonl:3") as error:
         prompt_tables(written([row(0), row(2), bad, row(3)], sizes=DRAWN))
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("rows", "fields", "message"),
+    ("rows", "message"),
     [
-        ([], {"sizes": DRAWN}, "no rows, expected prompts"),
-        ([row(n) for n in range(9)], {}, "sizes: expected align, train and test"),
-        ([row(n) for n in range(8)], {"sizes": DRAWN}, "too few prompts: 8 rows"),
-        (
-            [row(n) for n in range(20)],
-            {"sizes": {**DRAWN, "transfer": 2}},
-            "families: expected those of transfer",
-        ),
-        ([row(n, split="align") for n in range(3)], {}, "no row of split train"),
-        (
-            [row(0, split="test"), row(0, split="align", check={"family": "title"})],
-            {},
-            "the prompt is in split align, and in",
-        ),
-        (
-            [row(n, split="test") for n in range(3)],
-            {"families": {"train": "a"}},
-            "families: given, but",
-        ),
-        (
-            [row(n, family="aaa") for n in range(9)],
-            {"sizes": DRAWN, "families": {"train": "aab"}},
-            "did you mean 'aaa'",
-        ),
-        (
-            [row(n, family="ab"[n == 8]) for n in range(9)],
-            {"sizes": DRAWN, "families": {"train": "a"}},
-            ":9: family 'b', expected one of those that the spec gives",
-        ),
+        ([], "given no row of the split align"),
+        ([row(n) for n in range(8)], "the source has 8 different prompts"),
+        ([row(n, split="align") for n in range(3)], "given no row of the split train"),
     ],
 )
-def test_rows_that_make_no_splits_are_one_line(written, rows, fields, message):
+def test_rows_that_make_no_splits_are_one_line(written, rows, message):
     with pytest.raises(InputError) as error:
-        prompt_tables(written(rows, **fields))
+        prompt_tables(written(rows, sizes=DRAWN))
     assert message in str(error.value)
 
 
@@ -269,5 +212,5 @@ def test_identity_follows_content_and_not_the_path(written):
     one, moved = written(rows, sizes=DRAWN), written(rows, name="moved.jsonl", sizes=DRAWN)
     changed = written([*rows, row(12)], name="changed.jsonl", sizes=DRAWN)
     assert prompts_identity(one) == prompts_identity(moved) != prompts_identity(changed)
-    assert tables_identity(one) != tables_identity(one.model_copy(update={"seed": 1}))
+    assert prompts_identity(one) != prompts_identity(one.model_copy(update={"seed": 1}))
     assert json.dumps(prompts_identity(one))

@@ -159,8 +159,8 @@ def _in_pieces(
 ) -> Iterator[_Pieces]:
     """Prompts and answers, each tokenised by itself; a prompt of several rows once."""
     distinct = list(dict.fromkeys(prompts))
-    prompt_ids = dict(zip(distinct, _tokenise(tokenizer, distinct), strict=True))
-    answer_ids = iter(_tokenise(tokenizer, [answer for row in answers for answer in row]))
+    prompt_ids = dict(zip(distinct, tokenise(tokenizer, distinct), strict=True))
+    answer_ids = iter(tokenise(tokenizer, [answer for row in answers for answer in row]))
     for prompt, of_row in zip(prompts, answers, strict=True):
         yield _Pieces(prompt_ids[prompt], [next(answer_ids) for _ in of_row])
 
@@ -169,7 +169,7 @@ def _of_whole(
     texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerFast
 ) -> Iterator[_Pieces]:
     """Whole texts, whose common beginning is the head; a tail keeps at least its last token."""
-    ids = iter(_tokenise(tokenizer, [text for row in texts for text in row]))
+    ids = iter(tokenise(tokenizer, [text for row in texts for text in row]))
     for of_row in texts:
         whole = [next(ids) for _ in of_row]
         shared = 0
@@ -181,7 +181,8 @@ def _of_whole(
         yield _Pieces(whole[0][:shared], [text[shared:] for text in whole])
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+def tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    """The tokens of each text, without special tokens of the tokenizer's own."""
     if not texts:
         return []
     encoded = tokenizer(

@@ -40,7 +40,7 @@ from w2s_ray.spec.schema import ModelSpec
 _LOGITS_AT_ONCE = 2**25  # numbers: 128 MiB in float32
 
 
-class _GivenStates(nn.Module):
+class GivenStates(nn.Module):
     """Stands for a backbone whose states are known; its output has nothing else."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class _GivenStates(nn.Module):
         self.last_hidden_state: Tensor | None = None
 
     @property
-    def decoder(self) -> "_GivenStates":
+    def decoder(self) -> "GivenStates":
         """By this name the class of OPT calls its backbone's only part."""
         return self
 
@@ -76,7 +76,7 @@ class LanguageModel:
 
     backbone: Backbone
     causal: PreTrainedModel
-    states: _GivenStates
+    states: GivenStates
 
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
             f"model {model.source or model.architecture}: the logits of a few tokens are not "
             f"finite{weights_not_finite(causal)}"
         )
-    given = _GivenStates()
+    given = GivenStates()
     setattr(causal, causal.base_model_prefix, given)
     language_model = LanguageModel(backbone, causal, given)
     error = (language_model.logits(sample.states) - sample.logits).abs().max()
@@ -202,7 +202,7 @@ def answer_log_probs(
     return sums
 
 
-class _Scored(NamedTuple):
+class Scored(NamedTuple):
     """The tokens of answers, and where they are predicted.
 
     Attributes:
@@ -222,8 +222,7 @@ def _row_sums(model: LanguageModel, input_ids: Tensor, segments: Tensor) -> Tens
     """(b, m) summed log-probabilities of the answers of b packed rows."""
     module = model.backbone.module
     input_ids, segments = input_ids.to(module.device), segments.to(module.device)
-    read = _packed if model.backbone.shares_prompts else _separate
-    scored = read(module, input_ids, segments)
+    scored = scored_states(module, input_ids, segments, model.backbone.shares_prompts)
     rows, answers = len(segments), segments.shape[1] - 1
     sums = torch.zeros(rows * answers, device=module.device)
     at_once = max(1, _LOGITS_AT_ONCE // int(module.config.vocab_size))
@@ -234,7 +233,20 @@ def _row_sums(model: LanguageModel, input_ids: Tensor, segments: Tensor) -> Tens
     return sums.view(rows, answers)
 
 
-def _packed(module: nn.Module, input_ids: Tensor, segments: Tensor) -> _Scored:
+def scored_states(
+    module: nn.Module, input_ids: Tensor, segments: Tensor, shares_prompts: bool
+) -> Scored:
+    """The states of packed rows, and where their answers are predicted.
+
+    Args:
+        module: the backbone.
+        shares_prompts: whether it computes packed lines.
+    """
+    read = _packed_states if shares_prompts else _separate_states
+    return read(module, input_ids, segments)
+
+
+def _packed_states(module: nn.Module, input_ids: Tensor, segments: Tensor) -> Scored:
     """From one line, in which a row's answers share its prompt."""
     states = packed_attention.states_of_line(module, input_ids[None], lay_out(segments))[0]
     parts = segments.shape[1]
@@ -248,10 +260,10 @@ def _packed(module: nn.Module, input_ids: Tensor, segments: Tensor) -> _Scored:
     before = torch.where(first, after_prompt, index - 1)
     counted = (place > 0) & ~(first & (segments[row, 0] == 0))
     answer = row * (parts - 1) + place - 1
-    return _Scored(states, before[counted], input_ids[counted], answer[counted])
+    return Scored(states, before[counted], input_ids[counted], answer[counted])
 
 
-def _separate(module: nn.Module, input_ids: Tensor, segments: Tensor) -> _Scored:
+def _separate_states(module: nn.Module, input_ids: Tensor, segments: Tensor) -> Scored:
     """From a padded row of its own for each text."""
     texts: list[Tensor] = []
     before: list[Tensor] = []
@@ -271,4 +283,4 @@ def _separate(module: nn.Module, input_ids: Tensor, segments: Tensor) -> _Scored
     padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
     states: Tensor = module(input_ids=padded, use_cache=False).last_hidden_state
     flat = (torch.cat(parts) for parts in (before, targets, answer))
-    return _Scored(states.flatten(0, 1), *flat)
+    return Scored(states.flatten(0, 1), *flat)

@@ -31,7 +31,7 @@ def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list
     assert trainable in ("full", "last_layer", "lora")
     scorer.backbone.requires_grad_(trainable == "full")
     if trainable == "lora":
-        _inject(scorer.backbone, lora, seed)
+        inject_adapters(scorer.backbone, lora, seed)
     scorer.head.requires_grad_(True)
     return [parameter for parameter in scorer.parameters() if parameter.requires_grad]
 
@@ -53,7 +53,13 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
         ValueError: names or shapes are not those of the trained parameters; call
             ``set_trainable`` first.
     """
-    own = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+    load_named(scorer, state)
+
+
+@torch.no_grad()
+def load_named(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """As ``load_state``, for any module."""
+    own = {n: p for n, p in module.named_parameters() if p.requires_grad}
     if own.keys() != state.keys():
         differ = sorted(own.keys() ^ state.keys())
         raise ValueError(
@@ -68,7 +74,7 @@ def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
         parameter.copy_(state[name])
 
 
-def _inject(backbone: nn.Module, lora: Lora, seed: int) -> None:
+def inject_adapters(backbone: nn.Module, lora: Lora, seed: int) -> None:
     """Adds adapters in fp32, whatever the backbone's dtype: their updates are small.
 
     Of a model with experts ``all-linear`` means its linear layers. peft would add the experts,

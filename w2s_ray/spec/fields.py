@@ -213,18 +213,14 @@ class _Scheme(NamedTuple):
 
 
 _HUB = _Scheme("hf", r"[\w.-]+(/[\w.-]+)?", "hf:ORG/NAME")
-_GENERATED = _Scheme(
-    "generate",
-    "|".join(GENERATORS),
-    "generate:" + " or generate:".join(GENERATORS),
-    tuple(f"generate:{name}" for name in GENERATORS),
-)
-_GENERATED_PROMPTS = _Scheme(
-    "generate",
-    "|".join(PROMPT_GENERATORS),
-    "generate:" + " or generate:".join(PROMPT_GENERATORS),
-    tuple(f"generate:{name}" for name in PROMPT_GENERATORS),
-)
+
+
+def _generated(names: tuple[str, ...]) -> _Scheme:
+    """The sources that are made by a generator of this package."""
+    examples = tuple(f"generate:{name}" for name in names)
+    return _Scheme("generate", "|".join(names), " or ".join(examples), examples)
+
+
 _PACKAGE = _Scheme("pypi", r"[A-Za-z0-9][\w.-]*", "pypi:PACKAGE")
 
 
@@ -286,24 +282,21 @@ def _holds_a_model(path: str) -> bool:
     return os.path.isdir(path) or (os.path.isfile(path) and path.endswith(".gguf"))
 
 
-def _holds_prompts(path: str) -> bool:
-    return os.path.isfile(path) and path.lower().endswith((".jsonl", ".jsonl.gz"))
-
-
 def _can_be_a_folder(path: str) -> bool:
     return not os.path.isfile(path)
 
 
 _ROWS = "an existing file or folder"
-_PROMPTS = "an existing .jsonl or .jsonl.gz file"
 _MODEL = "an existing model folder or .gguf file"
 _TOKENIZER = "bytes, an existing folder or .gguf file"
 
 Text = Annotated[str, Field(min_length=1)]
 DataFile = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB,)))]
-DataSource = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _GENERATED)))]
+DataSource = Annotated[
+    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _generated(GENERATORS))))
+]
 PromptSource = Annotated[
-    Text, AfterValidator(_Source(_PROMPTS, _holds_prompts, (_GENERATED_PROMPTS,)))
+    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _generated(PROMPT_GENERATORS))))
 ]
 ModelSource = Annotated[Text, AfterValidator(_Source(_MODEL, _holds_a_model, (_HUB, _PACKAGE)))]
 Tokenizer = Annotated[

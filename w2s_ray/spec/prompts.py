@@ -1,10 +1,12 @@
-"""Prompts whose answers a rule or the researcher's own Python can check."""
+"""Prompts of a study of generated text, and what checks their answers."""
 
+import re
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from w2s_ray.foreign.limits import limit
+from w2s_ray.spec.families import TRAIN_FAMILIES, TRANSFER_FAMILIES, Family
 from w2s_ray.spec.fields import (
     Count,
     Mistake,
@@ -14,155 +16,138 @@ from w2s_ray.spec.fields import (
     Seed,
     Text,
     as_list,
-    distinct,
     mistake,
     refuse,
 )
 
+CONSTRAINTS = "generate:constraints"
 SPLITS = ("align", "train", "test", "transfer")
-"""The splits of prompts, in the order of their tables."""
-TIMEOUT_SECONDS = 1.0
-GENERATED = "generate:"
+_ENTRY_POINT = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+
+
+def _entry_point(value: str) -> str:
+    if not re.fullmatch(_ENTRY_POINT, value):
+        raise mistake("package.module:function")
+    return value
 
 
 class PromptSizes(Model):
-    """Prompts of each split: exact where we split, upper limits where the file does."""
+    """Prompts of each split."""
 
-    align: Count | None = Field(
-        None,
-        description="prompts whose judged answers align the weak model, at least 1",
+    align: Count = Field(
+        400,
+        description="prompts whose samples make the preference pairs",
         examples=[400],
         json_schema_extra={"unit": "prompts"},
     )
-    train: Count | None = Field(
-        None,
-        description="prompts whose answers the strong model learns from, at least 1",
+    train: Count = Field(
+        400,
+        description="prompts whose answers the strong model learns from",
         examples=[400],
         json_schema_extra={"unit": "prompts"},
     )
-    test: Count | None = Field(
-        None,
-        description="prompts that every model is scored on, at least 1",
+    test: Count = Field(
+        300,
+        description="prompts that every model answers at the end",
         examples=[300],
         json_schema_extra={"unit": "prompts"},
     )
-    transfer: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="prompts of families that nothing is trained on; null or 0: none, but all that "
-        "a file with its own splits has with null",
-        examples=[200],
+    transfer: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="test prompts of other families than those that are trained on; 0: none",
+        examples=[100],
         json_schema_extra={"unit": "prompts"},
     )
-
-
-class PromptFamilies(Model):
-    """Which families of checks are trained on, and which are kept for ``transfer``."""
-
-    train: Annotated[tuple[Text, ...], BeforeValidator(as_list)] | None = Field(
-        None,
-        description="families of the splits align, train and test; null: the generator's default, "
-        "or of a file all families that are not kept for transfer",
-        examples=[["lowercase", "no_commas"]],
-    )
-    transfer: Annotated[tuple[Text, ...], BeforeValidator(as_list)] | None = Field(
-        None,
-        description="families of the split transfer; null: the generator's default, none of a file",
-        examples=[["json_object", "title"]],
-    )
-
-    @model_validator(mode="after")
-    def _disjoint(self) -> Self:
-        wrong: list[Mistake] = []
-        for name in ("train", "transfer"):
-            families = getattr(self, name)
-            if families == ():
-                wrong.append(((name,), [], mistake("null or at least one family")))
-        for position, family in enumerate(self.transfer or ()):
-            if family in (self.train or ()):
-                error = mistake("a family that is not among those of train")
-                wrong.append((("transfer", position), family, error))
-        refuse(wrong)
-        distinct(self.train or ())
-        distinct(self.transfer or ())
-        return self
 
 
 class Prompts(Model):
-    """Prompts in four splits, each with the check of its answers: generated, or from files."""
+    """Where prompts come from, how they are split, and what checks their answers."""
 
     source: Annotated[tuple[PromptSource, ...], BeforeValidator(as_list)] = Field(
+        (CONSTRAINTS,),
         min_length=1,
-        description="generate:constraints, or a .jsonl or .jsonl.gz file, or a list of files",
-        examples=["generate:constraints", "prompts.jsonl.gz"],
+        description=f"{CONSTRAINTS}, a file, folder, URI or hf:ORG/NAME, or a list of these",
+        examples=["prompts.jsonl"],
     )
     sizes: PromptSizes = Field(
         PromptSizes(),
-        description="numbers of prompts of align, train, test and transfer; optional for files "
-        "whose rows name their split",
-        examples=[{"align": 400, "train": 400, "test": 300, "transfer": 200}],
+        description="numbers of prompts of align, train, test and transfer",
+        examples=[{"align": 400, "train": 400, "test": 300, "transfer": 100}],
         json_schema_extra={"unit": "prompts"},
     )
-    families: PromptFamilies = Field(
-        PromptFamilies(),
-        description="the families of checks to train on and those kept for transfer",
-        examples=[{"train": ["lowercase", "no_commas"], "transfer": ["title"]}],
+    families: Annotated[tuple[Family, ...], BeforeValidator(as_list)] | None = Field(
+        None,
+        description=f"families of rules of {CONSTRAINTS} to train and test on; null: "
+        f"{', '.join(TRAIN_FAMILIES)}",
+        examples=[["no_commas", "lowercase"]],
+    )
+    transfer_families: Annotated[tuple[Family, ...], BeforeValidator(as_list)] | None = Field(
+        None,
+        description=f"families of the split transfer; null: {', '.join(TRANSFER_FAMILIES)}",
+        examples=[["postscript"]],
     )
     seed: Seed = Field(
         0,
-        description="seed of the generated prompts and of the splits",
+        description="seed of generated prompts and of splits",
         examples=[7],
         json_schema_extra={"unit": ""},
     )
-    checker: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
+    column: Text = Field(
+        "prompt", description="name of the column with the prompts", examples=["instruction"]
+    )
+    checker: Annotated[Text, AfterValidator(_entry_point)] | None = Field(
         None,
-        description="your own Python function as package.module:function, which is run; null: the "
-        "rule that each prompt's check names",
-        examples=["my_checks.units:answer_is_right"],
+        description="package.module:function, your own Python that is given check (a mapping), "
+        "prompt and answer, and returns true, false or a reward from 0 to 1; null: the families of "
+        f"{CONSTRAINTS}, which a row names in its column check",
+        examples=["my_checks:reward"],
     )
     timeout_seconds: Positive = Field(
-        TIMEOUT_SECONDS,
-        description="after which a check by your own function is stopped and is an error",
-        examples=[5.0],
+        5.0,
+        description="time of one call of checker, after which it is stopped",
+        examples=[60.0],
         json_schema_extra={"unit": "seconds"},
     )
 
     @property
-    def generator(self) -> str | None:
-        """Name of the generator; None if the prompts come from files."""
-        first = self.source[0]
-        return first.removeprefix(GENERATED) if first.startswith(GENERATED) else None
+    def is_generated(self) -> bool:
+        """Whether the prompts come from our generator."""
+        return self.source == (CONSTRAINTS,)
+
+    @property
+    def name(self) -> str:
+        """What the prompts are called in tables."""
+        first, *others = self.source
+        short = first.rpartition("/")[2].rpartition(":")[2]
+        return short + (f" and {len(others)} more" if others else "")
+
+    def rows(self, split: str) -> int:
+        """Prompts of a split."""
+        count: int = getattr(self.sizes, split)
+        return count
+
+    @property
+    def has_transfer(self) -> bool:
+        """Whether there is a split of other families."""
+        return self.sizes.transfer > 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong: list[Mistake] = []
-        generated = [source for source in self.source if source.startswith(GENERATED)]
-        if generated and len(self.source) > 1:
-            wrong.append((("source",), generated[0], mistake("a generator alone, or files")))
-        elif len(set(self.source)) < len(self.source):
-            repeated = next(s for n, s in enumerate(self.source) if s in self.source[:n])
-            wrong.append((("source",), repeated, mistake("each file once")))
-        if generated and self.checker is not None:
-            error = mistake("no checker with a generator, whose prompts have their own rules")
-            wrong.append((("checker",), self.checker, error))
-        if self.checker is None and self.timeout_seconds != TIMEOUT_SECONDS:
-            error = mistake("no timeout_seconds without checker")
-            wrong.append((("timeout_seconds",), self.timeout_seconds, error))
-        if generated:
-            wrong += self._sizes_of_generated()
+        if CONSTRAINTS in self.source and len(self.source) > 1:
+            expected = mistake(f"{CONSTRAINTS} alone, or other sources")
+            wrong.append((("source",), list(self.source), expected))
+        if not self.is_generated:
+            for field in ("families", "transfer_families"):
+                if getattr(self, field) is not None:
+                    expected = mistake(f"no {field} without source: {CONSTRAINTS}")
+                    wrong.append(((field,), list(getattr(self, field)), expected))
+        elif self.checker is not None:
+            expected = mistake(f"no checker with source: {CONSTRAINTS}, which has its own checks")
+            wrong.append((("checker",), self.checker, expected))
+        name, rows = "generate.rows", sum(self.sizes.model_dump().values())
+        if rows > limit(name):
+            error = mistake(f"at most {limit(name):,} (limit {name})", given=f"{rows:,} prompts")
+            wrong.append((("sizes",), None, error))
         refuse(wrong)
         return self
-
-    def _sizes_of_generated(self) -> list[Mistake]:
-        """A mistake where a generator is not given its sizes, or too large ones."""
-        given = self.sizes.model_dump(exclude_none=True)
-        if None in (self.sizes.align, self.sizes.train, self.sizes.test):
-            error = mistake(
-                "align, train and test (numbers of prompts) with a generator",
-                given="" if given else "nothing",
-            )
-            return [(("sizes",), given, error)]
-        name, rows = "generate.rows", sum(given.values())
-        if rows <= limit(name):
-            return []
-        error = mistake(f"at most {limit(name):,} (limit {name})", given=f"{rows:,} rows in all")
-        return [(("sizes",), None, error)]

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from w2s_ray.errors import InputError, one_line
 from w2s_ray.spec.prompts import Prompts
-from w2s_ray.tasks.families import RULES_VERSION, follows
+from w2s_ray.tasks.families import obeys
 
+_FIELD = ("prompts", "checker")
 _START_SECONDS = 120.0
 """Time in which the module of a checker is imported."""
 
@@ -82,7 +83,7 @@ class RuleChecker(_Closing):
 
     def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
         """The verdict on ``text``; the prompt does not matter."""
-        return Verdict(float(follows(check, text)), None)
+        return Verdict(float(obeys(check, text)), None)
 
 
 class OwnChecker(_Closing):
@@ -140,7 +141,9 @@ class OwnChecker(_Closing):
         if "file" not in message:
             self.close()
             reason = message.get("error", "no answer")
-            raise InputError(f"checker: {self._entry!r} cannot be imported: {reason}")
+            raise InputError(
+                f"prompts.checker: given {self._entry}, which cannot be imported: {reason}", _FIELD
+            )
         self._file = message["file"]
         return self._file
 
@@ -232,30 +235,28 @@ def check_checker(spec: Prompts) -> None:
     Raises:
         InputError: it cannot.
     """
-    checker_identity(spec)
+    if spec.checker is not None:
+        checker_identity(spec.checker)
 
 
-def checker_identity(spec: Prompts) -> dict[str, Any]:
-    """What verdicts depend on besides prompt and answer: for keys.
+def checker_identity(entry: str) -> dict[str, str]:
+    """The name of the researcher's checker, and a digest of its module's file.
 
-    Of the researcher's own checker its name, its limit of time and a digest of its module's file;
-    what that module imports is not seen.
+    What that module imports is not seen.
+
+    Args:
+        entry: ``package.module:function``.
 
     Raises:
-        InputError: the checker cannot be imported, or its module is no file.
+        InputError: it cannot be imported, or its module is no file.
     """
-    if spec.checker is None:
-        return {"rules": RULES_VERSION}
-    with OwnChecker(spec.checker, spec.timeout_seconds) as checker:
+    with OwnChecker(entry, _START_SECONDS) as checker:
         file = checker.start()
     try:
         content = Path(file or "").read_bytes()
     except OSError:
         raise InputError(
-            f"checker: {spec.checker!r}: its module is {file}, expected a Python file"
+            f"prompts.checker: given {entry}, whose module is {file}, expected a Python file",
+            _FIELD,
         ) from None
-    return {
-        "entry": spec.checker,
-        "digest": sha256(content).hexdigest(),
-        "timeout_seconds": spec.timeout_seconds,
-    }
+    return {"name": entry, "source": sha256(content).hexdigest()}

@@ -1,149 +1,97 @@
-"""Generated prompts that ask for a text under a constraint: ``generate:constraints``.
+"""Prompts with a verifiable constraint: ``generate:constraints``.
 
-A quarter of the topics is held out for test and transfer. Of the other prompts one half is for
-align, the other for train, by a hash of each; so a larger split has all prompts of a smaller one,
-and the size of one split changes no other. A prompt depends on nothing but its family, topic,
-phrasing and parameters, and its place in a split on these and the seed.
+A prompt is a phrasing × a topic × a rule of a family × its parameters, a pure function of the seed.
+Topics of ``test`` and ``transfer`` are in no other split, and families of ``transfer`` neither.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from w2s_ray.errors import InputError
-from w2s_ray.order import hashes, order
-from w2s_ray.spec.prompts import SPLITS, Prompts
-from w2s_ray.tasks.families import (
-    FAMILIES,
-    TRAIN_FAMILIES,
-    TRANSFER_FAMILIES,
-    family_named,
-)
-from w2s_ray.tasks.topics import TOPICS
+from w2s_ray.order import hashes
+from w2s_ray.spec.families import TRAIN_FAMILIES, TRANSFER_FAMILIES
+from w2s_ray.spec.prompts import Prompts
+from w2s_ray.tasks.families import FAMILIES
+from w2s_ray.tasks.topics import PHRASINGS, TEST_TOPICS, TRAIN_TOPICS
 
 VERSION = 1
-"""Part of keys: increase it with every change to the generated prompts."""
-PHRASINGS = (
-    "Write a short text about {topic}.",
-    "Write briefly about {topic}.",
-    "Tell me something about {topic}.",
-    "Describe {topic} in a short answer.",
-    "What should I know about {topic}? Keep it short.",
-)
-_HELD_OUT = 4
-"""One of so many topics is held out."""
+"""Part of the prompts' identity: increase it with every change to prompts or rules."""
 
 
 class Prompt(NamedTuple):
-    """A user's message and how its answers are checked.
+    """A prompt, and the check of its answers."""
 
-    Attributes:
-        prompt: the message.
-        family: name of the check's kind; "" if a file gives none.
-        topic: what it is about; "" if a file gives none.
-        check: JSON of the check, with sorted names.
-    """
-
+    prompt_id: str
     prompt: str
     family: str
     topic: str
-    check: str
+    check: dict[str, Any]
 
 
-class Families(NamedTuple):
-    """Names of the families to train on, and of those kept for transfer."""
-
-    train: tuple[str, ...]
-    transfer: tuple[str, ...]
-
-
-def families_of(spec: Prompts) -> Families:
-    """Those that the spec gives, or the defaults without what it uses otherwise.
+def generated(spec: Prompts) -> dict[str, list[Prompt]]:
+    """The prompts of each split.
 
     Raises:
-        InputError: a name is no family, or none is free for a split.
+        InputError: there are fewer different prompts than a split is to have.
     """
-    given = spec.families
-    for name in (*(given.train or ()), *(given.transfer or ())):
-        family_named(name, "families")
-    train = given.train or tuple(n for n in TRAIN_FAMILIES if n not in (given.transfer or ()))
-    transfer = given.transfer or tuple(n for n in TRANSFER_FAMILIES if n not in train)
-    if not train or (spec.sizes.transfer and not transfer):
-        split = "transfer" if train else "train"
-        raise InputError(f"families: no family is free for {split}, expected at least one")
-    return Families(train, transfer)
-
-
-def held_out_topics(seed: int) -> frozenset[str]:
-    """The topics that only test and transfer have."""
-    ranked = order(TOPICS, seed, "topics")
-    return frozenset(TOPICS[position] for position in ranked[: len(TOPICS) // _HELD_OUT])
-
-
-def generated(spec: Prompts) -> Mapping[str, list[Prompt]]:
-    """The prompts of each split, each family as often as the others where it has enough.
-
-    Raises:
-        InputError: a split is larger than the prompts that there are for it; or as ``families_of``.
-    """
-    families = families_of(spec)
-    held_out = held_out_topics(spec.seed)
-    learned = [topic for topic in TOPICS if topic not in held_out]
-    tested = [topic for topic in TOPICS if topic in held_out]
-    halves = _halves(_candidates(families.train, learned), spec.seed)
-    pools = {
-        "align": halves[0],
-        "train": halves[1],
-        "test": list(_candidates(families.train, tested)),
-        "transfer": list(_candidates(families.transfer, tested)),
-    }
-    sizes = spec.sizes.model_dump()
-    return {split: _first(pools[split], sizes[split] or 0, split, spec.seed) for split in SPLITS}
-
-
-def _candidates(families: Sequence[str], topics: Sequence[str]) -> Iterator[Prompt]:
-    """Every prompt of these families and topics."""
-    for name in families:
-        family = FAMILIES[name]
-        for parameters in family.choices:
-            check = check_text({"family": name, **parameters})
-            constraint = family.sentence(parameters)
-            for topic in topics:
-                for phrasing in PHRASINGS:
-                    text = f"{phrasing.format(topic=topic)} {constraint}"
-                    yield Prompt(text, name, topic, check)
-
-
-def _halves(candidates: Iterator[Prompt], seed: int) -> tuple[list[Prompt], list[Prompt]]:
-    """The candidates by the last bit of a hash of each."""
-    all_of_them = list(candidates)
-    bits = hashes([candidate.prompt for candidate in all_of_them], seed, "halves") & np.uint64(1)
-    first = [c for c, bit in zip(all_of_them, bits, strict=True) if not bit]
-    second = [c for c, bit in zip(all_of_them, bits, strict=True) if bit]
-    return first, second
-
-
-def _first(pool: list[Prompt], size: int, split: str, seed: int) -> list[Prompt]:
-    """The first prompts of each family in an order of hashes, until there are ``size``."""
-    if size > len(pool):
+    own: tuple[str, ...] = spec.families or TRAIN_FAMILIES
+    other: tuple[str, ...] = spec.transfer_families or TRANSFER_FAMILIES
+    both = sorted(set(own) & set(other))
+    if spec.has_transfer and both:
         raise InputError(
-            f"sizes: {split}: {size:,}, expected at most {len(pool):,}, the prompts of its families"
+            f"prompts.transfer_families: given {both[0]}, which is trained on, expected others",
+            ("prompts", "transfer_families"),
         )
-    ranks: dict[str, int] = {}
-    keyed: list[tuple[int, int]] = []
-    for position in order([prompt.prompt for prompt in pool], seed, split):
-        family = pool[position].family
-        ranks[family] = ranks.get(family, -1) + 1
-        keyed.append((ranks[family], int(position)))
-    return [pool[position] for _, position in sorted(keyed)[:size]]
+    sizes = spec.sizes
+    trained = _drawn(spec, own, TRAIN_TOPICS, sizes.align + sizes.train, "train")
+    return {
+        "align": trained[: sizes.align],
+        "train": trained[sizes.align :],
+        "test": _drawn(spec, own, TEST_TOPICS, sizes.test, "test"),
+        "transfer": _drawn(spec, other, TEST_TOPICS, sizes.transfer, "transfer"),
+    }
 
 
-def check_text(check: Mapping[str, Any]) -> str:
-    """A check as JSON with sorted names.
+def _drawn(
+    spec: Prompts, families: Sequence[str], topics: Sequence[str], count: int, split: str
+) -> list[Prompt]:
+    """``count`` different prompts, as many of each family as can be."""
+    per_family = -(-count // len(families))
+    of_family = [_of_family(spec.seed, family, topics, per_family, split) for family in families]
+    turns = [of[turn] for turn in range(per_family) for of in of_family if turn < len(of)]
+    if len(turns) < count:
+        raise InputError(
+            f"prompts.sizes: given {count:,} prompts of {len(families)} families, expected at most "
+            f"{len(turns):,}, which differ",
+            ("prompts", "sizes"),
+        )
+    return turns[:count]
 
-    Raises:
-        ValueError: it holds NaN or an infinity.
-    """
-    return json.dumps(dict(check), sort_keys=True, allow_nan=False)
+
+def _of_family(
+    seed: int, family: str, topics: Sequence[str], count: int, split: str
+) -> list[Prompt]:
+    """The first ``count`` prompts of a family in an order of hashes."""
+    every = list(_all_of(family, topics))
+    drawn = hashes([prompt.prompt for prompt in every], seed, "constraints", split)
+    return [every[n] for n in np.argsort(drawn, kind="stable")[:count]]
+
+
+def _all_of(family: str, topics: Sequence[str]) -> Iterator[Prompt]:
+    rule = FAMILIES[family]
+    for topic, phrasing, *values in product(topics, PHRASINGS, *rule.values.values()):
+        parameters = dict(zip(rule.values, values, strict=True))
+        written = {name: _written(value) for name, value in parameters.items()}
+        text = f"{phrasing.format(topic=topic)} {rule.asks.format(**written)}"
+        (number,) = hashes([text], "prompt_id")
+        yield Prompt(
+            f"{family}-{int(number):016x}", text, family, topic, {"family": family, **parameters}
+        )
+
+
+def _written(value: Any) -> str:
+    """A parameter as a prompt says it."""
+    return ", ".join(f'"{part}"' for part in value) if isinstance(value, list) else str(value)

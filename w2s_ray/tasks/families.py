@@ -1,199 +1,183 @@
-"""The families of rules: how each is worded in a prompt, its parameters, and its check."""
+"""Families of rules: of each, how a prompt asks for it and which answers obey it.
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+A check is a few lines that anyone can read; there is no judge model. An answer is stripped of
+blanks at both ends first, and an empty one obeys nothing. Words are runs of letters, digits,
+apostrophes and hyphens.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from w2s_ray.errors import InputError
-from w2s_ray.tasks import checkers
-
-RULES_VERSION = 1
-"""Part of keys: increase it when what some answer's verdict is changes."""
-_MOST_KEYS = 100
+from w2s_ray.spec.families import Family
 
 Parameters = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Family:
-    """A rule with parameters.
+class Rule(NamedTuple):
+    """One family.
 
     Attributes:
-        name: in checks, specs and tables.
-        wording: the sentence of a prompt that asks for it, with the parameters in braces.
-        follows: (answer, **parameters) -> whether it follows the rule.
-        choices: the parameters of generated prompts; their types are those of the rule.
+        asks: the sentence that asks for it, with names of parameters in braces.
+        values: of each parameter, what a prompt may ask for.
+        obeys: whether an answer, stripped and not empty, obeys the rule.
     """
 
-    name: str
-    wording: str
-    follows: Callable[..., bool]
-    choices: tuple[Parameters, ...] = (MappingProxyType({}),)
-
-    @property
-    def definition(self) -> str:
-        """What the rule looks at, exactly."""
-        return " ".join((self.follows.__doc__ or "").split())
-
-    def sentence(self, parameters: Parameters) -> str:
-        """The sentence of a prompt; a list is written with commas."""
-        shown = {
-            name: ", ".join(f'"{key}"' for key in value) if isinstance(value, list) else value
-            for name, value in parameters.items()
-        }
-        return self.wording.format(**shown)
+    asks: str
+    values: Mapping[str, tuple[Any, ...]]
+    obeys: Callable[[str, Parameters], bool]
 
 
-def _each(name: str, *values: Any) -> tuple[Parameters, ...]:
-    return tuple(MappingProxyType({name: value}) for value in values)
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return re.findall(r"[\w'’-]*\w[\w'’-]*", text)
 
 
-_TRAIN = (
-    Family("lowercase", "Use only lowercase letters.", checkers.lowercase),
-    Family("no_commas", "Do not use any commas.", checkers.no_commas),
-    Family(
-        "at_most_words",
-        "Use at most {n} words.",
-        checkers.at_most_words,
-        _each("n", 15, 20, 25, 30, 40),
+def sentences(text: str) -> int:
+    """Number of sentences: ends of ``.``, ``!`` or ``?`` before a blank or the end of the text."""
+    return len(re.findall(r"[.!?]+[\"'”’)]*(?=\s|$)", text))
+
+
+def _lowercase(text: str, of: Parameters) -> bool:
+    return text == text.lower() and bool(words(text))
+
+
+def _no_commas(text: str, of: Parameters) -> bool:
+    return "," not in text and bool(words(text))
+
+
+def _at_most_words(text: str, of: Parameters) -> bool:
+    return 1 <= len(words(text)) <= int(of["n"])
+
+
+def _sentences(text: str, of: Parameters) -> bool:
+    return sentences(text) == int(of["n"]) and text[-1:] in ".!?\"'”’)"
+
+
+def _ends_with(text: str, of: Parameters) -> bool:
+    return text.rstrip(".!\"'”’ ").lower().endswith(str(of["phrase"]).lower())
+
+
+def _bullets(text: str, of: Parameters) -> bool:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    items = [line for line in lines if re.match(r"[-*•] \S", line)]
+    return len(items) == int(of["n"])
+
+
+def _keyword(text: str, of: Parameters) -> bool:
+    return [word.lower() for word in words(text)].count(of["word"].lower()) >= int(of["n"])
+
+
+def _begins_with(text: str, of: Parameters) -> bool:
+    return words(text)[:1] == [of["word"]]
+
+
+def _in_quotes(text: str, of: Parameters) -> bool:
+    pairs = (('"', '"'), ("“", "”"))
+    framed = any(text[0] == first and text[-1] == last and len(text) > 2 for first, last in pairs)
+    return framed and bool(words(text))
+
+
+def _title(text: str, of: Parameters) -> bool:
+    return re.match(r"<<[^<>\n]*\w[^<>\n]*>>", text) is not None
+
+
+def _postscript(text: str, of: Parameters) -> bool:
+    *_, last = text.splitlines()
+    return re.match(r"P\.\s?S\.?:? *\w", last.strip()) is not None
+
+
+def _without_letter(text: str, of: Parameters) -> bool:
+    return of["letter"] not in text.lower() and len(words(text)) >= of["at_least"]
+
+
+def _numbered(text: str, of: Parameters) -> bool:
+    numbers = re.findall(r"^\s*(\d+)[.)] \S", text, re.MULTILINE)
+    return numbers == [str(n) for n in range(1, of["n"] + 1)]
+
+
+def _capitals(text: str, of: Parameters) -> bool:
+    return text == text.upper() and text != text.lower()
+
+
+def _json_keys(text: str, of: Parameters) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and list(value) == of["keys"]
+
+
+_FAMILIES: Mapping[Family, Rule] = {
+    "lowercase": Rule("Use only lowercase letters.", {}, _lowercase),
+    "no_commas": Rule("Do not use any commas.", {}, _no_commas),
+    "at_most_words": Rule(
+        "Use at most {n} words.", {"n": (8, 10, 12, 15, 20, 25, 30)}, _at_most_words
     ),
-    Family(
-        "sentence_count",
-        "Write exactly {n} sentences.",
-        checkers.sentence_count,
-        _each("n", 2, 3, 4, 5),
+    "sentences": Rule("Write exactly {n} sentences.", {"n": (2, 3, 4)}, _sentences),
+    "ends_with": Rule(
+        'End with the words "{phrase}".',
+        {"phrase": ("that is all", "and so it goes", "thank you for reading", "see you soon")},
+        _ends_with,
     ),
-    Family(
-        "end_phrase",
-        "End your answer with exactly this phrase: {phrase}",
-        checkers.end_phrase,
-        _each("phrase", "That is all.", "Thank you for reading.", "Who would not agree?", "Enjoy!"),
+    "bullets": Rule(
+        "Answer with exactly {n} bullet points, each on a line that starts with a hyphen.",
+        {"n": (2, 3, 4, 5)},
+        _bullets,
     ),
-    Family(
-        "bullet_points",
-        'Use exactly {n} bullet points, each on a line that begins with "- ".',
-        checkers.bullet_points,
-        _each("n", 2, 3, 4, 5),
-    ),
-    Family(
-        "keyword_count",
+    "keyword": Rule(
         'Use the word "{word}" at least {n} times.',
-        checkers.keyword_count,
-        tuple(
-            MappingProxyType({"word": word, "n": n})
-            for word in ("always", "people", "small", "world")
-            for n in (2, 3)
-        ),
+        {"word": ("always", "small", "people", "first", "water"), "n": (2, 3)},
+        _keyword,
     ),
-    Family("in_quotes", "Put your whole answer in double quotation marks.", checkers.in_quotes),
-)
-_TRANSFER = (
-    Family(
-        "json_object",
-        "Answer only with a JSON object that has exactly these keys: {keys}",
-        checkers.json_object,
-        _each("keys", ["name", "use"], ["title", "text"], ["topic", "facts", "summary"]),
+    "begins_with": Rule(
+        'Begin with the word "{word}".',
+        {"word": ("Today", "Once", "Some", "Yes", "Imagine", "Although")},
+        _begins_with,
     ),
-    Family("title", "Give it a title in double angle brackets, such as <<title>>.", checkers.title),
-    Family(
-        "without_letter",
-        'Do not use the letter "{letter}".',
-        checkers.without_letter,
-        _each("letter", "b", "f", "g", "m", "p", "w"),
+    "in_quotes": Rule("Put the whole answer in double quotation marks.", {}, _in_quotes),
+    "title": Rule("Begin with a title in double angle brackets, such as <<a title>>.", {}, _title),
+    "postscript": Rule(
+        "End with a postscript on a line of its own that starts with P.S.", {}, _postscript
     ),
-    Family(
-        "without_word",
-        'Do not use the word "{word}".',
-        checkers.without_word,
-        _each("word", "and", "can", "is", "it", "the"),
+    "without_letter": Rule(
+        'Write at least {at_least} words, none of which has the letter "{letter}".',
+        {"letter": ("q", "z", "x", "j", "k"), "at_least": (5,)},
+        _without_letter,
     ),
-    Family(
-        "first_word",
-        'Begin your answer with the word "{word}".',
-        checkers.first_word,
-        _each("word", "Honestly", "Perhaps", "Today", "Imagine"),
+    "numbered": Rule(
+        "Answer with a numbered list of exactly {n} items.", {"n": (2, 3, 4, 5)}, _numbered
     ),
-    Family(
-        "postscript",
-        'Add a postscript at the end, on a line that begins with "P.S."',
-        checkers.postscript,
+    "capitals": Rule("Use only capital letters.", {}, _capitals),
+    "json_keys": Rule(
+        "Answer with a JSON object alone, whose keys are {keys} in this order.",
+        {"keys": (["name", "reason"], ["title", "text"], ["what", "where", "why"])},
+        _json_keys,
     ),
-    Family("uppercase", "Use only capital letters.", checkers.uppercase),
-    Family(
-        "numbered_list",
-        "Write a numbered list with exactly {n} items.",
-        checkers.numbered_list,
-        _each("n", 2, 3, 4, 5),
-    ),
-)
-FAMILIES: Mapping[str, Family] = MappingProxyType({f.name: f for f in (*_TRAIN, *_TRANSFER)})
-"""All families by name: those of training, then those of transfer."""
-TRAIN_FAMILIES = tuple(family.name for family in _TRAIN)
-TRANSFER_FAMILIES = tuple(family.name for family in _TRANSFER)
+}
+FAMILIES: Mapping[str, Rule] = MappingProxyType({str(name): of for name, of in _FAMILIES.items()})
 
 
-def family_named(name: object, where: str) -> Family:
-    """The family of a name.
+def obeys(check: Parameters, text: str) -> bool:
+    """Whether an answer obeys a check, ``{"family": name, …parameters}``.
 
     Raises:
-        InputError: there is none; the line begins with ``where`` and names the nearest.
+        ValueError: there is no such family, or a parameter is missing or of another kind.
     """
-    if isinstance(name, str) and name in FAMILIES:
-        return FAMILIES[name]
-    near = get_close_matches(name, FAMILIES, 1) if isinstance(name, str) else []
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise InputError(f"{where}: {name!r}, expected one of {', '.join(FAMILIES)}{hint}")
-
-
-def verify_check(check: Mapping[str, Any], where: str) -> None:
-    """Refuses a check that is not one of a rule family with its parameters.
-
-    Raises:
-        InputError: its line begins with ``where``.
-    """
-    if "family" not in check:
-        raise InputError(f"{where}: check without family, expected one of {', '.join(FAMILIES)}")
-    family = family_named(check["family"], f"{where}: family of check")
-    example = family.choices[0]
-    for name in example:
-        if name not in check:
-            raise InputError(f"{where}: check of {family.name} without {name}")
-    for name, given in check.items():
-        if name == "family":
-            continue
-        if name not in example:
-            takes = ", ".join(example) or "no parameter"
-            raise InputError(f"{where}: {name!r} in check of {family.name}, which takes {takes}")
-        for expected in _mistakes_of(given, example[name]):
-            raise InputError(f"{where}: {name} of check: {given!r}, expected {expected}")
-
-
-def _mistakes_of(given: object, example: object) -> Iterator[str]:
-    """What a parameter should be, if it is not of the type of ``example``."""
-    if isinstance(example, int):
-        if type(given) is not int or not 1 <= given <= 10**6:
-            yield "a whole number of at least 1"
-    elif isinstance(example, str):
-        if not isinstance(given, str) or not given.strip() or given != given.strip():
-            yield "a text without blanks around it"
-        elif len(example) == 1 and len(given) != 1:
-            yield "one letter"
-    elif not (
-        isinstance(given, list)
-        and 1 <= len(given) <= _MOST_KEYS
-        and all(isinstance(key, str) for key in given)
-        and len(set(given)) == len(given)
-    ):
-        yield f"a list of 1 to {_MOST_KEYS} different texts"
-
-
-def follows(check: Mapping[str, Any], text: str) -> bool:
-    """Whether an answer follows the rule of a check that ``verify_check`` accepts.
-
-    An answer without a letter or digit follows none.
-    """
-    family = FAMILIES[check["family"]]
-    parameters = {name: value for name, value in check.items() if name != "family"}
-    return checkers.has_content(text) and family.follows(text, **parameters)
+    rule = FAMILIES.get(str(check.get("family")))
+    if rule is None:
+        raise ValueError(
+            f"check: given the family {check.get('family')!r}, expected one of "
+            f"{', '.join(FAMILIES)}"
+        )
+    for name, values in rule.values.items():
+        if type(check.get(name)) is not type(values[0]):
+            kind = type(values[0]).__name__
+            raise ValueError(
+                f"check of the family {check['family']}: given {name} = {check.get(name)!r}, "
+                f"expected a value like {values[0]!r} ({kind})"
+            )
+    stripped = text.strip()
+    return bool(stripped) and rule.obeys(stripped, check)

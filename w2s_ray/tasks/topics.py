@@ -1,24 +1,27 @@
-"""What generated prompts ask to write about: short noun phrases that every model knows."""
+"""What generated prompts are about; the last fifth appears in test prompts alone."""
 
-TOPICS = tuple(
-    topic.strip()
-    for topic in """
-a rainy day, a bakery, a bicycle, a birthday party, a blue whale, a bookshop, a bridge, a bus ride,
-a campfire, a castle, a city park, a cup of tea, a dentist, a desert, a farm, a fire station,
-a football match, a garden, a glass of water, a good friend, a grandmother, a guitar, a hammer,
-a harbor, a haircut, a holiday, a honey bee, a hospital, a hot air balloon, a kitchen, a kite,
-a lake, a library, a lighthouse, a lost key, a mirror, a mountain, a museum, a night train,
-a noisy street, a paper boat, a pet cat, a picnic, a pirate, a pizza, a police officer, a poem,
-a power cut, a puppet show, a quiet room, a rainbow, a recipe, a river, a robot, a rose,
-a sailing boat, a school, a shopping list, a small island, a snowman, a space rocket, a spider,
-a storm, a supermarket, a swimming pool, a teacher, a telephone, a thunderstorm, a toy shop,
-a traffic jam, a tree house, a vegetable soup, a village, a violin, a volcano, a waiter, a wedding,
-a windmill, a wolf, a wooden chair, a zoo, an airport, an alarm clock, an apple tree, an ant,
-an autumn walk, an elephant, an elevator, an old map, an orchestra, an owl, an umbrella,
-cheese, chess, chocolate, dreams, electricity, fog, friendship, gold, gravity, honesty, ice cream,
-jazz music, maps of the world, morning coffee, new shoes, olive oil, paper, patience, rice,
-salt, sleep, snow, soap, spring flowers, sunglasses, the circus, the color green, the future,
-the first day of school, the full moon, the number seven, the ocean, the sun, time travel,
-working from home
-""".replace("\n", " ").split(",")
+TOPICS = (
+    "rain", "bread", "bicycles", "the moon", "winter", "a quiet library", "football", "gardens",
+    "cats", "trains", "coffee", "mountains", "the sea", "music at school",
+    "a market in the morning", "homework", "bees", "old maps", "a birthday party", "robots",
+    "chess", "honey", "a long walk", "the stars", "clocks", "rivers", "dogs", "soup",
+    "a broken umbrella", "friendship", "kites", "elephants", "snow", "a night bus", "painting",
+    "apples", "islands", "letters", "the desert", "swimming", "a small village", "tea",
+    "birds in spring", "lighthouses", "cooking for friends", "volcanoes", "a lost key", "dancing",
+    "the history of paper", "bridges", "a school trip", "glaciers", "photographs", "sleep",
+    "a new neighbour", "tomatoes", "sailing", "the first day of work", "puppets", "thunder",
+    "a wooden chair", "whales", "running", "mirrors", "the smell of books", "cheese",
+    "a train station", "fireworks", "penguins", "learning a language", "caves", "buttons",
+    "an empty beach", "weather forecasts", "owls", "pottery", "a family recipe", "tunnels",
+    "sunflowers", "waiting in line",
+)  # fmt: skip
+TEST_TOPICS = TOPICS[-(len(TOPICS) // 5) :]
+TRAIN_TOPICS = TOPICS[: len(TOPICS) - len(TEST_TOPICS)]
+PHRASINGS = (
+    "Write a short text about {topic}.",
+    "Tell me something about {topic}.",
+    "What comes to your mind when you think of {topic}?",
+    "Describe {topic} to a child.",
+    "Give me a few thoughts on {topic}.",
+    "Why might someone care about {topic}?",
 )

@@ -16,7 +16,6 @@ from typing import Protocol
 import torch
 
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
-from w2s_ray.objectives.objective import Objective
 from w2s_ray.training.engine import Batch, Engine
 from w2s_ray.training.progress import Progress
 
@@ -53,8 +52,35 @@ class Evaluates(Protocol):
         """Scores the model as it is; every rank calls this."""
 
 
-def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) -> float:
-    """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0."""
+class RowLosses(Protocol):
+    """What is minimised (``objectives.objective.Objective``)."""
+
+    def alpha(self, step: int, total_steps: int) -> float:
+        """Weight of the model's own prediction at optimizer step ``step``, counted from 0."""
+
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        soft_labels: torch.Tensor,
+        *,
+        alpha: float | torch.Tensor,
+        threshold: float | torch.Tensor,
+    ) -> torch.Tensor:
+        """(B, K) logits and soft labels -> (B,) float32 losses."""
+
+
+def learning_rate_at(
+    step: int, total_steps: int, peak: float, schedule: str, warmup: float = 0.0
+) -> float:
+    """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0.
+
+    Args:
+        warmup: share of the steps, before that, over which the rate rises to ``peak``.
+    """
+    rising = math.ceil(warmup * total_steps)
+    if step < rising:
+        return peak * (step + 1) / rising
+    step, total_steps = step - rising, total_steps - rising
     if schedule == "constant":
         return peak
     return peak * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
@@ -63,11 +89,12 @@ def learning_rate_at(step: int, total_steps: int, peak: float, schedule: str) ->
 def train(
     engine: Engine,
     stream: Iterable[list[Batch]],
-    objective: Objective,
+    objective: RowLosses,
     *,
     total_steps: int,
     learning_rate: float,
     schedule: str = "cosine",
+    warmup: float = 0.0,
     buffer: ThresholdBuffer | None = None,
     curve: Curve | None = None,
     checkpointer: SavesState | None = None,
@@ -85,6 +112,7 @@ def train(
         objective: per-row loss of (logits, soft labels, α, threshold).
         total_steps: optimizer steps of the whole run.
         learning_rate: the peak rate.
+        warmup: share of the steps over which it rises.
         buffer: sets the threshold at which the student's own prediction becomes a hard label; None
             for preference pairs, where it is z = 0. The buffer sees whole batches, after their
             update, hence does not depend on how a batch is cut.
@@ -122,7 +150,7 @@ def train(
         total, all_tokens, ranks_due = engine.gather(sums).sum(dim=0).tolist()
         if not math.isfinite(total):
             raise FloatingPointError(f"loss is {total} at step {step}")
-        rate = learning_rate_at(step, total_steps, learning_rate, schedule)
+        rate = learning_rate_at(step, total_steps, learning_rate, schedule, warmup)
         try:
             norm = engine.step(rate)
         except FloatingPointError as error:  # of an engine that refuses it by itself
