@@ -37,6 +37,7 @@ from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
@@ -48,12 +49,13 @@ from w2s_ray.store.names import (
     predictions_file,
     report_folder,
     results_file,
+    samples_file,
     study_file,
     train_predictions_file,
     transfer_file,
 )
 from w2s_ray.store.plans import save_plan
-from w2s_ray.store.results import replaced_cells, save_cells, write_results
+from w2s_ray.store.results import replaced_cells
 
 if TYPE_CHECKING:  # the tables need more imports than most of the command
     from w2s_ray.store.study_tables import StudyTables
@@ -143,7 +145,7 @@ def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool)
 
 @dataclass(frozen=True)
 class _Study:
-    spec: Spec
+    spec: Spec | GenerationSpec
     plan: Plan
     store: Store
     console: Console
@@ -175,6 +177,7 @@ class _Study:
                 predictions_file(study),
                 train_predictions_file(study),
                 transfer_file(study),
+                samples_file(study),
             ),
         )
         remove_leftovers(self.store)
@@ -210,6 +213,10 @@ class _Study:
         read = {s.key: s.slug for s in self.plan if s.kind.name in kinds and s.key in finished}
         for key, record in self.store.records(read).items() if read else ():
             self._report_rows(read[key], record["metrics"]["report"])
+        if isinstance(self.spec, GenerationSpec):
+            from w2s_ray.running.text_preflight import prepare_prompts
+
+            return prepare_prompts(self.spec, todo, self.store, self.say)
         from w2s_ray.running.preflight import prepare_data
 
         return prepare_data(
@@ -231,6 +238,7 @@ class _Study:
             self.say(line)
 
     def _report_tokens(self, data: str, model: str, counts: Mapping[str, int]) -> None:
+        assert isinstance(self.spec, Spec)
         self.say(data_view.token_line(data, model, counts, self.spec.training))
 
     def _say_lost_weights(self, finished: Container[str]) -> None:
@@ -308,15 +316,23 @@ class _Study:
         cells = [cell.as_json() for cell in self.plan.cells]
         with_trained = self.spec.execution.train_predictions
         with self.store.writing_errors():
-            return write_tables(self.store, study, cells, select, trained_rows=with_trained)
+            return write_tables(
+                self.store,
+                study,
+                cells,
+                select,
+                trained_rows=with_trained,
+                task=self.plan.task,
+            )
 
     def save_unfinished(self) -> None:
         """Writes the results so far, after an interruption; cells that are not done say so."""
         study, select = self.plan.study, self.plan.select
         cells = [cell.as_json() for cell in self.plan.cells]
+        from w2s_ray.store.study_tables import write_results_so_far
+
         with suppress(InputError), self.store.writing_errors():
-            save_cells(self.store, study, cells, select)
-            _, path = write_results(self.store, study, cells, select)
+            path = write_results_so_far(self.store, study, cells, select, self.plan.task)
             self.say(f"results      {path} (unfinished: the run was interrupted)")
 
     def conclude(self, *, as_json: bool, with_report: bool) -> int:
@@ -353,10 +369,13 @@ class _Study:
         self, written: "StudyTables", paths: Mapping[str, str | None], folders: Sequence[str]
     ) -> None:
         """Prints tables, and where everything is."""
-        from w2s_ray.report.table import tables
+        if self.plan.task == "generation":
+            from w2s_ray.report.text_table import text_tables as shown
+        else:
+            from w2s_ray.report.table import tables as shown
         from w2s_ray.report.transfer_table import transfer_tables
 
-        for table in (*tables(written.results), *transfer_tables(written.transfer)):
+        for table in (*shown(written.results), *transfer_tables(written.transfer)):
             self.console.print(table)
         for name, path in paths.items():
             if path is not None:

@@ -14,11 +14,12 @@ from w2s_ray.masking import masked_value
 from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layout_table import layout_table
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.schema import Spec
 
 
 def describe(
-    spec: Spec,
+    spec: Spec | GenerationSpec,
     plan: Plan,
     finished: Container[str],
     failures: Mapping[str, Any],
@@ -39,7 +40,7 @@ def describe(
     done = [step for step in plan if step.key in finished]
     cost = estimate(todo.values())
     failed = {key: failures[key] for key in todo if key in failures}
-    layouts = layout_table(spec, plan, todo)
+    layouts = layout_table(spec, plan, todo) if isinstance(spec, Spec) else []
     description = {
         "study": plan.study,
         "cells": len(plan.cells),
@@ -64,7 +65,9 @@ def describe(
     return masked
 
 
-def _hours(spec: Spec, hours: Sequence[float | None]) -> dict[str, float | str | None]:
+def _hours(
+    spec: Spec | GenerationSpec, hours: Sequence[float | None]
+) -> dict[str, float | str | None]:
     """GPU hours and price of the unfinished steps; steps of unknown time are left out."""
     name = spec.execution.gpu_type
     if name is None:

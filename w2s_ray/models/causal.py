@@ -43,6 +43,12 @@ class CausalModel:
     end_ids: tuple[int, ...]
     name: str
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.module.device
+        return device
+
 
 def load_causal(
     model: ModelSpec,
@@ -87,7 +93,7 @@ def load_causal(
     module.to(device)  # type: ignore[arg-type]
     backbone: Any = module.base_model
     module.config.use_cache = backbone.config.use_cache = True
-    module.eval()
+    module.train(False)
     _check(module, model.source or model.architecture)
     ends = end_ids_of(module, tokenizer, model)
     return CausalModel(module, tokenizer, ends, str(model.source or model.architecture))
@@ -150,8 +156,8 @@ def end_ids_of(
         ids += [] if given is None else [given] if isinstance(given, int) else given
     elif not ids and tokenizer.pad_token_id is not None:
         ids.append(int(tokenizer.pad_token_id))
-    size = module.get_output_embeddings().weight.shape[0]
-    ends = tuple(token for token in dict.fromkeys(ids) if 0 <= token < int(size))
+    size = int(module.config.vocab_size)
+    ends = tuple(token for token in dict.fromkeys(ids) if 0 <= token < size)
     if not ends:
         raise InputError(
             f"model {model.source or model.architecture}: no token ends its texts: expected "

@@ -32,33 +32,34 @@ from w2s_ray.plan.configs import (
 )
 from w2s_ray.plan.controls import control_points, controlled, untrained_config
 from w2s_ray.plan.effects import effective, link_points
+from w2s_ray.plan.generation import TextBuilder
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
 from w2s_ray.plan.row_counts import check_rows
-from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.step import Kind, Step, key_of
 from w2s_ray.plan.teachers import features_key
 from w2s_ray.plan.test_steps import TestSteps
 from w2s_ray.plan.trainings import Trainings
 from w2s_ray.plan.treatments import treated_name, treatment_of, unanchored
 from w2s_ray.spec.expansion import CellPoint, expand
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.selection import Rule
-from w2s_ray.store.canonical import digest
 from w2s_ray.store.selection import rule_for
 
 _CHOSEN = ("student", "ceiling", "strong_on_weak_rows")  # kinds whose step a rule chooses
 
 
-def build(spec: Spec) -> Plan:
+def build(spec: Spec | GenerationSpec) -> Plan:
     """The plan of a spec.
 
     Raises:
         InputError: unreadable data or model, or two cells that compute the same thing (two names
             for one model, say); both are named. Its ``place`` is the part of the spec at fault.
     """
-    return Builder(spec).plan()
+    return Builder(spec).plan() if isinstance(spec, Spec) else TextBuilder(spec).plan()
 
 
 class Builder:
@@ -292,14 +293,7 @@ class Builder:
             model: name in the spec.
             data: name in the spec, or a further test set (``data.test_sets.as_data``).
         """
-        key = digest(
-            {
-                "kind": kind.name,
-                "version": kind.version,
-                "config": config.as_json(),
-                "inputs": inputs,
-            }
-        )
+        key = key_of(kind, config, inputs)
         if key not in self.steps:
             self.steps[key] = Step(
                 kind,

@@ -12,6 +12,7 @@ from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.data.prepare import SPLITS
 from w2s_ray.plan.configs import FeaturesConfig, StudentConfig, TrainConfig
 from w2s_ray.plan.step import Step
+from w2s_ray.plan.text_cost import text_passes
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
 
 # Its prompt once: counted on the HH pairs (102) and the generated pairs (16).
@@ -57,6 +58,8 @@ def flops(steps: Iterable[Step]) -> dict[str, float | None]:
 
 
 def _flops(step: Step, model: Shape) -> float:
+    if step.prompts is not None:
+        return model.parameters * text_passes(step)
     assert step.data is not None
     tokens = {split: tokens_per_row(step.data) * n for split, n in rows(step.data).items()}
     passes = 2.0 * sum(tokens[split] for split in step.kind.scored)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step
@@ -38,12 +38,14 @@ class Plan:
 
     Attributes:
         select: the section ``select`` of the spec, as JSON values; None: there is none.
+        task: of the spec: what a cell's student gives, classes (soft labels) or texts.
     """
 
     study: str
     steps: Mapping[str, Step]
     cells: tuple[Cell, ...]
     select: Mapping[str, Any] | None = None
+    task: Literal["soft_labels", "generation"] = "soft_labels"
 
     def count(self) -> dict[str, int]:
         """Steps by kind, in the order in which data flow."""

@@ -80,5 +80,35 @@ _ROWS = (
         plural="sets of predictions",
         fusion=fuse_scores,
     ),
+    Kind("prompts", 1, "w2s_ray.steps.prompts", needs_torch=False, plural="sets of prompts"),
+    Kind(
+        "pairs", 1, "w2s_ray.steps.pairs", needs_torch=False, is_end=False, plural="sets of pairs"
+    ),
+    Kind(
+        "align",
+        1,
+        "w2s_ray.steps.train_text",
+        trained_on="pairs",
+        is_end=False,
+        plural="aligned models",
+    ),
+    Kind("generate", 1, "w2s_ray.steps.generate", plural="sets of samples"),
+    Kind(
+        "finetune",
+        1,
+        "w2s_ray.steps.train_text",
+        trained_on="samples",
+        is_end=False,
+        plural="fine-tuned models",
+    ),
+    Kind(
+        "prefer",
+        1,
+        "w2s_ray.steps.train_text",
+        trained_on="pairs",
+        is_end=False,
+        plural="models after preferences",
+    ),
+    Kind("judge", 1, "w2s_ray.steps.judge", needs_torch=False, plural="sets of verdicts"),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}

@@ -15,6 +15,7 @@ from w2s_ray.capacity.memory import adapter_parameters
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.errors import InputError
 from w2s_ray.plan.configs import Training
+from w2s_ray.spec.execution import Execution as WrittenExecution
 
 if TYPE_CHECKING:
     from w2s_ray.spec.schema import Spec
@@ -35,7 +36,7 @@ class Layouts:
         execution = spec.execution
         self._spec = spec
         self._gpu = None if execution.gpu_type is None else gpu_type(execution.gpu_type)
-        self._written = _written(spec)
+        self._written = written_execution(execution)
         self._constraints = Constraints(
             workers=execution.workers,
             max_workers=execution.max_workers,
@@ -151,9 +152,8 @@ class Layouts:
         return self._shapes[model]
 
 
-def _written(spec: "Spec") -> Execution:
+def written_execution(written: WrittenExecution) -> Execution:
     """What the spec says, with the defaults of a spec that says nothing."""
-    written = spec.execution
     needs_zero_3 = written.offload == "parameters" or written.offload_path is not None
     stage = 3 if needs_zero_3 else 2
     gpus = 0.0 if written.gpu_type is None else 1.0

@@ -15,6 +15,7 @@ from w2s_ray.capacity.execution import Execution
 from w2s_ray.masking import masked_value
 from w2s_ray.plan.configs import Config
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
+from w2s_ray.spec.prompts import Prompts
 from w2s_ray.store.canonical import digest
 from w2s_ray.store.identity import Identity
 
@@ -75,6 +76,18 @@ class Kind:
         return self.name
 
 
+def key_of(kind: Kind, config: Config, inputs: Mapping[str, str]) -> str:
+    """The key of a step: the digest of what it computes."""
+    return digest(
+        {
+            "kind": kind.name,
+            "version": kind.version,
+            "config": config.as_json(),
+            "inputs": inputs,
+        }
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One unit of work with one artifact.
@@ -88,6 +101,8 @@ class Step:
         model: the model that the step starts from; None: it needs none.
         data: the data set that its rows come from; None: it reads predictions alone.
         model_identity: what the weights of ``model`` were when the key was made.
+        prompts: what is answered, in a study of generated text.
+        second_model: another model that the step runs beside ``model``.
     """
 
     kind: Kind
@@ -99,6 +114,8 @@ class Step:
     model: ModelSpec | None = None
     data: DataSpec | None = None
     model_identity: Mapping[str, Any] | None = None
+    prompts: Prompts | None = None
+    second_model: ModelSpec | None = None
 
     def config_as(self, kind_of_config: type[C]) -> C:
         """The configuration, which must be of the class that the step's kind has.

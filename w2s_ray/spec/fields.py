@@ -29,6 +29,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from w2s_ray.foreign.limits import limit
 
 GENERATORS = ("agreement",)
+PROMPT_GENERATORS = ("constraints",)
 Location = tuple[int | str, ...]
 """A field of the spec, as the path of names and indices that leads to it."""
 Mistake = tuple[Location, Any, PydanticCustomError]
@@ -212,12 +213,14 @@ class _Scheme(NamedTuple):
 
 
 _HUB = _Scheme("hf", r"[\w.-]+(/[\w.-]+)?", "hf:ORG/NAME")
-_GENERATED = _Scheme(
-    "generate",
-    "|".join(GENERATORS),
-    "generate:" + " or generate:".join(GENERATORS),
-    tuple(f"generate:{name}" for name in GENERATORS),
-)
+
+
+def _generated(names: tuple[str, ...]) -> _Scheme:
+    """The sources that are made by a generator of this package."""
+    examples = tuple(f"generate:{name}" for name in names)
+    return _Scheme("generate", "|".join(names), " or ".join(examples), examples)
+
+
 _PACKAGE = _Scheme("pypi", r"[A-Za-z0-9][\w.-]*", "pypi:PACKAGE")
 
 
@@ -289,7 +292,12 @@ _TOKENIZER = "bytes, an existing folder or .gguf file"
 
 Text = Annotated[str, Field(min_length=1)]
 DataFile = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB,)))]
-DataSource = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _GENERATED)))]
+DataSource = Annotated[
+    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _generated(GENERATORS))))
+]
+PromptSource = Annotated[
+    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _generated(PROMPT_GENERATORS))))
+]
 ModelSource = Annotated[Text, AfterValidator(_Source(_MODEL, _holds_a_model, (_HUB, _PACKAGE)))]
 Tokenizer = Annotated[
     Text, AfterValidator(_Source(_TOKENIZER, _holds_a_model, (_HUB, _PACKAGE), "bytes"))

@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from w2s_ray.errors import InputError
 from w2s_ray.spec.expansion import expand
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.messages import SpecError, lines, locate
 from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.yaml_nodes import problems, syntax_error, tree
 
 
-def load(path: Path) -> Spec:
+def load(path: Path) -> Spec | GenerationSpec:
     """Read and validate a spec; afterwards its paths are absolute and ``store`` is set.
 
     Relative paths are relative to the spec's folder; ``${NAME}`` in a path is replaced by the
@@ -55,7 +56,7 @@ def located(path: Path) -> Iterator[None]:
         raise SpecError([f"{path}:{line}: {message}"]) from error
 
 
-def _load(path: Path) -> Spec:
+def _load(path: Path) -> Spec | GenerationSpec:
     root = tree(path)
     if wrong := list(problems(root)):
         raise SpecError(f"{path}:{line}: {problem}" for line, problem in wrong)
@@ -65,10 +66,13 @@ def _load(path: Path) -> Spec:
         raise SpecError([f"{path}:{syntax_error(error)}"]) from None
     if isinstance(content, dict) and content.get("store") is None:
         content["store"] = "../store"
+    generates = isinstance(content, dict) and content.get("task") == "generation"
+    schema = GenerationSpec if generates else Spec
     try:
-        spec = Spec.model_validate(content, context={"folder": path.parent})
+        spec = schema.model_validate(content, context={"folder": path.parent})
     except ValidationError as errors:
-        raise SpecError(lines(str(path), root, errors)) from None
-    with located(path):
-        expand(spec)
+        raise SpecError(lines(str(path), root, errors, schema)) from None
+    if isinstance(spec, Spec):
+        with located(path):
+            expand(spec)
     return spec

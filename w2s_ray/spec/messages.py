@@ -23,7 +23,6 @@ from w2s_ray.errors import InputError, one_line
 from w2s_ray.foreign.limits import limit
 from w2s_ray.masking import masked_address, masked_value
 from w2s_ray.spec.fields import Location
-from w2s_ray.spec.schema import Spec
 
 # What to say for each of pydantic's error types; other types keep pydantic's own message.
 _EXPECTED = {
@@ -111,10 +110,15 @@ def locate(root: yaml.Node, location: Location) -> Located:
     return Located(path, line)
 
 
-def lines(file: str, root: yaml.Node, errors: ValidationError) -> list[str]:
+def lines(
+    file: str, root: yaml.Node, errors: ValidationError, schema: type[BaseModel]
+) -> list[str]:
     """The lines ``file:line: field.path: …`` of all mistakes, in file order, one per location.
 
     A misspelled required field is reported once, not as an unknown and a missing field.
+
+    Args:
+        schema: of the whole file.
     """
     by_path: dict[str, tuple[int, str]] = {}
     mistakes = errors.errors(include_url=False)
@@ -128,7 +132,7 @@ def lines(file: str, root: yaml.Node, errors: ValidationError) -> list[str]:
         misspelled = error["type"] == "missing" and nearest(str(name), unknown[tuple(above)])
         if misspelled:  # reported as an unknown field
             continue
-        location, text = _explained(error)
+        location, text = _explained(error, schema)
         path, line = locate(root, location)
         if text.startswith("given nothing") and isinstance(location[-1], str):
             path = f"{path}.{location[-1]}".lstrip(".")
@@ -138,18 +142,18 @@ def lines(file: str, root: yaml.Node, errors: ValidationError) -> list[str]:
     return [*(f"{file}:{line}: {text}" for line, text in in_order), *more]
 
 
-def _explained(error: ErrorDetails) -> tuple[Location, str]:
+def _explained(error: ErrorDetails, schema: type[BaseModel]) -> tuple[Location, str]:
     """The location to report, and ``given …, expected …; did you mean …?``."""
     location, kind, given = error["loc"], error["type"], error["input"]
     context: dict[str, Any] = error.get("ctx", {})
     if kind == "extra_forbidden":
-        return location, _unknown_field(location)
+        return location, _unknown_field(schema, location)
     if kind == "missing" and isinstance(location[-1], str):
-        _, field = _at(Spec, location)
+        _, field = _at(schema, location)
         return location, f"given nothing, expected {_description(field, 'a value')}"
     if kind in ("missing", "too_long", "tuple_type"):  # A list of the wrong length.
         location = location[:-1] if kind == "missing" else location
-        _, field = _at(Spec, location)
+        _, field = _at(schema, location)
         return location, f"given {shown(given)}, expected {_description(field, 'a list')}"
     expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else error["msg"]
     if kind == "string_type" and not isinstance(given, dict | list | None):
@@ -162,8 +166,8 @@ def _explained(error: ErrorDetails) -> tuple[Location, str]:
     return location, f"given {given_text}, expected {expected}{nearest(near, names)}"
 
 
-def _unknown_field(location: Location) -> str:
-    model, _ = _at(Spec, location[:-1])
+def _unknown_field(schema: type[BaseModel], location: Location) -> str:
+    model, _ = _at(schema, location[:-1])
     names = list(model.model_fields) if model else []
     hint = nearest(str(location[-1]), names)
     return f"given an unknown field, expected one of {', '.join(names)}{hint}"

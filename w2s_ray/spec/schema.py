@@ -83,6 +83,11 @@ class Spec(Model):
     study: Name = Field(
         description="a name of letters, digits, '.', '_' and '-'", examples=["my-study"]
     )
+    task: Literal["soft_labels", "generation"] = Field(
+        "soft_labels",
+        description="soft_labels, or generation (whose spec has other fields)",
+        examples=["soft_labels"],
+    )
     store: StoreLocation | None = Field(
         None,
         description="a folder or URI; null: ../store, relative to the spec",

@@ -13,6 +13,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     predictions/<study>.parquet       predictions of a study's models (``predictions``)
     reports/<study>/                  the report that a run leaves (``report.saved``)
     results/<study>.parquet           one row per cell of a study (``results``)
+    samples/<study>.parquet           judged answers of a study's models (``text_results``)
     studies/<study>.json              the cells of a study (``results``)
     train_predictions/<study>.parquet predictions of training rows (``train_predictions``)
     transfer/<study>.parquet          one row per cell and further test set (``transfer``)
@@ -32,6 +33,9 @@ TRAINED_ROWS = "train.parquet"  # a model's logits of the students' training row
 PREPARED_WEAK = "weak.parquet"  # the prepared rows that students learn from
 SOFT_LABELS = "soft_labels.parquet"  # row_id and probs of the weak labels
 VALIDATION = "validation.parquet"  # scores on held-out rows, one row per evaluated step
+SAMPLES = "samples.parquet"  # generated answers, one row per prompt and sample
+VERDICTS = "verdicts.parquet"  # what the checks say of them
+PAIRS = "pairs.parquet"  # a chosen and a rejected answer to one prompt
 STEP_LOGITS = "step_logits.npy"  # test logits of the evaluated steps before the last
 
 CHECKPOINTS = "checkpoints"
@@ -44,6 +48,7 @@ PREDICTIONS = "predictions"
 REPORTS = "reports"
 REPORT_PAGE = "index.html"
 RESULTS = "results"
+SAMPLE_TABLES = "samples"
 STUDIES = "studies"
 TRAIN_PREDICTIONS = "train_predictions"
 TRANSFER = "transfer"
@@ -57,6 +62,7 @@ RESERVED = (
     PREDICTIONS,
     REPORTS,
     RESULTS,
+    SAMPLE_TABLES,
     STUDIES,
     TRAIN_PREDICTIONS,
     TRANSFER,
@@ -138,6 +144,11 @@ def results_file(study: str) -> str:
 def predictions_file(study: str) -> str:
     """Path of a study's predictions table."""
     return f"{PREDICTIONS}/{study}.parquet"
+
+
+def samples_file(study: str) -> str:
+    """Path of a study's table of judged answers."""
+    return f"{SAMPLE_TABLES}/{study}.parquet"
 
 
 def train_predictions_file(study: str) -> str:

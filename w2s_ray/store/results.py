@@ -28,6 +28,7 @@ from w2s_ray.store.names import STUDIES, results_file, study_file
 from w2s_ray.store.tables import made_of, writing_table
 
 CELLS_SCHEMA = 1
+SOFT_LABELS_TASK = "soft_labels"
 SORTED_BY = (*(column.name for column in AXES), "key")
 _OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
 _SCORED = ("weak", "student")
@@ -89,17 +90,22 @@ def replaced_cells(store: Store, study: str, cells: Iterable[Cell]) -> int:
 
 
 def save_cells(
-    store: Store, study: str, cells: Iterable[Cell], select: Select | None = None
+    store: Store,
+    study: str,
+    cells: Iterable[Cell],
+    select: Select | None = None,
+    task: str = SOFT_LABELS_TASK,
 ) -> None:
     """Store the cells of a study: each {"cell": {axis: value}, "keys": {role: step key}}.
 
     Args:
         select: the section ``select`` of the spec; None: there is none.
+        task: of the spec.
     """
     chosen = {} if select is None else {"select": dict(select)}
-    store.write_json(
-        study_file(study), {"schema": CELLS_SCHEMA, "study": study, **chosen, "cells": list(cells)}
-    )
+    of_task = {} if task == SOFT_LABELS_TASK else {"task": task}
+    head = {"schema": CELLS_SCHEMA, "study": study, **of_task, **chosen}
+    store.write_json(study_file(study), {**head, "cells": list(cells)})
 
 
 def load_cells(store: Store, study: str) -> list[dict[str, Any]]:
@@ -110,6 +116,15 @@ def load_cells(store: Store, study: str) -> list[dict[str, Any]]:
     """
     cells: list[dict[str, Any]] = store.read_json(study_file(study))["cells"]
     return cells
+
+
+def load_task(store: Store, study: str) -> str:
+    """The task stored by ``save_cells``.
+
+    Raises:
+        FileNotFoundError: The store has no such study.
+    """
+    return str(store.read_json(study_file(study)).get("task", SOFT_LABELS_TASK))
 
 
 def load_select(store: Store, study: str) -> dict[str, Any] | None:

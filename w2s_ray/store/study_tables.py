@@ -19,14 +19,23 @@ from w2s_ray.store.finished import Finder
 from w2s_ray.store.names import (
     predictions_file,
     results_file,
+    samples_file,
     study_file,
     train_predictions_file,
     transfer_file,
 )
 from w2s_ray.store.predictions import write_predictions
 from w2s_ray.store.provenance import code_digest
-from w2s_ray.store.results import Cell, Select, read_results, save_cells, write_results
+from w2s_ray.store.results import (
+    SOFT_LABELS_TASK,
+    Cell,
+    Select,
+    read_results,
+    save_cells,
+    write_results,
+)
 from w2s_ray.store.tables import digest_in, is_changed
+from w2s_ray.store.text_results import write_samples, write_text_results
 from w2s_ray.store.train_predictions import write_train_predictions
 from w2s_ray.store.transfer import read_transfer, write_transfer
 
@@ -40,30 +49,64 @@ class StudyTables(NamedTuple):
 
 
 def write_tables(
-    store: Store, study: str, cells: Sequence[Cell], select: Select | None, *, trained_rows: bool
+    store: Store,
+    study: str,
+    cells: Sequence[Cell],
+    select: Select | None,
+    *,
+    trained_rows: bool = False,
+    task: str = SOFT_LABELS_TASK,
 ) -> StudyTables:
     """Writes the cells of a study and its tables, unless they are as they would be written.
 
     Args:
         select: as of ``results.save_cells``.
         trained_rows: whether to write the predictions of the training rows.
+        task: of the spec, which says which tables there are.
 
     Raises:
         StoreError: An artifact is damaged.
         OSError: The store cannot be written.
     """
     with store.waiting_claim(digest(["tables", study])):  # all of them are of one run
-        return _write_tables(store, study, cells, select, trained_rows=trained_rows)
+        made_of = _made_of(store, cells, select, trained_rows=trained_rows)
+        if (kept := _kept(store, study, made_of)) is not None:
+            return kept
+        store.remove(_stamp(study))
+        save_cells(store, study, cells, select, task)
+        if task == SOFT_LABELS_TASK:
+            written = _of_soft_labels(store, study, cells, select, trained_rows=trained_rows)
+        else:
+            written = _of_texts(store, study, cells)
+        _write_stamp(store, study, made_of, written.paths)
+        return written
 
 
-def _write_tables(
+def write_results_so_far(
+    store: Store, study: str, cells: Sequence[Cell], select: Select | None, task: str
+) -> str:
+    """Writes the cells of a study and its results, after an interruption.
+
+    Returns:
+        The path or URI of the results.
+    """
+    save_cells(store, study, cells, select, task)
+    if task == SOFT_LABELS_TASK:
+        return write_results(store, study, cells, select)[1]
+    return write_text_results(store, study, cells)[1]
+
+
+def _of_texts(store: Store, study: str, cells: Sequence[Cell]) -> StudyTables:
+    """The tables of a study of generated text."""
+    results, results_path = write_text_results(store, study, cells)
+    samples_path = write_samples(store, study, cells)
+    paths = {"results": results_path, "samples": samples_path}
+    return StudyTables(results, results.slice(0, 0), paths)
+
+
+def _of_soft_labels(
     store: Store, study: str, cells: Sequence[Cell], select: Select | None, *, trained_rows: bool
 ) -> StudyTables:
-    made_of = _made_of(store, cells, select, trained_rows=trained_rows)
-    if (kept := _kept(store, study, made_of)) is not None:
-        return kept
-    store.remove(_stamp(study))
-    save_cells(store, study, cells, select)
     results, results_path = write_results(store, study, cells, select)
     predictions_path = write_predictions(store, study, cells)
     trained_path = write_train_predictions(store, study, cells) if trained_rows else None
@@ -74,9 +117,12 @@ def _write_tables(
         "train_predictions": trained_path,
         "transfer": transfer_path,
     }
+    return StudyTables(results, transfer, paths)
+
+
+def _write_stamp(store: Store, study: str, made_of: str, paths: Mapping[str, str | None]) -> None:
     digests = _digests(store, study, [name for name, path in paths.items() if path is not None])
     store.write_json(_stamp(study), {"made_of": made_of, "digests": digests})
-    return StudyTables(results, transfer, paths)
 
 
 def _kept(store: Store, study: str, made_of: str) -> StudyTables | None:
@@ -89,17 +135,22 @@ def _kept(store: Store, study: str, made_of: str) -> StudyTables | None:
         files = {name: _FILES[name](study) for name in names}
         if any(is_changed(store, file) for file in files.values()):
             return None
-        paths = {name: store.location(files[name]) if name in files else None for name in _FILES}
-        return StudyTables(read_results(store, study), read_transfer(store, study), paths)
+        results = read_results(store, study)
+        if "samples" in files:
+            of_texts = {name: store.location(file) for name, file in files.items()}
+            return StudyTables(results, results.slice(0, 0), of_texts)
+        paths = {name: store.location(files[name]) if name in files else None for name in _TABLES}
+        return StudyTables(results, read_transfer(store, study), paths)
     return None
 
 
-_FILES = {
+_TABLES = {
     "results": results_file,
     "predictions": predictions_file,
     "train_predictions": train_predictions_file,
     "transfer": transfer_file,
 }
+_FILES = {**_TABLES, "samples": samples_file}
 
 
 def _digests(store: Store, study: str, names: Sequence[str]) -> dict[str, str | None]:

@@ -1,0 +1,356 @@
+"""From a spec of generated text to the unique graph of its steps.
+
+    prompts ─▶ generate ─▶ judge ─▶ pairs ─▶ align ─▶ generate ─▶ finetune ─▶ prefer
+                 (own samples)              (weak model)  (texts)   (strong model)
+
+and of every model that a method ends with: generate (answers to the test prompts) ─▶ judge.
+Methods, values of α and studies share the steps that do not depend on them: the weak model is
+aligned once.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from w2s_ray.capacity.execution import Execution
+from w2s_ray.catalog.identity import template_identity, weights_identity
+from w2s_ray.catalog.shapes import shape
+from w2s_ray.data.rendering import Rendering
+from w2s_ray.errors import InputError, at
+from w2s_ray.plan.configs import Config, Training
+from w2s_ray.plan.graph import Cell, Plan
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.layouts import written_execution
+from w2s_ray.plan.step import Step, key_of
+from w2s_ray.plan.text_configs import (
+    GenerateConfig,
+    JudgeConfig,
+    PairsConfig,
+    PromptsConfig,
+    TextTrainConfig,
+)
+from w2s_ray.spec.generation import GenerationSpec, Preference, Sampling, Tuning
+from w2s_ray.spec.methods import WITH_ALPHA
+from w2s_ray.store.text_results import UPSTREAM
+from w2s_ray.tasks.prompts import prompts_identity
+
+
+class _Point(NamedTuple):
+    """A cell of the grid; ``alpha`` is None where the method has none."""
+
+    weak: str
+    strong: str
+    method: str
+    alpha: float | None
+    seed: int
+
+
+class _Arm(NamedTuple):
+    """Where a method ends: the model as trained (None: as it is), its answers, their verdicts."""
+
+    model: Step | None
+    samples: Step
+    verdicts: Step
+
+
+class TextBuilder:
+    """Builds the steps of one spec; a method for each kind of step.
+
+    Raises:
+        InputError: an unreadable model, or prompts that cannot be read; names the field.
+    """
+
+    def __init__(self, spec: GenerationSpec) -> None:
+        self.spec = spec
+        self.steps: dict[str, Step] = {}
+        self.execution = replace(written_execution(spec.execution), workers=1)
+        self.rendering = Rendering(spec.training.render)
+        self.identities = {name: self._model_identity(name) for name in spec.models}
+        with at("prompts"):
+            self.prompts = self._add(
+                "prompts", spec.study, PromptsConfig(prompts_identity(spec.prompts)), {}
+            )
+
+    def plan(self) -> Plan:
+        """All steps and cells."""
+        cells = tuple(self._cell(point) for point in self._points())
+        return Plan(self.spec.study, self.steps, cells, task="generation")
+
+    def _points(self) -> list[_Point]:
+        """The product of the grid, without copies of methods that have no α."""
+        grid = self.spec.grid
+        return list(
+            dict.fromkeys(
+                _Point(weak, strong, method, alpha if method in WITH_ALPHA else None, seed)
+                for weak, strong in grid.pair
+                for method in self.spec.methods
+                for alpha in grid.alpha
+                for seed in grid.seed
+            )
+        )
+
+    def _cell(self, point: _Point) -> Cell:
+        weak, ceiling = (self._arm(point._replace(method=name)) for name in ("weak", "ceiling"))
+        arm = self._arm(point)
+        keys = {
+            "prompts": self.prompts.key,
+            "weak": weak.samples.key,
+            "weak_evaluate": weak.verdicts.key,
+            "ceiling": ceiling.samples.key,
+            "ceiling_evaluate": ceiling.verdicts.key,
+            "student": arm.samples.key,
+            "student_evaluate": arm.verdicts.key,
+            **({} if arm.model is None else {"model": arm.model.key}),
+            **self._upstream(arm.samples),
+        }
+        values = {"study": self.spec.study, "prompts": self.spec.prompts.name, **point._asdict()}
+        return Cell(values, keys)
+
+    def _upstream(self, step: Step) -> dict[str, str]:
+        """The steps that one depends on, nearest first, by role."""
+        found: dict[str, None] = {}
+        stack = list(step.inputs.values())
+        while stack:
+            key = stack.pop(0)
+            if key not in found:
+                found[key] = None
+                stack += self.steps[key].inputs.values()
+        return {
+            f"{UPSTREAM}{number}_{self.steps[key].kind}": key
+            for number, key in enumerate(found, start=1)
+        }
+
+    def _arm(self, point: _Point) -> _Arm:
+        """The steps of one method."""
+        weak, strong, method, seed = point.weak, point.strong, point.method, point.seed
+        if method in ("weak_before", "untrained", "best_of_n"):
+            samples = self._answers(weak if method == "weak_before" else strong, None, seed)
+            return _Arm(None, samples, self._judge(samples, best_of_n=method == "best_of_n"))
+        if method == "proxy":
+            samples = self._proxy_answers(weak, strong, seed)
+            return _Arm(None, samples, self._judge(samples))
+        model = self._trained(point)
+        samples = self._answers(weak if method == "weak" else strong, model, seed)
+        return _Arm(model, samples, self._judge(samples))
+
+    def _trained(self, point: _Point) -> Step:
+        """The model that a method ends with."""
+        weak, strong, method, seed = point.weak, point.strong, point.method, point.seed
+        if method in ("weak", "ceiling"):
+            return self._aligned(weak, weak if method == "weak" else strong, seed)
+        if method == "wspo":
+            return self._wspo(weak, strong, seed)
+        texts = self._texts(point)
+        finetune = self.spec.finetune
+        if method == "weak_sft_published":
+            finetune = finetune.model_copy(update={"epochs": max(1, finetune.epochs // 2)})
+        tuned = self._train(
+            "finetune", strong, finetune, seed, "sft", {"samples": texts.key}, texts.slug
+        )
+        if method != "cong":
+            return tuned
+        own = self._generate(
+            strong, self.spec.evaluation.model_copy(update={"samples": 1}), ("train",), seed, tuned
+        )
+        pairs = self._add(
+            "pairs",
+            f"{texts.slug}-over-{strong}",
+            PairsConfig("samples", seed),
+            {"prompts": self.prompts.key, "chosen": texts.key, "rejected": own.key},
+        )
+        inputs = {"pairs": pairs.key, "model": tuned.key}
+        return self._train("prefer", strong, self.spec.prefer, seed, "dpo", inputs, pairs.slug)
+
+    def _texts(self, point: _Point) -> Step:
+        """The answers that a method's strong model is fine-tuned on."""
+        weak, decoding = point.weak, self.spec.decoding
+        if point.method == "sft_before":
+            return self._generate(weak, decoding, ("train",), point.seed)
+        aligned = self._aligned(weak, weak, point.seed)
+        if point.method == "weak_sft_published":
+            decoding = decoding.model_copy(update={"repetition_penalty": 1.0})
+        return self._generate(weak, decoding, ("train",), point.seed, aligned, alpha=point.alpha)
+
+    def _aligned(self, weak: str, model: str, seed: int) -> Step:
+        """A model aligned by preferences between samples of the weak model."""
+        spec = self.spec
+        sampling = spec.decoding.model_copy(
+            update={"samples": spec.pairs.samples, "repetition_penalty": 1.0}
+        )
+        own = self._generate(weak, sampling, ("align",), seed)
+        pairs = self._add(
+            "pairs",
+            own.slug,
+            PairsConfig("verdicts", seed, spec.pairs.length_tolerance, spec.pairs.most_per_prompt),
+            {
+                "prompts": self.prompts.key,
+                "samples": own.key,
+                "verdicts": self._judge(own).key,
+            },
+        )
+        return self._train("align", model, spec.align, seed, "dpo", {"pairs": pairs.key}, "")
+
+    def _wspo(self, weak: str, strong: str, seed: int) -> Step:
+        """The strong model, whose log-ratios follow those of the weak model on its answers."""
+        aligned = self._aligned(weak, weak, seed)
+        texts = self._generate(weak, self.spec.decoding, ("train",), seed, aligned)
+        inputs = {"samples": texts.key, "post": aligned.key}
+        return self._train(
+            "prefer", strong, self.spec.prefer, seed, "wspo", inputs, texts.slug, second=weak
+        )
+
+    def _answers(self, model: str, trained: Step | None, seed: int) -> Step:
+        """Answers to the test prompts."""
+        return self._generate(model, self.spec.evaluation, self._test_splits, seed, trained)
+
+    @property
+    def _test_splits(self) -> tuple[str, ...]:
+        return ("test", "transfer") if self.spec.prompts.has_transfer else ("test",)
+
+    def _proxy_answers(self, weak: str, strong: str, seed: int) -> Step:
+        """Answers of the strong model, shifted by the weak model's log-ratio."""
+        aligned = self._aligned(weak, weak, seed)
+        config = self._sampling(strong, self.spec.evaluation, self._test_splits, seed)
+        config = replace(config, mode="proxy", second=self.identities[weak])
+        return self._add(
+            "generate",
+            f"proxy-{strong}-{weak}-s{seed}",
+            config,
+            {"prompts": self.prompts.key, "post": aligned.key},
+            model=strong,
+            second=weak,
+        )
+
+    def _generate(
+        self,
+        model: str,
+        sampling: Sampling,
+        splits: tuple[str, ...],
+        seed: int,
+        trained: Step | None = None,
+        *,
+        alpha: float | None = None,
+    ) -> Step:
+        """Samples of a model; with ``alpha`` contrasted with itself before its training."""
+        config = self._sampling(model, sampling, splits, seed)
+        if alpha is not None:
+            head = self.spec.decoding.head
+            config = replace(config, mode="contrastive", alpha=alpha, head=head)
+        name = f"{splits[0]}-{model}" + ("" if trained is None else f"-{trained.kind}")
+        inputs = {"prompts": self.prompts.key}
+        if trained is not None:
+            inputs["model"] = trained.key
+        slug = f"{name}{'' if alpha is None else f'-a{alpha:g}'}-s{seed}"
+        return self._add("generate", slug, config, inputs, model=model)
+
+    def _sampling(
+        self, model: str, sampling: Sampling, splits: tuple[str, ...], seed: int
+    ) -> GenerateConfig:
+        training = self.spec.training
+        return GenerateConfig(
+            model=self.identities[model],
+            mode="plain",
+            splits=splits,
+            samples=sampling.samples,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
+            penalty_acts_on=getattr(sampling, "penalty_acts_on", "log_probs"),
+            max_new_tokens=sampling.max_new_tokens,
+            stop=sampling.stop,
+            seed=seed,
+            precision=training.precision,
+            max_length_tokens=training.max_length_tokens,
+            rendering=self.rendering,
+        )
+
+    def _judge(self, samples: Step, *, best_of_n: bool = False) -> Step:
+        inputs = {"prompts": self.prompts.key, "samples": samples.key}
+        return self._add("judge", samples.slug, JudgeConfig(best_of_n), inputs)
+
+    def _train(
+        self,
+        kind: str,
+        model: str,
+        tuning: Tuning,
+        seed: int,
+        objective: Any,
+        inputs: dict[str, str],
+        slug: str,
+        *,
+        second: str | None = None,
+    ) -> Step:
+        """A model, trained in one stage."""
+        config = TextTrainConfig(
+            self.identities[model],
+            self._training(tuning),
+            seed,
+            objective,
+            tuning.beta if isinstance(tuning, Preference) else None,
+            warmup=self.spec.training.warmup,
+            second=None if second is None else self.identities[second],
+        )
+        inputs = {"prompts": self.prompts.key, **inputs}
+        name = f"{model}-{objective}-{slug or f's{seed}'}"
+        return self._add(kind, name, config, inputs, model=model, second=second)
+
+    def _training(self, tuning: Tuning) -> Training:
+        training = self.spec.training
+        return Training(
+            trainable=training.trainable,
+            learning_rate=tuning.learning_rate,
+            epochs=tuning.epochs,
+            batch_size=tuning.batch_size,
+            max_length_tokens=training.max_length_tokens,
+            precision=training.precision,
+            schedule=training.schedule,
+            clip_norm=training.clip_norm,
+            adam_betas=(0.9, 0.999),
+            adam_epsilon=1e-8,
+            lora=training.lora if training.trainable == "lora" else None,
+            rendering=self.rendering,
+        )
+
+    def _add(
+        self,
+        kind_name: str,
+        slug: str,
+        config: Config,
+        inputs: dict[str, str],
+        *,
+        model: str | None = None,
+        second: str | None = None,
+    ) -> Step:
+        """The step of this identity, added to the plan unless it is there."""
+        kind = KINDS[kind_name]
+        key = key_of(kind, config, inputs)
+        if key not in self.steps:
+            self.steps[key] = Step(
+                kind,
+                key,
+                slug,
+                config,
+                inputs,
+                self.execution if model is not None else Execution(),
+                None if model is None else self.spec.models[model],
+                None,
+                None if model is None else self.identities[model],
+                prompts=self.spec.prompts,
+                second_model=None if second is None else self.spec.models[second],
+            )
+        return self.steps[key]
+
+    def _model_identity(self, name: str) -> dict[str, Any]:
+        """What the weights of the model ``name`` are, and the template that it reads prompts by."""
+        model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
+        with at("models", name):
+            known = shape(model)
+            if known is not None and wanted > known.max_positions:
+                raise InputError(
+                    f"training.max_length_tokens: given {wanted}, expected at most "
+                    f"{known.max_positions}, the positions of model {name!r}",
+                    ("training", "max_length_tokens"),
+                )
+            identity = weights_identity(model)
+            if self.spec.training.render == "chat_template":
+                identity |= template_identity(model)
+            return identity

@@ -1,0 +1,153 @@
+"""The configurations of the steps of generated text; ``configs`` says how they become keys."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from w2s_ray.data.rendering import Rendering
+from w2s_ray.plan.absent import without_absent
+from w2s_ray.plan.configs import Config, Json, Precision, TrainConfig
+from w2s_ray.spec.generation import PenaltyOn
+
+Mode = Literal["plain", "contrastive", "proxy"]
+PairSource = Literal["verdicts", "samples"]
+TextObjective = Literal["sft", "dpo", "wspo"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsConfig(Config):
+    """``prompts``: the digest of their source, how they are split, and what checks answers."""
+
+    prompts: Json
+
+    def as_json(self) -> dict[str, Any]:
+        return {"prompts": self.prompts}
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateConfig(Config):
+    """``generate``: which model answers which prompts, and how tokens are drawn.
+
+    Attributes:
+        model: identity of the weights of the model whose tokens are drawn, before any training;
+            what an input ``model`` has trained comes on top.
+        mode: plain; contrastive, against the same model without the input ``model``; or proxy,
+            with the log-ratio of a second model and its input ``post``.
+        second: identity of the weights of that second model; None: there is none.
+        alpha: of contrastive decoding; None in other modes.
+        splits: of the prompts, in order.
+        seed: with prompt and number of the sample, that of every draw.
+        max_length_tokens: of a prompt; a longer one is not answered, and that is recorded.
+    """
+
+    model: Json
+    mode: Mode
+    splits: tuple[str, ...]
+    samples: int
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    seed: int
+    precision: Precision
+    max_length_tokens: int
+    rendering: Rendering
+    second: Json | None = None
+    alpha: float | None = None
+    head: float = 0.0
+    penalty_acts_on: PenaltyOn = "log_probs"
+
+    def as_json(self) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "model": self.model,
+            "mode": self.mode,
+            "splits": list(self.splits),
+            "samples": self.samples,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "repetition_penalty": self.repetition_penalty,
+            "max_new_tokens": self.max_new_tokens,
+            "stop": list(self.stop),
+            "seed": self.seed,
+            "precision": self.precision,
+            "max_length_tokens": self.max_length_tokens,
+            **self.rendering.as_json(),
+        }
+        if self.second is not None:
+            values["second"] = self.second
+        if self.mode == "contrastive":
+            values |= {"alpha": self.alpha, "head": self.head}
+        if self.repetition_penalty != 1.0:
+            values["penalty_acts_on"] = self.penalty_acts_on
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig(Config):
+    """``judge``: the checks are those of the prompts, an input.
+
+    Attributes:
+        best_of_n: whether a prompt counts by the best of its samples.
+    """
+
+    best_of_n: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {"best_of_n": self.best_of_n}
+
+
+@dataclass(frozen=True, slots=True)
+class PairsConfig(Config):
+    """``pairs``: preferences between answers to one prompt.
+
+    Attributes:
+        source: verdicts (samples of one model that differ in their verdict), or samples (those of
+            the input ``chosen`` are preferred to those of ``rejected``).
+        length_tolerance: largest difference of the answers' lengths in words, by the longer one.
+        most_per_prompt: pairs of one prompt, at most.
+        seed: of the choice.
+    """
+
+    source: PairSource
+    seed: int
+    length_tolerance: float | None = None
+    most_per_prompt: int = 1
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "seed": self.seed,
+            "length_tolerance": self.length_tolerance,
+            "most_per_prompt": self.most_per_prompt,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TextTrainConfig(TrainConfig):
+    """``align``, ``finetune`` and ``prefer``.
+
+    Attributes:
+        objective: sft, dpo or wspo.
+        beta: of dpo and wspo; None with sft.
+        warmup: share of the optimizer steps over which the rate rises.
+        second: identity of the weights of the weak model, for wspo; None: there is none.
+    """
+
+    objective: TextObjective
+    beta: float | None = None
+    warmup: float = field(default=0.0, kw_only=True)
+    second: Json | None = field(default=None, kw_only=True)
+
+    def as_json(self) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "model": self.model,
+            "training": self.training.as_json(),
+            "seed": self.seed,
+            "objective": self.objective,
+            "warmup": self.warmup,
+        }
+        if self.beta is not None:
+            values["beta"] = self.beta
+        if self.second is not None:
+            values["second"] = self.second
+        return without_absent(values)

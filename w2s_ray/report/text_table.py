@@ -1,0 +1,65 @@
+"""The table at the end of a run of generated text: the rate of each method, on one page of a
+terminal. It is made from the results table alone; a missing score is a dash, never a zero."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich import box
+from rich.table import Table
+
+from w2s_ray.spec.methods import METHODS
+
+_SHOWN = (
+    ("rate", "rate", 100.0),
+    ("transfer", "transfer_rate", 100.0),
+    ("PGR", "pgr", 1.0),
+    ("words", "words", 1.0),
+    ("distinct-2", "distinct_2", 1.0),
+    ("repeated", "repeated_4grams", 100.0),
+    ("cut off", "cut_off", 100.0),
+    ("KL", "kl_from_reference", 1.0),
+)
+"""Title, column of the results, factor."""
+_IN_HUNDREDS = 100.0
+
+
+def text_tables(results: pa.Table) -> Iterator[Table]:
+    """One table per pair of models, a line per method and α."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in results.to_pylist():
+        groups[row["prompts"], row["weak"], row["strong"]].append(row)
+    for (prompts, weak, strong), rows in groups.items():
+        yield _table(f"{prompts}: {weak} → {strong}", rows)
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    seeds = len({row["seed"] for row in rows})
+    of = f"mean ± sd of {seeds} seeds" if seeds > 1 else "one seed"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, caption=f"%; {of}")
+    table.add_column("method")
+    for name, *_ in _SHOWN:
+        table.add_column(name, justify="right")
+    lines: dict[tuple[str, float | None], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        lines[row["method"], row["alpha"]].append(row)
+    order = list(METHODS)
+    for method, alpha in sorted(lines, key=lambda line: (order.index(line[0]), line[1] or 0.0)):
+        name = method if alpha is None else f"{method} α={alpha:g}"
+        cells = [
+            _shown([row[column] for row in lines[method, alpha]], factor)
+            for _, column, factor in _SHOWN
+        ]
+        table.add_row(name, *cells)
+    return table
+
+
+def _shown(values: Sequence[float | None], factor: float) -> str:
+    present = [factor * value for value in values if value is not None]
+    if not present:
+        return "–"
+    digits = 1 if factor == _IN_HUNDREDS else 2
+    spread = f" ± {np.std(present, ddof=1):.{digits}f}" if len(present) > 1 else ""
+    return f"{np.mean(present):.{digits}f}{spread}"

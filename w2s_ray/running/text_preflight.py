@@ -1,0 +1,96 @@
+"""Checks of a study of generated text before anything is spent, in the driver: prompts that cannot
+be read, checks that cannot run, models without a chat template or an end token, and models that are
+compared token by token but have different vocabularies. The prompts are prepared here too."""
+
+from collections.abc import Callable, Mapping
+
+from w2s_ray.data.rendering import check_rendering
+from w2s_ray.errors import InputError, at
+from w2s_ray.models.tokenizer import tokenizer_to_check
+from w2s_ray.plan.step import Step
+from w2s_ray.plan.text_configs import GenerateConfig, TextTrainConfig
+from w2s_ray.running.runner import execute
+from w2s_ray.spec.generation import GenerationSpec
+from w2s_ray.spec.inputs import ModelSpec
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.tasks.check import check_checker
+
+Say = Callable[[str], None]
+
+
+def prepare_prompts(
+    spec: GenerationSpec, todo: Mapping[str, Step], store: Store, say: Say
+) -> dict[str, Step]:
+    """Checks the models that ``todo`` needs, prepares the prompts; returns the remaining steps.
+
+    Raises:
+        InputError: a model, a prompt or a setting that would make a step fail.
+    """
+    with at("prompts"):
+        check_checker(spec.prompts)
+    _check_tokenizers(spec, todo)
+    _check_vocabularies(spec, todo)
+    _open_models(spec, todo)
+    for key in store.finished_among(store.listing("checkpoints")):
+        Checkpoints(store, key).discard()  # of a driver that died just after the commit
+    for step in (step for step in todo.values() if step.kind.name == "prompts"):
+        with store.writing_errors():
+            counts = execute(step, store)["prompts"]
+        listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+        say(f"prompts: {listed}")
+    return {key: step for key, step in todo.items() if step.kind.name != "prompts"}
+
+
+def _check_tokenizers(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
+    """Refuses a tokenizer that cannot render a prompt, or that has no token to end an answer."""
+    for name, step in _models(spec, todo).items():
+        config = step.config
+        assert isinstance(config, GenerateConfig | TextTrainConfig)
+        rendering = (
+            config.rendering if isinstance(config, GenerateConfig) else config.training.rendering
+        )
+        tokenizer = tokenizer_to_check(spec.models[name])
+        check_rendering(tokenizer, rendering, f"of model '{name}'")
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                f"models.{name}: its tokenizer has no end token (eos_token), expected one, with "
+                "which answers end",
+                ("models", name),
+            )
+
+
+def _check_vocabularies(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
+    """Refuses to compare two models token by token whose tokens are not the same."""
+    names = {model: name for name, model in spec.models.items()}
+    pairs = {
+        (names[step.model], names[step.second_model])
+        for step in todo.values()
+        if step.model is not None and step.second_model is not None
+    }
+    for strong, weak in sorted(pairs):
+        vocabularies = [
+            tokenizer_to_check(spec.models[name]).get_vocab() for name in (strong, weak)
+        ]
+        if vocabularies[0] != vocabularies[1]:
+            raise InputError(
+                f"grid.method: given wspo or proxy with the models '{weak}' and '{strong}', whose "
+                "tokenizers differ, expected one tokenizer: these methods compare token by token",
+                ("grid", "method"),
+            )
+
+
+def _open_models(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
+    """Opens every model once; with adapters if any step trains them."""
+    from w2s_ray.models.preflight import check_models
+
+    models: dict[str, ModelSpec] = {name: spec.models[name] for name in _models(spec, todo)}
+    if models:
+        lora = spec.training.lora if spec.training.trainable == "lora" else None
+        check_models(models, lora, set(), set(models))
+
+
+def _models(spec: GenerationSpec, todo: Mapping[str, Step]) -> dict[str, Step]:
+    """A step of each model that runs, by the model's name."""
+    names = {model: name for name, model in spec.models.items()}
+    return {names[step.model]: step for step in todo.values() if step.model is not None}

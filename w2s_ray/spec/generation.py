@@ -1,0 +1,325 @@
+"""The spec of a study of generated text: ``task: generation``.
+
+The weak model is aligned by preferences, texts are sampled from it, and the strong model learns
+from these texts (ConG, arXiv 2510.07884, and what it is compared with). ``methods`` says what each
+value of ``grid.method`` is.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from w2s_ray.spec.execution import Execution
+from w2s_ray.spec.fields import (
+    Axis,
+    Count,
+    Epochs,
+    Mistake,
+    Model,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Seed,
+    Share,
+    StoreLocation,
+    as_list,
+    as_pairs,
+    distinct,
+    mistake,
+    refuse,
+)
+from w2s_ray.spec.inputs import ModelSpec
+from w2s_ray.spec.methods import ALWAYS, METHODS, Method
+from w2s_ray.spec.prompts import Prompts
+from w2s_ray.spec.training import Lora, Render
+
+PenaltyOn = Literal["log_probs", "released"]
+
+ModelPairs = Annotated[
+    tuple[tuple[str, str], ...],
+    BeforeValidator(as_pairs),
+    Field(min_length=1),
+    AfterValidator(distinct),
+]
+
+
+class Sampling(Model):
+    """How answers are sampled, token by token."""
+
+    samples: Count = Field(
+        1,
+        description="answers per prompt, at least 1",
+        examples=[4],
+        json_schema_extra={"unit": "samples"},
+    )
+    temperature: NotNegative = Field(
+        0.8,
+        description="a temperature; 0: the most probable token",
+        examples=[1.0],
+        json_schema_extra={"unit": ""},
+    )
+    top_p: Annotated[Number, Field(gt=0, le=1)] = Field(
+        0.95,
+        description="probability of the nucleus that is sampled from, above 0 to 1",
+        examples=[1.0],
+        json_schema_extra={"unit": "probability"},
+    )
+    repetition_penalty: Annotated[Number, Field(ge=1)] = Field(
+        1.0,
+        description="divisor of the scores of tokens that were seen, 1 (none) or above",
+        examples=[1.2],
+        json_schema_extra={"unit": ""},
+    )
+    max_new_tokens: Count = Field(
+        128,
+        description="tokens of an answer, at most; one that has not ended by then is cut off",
+        examples=[2048],
+        json_schema_extra={"unit": "tokens"},
+    )
+    stop: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
+        (), description="texts that end an answer, and are no part of it", examples=[["\n\n"]]
+    )
+
+
+class Decoding(Sampling):
+    """How the texts that the strong model learns from are sampled from the weak model."""
+
+    repetition_penalty: Annotated[Number, Field(ge=1)] = Field(
+        1.2,
+        description="divisor of the scores of tokens that were seen, 1 (none) or above",
+        examples=[1.0],
+        json_schema_extra={"unit": ""},
+    )
+    penalty_acts_on: PenaltyOn = Field(
+        "log_probs",
+        description="log_probs (of generated tokens), or released (as the published code: scores "
+        "with an offset of (1 - α) log V, and the prompt's tokens too)",
+        examples=["released"],
+    )
+    head: Share = Field(
+        0.1,
+        description="tokens with a probability of at least head · max are scored, 0 to 1",
+        examples=[0.1],
+        json_schema_extra={"unit": "probability"},
+    )
+
+
+class PairMaking(Model):
+    """How preference pairs are made of a model's own samples."""
+
+    samples: Count = Field(
+        8,
+        description="samples per prompt that pairs are chosen from, at least 2",
+        examples=[5],
+        json_schema_extra={"unit": "samples"},
+    )
+    length_tolerance: NotNegative = Field(
+        0.2,
+        description="largest difference of the answers' lengths in words, by the longer one",
+        examples=[0.5],
+        json_schema_extra={"unit": "fraction"},
+    )
+    most_per_prompt: Count = Field(
+        2,
+        description="pairs of one prompt, at most",
+        examples=[1],
+        json_schema_extra={"unit": "pairs"},
+    )
+
+
+class Tuning(Model):
+    """How a model is trained in one stage."""
+
+    epochs: Epochs = Field(
+        1, description="epochs, at least 1", examples=[2], json_schema_extra={"unit": "epochs"}
+    )
+    batch_size: Count = Field(
+        16,
+        description="rows per optimizer step, at least 1",
+        examples=[64],
+        json_schema_extra={"unit": "rows"},
+    )
+    learning_rate: Positive = Field(
+        1.0e-5,
+        description="a rate above 0",
+        examples=[8e-07],
+        json_schema_extra={"unit": ""},
+    )
+
+
+class Preference(Tuning):
+    """How a model is trained on preference pairs (DPO)."""
+
+    beta: Positive = Field(
+        0.1,
+        description="β of the implicit reward β log(π/π_ref), above 0",
+        examples=[0.5],
+        json_schema_extra={"unit": ""},
+    )
+
+
+class TextTraining(Model):
+    """What the stages share; part of a result's identity."""
+
+    trainable: Literal["full", "lora"] = Field(
+        "full", description="full or lora", examples=["lora"]
+    )
+    lora: Lora = Field(
+        Lora(), description="rank, alpha and target_modules", examples=[{"rank": 8, "alpha": 16.0}]
+    )
+    max_length_tokens: Annotated[int, Field(ge=2)] = Field(
+        512,
+        description="maximum tokens of prompt and answer; longer prompts lose their beginning",
+        examples=[2048],
+        json_schema_extra={"unit": "tokens"},
+    )
+    render: Render = Field(
+        "chat_template",
+        description="chat_template (of each model), or transcript (the prompt as it is)",
+        examples=["transcript"],
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="bf16 or fp32, of the model", examples=["fp32"]
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="cosine (to 0) or constant", examples=["constant"]
+    )
+    warmup: Share = Field(
+        0.1,
+        description="fraction of optimizer steps over which the rate rises, 0 to 1",
+        examples=[0.0],
+        json_schema_extra={"unit": "fraction of optimizer steps"},
+    )
+    clip_norm: Positive | None = Field(
+        1.0,
+        description="maximum gradient norm; null: no clipping",
+        examples=[0.5],
+        json_schema_extra={"unit": ""},
+    )
+
+
+class TextGrid(Model):
+    """The axes of a study of generated text; the cells are their product."""
+
+    pair: ModelPairs = Field(
+        description="a list of [weak, strong] pairs of model names; one model may be both",
+        examples=[[["small", "large"]]],
+    )
+    method: Axis[Method] = Field(
+        ("untrained", "sft_before", "weak_sft", "cong_s", "cong"),
+        description=f"{', '.join(m for m in METHODS if m not in ALWAYS)}; "
+        f"{', '.join(ALWAYS)} are always there",
+        examples=[["weak_sft", "cong_s"]],
+    )
+    alpha: Axis[Share] = Field(
+        (0.4,),
+        description="α of contrastive decoding, 0 to 1 (1: plain sampling)",
+        examples=[[0.2, 0.4, 0.8]],
+        json_schema_extra={"unit": ""},
+    )
+    seed: Axis[Seed] = Field(
+        (0,),
+        description="seeds of sampling, adapters and row order",
+        examples=[[0, 1, 2]],
+        json_schema_extra={"unit": ""},
+    )
+
+
+class GenerationSpec(Model):
+    """A study of generated text, as written in one YAML file."""
+
+    study: Name = Field(
+        description="a name of letters, digits, '.', '_' and '-'", examples=["my-study"]
+    )
+    task: Literal["generation"] = Field(description="generation", examples=["generation"])
+    store: StoreLocation | None = Field(
+        None,
+        description="a folder or URI; null: ../store, relative to the spec",
+        examples=["s3://my-bucket/store?region=eu-west-1"],
+    )
+    prompts: Prompts = Field(
+        description="the prompts, and what checks their answers",
+        examples=[{"source": "generate:constraints"}],
+    )
+    models: dict[Name, ModelSpec] = Field(
+        min_length=1,
+        description="models by name",
+        examples=[{"small": {"source": "hf:Qwen/Qwen2.5-0.5B-Instruct"}}],
+    )
+    grid: TextGrid = Field(
+        description="the axes of the study",
+        examples=[{"pair": [["small", "large"]], "method": ["weak_sft", "cong_s"]}],
+    )
+    pairs: PairMaking = Field(
+        PairMaking(),
+        description="how preference pairs are made of a model's own samples",
+        examples=[{"samples": 8}],
+    )
+    decoding: Decoding = Field(
+        Decoding(),
+        description="how the texts that the strong model learns from are sampled",
+        examples=[{"temperature": 0.8, "repetition_penalty": 1.2}],
+    )
+    evaluation: Sampling = Field(
+        Sampling(samples=4),
+        description="how the answers to the test prompts are sampled",
+        examples=[{"samples": 4, "temperature": 0.8}],
+    )
+    align: Preference = Field(
+        Preference(),
+        description="DPO of the weak model and of the ceiling (published: β 0.1, rate 8e-7)",
+        examples=[{"beta": 0.1, "learning_rate": 8e-07}],
+    )
+    finetune: Tuning = Field(
+        Tuning(epochs=2),
+        description="fine-tuning on sampled answers (published: rate 1e-5, 2 epochs)",
+        examples=[{"epochs": 2, "learning_rate": 1e-05}],
+    )
+    prefer: Preference = Field(
+        Preference(beta=0.5),
+        description="DPO after fine-tuning (published: β 0.5, rate 6e-7), and WSPO",
+        examples=[{"beta": 0.5, "learning_rate": 6e-07}],
+    )
+    training: TextTraining = Field(
+        TextTraining(),
+        description="what all trainings share",
+        examples=[{"trainable": "lora", "precision": "bf16"}],
+    )
+    execution: Execution = Field(
+        Execution(), description="how steps are run", examples=[{"gpu_type": "H100"}]
+    )
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        """Check that every model of the grid is defined."""
+        names = tuple(self.models)
+        wrong: list[Mistake] = []
+        for position, pair in enumerate(self.grid.pair):
+            for side, name in enumerate(pair):
+                if name not in names:
+                    expected = mistake(f"one of {', '.join(names)}", names, name)
+                    wrong.append((("grid", "pair", position, side), name, expected))
+        refuse(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_can_be_made(self) -> Self:
+        """Check that two samples of a prompt can differ, and that there are prompts for them."""
+        wrong: list[Mistake] = []
+        if self.pairs.samples < 2:
+            expected = mistake("2 or more samples, which can differ in their verdict")
+            wrong.append((("pairs", "samples"), self.pairs.samples, expected))
+        greedy = self.evaluation.samples > 1 and self.evaluation.temperature == 0
+        if greedy:
+            expected = mistake("1 with temperature: 0, where all samples are the same")
+            wrong.append((("evaluation", "samples"), self.evaluation.samples, expected))
+        refuse(wrong)
+        return self
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Every method of the study: those of the grid, and those that are always there."""
+        chosen: Iterable[str] = (*ALWAYS, *self.grid.method)
+        return tuple(method for method in METHODS if method in set(chosen))

@@ -1,0 +1,195 @@
+"""``generate``: answers to prompts, sampled from one model or two.
+
+Prompts are answered in shards, each of which is kept as soon as it is done, so a step that was
+killed resumes at its next shard. Every draw depends on seed, prompt and number of the sample alone.
+A prompt that cannot be answered has a row that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from w2s_ray.catalog.digests import WEIGHTS
+from w2s_ray.data.completions import prompt_tokens
+from w2s_ray.data.tokens import Tokens
+from w2s_ray.models.causal import CausalModel, load_causal
+from w2s_ray.models.decoding import Decoded, Decoding, decode
+from w2s_ray.models.language_model import LanguageModel, answer_log_probs, load_language_model
+from w2s_ray.order import hashes
+from w2s_ray.plan.configs import Training
+from w2s_ray.plan.step import Step
+from w2s_ray.plan.text_configs import GenerateConfig
+from w2s_ray.spec.inputs import ModelSpec
+from w2s_ray.steps.context import Context
+from w2s_ray.steps.prompts import Prompts
+from w2s_ray.steps.samples import SCHEMA
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.drafts import Draft
+from w2s_ray.store.names import SAMPLES
+
+PROMPTS = 32
+"""Prompts of a shard."""
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``samples.parquet`` (``samples.SCHEMA``)."""
+    config = step.config_as(GenerateConfig)
+    prompts = Prompts(inputs["prompts"]).of(config.splits)
+    sampler = _sampler(step, config, inputs)
+    parts: list[pa.Table] = []
+    for first in range(0, prompts.num_rows, PROMPTS):
+        shard = prompts.slice(first, PROMPTS).to_pylist()
+        name = f"samples-{first:06}-of-{PROMPTS}"
+        kept = context.keep(name, partial(_shard, sampler, shard))
+        parts.append(pa.ipc.open_file(pa.py_buffer(kept.tobytes())).read_all())
+        done = min(first + PROMPTS, prompts.num_rows)
+        context.progress({"step": done, "steps": prompts.num_rows, "unit": "prompts"})
+    table = pa.concat_tables(parts)
+    draft.write(SAMPLES, table)
+    tokens = sum(map(len, table["tokens"].to_pylist()))
+    draft.metrics.update(
+        prompts=prompts.num_rows,
+        samples=table.num_rows,
+        tokens=tokens,
+        cut_off=sum(table["cut_off"].to_pylist()),
+        without_answer=table.num_rows - table["error"].null_count,
+    )
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """Models and settings of a step.
+
+    Attributes:
+        models: by role, as ``decode`` takes them.
+        reference: the sampled model before its training; None: it has none, or it is among
+            ``models``.
+    """
+
+    config: GenerateConfig
+    models: Mapping[str, CausalModel]
+    reference: LanguageModel | None
+
+    @property
+    def main(self) -> CausalModel:
+        """The model whose tokens are drawn."""
+        return self.models["model"]
+
+    @property
+    def decoding(self) -> Decoding:
+        config = self.config
+        return Decoding(
+            mode=config.mode,
+            alpha=1.0 if config.alpha is None else config.alpha,
+            head=config.head,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            repetition_penalty=config.repetition_penalty,
+            penalty_on=config.penalty_acts_on,
+            max_new_tokens=config.max_new_tokens,
+            stop=config.stop,
+        )
+
+
+def _sampler(step: Step, config: GenerateConfig, inputs: Mapping[str, Artifact]) -> _Sampler:
+    """Loads the models: with the weights of the inputs ``model`` and ``post``, where given."""
+    assert step.model is not None
+    trained = inputs.get("model")
+    models = {"model": _load(step.model, config, trained)}
+    reference = None
+    if config.mode == "contrastive":
+        models["pre"] = _load(step.model, config, None)
+    elif config.mode == "proxy":
+        assert step.second_model is not None
+        models["pre"] = _load(step.second_model, config, None)
+        models["post"] = _load(step.second_model, config, inputs["post"])
+    elif trained is not None:
+        reference = load_language_model(step.model, config.precision)
+    return _Sampler(config, models, reference)
+
+
+def _load(model: ModelSpec, config: GenerateConfig, trained: Artifact | None) -> CausalModel:
+    if trained is None:
+        return load_causal(model, config.precision)
+    training = Training.from_json(trained.record["config"]["training"])
+    return load_causal(model, config.precision, trained.file(WEIGHTS), training)
+
+
+def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """The rows of some prompts as the bytes of an Arrow file."""
+    config, tokenizer = sampler.config, sampler.main.tokenizer
+    encoded = prompt_tokens(tokenizer, [row["prompt"] for row in prompts], config.rendering.render)
+    rows: list[dict[str, Any]] = []
+    asked: list[list[int]] = []
+    for row, ids in zip(prompts, encoded, strict=True):
+        error = None
+        if len(ids) > config.max_length_tokens:
+            error = (
+                f"the prompt has {len(ids):,} tokens, more than max_length_tokens "
+                f"({config.max_length_tokens:,})"
+            )
+        for sample in range(config.samples):
+            same = {"split": row["split"], "prompt_id": row["prompt_id"], "sample": sample}
+            rows.append({**same, "text": None, "tokens": [], "cut_off": False, "error": error})
+            if error is None:
+                asked.append(ids)
+    answered = [row for row in rows if row["error"] is None]
+    if answered:
+        names = [f"{row['prompt_id']}/{row['sample']}" for row in answered]
+        seeds = hashes(names, config.seed, "sample")
+        decoded = decode(sampler.models, asked, seeds, sampler.decoding)
+        _fill(answered, sampler, asked, decoded)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    return np.frombuffer(sink.getvalue(), dtype=np.uint8)
+
+
+def _fill(
+    rows: Sequence[dict[str, Any]],
+    sampler: _Sampler,
+    prompts: Sequence[Sequence[int]],
+    decoded: Decoded,
+) -> None:
+    """Texts, tokens and log-probabilities of the rows that were answered."""
+    reference = decoded.log_probs.get("pre" if sampler.config.mode == "contrastive" else "")
+    if sampler.reference is not None:
+        reference = _under_reference(sampler, rows, prompts, decoded)
+    for number, row in enumerate(rows):
+        row["tokens"] = decoded.tokens[number]
+        row["text"] = decoded.texts[number]
+        row["cut_off"] = not decoded.finished[number]
+        row["log_prob"] = float(decoded.log_probs["model"][number])
+        row["log_prob_reference"] = None if reference is None else float(reference[number])
+
+
+def _under_reference(
+    sampler: _Sampler,
+    rows: Sequence[Mapping[str, Any]],
+    prompts: Sequence[Sequence[int]],
+    decoded: Decoded,
+) -> NDArray[np.float32]:
+    """(n,) summed log-probabilities of the answers under the model before its training."""
+    assert sampler.reference is not None
+    end = sampler.main.end_ids[:1]
+    answers = [
+        [*tokens, *end] if finished else [*tokens]
+        for tokens, finished in zip(decoded.tokens, decoded.finished, strict=True)
+    ]
+    flat = [i for prompt, answer in zip(prompts, answers, strict=True) for i in (*prompt, *answer)]
+    lengths = [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]
+    tokens = Tokens(
+        row_ids=[f"{row['prompt_id']}/{row['sample']}" for row in rows],
+        ids=np.asarray(flat, dtype=np.int32),
+        segments=np.asarray(lengths, dtype=np.int64),
+        truncated=0,
+    )
+    sums: NDArray[np.float32] = answer_log_probs(sampler.reference, tokens)[:, 0]
+    return sums

@@ -1,0 +1,55 @@
+"""The samples of a finished ``generate`` step, and the verdicts of a finished ``judge`` step."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from w2s_ray.contents import read_parquet
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.names import SAMPLES, VERDICTS
+
+SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("text", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("cut_off", pa.bool_()),
+        ("log_prob", pa.float32()),
+        ("log_prob_reference", pa.float32()),
+        ("error", pa.string()),
+    ]
+)
+"""One row per prompt and sample. ``log_prob`` sums over the tokens, the end token among them, under
+the model that was sampled from, at temperature 1; ``log_prob_reference`` under the same model
+before its training (null where it has none). ``error`` says why there is no text."""
+
+VERDICT_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("reward", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+"""One row per sample, in the order of the samples. ``reward`` is from 0 to 1, null where the check
+failed or there is no text; ``error`` says why."""
+
+
+def read_samples(artifact: Artifact) -> list[dict[str, Any]]:
+    """The rows of ``SCHEMA``."""
+    rows: list[dict[str, Any]] = read_parquet(artifact.file(SAMPLES)).to_pylist()
+    return rows
+
+
+def read_verdicts(artifact: Artifact) -> list[dict[str, Any]]:
+    """The rows of ``VERDICT_SCHEMA``."""
+    rows: list[dict[str, Any]] = read_parquet(artifact.file(VERDICTS)).to_pylist()
+    return rows
+
+
+def is_usable(sample: dict[str, Any]) -> bool:
+    """Whether a model can learn from a sample: it has a text, and it has ended."""
+    return sample["error"] is None and not sample["cut_off"] and bool(sample["text"].strip())
