@@ -122,7 +122,7 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("straight", "second")]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    same = ("implicit_accuracy", "implicit_margin", "final_loss")
+    same = ("preference_accuracy", "mean_margin", "final_loss")
     assert [straight.get(m) for m in same] == [resumed.get(m) for m in same]
 
 
@@ -166,7 +166,7 @@ def test_dpo_begins_at_log_2_and_learns_to_order_its_pairs(tmp_path: Path, adapt
     metrics = run(lora(settings) if adapted else settings, tmp_path / "out")
     assert metrics["first_loss"] == pytest.approx(np.log(2), abs=1e-5)
     assert metrics["final_loss"] < 0.5
-    assert metrics["implicit_accuracy"] > 0.9 and metrics["implicit_margin"] > 0.5
+    assert metrics["preference_accuracy"] > 0.9 and metrics["mean_margin"] > 0.5
     names = load_file(tmp_path / "out" / "model.safetensors").keys()
     whole = {name for name, _ in load_causal(MODEL, "fp32").module.named_parameters()}
     assert all("lora_" in name for name in names) if adapted else names == whole
@@ -193,7 +193,7 @@ def test_the_metrics_are_those_of_the_written_weights(tmp_path: Path) -> None:
         now = trained.scorer(batch.inputs["input_ids"], batch.inputs["segments"])
     rewards = 0.5 * (now - reference)
     margin = (rewards[:, 0] - rewards[:, 1]).mean().item()
-    assert metrics["implicit_margin"] == pytest.approx(margin, abs=1e-4)
+    assert metrics["mean_margin"] == pytest.approx(margin, abs=1e-4)
 
 
 def test_a_step_goes_on_from_the_weights_of_another(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from w2s_ray.data.rendering import (
     Rendering,
     RowError,
-    chat_template,
     check_rendering,
     first_line,
+    template_of,
 )
 from w2s_ray.data.tokens import Tokens, tokenise
 from w2s_ray.foreign.templates import check_template
@@ -66,7 +66,7 @@ def _rendered(
     tokenizer: PreTrainedTokenizerFast, prompts: list[str], name: str, row_of: dict[str, str]
 ) -> list[str]:
     """The text of each prompt by the chat template, which is tried in another process first."""
-    template = chat_template(tokenizer)
+    template = template_of(tokenizer)
     conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
     variables = {
         "tools": None,

@@ -111,10 +111,10 @@ def check_chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast, name: str) -
         **tokenizer.special_tokens_map,
     }
     conversations = [of for row in rows["messages"].to_pylist() for of in row]
-    check_template(chat_template(tokenizer), variables, conversations, name)
+    check_template(template_of(tokenizer), variables, conversations, name)
 
 
-def chat_template(tokenizer: PreTrainedTokenizerFast) -> str:
+def template_of(tokenizer: PreTrainedTokenizerFast) -> str:
     """The tokenizer's chat template, in which today's date is a fixed one.
 
     Raises:
@@ -133,7 +133,7 @@ def chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> list[list[str]]
     """
     if "messages" not in rows.column_names:
         raise ValueError("the rows were prepared without messages, which a chat template needs")
-    template = chat_template(tokenizer)
+    template = template_of(tokenizer)
     texts: list[list[str]] = []
     for row_id, conversations in zip(
         rows["row_id"].to_pylist(), rows["messages"].to_pylist(), strict=True

@@ -43,6 +43,12 @@ class CausalModel:
     end_ids: tuple[int, ...]
     name: str
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.module.device
+        return device
+
 
 def load_causal(
     model: ModelSpec,

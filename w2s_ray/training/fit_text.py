@@ -134,8 +134,8 @@ def fit_text(
 def _pair_metrics(job: TextJob, rows: TextRows, scorer: AnswerScorer) -> dict[str, float]:
     """Of pairs: how the trained model's implicit rewards order the pairs that it was trained on.
 
-    ``implicit_accuracy`` is the share of pairs whose first answer has the higher reward, where a
-    tie counts ½; ``implicit_margin`` the mean of their difference, in nats.
+    ``preference_accuracy`` is the share of pairs whose first answer has the higher reward, where a
+    tie counts ½; ``mean_margin`` the mean of their difference, in nats.
     """
     if not isinstance(job.objective, Dpo) or rows.references is None:
         return {}
@@ -145,8 +145,9 @@ def _pair_metrics(job: TextJob, rows: TextRows, scorer: AnswerScorer) -> dict[st
     rewards = job.objective.beta * (sums - references)
     margins = rewards[:, 0] - rewards[:, 1]
     return {
-        "implicit_accuracy": float(((margins.sign() + 1) / 2).mean()),
-        "implicit_margin": float(margins.mean()),
+        "preference_accuracy": float(((margins.sign() + 1) / 2).mean()),
+        "mean_margin": float(margins.mean()),
+        "mean_chosen_reward": float(rewards[:, 0].mean()),
     }
 
 

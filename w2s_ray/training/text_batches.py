@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack, trained_rows
-from w2s_ray.data.completions import completion_tokens
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.finite_weights import check_scores
@@ -72,15 +71,7 @@ def text_rows(
         ValueError: no row remains, or weak log-ratios are not one for each token of a row.
         FloatingPointError: the initial model's log-probabilities are not finite.
     """
-    tokens = completion_tokens(
-        job.row_ids,
-        job.prompts,
-        job.answers,
-        tokenizer,
-        render=job.render,
-        end_id=end_id,
-        max_length_tokens=job.max_length_tokens,
-    )
+    tokens = job.encoded(tokenizer, end_id)
     counted = counts_of(tokens)
     kept = trained_rows(tokens.identical, "leave_out")
     labels = _labels(job, tokens)

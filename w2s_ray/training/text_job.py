@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
+from w2s_ray.data.completions import completion_tokens
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.spec.training import Render
 from w2s_ray.training.engine import Adam
@@ -106,6 +109,18 @@ class TextJob:
         for row_id, answers in zip(self.row_ids, self.answers, strict=True):
             if len(answers) != per_row:
                 raise ValueError(f"row {row_id}: {len(answers)} answers, expected {per_row}")
+
+    def encoded(self, tokenizer: PreTrainedTokenizerFast, end_id: int) -> Tokens:
+        """The rows as tokens; arguments and errors of ``completion_tokens``."""
+        return completion_tokens(
+            self.row_ids,
+            self.prompts,
+            self.answers,
+            tokenizer,
+            render=self.render,
+            end_id=end_id,
+            max_length_tokens=self.max_length_tokens,
+        )
 
     @property
     def token_budget(self) -> int:
