@@ -115,10 +115,10 @@ def check_chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast, name: str) -
 
 
 def template_of(tokenizer: PreTrainedTokenizerFast) -> str:
-    """The chat template of a tokenizer, on a fixed date.
+    """The tokenizer's chat template, in which today's date is a fixed one.
 
     Raises:
-        ValueError: it has none.
+        ValueError: there is none.
     """
     template: str = tokenizer.get_chat_template()
     return _FIXED_DATE + template if "strftime_now" in template else template
@@ -141,9 +141,14 @@ def chats(rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> list[list[str]]
         try:
             texts.append([_chat(tokenizer, template, messages) for messages in conversations])
         except Exception as error:  # whatever the template's code raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RowError(row_id, f"the chat template refuses it: {reason}") from error
+            reason = f"the chat template refuses it: {first_line(error)}"
+            raise RowError(row_id, reason) from error
     return texts
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _chat(tokenizer: PreTrainedTokenizerFast, template: str, messages: list[Any]) -> str:

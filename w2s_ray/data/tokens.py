@@ -182,7 +182,7 @@ def _of_whole(
 
 
 def tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
-    """The tokens of each text, without special tokens of the tokenizer's own."""
+    """The token ids of each text, without special tokens."""
     if not texts:
         return []
     encoded = tokenizer(

@@ -1,109 +1,141 @@
-"""Log-probabilities of answers after their prompts, with gradients.
+"""Log-probabilities of answers under a causal language model, with gradients.
 
-Rows are packed lines in which the answers of a prompt share it. Logits are made only where a token
-of an answer is predicted, a few rows of the vocabulary at a time, and again in the backward pass:
-for a vocabulary of 152,000 tokens those of a micro-batch of 4,096 tokens would take 2.5 GB.
+The base model computes packed rows whose answers share their prompt, where its attention passes the
+test of ``packed_attention``, else separate rows. The head computes the positions of answers alone,
+a chunk at a time. A chunk's logits live as long as the chunk: they are computed again in the
+backward pass, so that memory beside the model's states does not grow with the number of tokens. A
+vocabulary has 49 to 152 thousand entries, a batch of 16 thousand tokens would need 10 GB in fp32,
+several times.
 """
 
-import copy
-from typing import Any
+from copy import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from w2s_ray.models.language_model import GivenStates, Scored, scored_states
-from w2s_ray.objectives.preference import log_ratio_errors, pair_logits
+from w2s_ray.errors import InputError
+from w2s_ray.models import packed_attention
+from w2s_ray.models.answer_states import packed_states, separate_states
+from w2s_ray.models.given_states import GivenStates
+from w2s_ray.models.structure import own_attention
 
-LOGITS_AT_ONCE = 2**25  # numbers: 128 MiB in float32
-CAUSAL = "causal."
-"""Begins the names of the scorer's parameters; files of weights have those of the causal model."""
+LOGITS_AT_ONCE = 2**25
+"""Logits of a chunk: 128 MiB in fp32, of which the backward pass holds about four copies."""
+
+
+class TokenLogProbs(NamedTuple):
+    """Log-probabilities of the tokens of answers.
+
+    Attributes:
+        values: (a,) float32 log p of each token, answer after answer.
+        answer: (a,) index of its answer among the b·m of the batch, ascending.
+    """
+
+    values: Tensor
+    answer: Tensor
 
 
 class AnswerScorer(nn.Module):
-    """Sums, pair logits or errors of log-ratios of answers.
+    """Scores answers by a causal language model of transformers.
 
     Args:
-        causal: a whole language model of transformers, whose parameters these are.
-        shares_prompts: whether its backbone computes packed lines.
-        beta: of pair logits and log-ratios.
-        logits_at_once: numbers of a piece of logits.
+        causal: the whole model, which stays as it is: its parameters keep their names below
+            ``causal``, and tied weights stay tied.
+        logits_at_once: logits of a chunk of tokens.
+
+    Raises:
+        InputError: the logits do not depend on the last states alone.
     """
 
-    def __init__(
-        self,
-        causal: PreTrainedModel,
-        *,
-        shares_prompts: bool,
-        beta: float = 1.0,
-        logits_at_once: int = LOGITS_AT_ONCE,
-    ) -> None:
+    def __init__(self, causal: PreTrainedModel, *, logits_at_once: int = LOGITS_AT_ONCE) -> None:
         super().__init__()
         self.causal = causal
-        self._shares_prompts, self._beta, self._at_once = shares_prompts, beta, logits_at_once
-        self._states = GivenStates()
-        # The same head on states at hand. It is no submodule, so that no parameter stands twice.
-        head = copy.copy(causal)
-        head._modules = {**causal._modules, causal.base_model_prefix: self._states}
-        self._head = (head,)
+        self._given = (GivenStates(),)  # in tuples: no parts of this module
+        self._head = (_with_base(causal, self._given[0]),)
+        self._at_once = max(1, logits_at_once // int(causal.config.vocab_size))
+        base: Any = causal.base_model
+        self.shares_prompts = packed_attention.use_if_exact(base)
+        _check_head(self)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        segments: Tensor,
-        reference: Tensor | None = None,
-        weak_log_ratios: Tensor | None = None,
-    ) -> Tensor:
-        """Of b packed rows: (b, m) summed log-probabilities; with ``reference`` more.
+    def forward(self, input_ids: Tensor, segments: Tensor) -> Tensor:
+        """(b, m) float32 log p(answer | prompt) of b packed rows, summed over tokens.
+
+        The first token of a text without prompt has none before it and is not counted.
 
         Args:
             input_ids: (T,) int64, row after row: prompt, answer 1, …, answer m.
-            segments: (b, 1 + m) int64, number of tokens of each.
-            reference: (b, 2) summed log-probabilities of a reference: the pair logits (b, 2); or,
-                with ``weak_log_ratios``, (a,) of the answers' tokens: (b, 1) mean squared errors.
-            weak_log_ratios: (a,) of the same tokens.
+            segments: (b, 1 + m) int64, number of tokens of each; T in all.
         """
-        scored = scored_states(self.causal.base_model, input_ids, segments, self._shares_prompts)
-        values = self._log_probs(scored)
+        tokens = self.token_log_probs(input_ids, segments)
         rows, answers = len(segments), segments.shape[1] - 1
-        if weak_log_ratios is not None:
-            assert reference is not None
-            values = log_ratio_errors(values, reference, weak_log_ratios, self._beta)
-        sums = values.new_zeros(rows * answers).index_add(0, scored.answer, values)
-        sums = sums.view(rows, answers)
-        if weak_log_ratios is not None:
-            counts = torch.bincount(scored.answer, minlength=rows * answers).view(rows, answers)
-            return sums / counts
-        return sums if reference is None else pair_logits(sums, reference, self._beta)
+        sums = torch.zeros(rows * answers, device=input_ids.device)
+        return sums.index_add(0, tokens.answer, tokens.values).view(rows, answers)
 
-    def token_log_probs(self, input_ids: Tensor, segments: Tensor) -> Tensor:
-        """(a,) log-probability of each token of the answers, in the order of the line."""
-        return self._log_probs(
-            scored_states(self.causal.base_model, input_ids, segments, self._shares_prompts)
-        )
-
-    def _log_probs(self, scored: Scored) -> Tensor:
-        """(a,) float32 log π of the target tokens."""
-        vocabulary = int(self.causal.config.get_text_config().vocab_size)
-        at_once = max(1, self._at_once // vocabulary)
+    def token_log_probs(self, input_ids: Tensor, segments: Tensor) -> TokenLogProbs:
+        """The log-probability of each token of the answers; arguments as for ``forward``."""
+        read = packed_states if self.shares_prompts else separate_states
+        base: Any = self.causal.base_model
+        scored = read(base, input_ids, segments)
         states = scored.states[scored.before]
-        pieces = zip(
-            torch.split(states, at_once), torch.split(scored.targets, at_once), strict=True
+        chunks = zip(
+            torch.split(states, self._at_once),
+            torch.split(scored.targets, self._at_once),
+            strict=True,
         )
-        return torch.cat([self._piece(part, targets) for part, targets in pieces])
+        return TokenLogProbs(torch.cat([self._chunk(*c) for c in chunks]), scored.answer)
 
-    def _piece(self, states: Tensor, targets: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return self._of_targets(states, targets)
-        values: Tensor = checkpoint(self._of_targets, states, targets, use_reentrant=False)
-        return values
-
-    def _of_targets(self, states: Tensor, targets: Tensor) -> Tensor:
-        (head,) = self._head
-        self._states.last_hidden_state = states[None]
+    def logits(self, states: Tensor) -> Tensor:
+        """(n, V) float32 from (n, H) last states, as the model's own class computes them."""
+        (given,), (head,) = self._given, self._head
+        given.last_hidden_state = states[None]
         ids = torch.zeros(1, len(states), dtype=torch.int64, device=states.device)
         output: Any = head(input_ids=ids, use_cache=False)
-        logits = output.logits[0].float()
-        chosen: Tensor = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
-        return chosen
+        given.last_hidden_state = None
+        logits: Tensor = output.logits[0].float()
+        return logits
+
+    def _chunk(self, states: Tensor, targets: Tensor) -> Tensor:
+        """(n,) log-probabilities; nothing but ``states`` is kept for the backward pass."""
+        if not torch.is_grad_enabled():
+            return self._log_probs(states, targets)
+        values: Tensor = checkpoint(
+            self._log_probs, states, targets, use_reentrant=False, preserve_rng_state=False
+        )
+        return values
+
+    def _log_probs(self, states: Tensor, targets: Tensor) -> Tensor:
+        """(n,) log p of ``targets`` from (n, H) states of the tokens before them."""
+        return -nn.functional.cross_entropy(self.logits(states), targets, reduction="none")
+
+
+def _with_base(causal: PreTrainedModel, base: nn.Module) -> PreTrainedModel:
+    """The model with another base model; it shares all else, and ``causal`` is not changed."""
+    other = copy(causal)
+    other._modules = {**causal._modules, causal.base_model_prefix: base}
+    return other
+
+
+@torch.no_grad()
+def _check_head(scorer: AnswerScorer) -> None:
+    """Compares logits of a few tokens with those of the whole model and its own attention."""
+    causal = scorer.causal
+    base: Any = causal.base_model
+    ids = torch.arange(1, 7, device=causal.device)[None] * 7919 % int(causal.config.vocab_size)
+    used, base.config._attn_implementation = (
+        base.config._attn_implementation,
+        own_attention(base.config),
+    )
+    try:
+        states = base(input_ids=ids, use_cache=False).last_hidden_state[0]
+        whole = causal(input_ids=ids, use_cache=False).logits[0].float()
+    finally:
+        base.config._attn_implementation = used
+    error = (scorer.logits(states) - whole).abs().max() / whole.abs().max().clamp_min(1e-6)
+    if not bool(error < (1e-3 if states.dtype == torch.float32 else 0.1)):
+        raise InputError(
+            f"architecture {causal.config.model_type}: training on text needs logits that depend "
+            "on the last states alone (docs/architectures.md)"
+        )

@@ -79,7 +79,9 @@ def load_backbone(
     check_dimensions(model)
     dtype = PRECISIONS[precision]
     with quiet(), torch.random.fork_rng(devices=[]):
-        module = _untrained(model, dtype) if model.source is None else _pretrained(model, dtype)
+        module = (
+            untrained_backbone(model, dtype) if model.source is None else _pretrained(model, dtype)
+        )
         tokenizer = load_tokenizer(model)
     return backbone_of(model, module, tokenizer, device)
 
@@ -130,7 +132,7 @@ def state_width(module: PreTrainedModel, model: object) -> int:
     return width
 
 
-def _untrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+def untrained_backbone(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     """Draws all blocks, then drops some, so that the first k are those of the whole model."""
     assert model.architecture is not None
     try:

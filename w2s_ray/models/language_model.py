@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import InputError
-from w2s_ray.models import packed_attention
+from w2s_ray.models.answer_states import packed_states, separate_states
 from w2s_ray.models.backbone import (
     Backbone,
     backbone_of,
@@ -31,43 +31,13 @@ from w2s_ray.models.backbone import (
 )
 from w2s_ray.models.finite_weights import check_scores, weights_not_finite
 from w2s_ray.models.folders import model_folder
+from w2s_ray.models.given_states import GivenStates
 from w2s_ray.models.inference import sweep, token_budget_of
-from w2s_ray.models.packed_layout import lay_out
 from w2s_ray.models.structure import PRECISIONS, own_attention, untrained_language_model
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
 _LOGITS_AT_ONCE = 2**25  # numbers: 128 MiB in float32
-
-
-class GivenStates(nn.Module):
-    """Stands for a backbone whose states are known; its output has nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last_hidden_state: Tensor | None = None
-
-    @property
-    def decoder(self) -> "GivenStates":
-        """By this name the class of OPT calls its backbone's only part."""
-        return self
-
-    def forward(self, *arguments: Any, **options: Any) -> "_Output":
-        assert self.last_hidden_state is not None
-        return _Output(self.last_hidden_state)
-
-
-class _Output:
-    """An output of a backbone in which every field but the states is None."""
-
-    def __init__(self, states: Tensor) -> None:
-        self.last_hidden_state = states
-
-    def __getitem__(self, index: int) -> Tensor:
-        return (self.last_hidden_state,)[index]
-
-    def __getattr__(self, name: str) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -97,12 +67,12 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
     """
     if model.source is None:
         backbone = load_backbone(model, precision)
-        causal = _random(model, backbone.module)
+        causal = random_causal(model, backbone.module)
         setattr(causal, causal.base_model_prefix, backbone.module)
         causal.tie_weights()
     else:
         check_dimensions(model)
-        causal = _pretrained(model, PRECISIONS[precision])
+        causal = pretrained_causal(model, PRECISIONS[precision])
         base: Any = causal.base_model
         backbone = backbone_of(model, base, load_tokenizer(model))
     module = backbone.module
@@ -146,7 +116,7 @@ def _sample(causal: PreTrainedModel, module: PreTrainedModel) -> _Sample:
         config._attn_implementation = used
 
 
-def _random(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
+def random_causal(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
     """The class with a head drawn at random, for a backbone with random weights."""
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(model.init_seed)
@@ -156,7 +126,7 @@ def _random(model: ModelSpec, module: PreTrainedModel) -> PreTrainedModel:
     return causal
 
 
-def _pretrained(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+def pretrained_causal(model: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
     """The class with the weights of a pretrained model."""
     config = training_config(model)
     assert model.source is not None
@@ -202,27 +172,12 @@ def answer_log_probs(
     return sums
 
 
-class Scored(NamedTuple):
-    """The tokens of answers, and where they are predicted.
-
-    Attributes:
-        states: (L, H) of all tokens computed.
-        before: (a,) index in ``states`` of the token before each.
-        targets: (a,) the tokens.
-        answer: (a,) index of the answer among the b·m of the batch.
-    """
-
-    states: Tensor
-    before: Tensor
-    targets: Tensor
-    answer: Tensor
-
-
 def _row_sums(model: LanguageModel, input_ids: Tensor, segments: Tensor) -> Tensor:
     """(b, m) summed log-probabilities of the answers of b packed rows."""
     module = model.backbone.module
     input_ids, segments = input_ids.to(module.device), segments.to(module.device)
-    scored = scored_states(module, input_ids, segments, model.backbone.shares_prompts)
+    read = packed_states if model.backbone.shares_prompts else separate_states
+    scored = read(module, input_ids, segments)
     rows, answers = len(segments), segments.shape[1] - 1
     sums = torch.zeros(rows * answers, device=module.device)
     at_once = max(1, _LOGITS_AT_ONCE // int(module.config.vocab_size))
@@ -231,56 +186,3 @@ def _row_sums(model: LanguageModel, input_ids: Tensor, segments: Tensor) -> Tens
         chosen = logits.gather(1, scored.targets[part, None])[:, 0]
         sums.index_add_(0, scored.answer[part], chosen - logits.logsumexp(dim=1))
     return sums.view(rows, answers)
-
-
-def scored_states(
-    module: nn.Module, input_ids: Tensor, segments: Tensor, shares_prompts: bool
-) -> Scored:
-    """The states of packed rows, and where their answers are predicted.
-
-    Args:
-        module: the backbone.
-        shares_prompts: whether it computes packed lines.
-    """
-    read = _packed_states if shares_prompts else _separate_states
-    return read(module, input_ids, segments)
-
-
-def _packed_states(module: nn.Module, input_ids: Tensor, segments: Tensor) -> Scored:
-    """From one line, in which a row's answers share its prompt."""
-    states = packed_attention.states_of_line(module, input_ids[None], lay_out(segments))[0]
-    parts = segments.shape[1]
-    flat = segments.flatten()
-    begins = flat.cumsum(0) - flat
-    part = torch.arange(len(flat), device=flat.device).repeat_interleave(flat)
-    index = torch.arange(len(part), device=flat.device)
-    row, place = part // parts, part % parts
-    first = index == begins[part]
-    after_prompt = begins[row * parts] + segments[row, 0] - 1
-    before = torch.where(first, after_prompt, index - 1)
-    counted = (place > 0) & ~(first & (segments[row, 0] == 0))
-    answer = row * (parts - 1) + place - 1
-    return Scored(states, before[counted], input_ids[counted], answer[counted])
-
-
-def _separate_states(module: nn.Module, input_ids: Tensor, segments: Tensor) -> Scored:
-    """From a padded row of its own for each text."""
-    texts: list[Tensor] = []
-    before: list[Tensor] = []
-    targets: list[Tensor] = []
-    answer: list[Tensor] = []
-    length = int((segments[:, :1] + segments[:, 1:]).max())
-    rows = torch.split(input_ids, segments.sum(dim=1).tolist())
-    for row, sizes in zip(rows, segments.tolist(), strict=True):
-        prompt, *answers = torch.split(row, sizes)
-        for tail in answers:
-            number, begin = len(texts), max(1, len(prompt))
-            texts.append(torch.cat([prompt, tail]))
-            own = torch.arange(begin, len(texts[-1]), device=row.device)
-            before.append(number * length + own - 1)
-            targets.append(texts[-1][own])
-            answer.append(torch.full_like(own, number))
-    padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
-    states: Tensor = module(input_ids=padded, use_cache=False).last_hidden_state
-    flat = (torch.cat(parts) for parts in (before, targets, answer))
-    return Scored(states.flatten(0, 1), *flat)

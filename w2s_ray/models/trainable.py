@@ -1,4 +1,4 @@
-"""Which parameters of a scorer are trained, and their state, which is all a run must store."""
+"""Which parameters of a model are trained, and their state, which is all a run must store."""
 
 import re
 import warnings
@@ -36,29 +36,23 @@ def set_trainable(scorer: Scorer, trainable: str, lora: Lora, seed: int) -> list
     return [parameter for parameter in scorer.parameters() if parameter.requires_grad]
 
 
-def trainable_state(scorer: Scorer) -> dict[str, Tensor]:
+def trainable_state(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the trained parameters by name, on the CPU, in their own dtype."""
     return {
         name: parameter.detach().to("cpu", copy=True).contiguous()
-        for name, parameter in scorer.named_parameters()
+        for name, parameter in module.named_parameters()
         if parameter.requires_grad
     }
 
 
 @torch.no_grad()
-def load_state(scorer: Scorer, state: Mapping[str, Tensor]) -> None:
-    """Loads a ``trainable_state``, cast to the scorer's dtypes.
+def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a ``trainable_state``, cast to the module's dtypes.
 
     Raises:
         ValueError: names or shapes are not those of the trained parameters; call
             ``set_trainable`` first.
     """
-    load_named(scorer, state)
-
-
-@torch.no_grad()
-def load_named(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """As ``load_state``, for any module."""
     own = {n: p for n, p in module.named_parameters() if p.requires_grad}
     if own.keys() != state.keys():
         differ = sorted(own.keys() ^ state.keys())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from w2s_ray.objectives.confidence import PREFERENCE_THRESHOLD, ThresholdBuffer, log_odds
 from w2s_ray.training.engine import Batch, Engine
@@ -53,20 +54,20 @@ class Evaluates(Protocol):
 
 
 class RowLosses(Protocol):
-    """What is minimised (``objectives.objective.Objective``)."""
+    """The loss of each row of a batch (``objectives.objective.Objective``)."""
 
     def alpha(self, step: int, total_steps: int) -> float:
-        """Weight of the model's own prediction at optimizer step ``step``, counted from 0."""
+        """Weight of the student's own hard label at optimizer step ``step``, from 0."""
 
     def __call__(
         self,
-        logits: torch.Tensor,
-        soft_labels: torch.Tensor,
+        logits: Tensor,
+        soft_labels: Tensor,
         *,
-        alpha: float | torch.Tensor,
-        threshold: float | torch.Tensor,
-    ) -> torch.Tensor:
-        """(B, K) logits and soft labels -> (B,) float32 losses."""
+        alpha: float | Tensor,
+        threshold: float | Tensor,
+    ) -> Tensor:
+        """(b, K) logits and soft labels of any K -> (b,) losses in nats."""
 
 
 def learning_rate_at(
@@ -75,11 +76,12 @@ def learning_rate_at(
     """The rate of update ``step`` (0 … total − 1): constant, or a cosine from ``peak`` to 0.
 
     Args:
-        warmup: share of the steps, before that, over which the rate rises to ``peak``.
+        warmup: share of the updates, rounded up to w of them, before the schedule begins: their
+            rates rise linearly, peak · (step + 1) / (w + 1); none is 0, and the next is ``peak``.
     """
-    rising = math.ceil(warmup * total_steps)
+    rising = math.ceil(round(warmup * total_steps, 9))
     if step < rising:
-        return peak * (step + 1) / rising
+        return peak * (step + 1) / (rising + 1)
     step, total_steps = step - rising, total_steps - rising
     if schedule == "constant":
         return peak
@@ -112,7 +114,7 @@ def train(
         objective: per-row loss of (logits, soft labels, α, threshold).
         total_steps: optimizer steps of the whole run.
         learning_rate: the peak rate.
-        warmup: share of the steps over which it rises.
+        warmup: as for ``learning_rate_at``.
         buffer: sets the threshold at which the student's own prediction becomes a hard label; None
             for preference pairs, where it is z = 0. The buffer sees whole batches, after their
             update, hence does not depend on how a batch is cut.

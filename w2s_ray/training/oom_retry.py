@@ -8,11 +8,14 @@ with the library's own message.
 import gc
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from w2s_ray.training.job import TrainJob
+from w2s_ray.training.text_job import TextJob
+
+Job = TypeVar("Job", TrainJob, TextJob)
 
 MAX_OOM_RETRIES = 3
 # Messages of torch without a GPU, of NCCL, and of cuBLAS.
@@ -26,7 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES)
 
 
-def with_smaller_micro_batch(job: TrainJob, error: Exception) -> TrainJob:
+def with_smaller_micro_batch(job: Job, error: Exception) -> Job:
     """The job with a micro-batch half the size, to retry after ``error``.
 
     Raises:
@@ -38,7 +41,7 @@ def with_smaller_micro_batch(job: TrainJob, error: Exception) -> TrainJob:
     return replace(job, oom_retries=job.oom_retries + 1)
 
 
-def retry_on_oom(job: TrainJob, fit: Callable[[TrainJob], dict[str, Any]]) -> dict[str, Any]:
+def retry_on_oom(job: Job, fit: Callable[[Job], dict[str, Any]]) -> dict[str, Any]:
     """``fit(job)``, retried with smaller micro-batches when this process runs out of memory."""
     while True:
         try:

@@ -1,73 +1,76 @@
-"""A language model to train on answers: what, on which rows, and how its batches are cut."""
+"""A job that trains a language model on text: which model, on which answers, by which objective.
 
-import math
-from collections.abc import Iterator
+A ``TextJob`` is plain values and arrays, so that it travels by pickle. ``fit_text`` trains it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
-from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack
 from w2s_ray.data.completions import completion_tokens
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.spec.training import Render
-from w2s_ray.training.engine import Adam, Batch
+from w2s_ray.training.engine import Adam
 from w2s_ray.training.resume import CheckpointStorage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sft:
-    """Fine-tuning: the mean of −log π over all tokens of the answers of a batch."""
+    """Supervised fine-tuning on one answer a row: the mean of −log p over all answer tokens."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dpo:
-    """Direct preference optimisation, and its relatives by other losses.
+    """A loss on the pair logits (0, z) of two answers a row (``objectives.preference``).
 
     Attributes:
-        beta: of the implicit reward.
-        loss: a name in ``objectives.names.DEFINITIONS``; forward_ce is DPO.
+        beta: β > 0 of z.
+        loss: a name in ``objectives.names.DEFINITIONS``; ``forward_ce`` is DPO.
+        preferred: probability that the first answer of each row is preferred; None: 1.
     """
 
     beta: float
     loss: str = "forward_ce"
+    preferred: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Wspo:
-    """The log-ratio of the strong model follows that of the weak one, token by token.
+    """Σ_t (β Δ log π_s − Δ log π_w)² / |y| on one answer a row (``objectives.preference``).
 
     Attributes:
-        weak_log_ratios: (a,) float32, log π_post − log π_pre of the tokens of all answers, row
-            after row, with their end tokens.
+        beta: β > 0.
+        weak_log_ratios: Δ log π_w of each token of each row's answer, its end token among them
+            (``models.log_ratios.answer_log_ratios``).
     """
 
     beta: float
-    weak_log_ratios: NDArray[np.float32]
+    weak_log_ratios: Sequence[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class TextJob:
-    """A language model to train.
+    """A language model to train on text.
 
     Attributes:
         name: stable and unique.
-        initial: parameters that an earlier step has trained in the same way; None: none.
-        row_ids: n ids, all different.
-        prompts: n user's messages.
-        answers: n rows of one answer, or for ``Dpo`` of two, the chosen one first.
-        lora: adapters where ``trainable`` is "lora".
-        warmup: share of the optimizer steps over which the rate rises.
+        initial: trained parameters of an earlier step, of the same ``trainable`` and ``lora``, to
+            start from; None: the model as it is.
+        answers: of each row: one for ``Sft`` and ``Wspo``, two for ``Dpo``, the chosen first.
+        trainable: "full" or "lora".
+        lora: of the adapters; None for "full".
+        warmup: share of the optimizer steps in which the rate rises linearly to its peak.
+        render: how a prompt becomes tokens (``data.completions``).
         checkpoints: where the state of the run is kept; None: nowhere.
+        oom_retries: how often the job ran out of memory; each time halves the micro-batch.
     """
 
     name: str
@@ -78,7 +81,7 @@ class TextJob:
     answers: tuple[tuple[str, ...], ...]
     objective: Sft | Dpo | Wspo
     trainable: str
-    lora: Lora
+    lora: Lora | None
     seed: int
     epochs: int
     batch_size: int
@@ -91,20 +94,24 @@ class TextJob:
     render: Render
     execution: Execution = field(default_factory=Execution)
     checkpoints: CheckpointStorage | None = None
+    oom_retries: int = 0
 
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.epochs * math.ceil(len(self.row_ids) / self.batch_size)
-
-    @property
-    def token_budget(self) -> int:
-        """Most tokens of a micro-batch."""
-        given = self.execution.micro_batch_tokens
-        return given or MICRO_BATCH_TOKENS["gpu" if torch.cuda.is_available() else "cpu"]
+    def __post_init__(self) -> None:
+        rows = len(self.row_ids)
+        per_row = 2 if isinstance(self.objective, Dpo) else 1
+        if not rows:
+            raise ValueError(f"{self.name}: no rows to train on")
+        if not rows == len(self.prompts) == len(self.answers):
+            raise ValueError(
+                f"{self.name}: {rows} row ids, {len(self.prompts)} prompts and "
+                f"{len(self.answers)} rows of answers, expected equally many"
+            )
+        for row_id, answers in zip(self.row_ids, self.answers, strict=True):
+            if len(answers) != per_row:
+                raise ValueError(f"row {row_id}: {len(answers)} answers, expected {per_row}")
 
     def encoded(self, tokenizer: PreTrainedTokenizerFast, end_id: int) -> Tokens:
-        """The rows as tokens."""
+        """The rows as tokens; arguments and errors of ``completion_tokens``."""
         return completion_tokens(
             self.row_ids,
             self.prompts,
@@ -115,78 +122,19 @@ class TextJob:
             max_length_tokens=self.max_length_tokens,
         )
 
+    @property
+    def token_budget(self) -> int:
+        """Most tokens of a micro-batch."""
+        given = self.execution.micro_batch_tokens
+        whole = given or MICRO_BATCH_TOKENS["gpu" if self.on_gpu else "cpu"]
+        return max(1, whole >> self.oom_retries)
 
-class Reference(NamedTuple):
-    """What a row's loss is measured against.
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the job is given a GPU, and this process sees one."""
+        return self.execution.device == "gpu" and torch.cuda.is_available()
 
-    Attributes:
-        sums: (n, 2) float32 summed log-probabilities of the initial model, for ``Dpo``.
-        tokens: (a,) float32, those of single tokens, for ``Wspo``.
-    """
-
-    sums: NDArray[np.float32] | None = None
-    tokens: NDArray[np.float32] | None = None
-
-
-def answer_tokens(tokens: Tokens) -> NDArray[np.int64]:
-    """(n,) tokens of the answers of each row that have a token before them."""
-    answers = tokens.segments[:, 1:]
-    counted: NDArray[np.int64] = (answers - (tokens.segments[:, :1] == 0)).sum(axis=1)
-    return counted
-
-
-def text_stream(
-    job: TextJob, tokens: Tokens, reference: Reference, start: int = 0
-) -> Iterator[list[Batch]]:
-    """The micro-batches of each optimizer step.
-
-    Args:
-        start: optimizer steps to skip at the beginning.
-    """
-    counted = answer_tokens(tokens)
-    orders = (epoch_order(tokens.row_ids, job.seed, epoch) for epoch in range(job.epochs))
-    batches = (rows for order in orders for rows in optimizer_batches(order, job.batch_size))
-    for rows in islice(batches, start, None):
-        parts = micro_batches(rows, tokens.row_lengths, job.token_budget)
-        of_batch = np.float32(1.0 / counted[rows].sum())
-        yield [
-            _batch(
-                job,
-                tokens,
-                reference,
-                indices,
-                np.full(len(indices), of_batch) if isinstance(job.objective, Sft) else weights,
-            )
-            for indices, weights in parts
-        ]
-
-
-def _batch(
-    job: TextJob,
-    tokens: Tokens,
-    reference: Reference,
-    rows: NDArray[np.int64],
-    weights: NDArray[np.float32],
-) -> Batch:
-    input_ids, segments = pack(tokens, rows)
-    inputs: dict[str, Tensor] = {
-        "input_ids": torch.from_numpy(input_ids),
-        "segments": torch.from_numpy(segments),
-    }
-    if reference.sums is not None:
-        inputs["reference"] = torch.from_numpy(reference.sums[rows])
-    if isinstance(job.objective, Wspo):
-        assert reference.tokens is not None
-        own = _tokens_of(tokens, rows)
-        inputs["reference"] = torch.from_numpy(reference.tokens[own])
-        inputs["weak_log_ratios"] = torch.from_numpy(job.objective.weak_log_ratios[own])
-    labels = torch.zeros(len(rows), 2)
-    labels[:, 1] = 1.0
-    return Batch(inputs, labels, torch.from_numpy(weights), len(input_ids))
-
-
-def _tokens_of(tokens: Tokens, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions, among the answers' tokens of all rows, of those of some rows."""
-    counted = answer_tokens(tokens)
-    starts = np.cumsum(counted) - counted
-    return np.concatenate([np.arange(starts[r], starts[r] + counted[r]) for r in rows])
+    @property
+    def device(self) -> str:
+        """The torch device type of this process: "cuda" or "cpu"."""
+        return "cuda" if self.on_gpu else "cpu"

@@ -1,1 +1,0 @@
-"""Prompts whose answers a rule can check: rule families, splits, and the check itself."""
