@@ -136,6 +136,9 @@ def test_generated_checks_are_valid_and_worded(family):
         ({"family": "no_comas"}, "given the family 'no_comas', expected one of"),
         ({"family": "at_most_words"}, "given n = None, expected a value like 8"),
         ({"family": "at_most_words", "n": True}, "given n = True, expected"),
+        ({"family": "at_most_words", "n": 0}, "given n = 0, expected"),
+        ({"family": "ends_with", "phrase": " "}, "given phrase = ' ', expected"),
+        ({"family": "json_keys", "keys": []}, "given keys = [], expected"),
         ({"family": "json_keys", "keys": "name"}, "given keys = 'name', expected"),
     ],
 )

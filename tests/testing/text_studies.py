@@ -31,14 +31,15 @@ def text_spec(folder: Path, **sections: Any) -> Path:
     prompts = folder / "prompts.jsonl"
     lines = [json.dumps({"prompt": f"tell me {number}: ", "check": {}}) for number in range(24)]
     prompts.write_text("\n".join(lines) + "\n")
-    sampling = {"max_new_tokens": 12, "stop": list("aeiou \u0001\u0002\u0003"), "temperature": 1.0}
+    half = [chr(code) for code in range(1, 127, 2)]
+    sampling = {"max_new_tokens": 16, "stop": half, "temperature": 1.0}
     content = {
         "study": "tiny-text",
         "task": "generation",
         "store": str(folder / "store"),
         "prompts": {
             "source": "prompts.jsonl",
-            "sizes": {"align": 8, "train": 6, "test": 6, "transfer": 2},
+            "sizes": {"align": 8, "train": 8, "test": 6, "transfer": 2},
             "checker": CHECKER,
         },
         "models": {"weak": tiny_model(0), "strong": tiny_model(1, 48)},

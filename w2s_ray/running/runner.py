@@ -95,9 +95,13 @@ def _discard_partial_work(step: Step, store: Store) -> None:
     """Removes the checkpoints or shards of a finished step."""
     if step.backbone is None:
         return
-    kept = Checkpoints(store, step.key) if step.kind.trains else Parts(store, step.key)
-    with suppress(OSError):
-        kept.discard()
+    kept: list[Checkpoints | Parts] = [Parts(store, step.key)]
+    if step.kind.trains:  # on rows; what is trained on texts keeps its reference too
+        checkpoints = Checkpoints(store, step.key)
+        kept = [checkpoints] if step.prompts is None else [checkpoints, *kept]
+    for each in kept:
+        with suppress(OSError):
+            each.discard()
 
 
 def _outcomes_after_store_error(

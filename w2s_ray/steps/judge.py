@@ -20,7 +20,11 @@ from w2s_ray.training.progress import Throttle
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
-    """Writes ``verdicts.parquet``, and scores of each split as metrics."""
+    """Writes ``verdicts.parquet``, and scores of each split as metrics.
+
+    Raises:
+        ValueError: no sample has a reward; names the first reason.
+    """
     assert step.prompts is not None
     samples = read_samples(inputs["samples"])
     splits = list(dict.fromkeys(sample["split"] for sample in samples))
@@ -39,6 +43,8 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
             )
             if throttle.due():
                 context.progress({"step": number, "steps": len(samples), "unit": "samples"})
+    if all(verdict["reward"] is None for verdict in verdicts):
+        raise ValueError(f"none of {len(verdicts):,} samples has a reward: {verdicts[0]['error']}")
     draft.write(VERDICTS, pa.Table.from_pylist(verdicts, schema=VERDICT_SCHEMA))
     best = step.config_as(JudgeConfig).best_of_n
     of_split = {

@@ -160,11 +160,18 @@ _FAMILIES: Mapping[Family, Rule] = {
 FAMILIES: Mapping[str, Rule] = MappingProxyType({str(name): of for name, of in _FAMILIES.items()})
 
 
+def _is_void(value: Any) -> bool:
+    """Whether a parameter asks for nothing: a number below 1, a blank text, no keys."""
+    if isinstance(value, int):
+        return value < 1
+    return not value.strip() if isinstance(value, str) else not value
+
+
 def obeys(check: Parameters, text: str) -> bool:
     """Whether an answer obeys a check, ``{"family": name, …parameters}``.
 
     Raises:
-        ValueError: there is no such family, or a parameter is missing or of another kind.
+        ValueError: there is no such family, or a parameter is missing, of another kind, or empty.
     """
     rule = FAMILIES.get(str(check.get("family")))
     if rule is None:
@@ -173,7 +180,8 @@ def obeys(check: Parameters, text: str) -> bool:
             f"{', '.join(FAMILIES)}"
         )
     for name, values in rule.values.items():
-        if type(check.get(name)) is not type(values[0]):
+        given = check.get(name)
+        if type(given) is not type(values[0]) or _is_void(given):
             kind = type(values[0]).__name__
             raise ValueError(
                 f"check of the family {check['family']}: given {name} = {check.get(name)!r}, "
