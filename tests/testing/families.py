@@ -1,5 +1,6 @@
 """Tiny models of many architectures, as transformers builds and saves them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,14 @@ def save_family(name: str, folder: Path) -> ModelSpec:
     model.save_pretrained(folder)
     bytes_tokenizer().save_pretrained(folder)
     return ModelSpec(source=str(folder))
+
+
+def with_end(spec: ModelSpec, *tokens: int) -> ModelSpec:
+    """The same folder, whose configuration names these tokens as those that end a text."""
+    file = Path(str(spec.source)) / "config.json"
+    fields = {**json.loads(file.read_text()), "eos_token_id": list(tokens)}
+    file.write_text(json.dumps(fields))
+    return spec
 
 
 def table_row(name: str) -> str:

@@ -1,116 +1,201 @@
-"""How the next token is drawn when a model is contrasted with itself before alignment.
+"""Scores of the next token from one model or several, and how a token is drawn by them.
 
-Pure functions of logits; B rows, V tokens of the vocabulary. Source: ConG, arXiv 2510.07884; the
-choices of its published code that differ are under ``released``.
+Contrastive decoding: Jiang et al., "Contrastive Weak-to-Strong Generalization", arXiv 2510.07884.
+With the implicit reward r = β log(π_post / π_pre) of an aligned model against its own start, the
+scores are those of π_pre exp(r / β) sharpened by the share of π_pre that is taken out again.
+
+Scores are unnormalised log-probabilities, so a constant added to a row changes nothing but what a
+repetition penalty does; it is therefore said for each what it acts on. Shapes: B rows, V tokens.
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-PenaltyOn = Literal["log_probs", "released"]
+ActsOn = Literal["log_probs", "released"]
 
-_CANDIDATES = 256
-"""Most probable tokens that are sorted; the rest is sorted only where a nucleus is larger."""
-
-
-def head_mask(log_probs: Tensor, share: float) -> Tensor:
-    """(B, V) bool: the tokens with a probability of at least ``share`` times the largest.
-
-    Args:
-        log_probs: (B, V).
-        share: 0 to 1; 0: all tokens.
-    """
-    if share == 0.0:
-        return torch.ones_like(log_probs, dtype=torch.bool)
-    return log_probs >= log_probs.amax(dim=-1, keepdim=True) + math.log(share)
+_FEW = 1024  # tokens that nearly always hold a nucleus
 
 
-def contrastive_scores(post: Tensor, pre: Tensor, *, alpha: float, head: float) -> Tensor:
-    """(B, V) float32: log π_post − (1 − α) log π_pre on the head of π_post, −∞ elsewhere.
+def head_mask(log_probs_BV: Tensor, share: float) -> Tensor:
+    """The head of a distribution: tokens with p >= ``share`` · max p.
 
     Args:
-        post, pre: (B, V) logits of the aligned model, and of the same model before.
-        alpha: 1: π_post on its head; 0: the implicit reward alone.
-        head: as ``head_mask``.
+        log_probs_BV: (B, V); log-probabilities or logits, since only differences count.
+        share: in [0, 1]; 0 keeps every token.
+
+    Returns:
+        (B, V) bool.
     """
-    scores = torch.log_softmax(post.float(), dim=-1)
-    inside = head_mask(scores, head)
-    if alpha < 1.0:
-        scores = scores - (1.0 - alpha) * torch.log_softmax(pre.float(), dim=-1)
-    return scores.masked_fill(~inside, float("-inf"))
+    if share == 0:
+        return torch.ones_like(log_probs_BV, dtype=torch.bool)
+    return log_probs_BV >= log_probs_BV.amax(-1, keepdim=True) + math.log(share)
 
 
-def proxy_scores(model: Tensor, post: Tensor, pre: Tensor) -> Tensor:
-    """(B, V) float32: log π + log π_post − log π_pre, from (B, V) logits.
+def contrastive_scores(post_BV: Tensor, pre_BV: Tensor, *, alpha: float, head: float) -> Tensor:
+    """log π_post - (1 - α) log π_pre on the head of π_post, -inf elsewhere (arXiv 2510.07884).
 
-    Proxy tuning (Liu et al. 2024), emulated fine-tuning (Mitchell et al. 2024).
+    At α = 1 they are those of π_post on its head; as α → 0, the implicit reward alone.
+
+    Args:
+        post_BV: (B, V) logits of the aligned model.
+        pre_BV: (B, V) logits of the model that it was aligned from.
+        alpha: in [0, 1].
+        head: the share of ``head_mask``.
+
+    Returns:
+        (B, V) float32.
     """
-    own, after, before = (torch.log_softmax(of.float(), dim=-1) for of in (model, post, pre))
-    return own + after - before
+    post = post_BV.float().log_softmax(-1)
+    scores = post - (1 - alpha) * pre_BV.float().log_softmax(-1)
+    return scores.masked_fill(~head_mask(post, head), -math.inf)
 
 
-def penalised(
-    scores: Tensor, seen: Tensor, penalty: float, *, acts_on: PenaltyOn, alpha: float = 1.0
+def proxy_scores(strong_BV: Tensor, post_BV: Tensor, pre_BV: Tensor) -> Tensor:
+    """log π_strong + log π_post - log π_pre: a strong model moved as a weak one was by alignment.
+
+    Proxy tuning (Liu et al. 2024, arXiv 2401.08565) and the emulator of Mitchell et al. 2023 (arXiv
+    2310.12962) at β = 1.
+
+    Args:
+        strong_BV: (B, V) logits, as the two of the weak model.
+
+    Returns:
+        (B, V) float32.
+    """
+    strong, post, pre = (logits.float().log_softmax(-1) for logits in (strong_BV, post_BV, pre_BV))
+    return strong + post - pre
+
+
+def released_offset(alpha: float, vocabulary: int) -> float:
+    """What the published code of arXiv 2510.07884 adds to every contrastive score.
+
+    It sets log π_pre to 0 outside the head and takes a log-softmax again, whose normaliser is then
+    about log V. A softmax does not see it; a repetition penalty does.
+    """
+    return (1 - alpha) * math.log(vocabulary)
+
+
+def repetition_penalty(
+    scores_BV: Tensor, seen_BV: Tensor, penalty: float, *, acts_on: ActsOn, alpha: float = 1.0
 ) -> Tensor:
-    """(B, V) scores in which tokens that were seen are less likely.
+    """Makes tokens that were seen less likely: scores > 0 are divided, others multiplied.
 
-    The rule is that of Keskar et al. 2019, as in transformers: a score above 0 is divided by the
-    penalty, one below 0 multiplied. ``log_probs``: the scores are log-probabilities of what is
-    sampled from, never above 0, so a constant added to the logits of either model changes nothing.
-    ``released``: the published code's scores, which have an offset of (1 − α) log V, since its base
-    model's log-probabilities are normalised once more after the head is masked.
+    The rule is that of CTRL (arXiv 1909.05858) and of transformers. It depends on the level of the
+    scores:
+
+    * "log_probs": the scores as the functions above return them, or log-probabilities of one model,
+      and seen are the *generated* tokens alone.
+    * "released": the scores plus ``released_offset``, as in the published code, and seen are the
+      prompt's tokens too. Without contrast (α = 1) there is no offset.
 
     Args:
-        scores: (B, V), −∞ for tokens that cannot be drawn.
-        seen: (B, V) bool; ``log_probs``: tokens generated so far; ``released``: those of the prompt
-            too.
-        penalty: 1 or above; 1: none.
-        alpha: of contrastive decoding; 1 without.
+        scores_BV: (B, V); -inf stays.
+        seen_BV: (B, V) bool, by the rule above; the caller keeps it.
+        penalty: > 0; 1 changes no distribution.
+        alpha: that of ``contrastive_scores``; read for "released" only.
+
+    Returns:
+        (B, V); with the offset for "released".
     """
-    if penalty == 1.0:
-        return scores
     if acts_on == "released":
-        scores = scores + (1.0 - alpha) * math.log(scores.shape[-1])
-    else:
-        scores = torch.log_softmax(scores, dim=-1)
-    return torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+        scores_BV = scores_BV + released_offset(alpha, scores_BV.shape[-1])
+    penalised = torch.where(scores_BV > 0, scores_BV / penalty, scores_BV * penalty)
+    return torch.where(seen_BV, penalised, scores_BV)
 
 
-def draw(scores: Tensor, uniforms: Tensor, *, temperature: float, top_p: float) -> Tensor:
-    """(B,) int64: one token per row from softmax(scores / temperature), restricted to its nucleus.
+def tempered(scores_BV: Tensor, temperature: float) -> Tensor:
+    """Scores divided by a temperature; at 0 only the highest stays, of equal ones the first.
 
-    The nucleus is the smallest set of most probable tokens with a probability of at least
-    ``top_p``. A row depends on its own scores and its own number alone.
+    Returns:
+        (B, V); at 0, 0 for the highest and -inf elsewhere.
+    """
+    if temperature > 0:
+        return scores_BV / temperature
+    only = torch.full_like(scores_BV, -math.inf)
+    return only.scatter_(-1, scores_BV.argmax(-1, keepdim=True), 0.0)
+
+
+def top_p(scores_BV: Tensor, share: float) -> Tensor:
+    """Keeps the nucleus: the fewest most probable tokens that hold ``share`` of the probability.
+
+    Holtzman et al. 2020, arXiv 1904.09751. Of equally probable tokens the first ones are kept.
 
     Args:
-        scores: (B, V).
-        uniforms: (B,) float64 in [0, 1).
-        temperature: 0: the token with the highest score, the first of equals.
+        share: in (0, 1]; 1 keeps every token.
+
+    Returns:
+        (B, V); -inf outside the nucleus.
     """
-    if temperature == 0.0:
-        return scores.argmax(dim=-1)
-    log_probs = torch.log_softmax(scores.float() / temperature, dim=-1)
-    drawn, covered = _drawn(log_probs, uniforms, top_p, min(_CANDIDATES, scores.shape[-1]))
-    if not bool(covered.all()):
-        rest = ~covered
-        drawn[rest], _ = _drawn(log_probs[rest], uniforms[rest], top_p, scores.shape[-1])
-    return drawn
+    if share >= 1:
+        return scores_BV
+    ordered = _descending(scores_BV, share)
+    mass = ordered.weights.cumsum(-1)
+    outside = mass - ordered.weights >= share * ordered.total
+    kept = torch.full_like(scores_BV, -math.inf)
+    chosen = scores_BV.gather(-1, ordered.tokens).masked_fill(outside, -math.inf)
+    return kept.scatter_(-1, ordered.tokens, chosen)
 
 
-def _drawn(
-    log_probs: Tensor, uniforms: Tensor, top_p: float, candidates: int
-) -> tuple[Tensor, Tensor]:
-    """(B,) tokens, and whether the most probable ``candidates`` hold the nucleus of the row."""
-    values, tokens = log_probs.topk(candidates, dim=-1)
-    probs = values.double().exp()
-    ends = probs.cumsum(dim=-1)
-    inside = ends - probs < top_p
-    covered = (ends[:, -1] >= top_p) | (candidates == log_probs.shape[-1])
-    covered |= values[:, -1] == float("-inf")  # every other token has probability 0
-    ends = (probs * inside).cumsum(dim=-1)
-    index = (ends <= (uniforms * ends[:, -1])[:, None]).sum(dim=-1, keepdim=True)
-    last = (inside & (probs > 0)).sum(dim=-1, keepdim=True) - 1
-    return tokens.gather(1, torch.minimum(index, last))[:, 0], covered
+def draw(scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """Draws a token a row by inversion: the first whose cumulated probability exceeds ``uniform``.
+
+    Tokens are taken from the most probable down, of equal ones the first first. A row's draw
+    depends on its own scores and number alone.
+
+    Args:
+        scores_BV: (B, V); tokens at -inf are never drawn.
+        uniform_B: (B,) float64 in [0, 1).
+
+    Returns:
+        (B,) int64.
+    """
+    ordered = _descending(scores_BV, 1.0)
+    mass = ordered.weights.cumsum(-1)
+    position = (mass <= uniform_B[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
+    last = (ordered.weights > 0).sum(-1, keepdim=True) - 1  # u · total can round up to the total
+    return ordered.tokens.gather(-1, torch.minimum(position, last.clamp_min(0)))[:, 0]
+
+
+class _Ordered(NamedTuple):
+    """The k most probable tokens of each row, in descending order.
+
+    Attributes:
+        tokens: (B, k) int64.
+        weights: (B, k) float64, probabilities but for the factor 1 / total.
+        total: (B, 1) float64, over all V tokens.
+    """
+
+    tokens: Tensor
+    weights: Tensor
+    total: Tensor
+
+
+def _descending(scores_BV: Tensor, share: float) -> _Ordered:
+    """As many tokens as hold ``share`` of every row's probability, or more.
+
+    Sorting the whole vocabulary would take longer than a small model's forward pass. A smaller k
+    never shows: no token outside equals the last one that counts.
+    """
+    finite = max(1, int((scores_BV > -math.inf).sum(-1).max()))
+    highest = scores_BV.amax(-1, keepdim=True)
+    if share < 1 and finite > _FEW:
+        weights = (scores_BV - highest).double().exp()
+        total = weights.sum(-1, keepdim=True)
+        few = _top(scores_BV, highest, _FEW, total)
+        above = few.weights.where(few.weights > few.weights[:, -1:], 0.0)
+        if bool((above.sum(-1, keepdim=True) > share * total * (1 + 1e-9)).all()):
+            return few
+        return _top(scores_BV, highest, finite, total)
+    return _top(scores_BV, highest, finite, None)
+
+
+def _top(scores_BV: Tensor, highest: Tensor, k: int, total: Tensor | None) -> _Ordered:
+    """The k highest scores of each row; of equal ones the lowest token first."""
+    tokens = scores_BV.topk(k, dim=-1, sorted=False).indices.sort(-1).values
+    scores, order = scores_BV.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
+    weights = (scores - highest).double().exp()
+    summed = weights.sum(-1, keepdim=True) if total is None else total
+    return _Ordered(tokens.gather(-1, order), weights, summed)

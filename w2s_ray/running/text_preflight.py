@@ -4,6 +4,7 @@ compared token by token but have different vocabularies. The prompts are prepare
 
 from collections.abc import Callable, Mapping
 
+from w2s_ray.catalog.configs import config_fields
 from w2s_ray.data.rendering import check_rendering
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.tokenizer import tokenizer_to_check
@@ -50,9 +51,12 @@ def _check_tokenizers(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
         rendering = (
             config.rendering if isinstance(config, GenerateConfig) else config.training.rendering
         )
-        tokenizer = tokenizer_to_check(spec.models[name])
+        model = spec.models[name]
+        tokenizer = tokenizer_to_check(model)
         check_rendering(tokenizer, rendering, f"of model '{name}'")
-        if tokenizer.eos_token_id is None:
+        fields = config_fields(model) or {}
+        ends = tokenizer.eos_token_id is not None or fields.get("eos_token_id") is not None
+        if model.source is not None and not ends:
             raise InputError(
                 f"models.{name}: its tokenizer has no end token (eos_token), expected one, with "
                 "which answers end",

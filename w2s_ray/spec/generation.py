@@ -305,12 +305,20 @@ class GenerationSpec(Model):
         return self
 
     @model_validator(mode="after")
-    def _pairs_can_be_made(self) -> Self:
-        """Check that two samples of a prompt can differ, and that there are prompts for them."""
+    def _consistent(self) -> Self:
+        """Check that samples of a prompt can differ, and that answers have room."""
         wrong: list[Mistake] = []
         if self.pairs.samples < 2:
             expected = mistake("2 or more samples, which can differ in their verdict")
             wrong.append((("pairs", "samples"), self.pairs.samples, expected))
+        for section in ("decoding", "evaluation"):
+            new, most = getattr(self, section).max_new_tokens, self.training.max_length_tokens
+            if new >= most:
+                expected = mistake(f"fewer than training.max_length_tokens ({most:,})")
+                wrong.append(((section, "max_new_tokens"), new, expected))
+        if (self.execution.workers or 1) > 1:
+            expected = mistake("1: a model that generates text is trained by one process")
+            wrong.append((("execution", "workers"), self.execution.workers, expected))
         greedy = self.evaluation.samples > 1 and self.evaluation.temperature == 0
         if greedy:
             expected = mistake("1 with temperature: 0, where all samples are the same")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.completions import prompt_tokens
+from w2s_ray.data.rendering import RowError
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.causal import CausalModel, load_causal
 from w2s_ray.models.decoding import Decoded, Decoding, decode
@@ -124,17 +125,11 @@ def _load(model: ModelSpec, config: GenerateConfig, trained: Artifact | None) ->
 
 def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """The rows of some prompts as the bytes of an Arrow file."""
-    config, tokenizer = sampler.config, sampler.main.tokenizer
-    encoded = prompt_tokens(tokenizer, [row["prompt"] for row in prompts], config.rendering.render)
+    config = sampler.config
     rows: list[dict[str, Any]] = []
     asked: list[list[int]] = []
-    for row, ids in zip(prompts, encoded, strict=True):
-        error = None
-        if len(ids) > config.max_length_tokens:
-            error = (
-                f"the prompt has {len(ids):,} tokens, more than max_length_tokens "
-                f"({config.max_length_tokens:,})"
-            )
+    for row in prompts:
+        ids, error = _encoded(sampler, row["prompt"])
         for sample in range(config.samples):
             same = {"split": row["split"], "prompt_id": row["prompt_id"], "sample": sample}
             rows.append({**same, "text": None, "tokens": [], "cut_off": False, "error": error})
@@ -150,6 +145,22 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
     return np.frombuffer(sink.getvalue(), dtype=np.uint8)
+
+
+def _encoded(sampler: _Sampler, prompt: str) -> tuple[list[int], str | None]:
+    """The tokens of a prompt, or why it cannot be answered."""
+    config = sampler.config
+    try:
+        (ids,) = prompt_tokens(sampler.main.tokenizer, [prompt], config.rendering.render)
+    except RowError as error:
+        return [], error.reason
+    if len(ids) + config.max_new_tokens > config.max_length_tokens:
+        return [], (
+            f"the prompt has {len(ids):,} tokens, which with max_new_tokens "
+            f"({config.max_new_tokens:,}) is more than max_length_tokens "
+            f"({config.max_length_tokens:,})"
+        )
+    return ids, None
 
 
 def _fill(

@@ -75,7 +75,7 @@ def _scores(
     )
     return {
         "rate": sum(of_prompt) / len(of_prompt) if of_prompt else None,
-        "prompts": len(rewards),
+        "judged_prompts": len(rewards),
         "samples": len(judged),
         "failed_checks": sum(verdict["reward"] is None for _, verdict in judged),
         "kl_from_reference": sum(kl) / len(kl) if kl else None,

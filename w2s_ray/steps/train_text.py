@@ -4,9 +4,7 @@ Which objective it has says its configuration; ``training.fit_text`` trains it.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,15 +12,15 @@ from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import read_parquet
+from w2s_ray.data.completions import completion_tokens
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.answer_scorer import AnswerScorer
-from w2s_ray.models.causal import load_causal
+from w2s_ray.models.causal import CausalModel, load_causal
 from w2s_ray.models.log_ratios import answer_log_ratios, counted_tokens
-from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import TextTrainConfig
-from w2s_ray.spec.schema import ModelSpec
+from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import Prompts
 from w2s_ray.steps.samples import is_usable, read_samples
@@ -31,12 +29,11 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import PAIRS
 from w2s_ray.training.fit_text import fit_text
-from w2s_ray.training.oom_retry import retry_on_oom
 from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
 
 
 class _Rows(NamedTuple):
-    """Prompt and answers of each row that a model is trained on; of a pair the chosen one first."""
+    """What a model is trained on: prompts, and of each its answers, of a pair the chosen first."""
 
     row_ids: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -50,10 +47,12 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     training = config.training
     rows = _pairs(inputs["pairs"]) if "pairs" in inputs else _answers(inputs)
     assert step.model is not None
-    objective: Sft | Dpo = Sft()
+    objective: Sft | Dpo | Wspo = Sft()
     if config.objective == "dpo":
         assert config.beta is not None
         objective = Dpo(config.beta)
+    elif config.objective == "wspo":
+        objective = _wspo(step, inputs, rows, context)
     job = TextJob(
         name=f"{step.slug}-{step.key}",
         model=step.model,
@@ -77,12 +76,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         execution=step.execution,
         checkpoints=context.checkpoints,
     )
-    if config.objective == "wspo":
-        assert config.beta is not None
-        ratios = _weak_log_ratios(step, inputs, job, context)
-        job = replace(job, objective=Wspo(config.beta, ratios))
-    fit = partial(fit_text, out=draft.folder, progress=context.progress, keep=context.keep)
-    draft.metrics.update(retry_on_oom(job, fit))
+    draft.metrics.update(fit_text(job, draft.folder, progress=context.progress, keep=context.keep))
     draft.metrics.update(rows=len(rows.row_ids), left_out=rows.left_out)
 
 
@@ -120,30 +114,33 @@ def _answers(inputs: Mapping[str, Artifact]) -> _Rows:
     )
 
 
-def _weak_log_ratios(
-    step: Step, inputs: Mapping[str, Artifact], job: TextJob, context: Context
-) -> list[NDArray[np.float32]]:
-    """Log-ratios of the weak model for the tokens of each of the job's answers.
-
-    The strong model's tokens are used for both, which have one vocabulary.
-    """
-    post = inputs["post"]
-    assert step.second_model is not None
-    training = Training.from_json(post.record["config"]["training"])
-    tokenizer = load_tokenizer(job.model)
-    assert tokenizer.eos_token_id is not None
-    tokens = job.encoded(tokenizer, int(tokenizer.eos_token_id))
-    make = partial(
-        _flat_log_ratios, step.second_model, job.precision, post.file(WEIGHTS), training, tokens
+def _wspo(step: Step, inputs: Mapping[str, Artifact], rows: _Rows, context: Context) -> Wspo:
+    """The weak model's log-ratios for the answers; both models have one vocabulary."""
+    config, post, model = step.config_as(TextTrainConfig), inputs["post"], step.second_model
+    assert model is not None
+    assert config.beta is not None
+    precision, training = config.training.precision, config.training
+    before = load_causal(model, precision)
+    tokens = completion_tokens(
+        rows.row_ids,
+        rows.prompts,
+        rows.answers,
+        before.tokenizer,
+        render=training.rendering.render,
+        end_id=before.end_ids[0],
+        max_length_tokens=training.max_length_tokens,
     )
+    make = partial(_log_ratios, model, post, before, precision, tokens)
+    flat = context.keep("weak-log-ratios", make)
     ends = np.cumsum(counted_tokens(tokens).sum(axis=1))[:-1]
-    return np.split(context.keep("weak-log-ratios", make), ends)
+    return Wspo(config.beta, tuple(np.split(flat, ends)))
 
 
-def _flat_log_ratios(
-    model: ModelSpec, precision: str, trained: Path, training: Training, tokens: Tokens
+def _log_ratios(
+    model: ModelSpec, post: Artifact, before: CausalModel, precision: str, tokens: Tokens
 ) -> NDArray[np.float32]:
-    """(a,) log-ratios of a model after and before its training, row after row."""
-    post = AnswerScorer(load_causal(model, precision, trained, training).module)
-    pre = AnswerScorer(load_causal(model, precision).module)
-    return np.concatenate(answer_log_ratios(post, pre, tokens))
+    """(a,) log π_post - log π_pre of the answers' tokens, row after row."""
+    how = Training.from_json(post.record["config"]["training"])
+    after = load_causal(model, precision, post.file(WEIGHTS), how)
+    scorers = AnswerScorer(after.module), AnswerScorer(before.module)
+    return np.concatenate(answer_log_ratios(*scorers, tokens))

@@ -17,7 +17,7 @@ TEXT_AXES = (
 
 OF_SPLIT = (
     Column("rate", REAL, "fraction", "mean reward: over prompts, of the mean over samples"),
-    Column("prompts", INT, "prompts", "prompts with a reward"),
+    Column("judged_prompts", INT, "prompts", "prompts with a reward"),
     Column("samples", INT, "samples", "samples asked for"),
     Column("failed_checks", INT, "samples", "samples without a reward; they count in no rate"),
     Column("empty", REAL, "fraction", "samples without text"),

@@ -1,180 +1,262 @@
-"""What a check says of an answer.
+"""The verdict on one answer: by a rule, or by the researcher's own Python.
 
-Rules of ``families`` run in this process. A checker that the spec names is the researcher's own
-Python: it runs in a process of its own, which is stopped and started anew if a call does not end in
-time. Whatever it raises or returns is an error of that answer alone.
+The researcher's checker is run only where the spec names it: it is their own code, as the program
+itself is. It runs in a process of its own, so that one that does not end can be stopped.
 """
 
-import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
-from importlib import import_module
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
 
-from w2s_ray.errors import InputError, line_of
+from w2s_ray.errors import InputError, one_line
 from w2s_ray.spec.prompts import Prompts
 from w2s_ray.tasks.families import obeys
 
-START_SECONDS = 60.0
-"""Time in which a checker's process must be ready: its module may import much."""
+_FIELD = ("prompts", "checker")
+_START_SECONDS = 120.0
+"""Time in which the module of a checker is imported."""
 
 
 class Verdict(NamedTuple):
-    """Attributes:
-    reward: 0 to 1; None: there is none.
-    error: why there is none, in one line.
+    """What a check says of an answer.
+
+    Attributes:
+        reward: from 0 to 1, 1 if the answer is right; None if the check failed.
+        error: why it failed, in one line; None if it did not.
     """
 
     reward: float | None
-    error: str | None = None
+    error: str | None
 
 
-Check = Mapping[str, Any]
-Checker = Callable[[Check, str, str], Verdict]
-"""(check, prompt, answer) → verdict."""
+class Checker(Protocol):
+    """Gives verdicts; a context manager, since one may hold a process. For one thread."""
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on the answer ``text`` to ``prompt``."""
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+
+    def __enter__(self) -> Self:
+        """The checker itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As ``close``."""
 
 
-@contextmanager
-def checker_of(spec: Prompts) -> Iterator[Checker]:
-    """The checker of the prompts, which may hold a process while the block lasts."""
+class _Closing:
+    """A context manager that closes itself at the end."""
+
+    def close(self) -> None:
+        """Nothing, where there is no process."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class RuleChecker(_Closing):
+    """Verdicts of the rule families, in this process: 1.0 or 0.0."""
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on ``text``; the prompt does not matter."""
+        return Verdict(float(obeys(check, text)), None)
+
+
+class OwnChecker(_Closing):
+    """Verdicts of a function that the researcher names, from a process that can be stopped.
+
+    The process starts with the first answer, and again after one that did not end.
+
+    Args:
+        entry: ``package.module:function``, importable here or from the working directory; it is
+            called as ``function(check, prompt, text)``.
+        timeout_seconds: of one check.
+    """
+
+    def __init__(self, entry: str, timeout_seconds: float) -> None:
+        self._entry, self._timeout = entry, timeout_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._file: str | None = None
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on ``text``; a check that fails is one with the reason.
+
+        Raises:
+            InputError: the function cannot be imported.
+        """
+        self.start()
+        request = json.dumps({"check": dict(check), "prompt": prompt, "text": text})
+        message = self._exchange(request.encode() + b"\n", self._timeout)
+        reward, error = message.get("reward"), message.get("error")
+        if isinstance(reward, float):
+            return Verdict(reward, None)
+        return Verdict(None, one_line(str(error or "the checker gave no verdict")))
+
+    def start(self) -> str | None:
+        """Starts the process, if there is none, and imports the function.
+
+        Returns:
+            The file of its module; None for one without a file.
+
+        Raises:
+            InputError: it cannot be imported.
+        """
+        if self._process is not None:
+            return self._file
+        paths = [path for path in sys.path if path]
+        worker = str(Path(__file__).with_name("checker_worker.py"))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", worker, self._entry, str(self._timeout)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
+        message = self._exchange(b"", _START_SECONDS)
+        if "file" not in message:
+            self.close()
+            reason = message.get("error", "no answer")
+            raise InputError(
+                f"prompts.checker: given {self._entry}, which cannot be imported: {reason}", _FIELD
+            )
+        self._file = message["file"]
+        return self._file
+
+    def close(self) -> None:
+        """Kills the process and those that it started, if there is one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        process.wait()
+
+    def _exchange(self, request: bytes, seconds: float) -> dict[str, Any]:
+        """Sends a line and receives one, or says why none came; then the process is ended."""
+        try:
+            received = self._received(request, time.monotonic() + seconds)
+        except TimeoutError:
+            self.close()
+            return {"error": f"the checker did not end within {seconds:g} seconds"}
+        except BaseException:  # its answer would be taken for the next one's
+            self.close()
+            raise
+        if not received.endswith(b"\n"):
+            code = self._exit_code()
+            self.close()
+            return {"error": f"the checker's process ended with exit code {code}"}
+        message: dict[str, Any] = json.loads(received)
+        return message
+
+    def _received(self, request: bytes, deadline: float) -> bytes:
+        """The process's line after a request; what there is of it if the process ends.
+
+        Raises:
+            TimeoutError: there is none at the deadline.
+        """
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        reading, writing = process.stdout.fileno(), process.stdin.fileno()
+        os.set_blocking(writing, False)
+        poll = select.poll()
+        poll.register(reading, select.POLLIN)
+        if request:
+            poll.register(writing, select.POLLOUT)
+        received = b""
+        while not received.endswith(b"\n"):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            ready = {file for file, _ in poll.poll(remaining * 1000)}
+            if writing in ready:
+                try:
+                    request = request[os.write(writing, request) :]
+                except BrokenPipeError:
+                    request = b""
+                if not request:
+                    poll.unregister(writing)
+            if reading in ready:
+                block = os.read(reading, 1 << 16)
+                received += block
+                if not block:
+                    break
+        return received
+
+    def _exit_code(self) -> int | None:
+        """The code of a process that has closed its output; None if it goes on."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(1) if self._process else None
+        return None
+
+
+def checker_of(spec: Prompts) -> Checker:
+    """What gives the verdicts on answers to these prompts.
+
+    The researcher's own Python is imported and run where ``spec.checker`` names it, and only there;
+    close the checker, or use it as a context manager, to end its process.
+    """
     if spec.checker is None:
-        yield by_rule
-        return
-    process = _CheckerProcess(spec.checker, spec.timeout_seconds)
-    try:
-        yield process
-    finally:
-        process.stop()
-
-
-def by_rule(check: Check, prompt: str, text: str) -> Verdict:
-    """1 if the answer obeys the rule of ``check``, else 0."""
-    return Verdict(float(obeys(check, text)))
+        return RuleChecker()
+    return OwnChecker(spec.checker, spec.timeout_seconds)
 
 
 def check_checker(spec: Prompts) -> None:
-    """Refuses a checker that cannot be imported.
+    """Refuses a checker that cannot be imported, before work is spent.
 
     Raises:
-        InputError: there is no such module or function.
+        InputError: it cannot.
     """
     if spec.checker is not None:
         checker_identity(spec.checker)
 
 
-def checker_identity(entry_point: str) -> dict[str, str]:
-    """The name of a checker, and the digest of the source of its module.
+def checker_identity(entry: str) -> dict[str, str]:
+    """The name of the researcher's checker, and a digest of its module's file.
+
+    What that module imports is not seen.
+
+    Args:
+        entry: ``package.module:function``.
 
     Raises:
-        InputError: there is no such module or function.
+        InputError: it cannot be imported, or its module is no file.
     """
+    with OwnChecker(entry, _START_SECONDS) as checker:
+        file = checker.start()
     try:
-        source = inspect.getsource(import_module(_function(entry_point).__module__))
-    except (OSError, TypeError) as error:
+        content = Path(file or "").read_bytes()
+    except OSError:
         raise InputError(
-            f"prompts.checker: given {entry_point}, whose source cannot be read ({error}), "
-            "expected a Python function",
-            ("prompts", "checker"),
+            f"prompts.checker: given {entry}, whose module is {file}, expected a Python file",
+            _FIELD,
         ) from None
-    return {"name": entry_point, "source": sha256(source.encode()).hexdigest()}
-
-
-def _function(entry_point: str) -> Callable[..., Any]:
-    name, _, function = entry_point.partition(":")
-    try:
-        found = getattr(import_module(name), function)
-    except Exception as error:  # whatever the module raises
-        raise InputError(
-            f"prompts.checker: given {entry_point}, which cannot be imported: "
-            f"{type(error).__name__}: {line_of(error)}",
-            ("prompts", "checker"),
-        ) from None
-    if not callable(found):
-        raise InputError(
-            f"prompts.checker: given {entry_point}, expected a function", ("prompts", "checker")
-        )
-    function_found: Callable[..., Any] = found
-    return function_found
-
-
-def verdict_of(value: Any) -> Verdict:
-    """What a checker has returned, as a verdict."""
-    is_number = isinstance(value, bool | int | float)
-    if not is_number or not math.isfinite(value) or not 0 <= value <= 1:
-        return Verdict(None, f"the checker returned {value!r:.80}, expected a number from 0 to 1")
-    return Verdict(float(value))
-
-
-def _serve(entry_point: str, connection: Connection) -> None:
-    """Answers calls until the connection is closed; runs in the checker's process."""
-    function = _function(entry_point)
-    connection.send(None)
-    while True:
-        try:
-            arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            verdict = verdict_of(function(*arguments))
-        except Exception as error:  # whatever the checker raises
-            verdict = Verdict(None, f"the checker raised {type(error).__name__}: {line_of(error)}")
-        connection.send(verdict)
-
-
-class _CheckerProcess:
-    """A checker in a process of its own, started at the first call."""
-
-    def __init__(self, entry_point: str, timeout: float) -> None:
-        self._entry_point, self._timeout = entry_point, timeout
-        self._process: BaseProcess | None = None
-        self._connection: Connection | None = None
-
-    def __call__(self, check: Check, prompt: str, text: str) -> Verdict:
-        if self._connection is None:
-            self._start()
-        assert self._connection is not None
-        try:
-            self._connection.send((dict(check), prompt, text))
-            if not self._connection.poll(self._timeout):
-                self.stop()
-                return Verdict(None, f"the checker did not end in {self._timeout:g} s")
-            verdict: Verdict = self._connection.recv()
-        except (EOFError, OSError):
-            self.stop()
-            return Verdict(None, "the checker's process ended")
-        return verdict
-
-    def stop(self) -> None:
-        """Ends the process, if there is one."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        self._process = self._connection = None
-
-    def _start(self) -> None:
-        """Starts the process.
-
-        Raises:
-            RuntimeError: the checker cannot be imported there, or not in time.
-        """
-        context = get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._entry_point, other), daemon=True)
-        self._process.start()
-        other.close()
-        try:
-            is_ready = self._connection.poll(START_SECONDS)
-            if is_ready:
-                self._connection.recv()
-        except EOFError:
-            is_ready = False
-        if not is_ready:
-            self.stop()
-            raise RuntimeError(f"the checker {self._entry_point} did not start")
+    return {"name": entry, "source": sha256(content).hexdigest()}

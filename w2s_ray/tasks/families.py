@@ -67,7 +67,7 @@ def _bullets(text: str, of: Parameters) -> bool:
 
 
 def _keyword(text: str, of: Parameters) -> bool:
-    return [word.lower() for word in words(text)].count(of["word"]) >= int(of["n"])
+    return [word.lower() for word in words(text)].count(of["word"].lower()) >= int(of["n"])
 
 
 def _begins_with(text: str, of: Parameters) -> bool:
@@ -76,7 +76,8 @@ def _begins_with(text: str, of: Parameters) -> bool:
 
 def _in_quotes(text: str, of: Parameters) -> bool:
     pairs = (('"', '"'), ("“", "”"))
-    return any(text[0] == first and text[-1] == last and len(text) > 2 for first, last in pairs)
+    framed = any(text[0] == first and text[-1] == last and len(text) > 2 for first, last in pairs)
+    return framed and bool(words(text))
 
 
 def _title(text: str, of: Parameters) -> bool:

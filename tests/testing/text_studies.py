@@ -1,0 +1,56 @@
+"""Small studies of generated text: random models of bytes, and a checker of our own.
+
+A random model hardly ever draws its end token, so some letters end its answers too.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKER = "tests.testing.text_checks:has_many_low_letters"
+
+
+def tiny_model(seed: int = 0, width: int = 32) -> dict[str, Any]:
+    config = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.1,
+    }
+    return {"init": "random", "architecture": "llama", "config": config, "init_seed": seed}
+
+
+def text_spec(folder: Path, **sections: Any) -> Path:
+    """Writes a spec with its prompts into a folder; ``sections`` replace those of the spec."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = folder / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"tell me {number}: ", "check": {}}) for number in range(24)]
+    prompts.write_text("\n".join(lines) + "\n")
+    sampling = {"max_new_tokens": 12, "stop": list("aeiou \u0001\u0002\u0003"), "temperature": 1.0}
+    content = {
+        "study": "tiny-text",
+        "task": "generation",
+        "store": str(folder / "store"),
+        "prompts": {
+            "source": "prompts.jsonl",
+            "sizes": {"align": 8, "train": 6, "test": 6, "transfer": 2},
+            "checker": CHECKER,
+        },
+        "models": {"weak": tiny_model(0), "strong": tiny_model(1, 48)},
+        "grid": {"pair": [["weak", "strong"]], "method": ["untrained", "weak_sft", "cong_s"]},
+        "pairs": {"samples": 6, "length_tolerance": 1.0},
+        "decoding": sampling,
+        "evaluation": {**sampling, "samples": 2},
+        "align": {"learning_rate": 1e-3, "batch_size": 4},
+        "finetune": {"learning_rate": 1e-3, "batch_size": 4},
+        "prefer": {"learning_rate": 1e-3, "batch_size": 4},
+        "training": {"precision": "fp32", "max_length_tokens": 64, "render": "transcript"},
+    }
+    spec = folder / "spec.yaml"
+    spec.write_text(yaml.safe_dump({**content, **sections}, sort_keys=False))
+    return spec
