@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from tests.testing.specs import tiny_spec
 from w2s_ray.spec.fields import as_numbers
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.json_schema import json_schema
 from w2s_ray.spec.reference import files, main
 from w2s_ray.spec.schema import Cells, Spec
@@ -38,14 +39,20 @@ def types(annotation: Any) -> set[type]:
     return set().union(*map(types, get_args(annotation)))
 
 
-FIELDS: list[tuple[str, FieldInfo]] = [
-    (f"{model.__name__}.{name}", field)
-    for model in sorted(models(Spec) - {Cells}, key=lambda model: model.__name__)
-    for name, field in model.model_fields.items()
-]
+def fields_of(within: set[type[BaseModel]]) -> list[tuple[str, FieldInfo]]:
+    return [
+        (f"{model.__name__}.{name}", field)
+        for model in sorted(within, key=lambda model: model.__name__)
+        for name, field in model.model_fields.items()
+    ]
 
 
-@pytest.mark.parametrize("name", ["spec.md", "spec.schema.json"])
+FIELDS = fields_of(models(Spec) - {Cells})
+TEXT_FIELDS = fields_of(models(GenerationSpec))
+EVERY = list({name: (name, field) for name, field in FIELDS + TEXT_FIELDS}.values())
+
+
+@pytest.mark.parametrize("name", ["spec.md", "generation_spec.md", "spec.schema.json"])
 def test_the_files_are_current(name: str) -> None:
     """`python -m w2s_ray.spec.reference docs` writes them."""
     assert (DOCS / name).read_text(encoding="utf-8") == files()[name]
@@ -56,7 +63,7 @@ def test_the_command_writes_both(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == files().keys()
 
 
-@pytest.mark.parametrize(("name", "field"), FIELDS, ids=[name for name, _ in FIELDS])
+@pytest.mark.parametrize(("name", "field"), EVERY, ids=[name for name, _ in EVERY])
 def test_a_field_has_an_example_that_is_valid_and_a_number_a_unit(
     name: str, field: FieldInfo
 ) -> None:
@@ -69,13 +76,14 @@ def test_a_field_has_an_example_that_is_valid_and_a_number_a_unit(
         assert isinstance(extra, dict) and "unit" in extra, 'json_schema_extra={"unit": …}'
 
 
-def rows() -> Iterator[list[str]]:
-    for line in files()["spec.md"].splitlines():
+def rows(page: str = "spec.md") -> Iterator[list[str]]:
+    for line in files()[page].splitlines():
         if line.startswith("| `"):
             yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def test_the_page_has_every_field_with_its_facts() -> None:
+    assert len(list(rows("generation_spec.md"))) == len(TEXT_FIELDS)
     tables = [row for row in rows() if len(row) == 7]
     assert len(tables) == len(FIELDS) - 1, "all but the name of a loss, which has a table"
     facts = {row[0]: row[1:] for row in tables}

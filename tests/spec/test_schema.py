@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.expansion import expand
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load
 from w2s_ray.spec.schema import (
     AXES,
@@ -23,7 +24,7 @@ from w2s_ray.spec.schema import (
 )
 
 FIELDS = {
-    "Spec": "study store data models grid controls training validation select execution",
+    "Spec": "study task store data models grid controls training validation select execution",
     "DataSpec": "kind splits source sizes seed format columns no_label revision subset split tests",
     "TestSet": "source rows format columns revision subset split",
     "Splits": "ground_truth weak test",
@@ -53,6 +54,18 @@ FIELDS = {
     "activation_checkpointing memory_margin micro_batch_tokens checkpoint_steps "
     "checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "
     "keep_models train_predictions export_models",
+    "GenerationSpec": "study task store prompts models grid pairs decoding evaluation align "
+    "finetune prefer training execution",
+    "Prompts": "source sizes families transfer_families seed column checker timeout_seconds",
+    "PromptSizes": "align train test transfer",
+    "TextGrid": "pair method alpha seed",
+    "PairMaking": "samples length_tolerance most_per_prompt",
+    "Sampling": "samples temperature top_p repetition_penalty max_new_tokens stop",
+    "Decoding": "samples temperature top_p repetition_penalty max_new_tokens stop "
+    "penalty_acts_on head",
+    "Tuning": "epochs batch_size learning_rate",
+    "Preference": "epochs batch_size learning_rate beta",
+    "TextTraining": "trainable lora max_length_tokens render precision schedule warmup clip_norm",
 }
 
 
@@ -76,12 +89,13 @@ def models_within(annotation: Any) -> set[type[BaseModel]]:
 
 def test_public_fields_are_these() -> None:
     """Adding, renaming or removing a field is visible: CHANGELOG, step versions, docs."""
-    found = {model.__name__: " ".join(model.model_fields) for model in models_within(Spec)}
+    every = models_within(Spec) | models_within(GenerationSpec)
+    found = {model.__name__: " ".join(model.model_fields) for model in every}
     assert found == FIELDS
 
 
 def test_every_field_is_described() -> None:
-    for model in models_within(Spec):
+    for model in models_within(Spec) | models_within(GenerationSpec):
         assert all(field.description for field in model.model_fields.values()), model
 
 

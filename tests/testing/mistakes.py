@@ -36,7 +36,7 @@ TRAINING = (
 DATA_FIELDS = (
     "kind, splits, source, sizes, seed, format, columns, no_label, revision, subset, split, tests"
 )
-TOP = "study, store, data, models, grid, controls, training, validation, select, execution"
+TOP = "study, task, store, data, models, grid, controls, training, validation, select, execution"
 
 # (text in GOOD, its replacement, the message)
 MISTAKES_IN_FIELDS: dict[str, tuple[str, str, str]] = {

@@ -29,19 +29,10 @@ from w2s_ray.plan.text_configs import (
     TextTrainConfig,
 )
 from w2s_ray.spec.generation import GenerationSpec, Preference, Sampling, Tuning
-from w2s_ray.spec.methods import WITH_ALPHA
+from w2s_ray.spec.text_points import TextPoint, text_points
 from w2s_ray.store.text_results import UPSTREAM
+from w2s_ray.tasks.check import checks_identity
 from w2s_ray.tasks.prompts import prompts_identity
-
-
-class _Point(NamedTuple):
-    """A cell of the grid; ``alpha`` is None where the method has none."""
-
-    weak: str
-    strong: str
-    method: str
-    alpha: float | None
-    seed: int
 
 
 class _Arm(NamedTuple):
@@ -66,29 +57,17 @@ class TextBuilder:
         self.rendering = Rendering(spec.training.render)
         self.identities = {name: self._model_identity(name) for name in spec.models}
         with at("prompts"):
+            self.checks = checks_identity(spec.prompts)
             self.prompts = self._add(
                 "prompts", spec.study, PromptsConfig(prompts_identity(spec.prompts)), {}
             )
 
     def plan(self) -> Plan:
         """All steps and cells."""
-        cells = tuple(self._cell(point) for point in self._points())
+        cells = tuple(self._cell(point) for point in text_points(self.spec))
         return Plan(self.spec.study, self.steps, cells, task="generation")
 
-    def _points(self) -> list[_Point]:
-        """The product of the grid, without copies of methods that have no α."""
-        grid = self.spec.grid
-        return list(
-            dict.fromkeys(
-                _Point(weak, strong, method, alpha if method in WITH_ALPHA else None, seed)
-                for weak, strong in grid.pair
-                for method in self.spec.methods
-                for alpha in grid.alpha
-                for seed in grid.seed
-            )
-        )
-
-    def _cell(self, point: _Point) -> Cell:
+    def _cell(self, point: TextPoint) -> Cell:
         weak, ceiling = (self._arm(point._replace(method=name)) for name in ("weak", "ceiling"))
         arm = self._arm(point)
         keys = {
@@ -119,7 +98,7 @@ class TextBuilder:
             for number, key in enumerate(found, start=1)
         }
 
-    def _arm(self, point: _Point) -> _Arm:
+    def _arm(self, point: TextPoint) -> _Arm:
         """The steps of one method."""
         weak, strong, method, seed = point.weak, point.strong, point.method, point.seed
         if method in ("weak_before", "untrained", "best_of_n"):
@@ -132,7 +111,7 @@ class TextBuilder:
         samples = self._answers(weak if method == "weak" else strong, model, seed)
         return _Arm(model, samples, self._judge(samples))
 
-    def _trained(self, point: _Point) -> Step:
+    def _trained(self, point: TextPoint) -> Step:
         """The model that a method ends with."""
         weak, strong, method, seed = point.weak, point.strong, point.method, point.seed
         if method in ("weak", "ceiling"):
@@ -160,7 +139,7 @@ class TextBuilder:
         inputs = {"pairs": pairs.key, "model": tuned.key}
         return self._train("prefer", strong, self.spec.prefer, seed, "dpo", inputs, pairs.slug)
 
-    def _texts(self, point: _Point) -> Step:
+    def _texts(self, point: TextPoint) -> Step:
         """The answers that a method's strong model is fine-tuned on."""
         weak, decoding = point.weak, self.spec.decoding
         if point.method == "sft_before":
@@ -265,7 +244,7 @@ class TextBuilder:
 
     def _judge(self, samples: Step, *, best_of_n: bool = False) -> Step:
         inputs = {"prompts": self.prompts.key, "samples": samples.key}
-        return self._add("judge", samples.slug, JudgeConfig(best_of_n), inputs)
+        return self._add("judge", samples.slug, JudgeConfig(self.checks, best_of_n), inputs)
 
     def _train(
         self,

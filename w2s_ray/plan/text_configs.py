@@ -84,16 +84,18 @@ class GenerateConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig(Config):
-    """``judge``: the checks are those of the prompts, an input.
+    """``judge``: the answers, and the check of each prompt, are inputs.
 
     Attributes:
+        checks: what judges them: the version of the rules, or name and digest of a checker.
         best_of_n: whether a prompt counts by the best of its samples.
     """
 
+    checks: Json
     best_of_n: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {"best_of_n": self.best_of_n}
+        return {"checks": self.checks, "best_of_n": self.best_of_n}
 
 
 @dataclass(frozen=True, slots=True)

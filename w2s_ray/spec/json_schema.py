@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from w2s_ray.objectives.names import DEFINITIONS, Parameter
 from w2s_ray.spec.fields import as_list, as_names, as_pairs
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.inputs import source_alone
 from w2s_ray.spec.labels import filter_or_none
 from w2s_ray.spec.loss import loss_by_name
@@ -31,10 +32,20 @@ _CLOSED = ("minimum", "maximum")
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of a spec as JSON values, draft 2020-12."""
-    schema = Spec.model_json_schema(schema_generator=_Generator)
-    schema["$defs"]["Loss"] = _losses(schema["$defs"]["Loss"])
-    return {"$schema": _Generator.schema_dialect, **_with_bounds(schema)}
+    """The schema of a spec as JSON values, draft 2020-12; ``task`` says which of two it is."""
+    definitions: dict[str, Any] = {}
+    for model in (Spec, GenerationSpec):
+        schema = model.model_json_schema(schema_generator=_Generator)
+        definitions |= {**schema.pop("$defs"), model.__name__: schema}
+    definitions["Loss"] = _losses(definitions["Loss"])
+    generates = {"properties": {"task": {"const": "generation"}}, "required": ["task"]}
+    return {
+        "$schema": _Generator.schema_dialect,
+        "if": generates,
+        "then": {"$ref": "#/$defs/GenerationSpec"},
+        "else": {"$ref": "#/$defs/Spec"},
+        "$defs": _with_bounds(definitions),
+    }
 
 
 def _one_or_list(schema: JsonSchemaValue) -> JsonSchemaValue:

@@ -1,9 +1,10 @@
-"""The page ``docs/spec.md`` and the JSON Schema, written from the schema alone.
+"""The pages ``docs/spec.md`` and ``docs/generation_spec.md`` and the JSON Schema, written from the
+schema alone.
 
     python -m w2s_ray.spec.reference docs
 
-Every fact on the page is one of a field: its type, bounds and default, ``description``,
-``examples``, and ``unit``. A test holds that the two files are current.
+Every fact on a page is one of a field: its type, bounds and default, ``description``,
+``examples``, and ``unit``. A test holds that the files are current.
 """
 
 import json
@@ -17,7 +18,7 @@ from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.fields import SEEDS
 from w2s_ray.spec.json_schema import json_schema
 
-PAGE, SCHEMA = "spec.md", "spec.schema.json"
+PAGE, TEXT_PAGE, SCHEMA = "spec.md", "generation_spec.md", "spec.schema.json"
 Json = Mapping[str, Any]
 
 _HEAD = f"""# The spec, field by field
@@ -39,6 +40,13 @@ and marks mistakes if the first line of the spec names [the schema]({SCHEMA}), b
 ```yaml
 # yaml-language-server: $schema=../docs/{SCHEMA}
 ```
+"""
+_TEXT_HEAD = f"""# The spec of generated text, field by field
+
+This page is written by `python -m w2s_ray.spec.reference docs`, from the schema in `w2s_ray/spec/`.
+
+It is the spec of a study with `task: generation` ([generation.md](generation.md)); how fields are
+read, and the fields of `execution`, are as in [the other spec]({PAGE}).
 """
 _QUOTED_WORD = re.compile(r'"(?P<word>[A-Za-z_][A-Za-z0-9_.-]*)"')
 _COLUMNS = ("field", "type", "unit", "range", "default", "example", "meaning")
@@ -64,16 +72,18 @@ class _Section(NamedTuple):
     name: str
 
 
-def page(schema: Json) -> str:
-    """The text of ``docs/spec.md``.
+def page(schema: Json, root: str = "Spec", head: str = _HEAD) -> str:
+    """The text of a page.
 
     Args:
-        schema: the JSON Schema of a spec.
+        schema: the JSON Schema of specs.
+        root: name of the spec's definition in it.
+        head: the page's beginning.
     """
-    definitions = {"Spec": schema, **schema["$defs"]}
-    sections = list(_sections(definitions, _Section("", "Spec"), set()))
+    definitions = schema["$defs"]
+    sections = list(_sections(definitions, _Section("", root), set()))
     paths = {section.name: section.path for section in sections}
-    parts = [_HEAD]
+    parts = [head]
     for section in sections:
         definition = definitions[section.name]
         title = f"`{section.path}`" if section.path else "The whole spec"
@@ -90,6 +100,7 @@ def files() -> dict[str, str]:
     schema = json_schema()
     return {
         PAGE: page(schema),
+        TEXT_PAGE: page(schema, "GenerationSpec", _TEXT_HEAD),
         SCHEMA: json.dumps(schema, indent=1, ensure_ascii=False) + "\n",
     }
 

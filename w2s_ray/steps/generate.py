@@ -189,10 +189,9 @@ def _under_reference(
 ) -> NDArray[np.float32]:
     """(n,) summed log-probabilities of the answers under the model before its training."""
     assert sampler.reference is not None
-    end = sampler.main.end_ids[:1]
     answers = [
-        [*tokens, *end] if finished else [*tokens]
-        for tokens, finished in zip(decoded.tokens, decoded.finished, strict=True)
+        [*tokens] if end is None else [*tokens, end]
+        for tokens, end in zip(decoded.tokens, decoded.end_tokens, strict=True)
     ]
     flat = [i for prompt, answer in zip(prompts, answers, strict=True) for i in (*prompt, *answer)]
     lengths = [(len(p), len(a)) for p, a in zip(prompts, answers, strict=True)]

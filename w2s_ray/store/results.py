@@ -30,7 +30,7 @@ from w2s_ray.store.tables import made_of, writing_table
 CELLS_SCHEMA = 1
 SOFT_LABELS_TASK = "soft_labels"
 SORTED_BY = (*(column.name for column in AXES), "key")
-_OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
+OWN_STEPS = ("student", "student_evaluate")  # of a cell; it may share all others
 _SCORED = ("weak", "student")
 _STUDENT_NEEDS = ("prepare", "features", "weak_features", "weak", "label")
 # Columns with the name of a metric of the student's evaluation.
@@ -320,10 +320,10 @@ def cell_status(
     failures: Mapping[str, Mapping[str, Any]],
 ) -> Status:
     """The status of a cell, from the keys of its own steps."""
-    if all(keys[role] in records for role in _OWN_STEPS):
-        others = (role for role in keys if role not in _OWN_STEPS)
+    if all(keys[role] in records for role in OWN_STEPS):
+        others = (role for role in keys if role not in OWN_STEPS)
         return Status("done", first_failure(others, keys, failures))
-    if error := first_failure(_OWN_STEPS, keys, failures):
+    if error := first_failure(OWN_STEPS, keys, failures):
         return Status("failed", error)
     upstream = (role for role in keys if role.startswith(_UPSTREAM))
     if error := first_failure((*_STUDENT_NEEDS, *upstream), keys, failures):

@@ -12,7 +12,14 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import schema
 from w2s_ray.store.names import SAMPLES, VERDICTS, results_file, samples_file
-from w2s_ray.store.results import Cell, Records, Status, first_failure, recovered
+from w2s_ray.store.results import (
+    OWN_STEPS,
+    Cell,
+    Records,
+    Status,
+    first_failure,
+    recovered,
+)
 from w2s_ray.store.tables import writing_table
 from w2s_ray.store.text_columns import (
     OF_SPLIT,
@@ -24,7 +31,6 @@ from w2s_ray.store.text_columns import (
 
 UPSTREAM = "upstream_"
 """Begins the roles of the steps that a cell's answers depend on."""
-_OWN_STEPS = ("student", "student_evaluate")
 _SORTED_BY = tuple((column.name, "ascending") for column in (*TEXT_AXES, TEXT_RESULTS[0]))
 
 
@@ -51,7 +57,7 @@ def write_samples(store: Store, study: str, cells: Sequence[Cell]) -> str:
     """Writes ``samples/<study>.parquet``, one row group per cell; returns its path or URI."""
     columns = schema(SAMPLE_COLUMNS)
     judged = {cell["keys"]["student_evaluate"]: cell["keys"] for cell in cells}
-    wanted = {keys[role] for keys in judged.values() for role in (*_OWN_STEPS, "prompts")}
+    wanted = {keys[role] for keys in judged.values() for role in (*OWN_STEPS, "prompts")}
     finished = store.finished_among(wanted)
     artifacts = store.artifacts(key for key in wanted if key in finished)
     with (
@@ -59,7 +65,7 @@ def write_samples(store: Store, study: str, cells: Sequence[Cell]) -> str:
         parquet.ParquetWriter(path, columns, compression="zstd") as writer,
     ):
         for key, keys in judged.items():
-            of_cell = {role: keys[role] for role in (*_OWN_STEPS, "prompts")}
+            of_cell = {role: keys[role] for role in (*OWN_STEPS, "prompts")}
             if all(step in finished for step in of_cell.values()):
                 opened = {role: artifacts(step) for role, step in of_cell.items()}
                 rows = list(_samples(key, opened))
@@ -108,10 +114,10 @@ def _status(
     keys: Mapping[str, str], records: Records, failures: Mapping[str, Mapping[str, Any]]
 ) -> Status:
     """The status of a cell, as ``results.cell_status``."""
-    if all(keys[role] in records for role in _OWN_STEPS):
-        others = [role for role in keys if role not in _OWN_STEPS]
+    if all(keys[role] in records for role in OWN_STEPS):
+        others = [role for role in keys if role not in OWN_STEPS]
         return Status("done", first_failure(others, keys, failures))
-    if error := first_failure(_OWN_STEPS, keys, failures):
+    if error := first_failure(OWN_STEPS, keys, failures):
         return Status("failed", error)
     upstream = [role for role in keys if role.startswith(UPSTREAM)]
     if error := first_failure(upstream, keys, failures):

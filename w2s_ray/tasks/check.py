@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from w2s_ray.errors import InputError, one_line
 from w2s_ray.spec.prompts import Prompts
-from w2s_ray.tasks.families import obeys
+from w2s_ray.tasks.families import RULES_VERSION, obeys
 
+_BLOCK = 4096  # bytes read at a time
 _FIELD = ("prompts", "checker")
 _START_SECONDS = 120.0
 """Time in which the module of a checker is imported."""
@@ -205,7 +206,7 @@ class OwnChecker(_Closing):
                 if not request:
                     poll.unregister(writing)
             if reading in ready:
-                block = os.read(reading, 1 << 16)
+                block = os.read(reading, _BLOCK)
                 received += block
                 if not block:
                     break
@@ -227,6 +228,17 @@ def checker_of(spec: Prompts) -> Checker:
     if spec.checker is None:
         return RuleChecker()
     return OwnChecker(spec.checker, spec.timeout_seconds)
+
+
+def checks_identity(spec: Prompts) -> dict[str, Any]:
+    """What verdicts depend on beside answers and the checks of their prompts.
+
+    Raises:
+        InputError: the checker cannot be imported.
+    """
+    if spec.checker is None:
+        return {"rules": RULES_VERSION}
+    return checker_identity(spec.checker)
 
 
 def check_checker(spec: Prompts) -> None:

@@ -17,8 +17,8 @@ from w2s_ray.spec.prompts import Prompts
 from w2s_ray.tasks.families import FAMILIES
 from w2s_ray.tasks.topics import PHRASINGS, TEST_TOPICS, TRAIN_TOPICS
 
-VERSION = 1
-"""Part of the prompts' identity: increase it with every change to prompts or rules."""
+PROMPTS_VERSION = 1
+"""Part of the prompts' identity: increase it with every change to the prompts."""
 
 
 class Prompt(NamedTuple):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from w2s_ray.spec.families import Family
 
+RULES_VERSION = 1
+"""Part of a verdict's identity: increase it with every change to what obeys a rule."""
 Parameters = Mapping[str, Any]
 
 

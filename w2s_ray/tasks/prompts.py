@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from w2s_ray.data.sources import fingerprint
 from w2s_ray.spec.prompts import Prompts
-from w2s_ray.tasks.check import checker_identity
-from w2s_ray.tasks.constraints import VERSION, generated
+from w2s_ray.tasks.constraints import PROMPTS_VERSION, generated
 from w2s_ray.tasks.prompt_files import ROWS_VERSION, prompts_of_files
 
 SCHEMA = pa.schema(
@@ -19,24 +18,21 @@ SCHEMA = pa.schema(
 
 
 def prompts_identity(spec: Prompts) -> dict[str, Any]:
-    """What the prepared prompts and their checks depend on, but no paths.
+    """What the prepared prompts depend on, but no paths.
 
     Raises:
-        InputError: a source or the checker cannot be read.
+        InputError: a source cannot be read.
     """
     same: dict[str, Any] = {"sizes": spec.sizes.model_dump(), "seed": spec.seed}
     if spec.is_generated:
         families = {name: getattr(spec, name) for name in ("families", "transfer_families")}
         chosen = {name: list(of) for name, of in families.items() if of is not None}
-        return {"source": spec.source[0], "version": VERSION, **same, **chosen}
+        return {"source": spec.source[0], "version": PROMPTS_VERSION, **same, **chosen}
     content = fingerprint(spec.source)["digest"]
-    checker = {} if spec.checker is None else {"checker": checker_identity(spec.checker)}
     return {
         "content": content,
         "column": spec.column,
-        "rules": VERSION,
         **same,
-        **checker,
         "rows": ROWS_VERSION,
     }
 

@@ -74,7 +74,7 @@ def fit_text(
 
     The initial model scores all rows once, before any update. Writes ``model.safetensors``, the
     trained parameters in float32 by their names in the language model, and ``curve.parquet`` into
-    ``out``.
+    ``out``. Longer than other functions so that a training reads from top to bottom in one piece.
 
     Args:
         keep: an array under a name, made if an earlier try of this step has not left it.
