@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.golden.goldens import Golden, check, write
+from tests.golden.text_values import text_goldens
 from w2s_ray.data.batches import epoch_order
 from w2s_ray.objectives.noise import noisy_count
 from w2s_ray.order import order
@@ -197,7 +198,9 @@ OF_KIND = {
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Golden]:
-    return goldens(tmp_path_factory.mktemp("values"))
+    return goldens(tmp_path_factory.mktemp("values")) | text_goldens(
+        tmp_path_factory.mktemp("text")
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -206,6 +209,6 @@ def test_numbers_of_a_kind_move_only_with_a_version(kind: str, computed: dict[st
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        for golden in goldens(Path(folder)).values():
+    with TemporaryDirectory() as folder, TemporaryDirectory() as of_text:
+        for golden in (*goldens(Path(folder)).values(), *text_goldens(Path(of_text)).values()):
             print(golden.name, "written" if write(golden, FILES) else "has not moved")

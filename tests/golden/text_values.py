@@ -1,0 +1,95 @@
+"""What a small study of generated text computes, by kind of step; ``test_values`` compares it."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tests.golden.goldens import Golden
+from tests.testing.text_studies import text_spec
+from w2s_ray.plan.build import build
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.step import Step
+from w2s_ray.spec.loading import load
+from w2s_ray.store.artifact import Artifact
+from w2s_ray.store.artifacts import Store
+from w2s_ray.study import main
+
+METHODS = ["cong_s", "cong", "wspo"]
+
+
+def text_goldens(folder: Path) -> dict[str, Golden]:
+    """Runs a study in a folder and collects a few numbers of every kind."""
+    spec = text_spec(folder, grid={"pair": [["weak", "strong"]], "method": METHODS})
+    assert main([str(spec), "--local"]) == 0
+    plan, store = build(load(spec)), Store.open(str(folder / "store"))
+    store.finished()
+    numbers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    versions: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    seen: set[str] = set()
+    for cell in plan.cells:
+        for role, key in cell.keys.items():
+            step = plan.steps[key]
+            if key not in seen:
+                seen.add(key)
+                name = f"{cell.values['method']} {role}"
+                numbers[step.kind.name][name] = OF_KIND[step.kind.name](store.artifact(key))
+                versions[step.kind.name] |= _lineage(plan.steps, step)
+    assert seen == plan.steps.keys()
+    return {
+        kind: Golden(kind, {k: versions[kind][k] for k in KINDS if k in versions[kind]}, of)
+        for kind, of in numbers.items()
+    }
+
+
+def _lineage(steps: Mapping[str, Step], step: Step) -> dict[str, int]:
+    found = {step.kind.name: step.kind.version}
+    for key in step.inputs.values():
+        found |= _lineage(steps, steps[key])
+    return found
+
+
+def _prompts(artifact: Artifact) -> dict[str, Any]:
+    return {
+        split: pq.read_table(artifact.file(f"{split}.parquet"))["prompt"].to_pylist()
+        for split in ("align", "train", "test", "transfer")
+    }
+
+
+def _samples(artifact: Artifact) -> dict[str, Any]:
+    table = pq.read_table(artifact.file("samples.parquet"))
+    return {
+        "tokens": table["tokens"].to_pylist()[:6],
+        "cut off": table["cut_off"].to_pylist()[:6],
+        "log_prob": table["log_prob"].to_pylist()[:6],
+        "log_prob_reference": table["log_prob_reference"].to_pylist()[:6],
+    }
+
+
+def _verdicts(artifact: Artifact) -> dict[str, Any]:
+    table = pq.read_table(artifact.file("verdicts.parquet"))
+    return {"rewards": table["reward"].to_pylist(), "splits": artifact.record["metrics"]["splits"]}
+
+
+def _pairs(artifact: Artifact) -> dict[str, Any]:
+    table = pq.read_table(artifact.file("pairs.parquet"))
+    return {"rows": table["row_id"].to_pylist()}
+
+
+def _trained(artifact: Artifact) -> dict[str, Any]:
+    curve = pq.read_table(artifact.file("curve.parquet"))
+    names = ("loss", "gradient_norm", "learning_rate")
+    return {name: curve[name].to_pylist() for name in names}
+
+
+OF_KIND = {
+    "prompts": _prompts,
+    "generate": _samples,
+    "judge": _verdicts,
+    "pairs": _pairs,
+    "align": _trained,
+    "finetune": _trained,
+    "prefer": _trained,
+}
