@@ -24,8 +24,10 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import RESULTS_SCHEMA_VERSION
 from w2s_ray.store.names import results_file, study_file
 from w2s_ray.store.results import (
+    SOFT_LABELS_TASK,
     load_cells,
     load_select,
+    load_task,
     read_results,
     results_table,
     saved_studies,
@@ -61,6 +63,10 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
     Raises:
         InputError: the store has no such study, or a table of another version.
     """
+    if _is_of_text(store, study):
+        from w2s_ray.report.text_page import text_page
+
+        return text_page(store, study)
     file, cells, select = _saved(store, study)
     keys = keys_of(cells)
     records = store.records(keys)
@@ -87,6 +93,14 @@ def study_page(store: Store, study: str, choices: Choices) -> Page:
         )
         sections = tuple(filter(None, (section(material) for section in SECTIONS)))
     return Page(f"Study {study}", _subtitle(rows, answers), sections)
+
+
+def _is_of_text(store: Store, study: str) -> bool:
+    """Whether a study is of generated text; what is wrong with it is said elsewhere."""
+    try:
+        return load_task(store, study) != SOFT_LABELS_TASK
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _saved(store: Store, study: str) -> _Saved:

@@ -1,0 +1,140 @@
+"""Verdicts on generated text, on arms whose truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2s_ray.statistics.text_measures import distinct, measures, repeated
+from w2s_ray.statistics.text_verdicts import Arm, compare_texts, equal_length, prompt_means, rate
+
+SEEDS, PROMPTS, SAMPLES = 3, 300, 4
+SHAPE = (SEEDS, PROMPTS, SAMPLES)
+
+
+def arm(rng: np.random.Generator, p: np.ndarray | float, words: np.ndarray, **of: float) -> Arm:
+    rewards = (rng.random(SHAPE) < p).astype(float)
+    return Arm(rewards, words, **{"distinct_2": 0.8, "repeated_4grams": 0.01, **of})
+
+
+def lengths(rng: np.random.Generator, mean: float = 40.0) -> np.ndarray:
+    return rng.poisson(mean, SHAPE).astype(float)
+
+
+def skill(rng: np.random.Generator) -> np.ndarray:
+    """How hard each prompt is, the same for both arms."""
+    return rng.uniform(0.1, 0.6, (1, PROMPTS, 1))
+
+
+def test_without_a_difference_at_least_95_of_100_are_undecided() -> None:
+    words = []
+    for run in range(200):
+        rng = np.random.default_rng(run)
+        base = skill(rng)
+        arms = [arm(rng, base, lengths(rng)) for _ in range(4)]
+        words += [of.verdict for of in compare_texts(arms[1:], arms[0])]
+        assert len(words) == 3 * (run + 1)
+    families = [set(words[n : n + 3]) == {"undecided"} for n in range(0, len(words), 3)]
+    assert np.mean(families) >= 0.93  # 95 % nominal, 200 families
+
+
+def test_a_difference_is_found_and_turns_with_the_sides() -> None:
+    rng = np.random.default_rng(1)
+    base = skill(rng)
+    low, high = arm(rng, base, lengths(rng)), arm(rng, base + 0.2, lengths(rng))
+    (up,), (down,) = compare_texts([high], low), compare_texts([low], high)
+    assert (up.verdict, down.verdict) == ("better", "worse")
+    assert up.difference.mean == pytest.approx(-down.difference.mean)
+    assert up.at_equal_length.estimate is not None
+    assert up.at_equal_length.estimate.mean == pytest.approx(up.difference.mean, abs=0.02)
+
+
+def test_a_reward_for_length_alone_is_bought_by_length() -> None:
+    verdicts = []
+    for run in range(50):
+        rng = np.random.default_rng(run)
+        short, long = lengths(rng, 30.0), lengths(rng, 36.0)
+        reward = {id(of): np.clip((of - 10) / 50, 0, 1) for of in (short, long)}
+        arms = [arm(rng, reward[id(of)], of) for of in (short, long)]
+        (found,) = compare_texts(arms[1:], arms[0])
+        assert found.difference.mean > 0.05
+        verdicts.append(found.verdict)
+    assert verdicts.count("better") <= 3  # 2.5 % nominal; 5 of 200
+    assert verdicts.count("bought by length") >= 45
+
+
+def test_lengths_that_do_not_meet_cannot_be_compared() -> None:
+    rng = np.random.default_rng(0)
+    short, long = np.full(SHAPE, 5.0), np.full(SHAPE, 50.0)
+    low, high = arm(rng, 0.2, short), arm(rng, 0.6, long)
+    found = equal_length(high, low)
+    assert found.estimate is None and found.common < 0.5
+    (verdict,) = compare_texts([high], low)
+    assert (verdict.verdict, "lengths in common" in verdict.reason) == ("bought by length", True)
+
+
+@pytest.mark.parametrize("of", [{"distinct_2": 0.5}, {"repeated_4grams": 0.05}])
+def test_repetition_buys_no_verdict(of: dict[str, float]) -> None:
+    rng = np.random.default_rng(2)
+    low, high = arm(rng, 0.3, lengths(rng)), arm(rng, 0.6, lengths(rng), **of)
+    assert compare_texts([high], low)[0].verdict == "bought by repetition"
+
+
+def test_intervals_cover_the_truth_with_random_prompts_and_seeds() -> None:
+    covered = {"rate": 0, "difference": 0, "equal length": 0}
+    runs, truth = 300, 0.1
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        prompt = rng.normal(0.4, 0.12, (1, 120, 1))
+        seed = rng.normal(0.0, 0.02, (2, SEEDS, 1, 1))
+        shape = (SEEDS, 120, SAMPLES)
+        words = rng.poisson(40, (2, *shape)).astype(float)
+        arms = [
+            Arm((rng.random(shape) < np.clip(prompt + seed[n] + n * truth, 0, 1)).astype(float), w)
+            for n, w in enumerate(words)
+        ]
+        low, high = rate(arms[0]).interval()
+        covered["rate"] += low <= 0.4 <= high
+        (found,) = compare_texts([arms[1]], arms[0])
+        low, high = found.difference.interval()
+        covered["difference"] += low <= truth <= high
+        assert found.at_equal_length.estimate is not None
+        low, high = found.at_equal_length.estimate.interval()
+        covered["equal length"] += low <= truth <= high
+    assert all(count >= 0.92 * runs for count in covered.values()), covered
+
+
+def test_a_missing_reward_leaves_its_prompt_out_of_both_arms_and_is_counted() -> None:
+    rng = np.random.default_rng(3)
+    base = skill(rng)
+    low, high = arm(rng, base, lengths(rng)), arm(rng, base + 0.2, lengths(rng))
+    high.rewards[1, 7] = np.nan  # no sample of one prompt
+    high.rewards[0, 9, 2] = np.nan  # one of four samples
+    (found,) = compare_texts([high], low)
+    assert (found.prompts, found.left_out) == (PROMPTS - 1, 1)
+    assert prompt_means(high.rewards)[0, 9] == pytest.approx(np.nanmean(high.rewards[0, 9]))
+
+
+@given(st.integers(0, 10_000))
+def test_the_order_of_prompts_and_samples_does_not_matter(number: int) -> None:
+    rng = np.random.default_rng(number)
+    arms = [arm(rng, 0.5, lengths(rng)) for _ in range(2)]
+    prompts, samples = rng.permutation(PROMPTS), rng.permutation(SAMPLES)
+    turned = [
+        Arm(of.rewards[:, prompts][:, :, samples], of.words[:, prompts][:, :, samples])
+        for of in arms
+    ]
+    (one,), (other,) = compare_texts(arms[1:], arms[0]), compare_texts(turned[1:], turned[0])
+    assert other.difference == pytest.approx(one.difference)
+    assert other.at_equal_length.estimate == pytest.approx(one.at_equal_length.estimate)
+
+
+def test_measures_of_texts_by_hand() -> None:
+    text = "a b c d a b c d a b c d"  # 9 4-grams, 4 of them different
+    assert repeated(text.split(), 4) == pytest.approx(1 - 4 / 9)
+    assert distinct([text.split()], 2) == pytest.approx(4 / 11)
+    assert repeated(["one", "two", "three"], 4) == 0.0 and distinct([["one"]], 2) is None
+    found = measures([text, "", "one"], [False, True, False])
+    assert found["words"] == pytest.approx(13 / 3)
+    assert found["empty"] == found["cut_off"] == pytest.approx(1 / 3)
+    assert measures([], [])["words"] is None

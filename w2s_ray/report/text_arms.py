@@ -1,0 +1,244 @@
+"""What a study of generated text says of each method: arms of samples, rates, comparisons."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from w2s_ray.report.answers import Score
+from w2s_ray.report.page import Cell
+from w2s_ray.spec.methods import METHODS
+from w2s_ray.statistics.decomposition import decompose, mean
+from w2s_ray.statistics.proportions import proportion_interval
+from w2s_ray.statistics.recovered_gap import recovered_gap
+from w2s_ray.statistics.text_verdicts import (
+    Arm,
+    TextComparison,
+    compare_texts,
+    prompt_means,
+    rate,
+    rated,
+)
+
+Row = Mapping[str, Any]
+BASELINES = ("weak_sft", "sft_before", "weak")
+"""Methods that others are compared with, the first that there is."""
+NOT_COMPARED = ("weak_before", "ceiling", "best_of_n")
+"""They bound the others, or read the truth."""
+_FEWEST = 2  # prompts that a rate is of
+
+
+@dataclass(frozen=True)
+class TextSetting:
+    """One method, with its α.
+
+    Attributes:
+        rows: of its finished cells, one per seed.
+        samples: of each of them, by key.
+    """
+
+    method: str
+    alpha: float | None
+    rows: Sequence[Row]
+    samples: Mapping[str, Sequence[Row]] = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        return self.method if self.alpha is None else f"{self.method} α={self.alpha:g}"
+
+    @property
+    def seeds(self) -> list[int]:
+        return [row["seed"] for row in self.rows]
+
+    @property
+    def keys(self) -> list[str]:
+        return [row["key"] for row in self.rows]
+
+    @property
+    def failed_checks(self) -> int:
+        """Answers without a reward."""
+        return sum((row["failed_checks"] or 0) for row in self.rows)
+
+    def arm(self, split: str = "test", seeds: Sequence[int] | None = None) -> Arm | None:
+        """Its samples of a split in the order of prompt ids; None without any.
+
+        Args:
+            seeds: whose samples; None: of all finished cells.
+        """
+        chosen = [row for row in self.rows if seeds is None or row["seed"] in seeds]
+        grids = [_grid(self.samples[row["key"]], split) for row in chosen]
+        if not grids or any(grid is None for grid in grids):
+            return None
+        most = max(grid[0].shape[1] for grid in grids if grid is not None)
+        padded = [
+            [np.pad(of, ((0, 0), (0, most - of.shape[1])), constant_values=np.nan) for of in grid]
+            for grid in grids
+            if grid is not None
+        ]
+        rewards, words = (np.stack([grid[n] for grid in padded]) for n in (0, 1))
+        return Arm(
+            rewards,
+            np.nan_to_num(words),
+            self.measured("distinct_2", chosen),
+            self.measured("repeated_4grams", chosen),
+        )
+
+    def rate(self, split: str) -> Score | None:
+        """The rate of a split with its interval."""
+        arm = self.arm(split)
+        if arm is None or rated([arm.rewards]).sum() < _FEWEST:
+            return None
+        estimate = rate(arm)
+        return Score(estimate, proportion_interval(estimate))
+
+    def measured(self, name: str, rows: Sequence[Row] | None = None) -> float | None:
+        """The mean over seeds of a column of the results."""
+        values = [row[name] for row in (self.rows if rows is None else rows)]
+        present = [value for value in values if value is not None]
+        return fmean(present) if present else None
+
+    def distance(self) -> Cell:
+        """KL from the model before training, over prompts and seeds."""
+        by_seed = []
+        for key in self.keys:
+            of_prompt: dict[str, list[float]] = defaultdict(list)
+            for row in self.samples[key]:
+                if row["split"] == "test" and row["log_prob_reference"] is not None:
+                    ratio = row["log_prob"] - row["log_prob_reference"]
+                    of_prompt[row["prompt_id"]].append(ratio)
+            by_seed.append({name: fmean(values) for name, values in of_prompt.items()})
+        shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
+        if len(shared) < _FEWEST:
+            return Cell()
+        estimate = mean(np.array([[of[name] for name in shared] for of in by_seed]))
+        return Cell(estimate.mean, *estimate.interval())
+
+
+def _grid(samples: Sequence[Row], split: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """(n, k) rewards and words, NaN where there is none, in the order of prompt ids."""
+    of_prompt: dict[str, list[Row]] = defaultdict(list)
+    for row in samples:
+        if row["split"] == split:
+            of_prompt[row["prompt_id"]].append(row)
+    if not of_prompt:
+        return None
+    most = max(map(len, of_prompt.values()))
+    rewards = np.full((len(of_prompt), most), np.nan)
+    words = np.full((len(of_prompt), most), np.nan)
+    for number, name in enumerate(sorted(of_prompt)):
+        for sample, row in enumerate(of_prompt[name]):
+            rewards[number, sample] = np.nan if row["reward"] is None else row["reward"]
+            words[number, sample] = np.nan if row["words"] is None else row["words"]
+    return rewards, words
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """All methods of one weak and one strong model.
+
+    Attributes:
+        settings: those with a finished cell, in the order of ``METHODS``.
+    """
+
+    prompts: str
+    weak: str
+    strong: str
+    settings: tuple[TextSetting, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.prompts}: {self.weak} → {self.strong}"
+
+    @property
+    def slug(self) -> str:
+        """For names of files."""
+        text = f"{self.weak}-{self.strong}".lower()
+        return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+
+    @property
+    def seeds(self) -> int:
+        return max((len(setting.seeds) for setting in self.settings), default=0)
+
+    @property
+    def keys(self) -> set[str]:
+        return {key for setting in self.settings for key in setting.keys}
+
+    @cached_property
+    def baseline(self) -> TextSetting | None:
+        """What others are compared with; None without any."""
+        by_method = {setting.method: setting for setting in self.settings}
+        return next((by_method[name] for name in BASELINES if name in by_method), None)
+
+    @cached_property
+    def comparisons(self) -> list[tuple[TextSetting, TextComparison]]:
+        """Every other method against the baseline, over the seeds and prompts of all of them."""
+        baseline = self.baseline
+        if baseline is None:
+            return []
+        others = [
+            setting
+            for setting in self.settings
+            if setting is not baseline and setting.method not in NOT_COMPARED
+        ]
+        seeds = sorted(set(baseline.seeds).intersection(*(of.seeds for of in others)))
+        arms = [setting.arm("test", seeds) for setting in others]
+        against = baseline.arm("test", seeds)
+        known = [
+            (setting, arm)
+            for setting, arm in zip(others, arms, strict=True)
+            if arm is not None and against is not None
+            if rated([arm.rewards, against.rewards]).sum() >= _FEWEST
+        ]
+        if against is None or not known:
+            return []
+        found = compare_texts([arm for _, arm in known], against)
+        return [(setting, of) for (setting, _), of in zip(known, found, strict=True)]
+
+    def recovered(self, setting: TextSetting) -> Cell:
+        """The gap recovered, over the seeds that weak model, method and ceiling have."""
+        by_method = {of.method: of for of in self.settings}
+        three = [by_method.get("weak"), setting, by_method.get("ceiling")]
+        if any(of is None for of in three):
+            return Cell()
+        present = [of for of in three if of is not None]
+        seeds = sorted(set.intersection(*(set(of.seeds) for of in present)))
+        arms = [of.arm("test", seeds) for of in present]
+        rewards = [arm.rewards for arm in arms if arm is not None]
+        if len(rewards) < len(present) or not seeds:
+            return Cell()
+        known = rated(rewards)
+        if known.sum() < _FEWEST:
+            return Cell()
+        scores = np.stack([prompt_means(of)[:, known] for of in rewards])
+        found = recovered_gap(decompose(scores))
+        return Cell(found.value, found.low, found.high) if found.is_resolved else Cell()
+
+
+def model_pairs(rows: Sequence[Row], samples: Sequence[Row]) -> list[ModelPair]:
+    """The pairs of models of a study, with what each method gave."""
+    of_key: dict[str, list[Row]] = defaultdict(list)
+    for sample in samples:
+        of_key[sample["key"]].append(sample)
+    pairs: dict[tuple[str, str, str], dict[tuple[str, float | None], list[Row]]] = {}
+    for row in rows:
+        names = row["prompts"], row["weak"], row["strong"]
+        of_pair = pairs.setdefault(names, {})
+        if row["key"] in of_key:
+            of_pair.setdefault((row["method"], row["alpha"]), []).append(row)
+    order = list(METHODS)
+    return [
+        ModelPair(
+            *names,
+            tuple(
+                TextSetting(*of, found, of_key)
+                for of, found in sorted(
+                    settings.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0.0)
+                )
+            ),
+        )
+        for names, settings in pairs.items()
+    ]

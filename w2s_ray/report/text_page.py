@@ -1,0 +1,340 @@
+"""The page of a study of generated text, made from its two tables alone.
+
+Rates are over prompts and seeds; verdicts are those of ``statistics.text_verdicts``, within one
+family per pair of models. Everything is of the split ``test`` unless a column says otherwise.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from w2s_ray.report.page import (
+    Axis,
+    Block,
+    Cell,
+    Figure,
+    Line,
+    Page,
+    Section,
+    Table,
+    TableColumn,
+    Text,
+    Warning,
+)
+from w2s_ray.report.text_arms import ModelPair, TextSetting, model_pairs
+from w2s_ray.report.text_queries import differences_query, measures_query, rates_query
+from w2s_ray.spec.methods import METHODS
+from w2s_ray.statistics.text_verdicts import TextComparison
+from w2s_ray.store.artifacts import Store
+from w2s_ray.store.names import results_file, samples_file
+from w2s_ray.store.results import load_cells, read_results
+from w2s_ray.store.tables import reading_table
+from w2s_ray.store.text_results import text_results_table
+
+PROMPTS_SHOWN = 3
+CHARACTERS_SHOWN = 600
+
+
+def text_page(store: Store, study: str) -> Page:
+    """The page of a study.
+
+    Raises:
+        InputError: a table was changed since it was written.
+        FileNotFoundError: the study was not run yet.
+    """
+    cells = load_cells(store, study)
+    table = text_results_table(store, cells)
+    warnings = [] if read_results(store, study).equals(table) else [_EDITED]
+    with reading_table(store, samples_file(study)) as file:
+        samples = file.read().to_pylist()
+    rows = table.to_pylist()
+    pairs = model_pairs(rows, samples)
+    files = store.location(results_file(study)), store.location(samples_file(study))
+    sections = [
+        Section("answer", "Answer", (*map(Warning, warnings), *_answers(pairs))),
+        Section("rates", "Rates", tuple(_rates(pairs, files))),
+        Section("differences", "Differences", tuple(_differences(pairs, files))),
+        Section("text", "Length, repetition, distance", tuple(_measures(pairs, files))),
+        Section("samples", "Samples", tuple(_samples(pairs, samples))),
+        Section("status", "What is missing", tuple(_missing(rows, pairs))),
+    ]
+    shown = tuple(section for section in sections if section.blocks)
+    states = Counter(row["status"] for row in rows)
+    counted = ", ".join(f"{count:,} {status}" for status, count in sorted(states.items()))
+    return Page(f"Study {study}", f"{len(rows):,} cells ({counted})", shown)
+
+
+_EDITED = (
+    "The file of results is not what the records of its store say: it was edited or damaged, or "
+    "the study has gone on since. This page is made from the records; run the study again to write "
+    "it anew."
+)
+
+
+def _answers(pairs: Sequence[ModelPair]) -> list[Block]:
+    """A sentence for each comparison with the baseline."""
+    blocks: list[Block] = []
+    for pair in pairs:
+        if pair.baseline is None:
+            blocks.append(Text(f"{pair.name}: nothing to compare yet."))
+            continue
+        said = [_sentence(setting, of) for setting, of in pair.comparisons]
+        seeds = (
+            "one seed, so that its intervals hold for its models alone"
+            if pair.seeds == 1
+            else (f"{pair.seeds} seeds")
+        )
+        head = (
+            f"{pair.name}, against {pair.baseline.label} ({METHODS[pair.baseline.method]}), over "
+            f"{seeds}: "
+        )
+        blocks.append(Text(head + "; ".join(said) + "."))
+    return blocks
+
+
+def _sentence(setting: TextSetting, of: TextComparison) -> str:
+    low, high = of.difference.interval()
+    text = (
+        f"{setting.label} {of.verdict} ({100 * of.difference.mean:+.1f} points, "
+        f"{100 * low:+.1f} to {100 * high:+.1f})"
+    )
+    return f"{text}, since {of.reason}" if of.reason else text
+
+
+def _rates(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
+    blocks: list[Block] = []
+    for pair in pairs:
+        columns = (
+            TableColumn("method"),
+            TableColumn("rate", "percent"),
+            TableColumn("rate, transfer", "percent"),
+            TableColumn("PGR", "number", 2),
+            TableColumn("seeds", "number", 0),
+        )
+        rows = tuple(
+            (
+                Cell(text=setting.label),
+                _rate_cell(setting, "test"),
+                _rate_cell(setting, "transfer"),
+                pair.recovered(setting),
+                Cell(float(len(setting.seeds))),
+            )
+            for setting in pair.settings
+        )
+        notes = (
+            "PGR: (rate - weak) / (ceiling - weak), with Fieller's interval; empty where the gap "
+            "is not resolved.",
+            *(f"{setting.label}: {METHODS[setting.method]}." for setting in pair.settings),
+        )
+        caption = f"{pair.name}: share of answers that pass their check, 95 % intervals."
+        blocks.append(
+            Table(f"rates-{pair.slug}", caption, columns, rows, rates_query(*files), notes)
+        )
+        blocks.append(_bars(pair, files))
+        if (curve := _alpha_curve(pair, files)) is not None:
+            blocks.append(curve)
+    return blocks
+
+
+def _rate_cell(setting: TextSetting, split: str) -> Cell:
+    found = setting.rate(split)
+    if found is None:
+        return Cell()
+    return Cell(found.estimate.mean, found.interval.low, found.interval.high)
+
+
+def _bars(pair: ModelPair, files: tuple[str, str]) -> Figure:
+    cells = [_rate_cell(setting, "test") for setting in pair.settings]
+    line = Line(
+        "rate",
+        list(map(float, range(len(cells)))),
+        [cell.value for cell in cells],
+        [cell.low for cell in cells],
+        [cell.high for cell in cells],
+    )
+    labels = tuple(setting.label for setting in pair.settings)
+    return Figure(
+        f"rate-{pair.slug}",
+        f"{pair.name}: rate of each method, with 95 % intervals.",
+        "bars",
+        Axis("method", labels=labels),
+        Axis("rate", kind="percent"),
+        (line,),
+        "Bars with intervals, one for each method: the numbers of the table above.",
+        rates_query(*files),
+    )
+
+
+def _alpha_curve(pair: ModelPair, files: tuple[str, str]) -> Figure | None:
+    """Rate by α, where there are several."""
+    lines = []
+    for method in dict.fromkeys(setting.method for setting in pair.settings):
+        own = [of for of in pair.settings if of.method == method and of.alpha is not None]
+        if len(own) > 1:
+            cells = [_rate_cell(setting, "test") for setting in own]
+            lines.append(
+                Line(
+                    method,
+                    [setting.alpha or 0.0 for setting in own],
+                    [cell.value for cell in cells],
+                    [cell.low for cell in cells],
+                    [cell.high for cell in cells],
+                )
+            )
+    if not lines:
+        return None
+    return Figure(
+        f"alpha-{pair.slug}",
+        f"{pair.name}: rate by α, on test prompts: an α chosen here is not confirmed by them.",
+        "lines",
+        Axis("α"),
+        Axis("rate", kind="percent"),
+        tuple(lines),
+        "Rate against α, one line for each method, with 95 % intervals.",
+        rates_query(*files),
+    )
+
+
+def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
+    blocks: list[Block] = []
+    columns = (
+        TableColumn("method"),
+        TableColumn("difference", "points"),
+        TableColumn("at equal length", "points"),
+        TableColumn("distinct-2, ratio", "number", 2),
+        TableColumn("repeated 4-grams", "points"),
+        TableColumn("verdict"),
+    )
+    for pair in pairs:
+        if pair.baseline is None:
+            continue
+        rows = tuple(
+            (
+                Cell(text=setting.label),
+                Cell(of.difference.mean, *of.difference.interval()),
+                Cell()
+                if (at_length := of.at_equal_length.estimate) is None
+                else Cell(at_length.mean, *at_length.interval()),
+                Cell(of.distinct_ratio),
+                Cell(of.repeated_difference),
+                Cell(text=of.verdict),
+            )
+            for setting, of in pair.comparisons
+        )
+        left_out = max((of.left_out for _, of in pair.comparisons), default=0)
+        notes = [
+            "Better: the difference excludes 0 after Holm's correction, holds at equal length "
+            "(deciles of both methods' lengths, weighted alike), distinct-2 is at least 0.9 of the "
+            "baseline's and repeated 4-grams at most 2 points more."
+        ]
+        if left_out:
+            notes.append(f"Up to {left_out:,} prompts without a reward are left out of both sides.")
+        caption = f"{pair.name}: difference from {pair.baseline.label}, paired over prompts."
+        query = differences_query(*files, pair.baseline.method)
+        blocks.append(
+            Table(f"differences-{pair.slug}", caption, columns, rows, query, tuple(notes))
+        )
+    return blocks
+
+
+def _measures(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
+    columns = (
+        TableColumn("method"),
+        TableColumn("words", "number", 1),
+        TableColumn("cut off", "percent"),
+        TableColumn("empty", "percent"),
+        TableColumn("distinct-2", "number", 2),
+        TableColumn("repeated 4-grams", "percent"),
+        TableColumn("KL from reference, nats", "number", 2),
+    )
+    blocks: list[Block] = []
+    for pair in pairs:
+        rows = tuple(
+            (
+                Cell(text=setting.label),
+                *(Cell(setting.measured(name)) for name in _MEASURED),
+                setting.distance(),
+            )
+            for setting in pair.settings
+        )
+        caption = f"{pair.name}: what the answers look like, means over seeds."
+        notes = ("KL: mean of log π - log π_ref of the answers, π_ref the model before training.",)
+        blocks.append(
+            Table(f"text-{pair.slug}", caption, columns, rows, measures_query(*files), notes)
+        )
+        if (frontier := _frontier(pair, files)) is not None:
+            blocks.append(frontier)
+    return blocks
+
+
+_MEASURED = ("words", "cut_off", "empty", "distinct_2", "repeated_4grams")
+
+
+def _frontier(pair: ModelPair, files: tuple[str, str]) -> Figure | None:
+    """Rate against distance from the reference."""
+    lines = []
+    for setting in pair.settings:
+        distance, cell = setting.distance(), _rate_cell(setting, "test")
+        if distance.value is not None and cell.value is not None:
+            lines.append(
+                Line(setting.label, [distance.value], [cell.value], [cell.low], [cell.high])
+            )
+    if len(lines) < 2:
+        return None
+    return Figure(
+        f"frontier-{pair.slug}",
+        f"{pair.name}: rate against distance from the model before training.",
+        "lines",
+        Axis("KL from reference, nats"),
+        Axis("rate", kind="percent"),
+        tuple(lines),
+        "One point for each method: rate with its interval against KL.",
+        measures_query(*files),
+    )
+
+
+def _samples(pairs: Sequence[ModelPair], samples: Sequence[dict[str, Any]]) -> list[Block]:
+    """The first sample of a few prompts by every method, side by side."""
+    blocks: list[Block] = []
+    first = {
+        (row["key"], row["prompt_id"]): row for row in reversed(samples) if row["split"] == "test"
+    }
+    columns = (TableColumn("method"), TableColumn("reward", "number", 2), TableColumn("answer"))
+    for pair in pairs:
+        own = [row for row in samples if row["split"] == "test" and row["key"] in pair.keys]
+        prompts = dict.fromkeys(row["prompt_id"] for row in own)
+        for number, prompt_id in enumerate(list(prompts)[:PROMPTS_SHOWN], start=1):
+            shown = [(of, first.get((of.keys[0], prompt_id))) for of in pair.settings if of.keys]
+            rows = tuple(
+                (Cell(text=of.label), Cell(row["reward"]), Cell(text=_shortened(row)))
+                for of, row in shown
+                if row is not None
+            )
+            prompt = next(row["prompt"] for _, row in shown if row is not None)
+            blocks.append(
+                Table(f"samples-{pair.slug}-{number}", f"{pair.name}: {prompt}", columns, rows)
+            )
+    return blocks
+
+
+def _shortened(row: dict[str, Any]) -> str:
+    if row["text"] is None:
+        return f"({row['error']})"
+    text = str(row["text"])
+    cut = " (cut off)" if row["cut_off"] else ""
+    if len(text) > CHARACTERS_SHOWN:
+        return f"{text[:CHARACTERS_SHOWN]}… ({len(text):,} characters){cut}"
+    return text + cut
+
+
+def _missing(rows: Sequence[dict[str, Any]], pairs: Sequence[ModelPair]) -> list[Block]:
+    blocks: list[Block] = [
+        Warning(f"{row['method']}, seed {row['seed']}: {row['status']}: {row['error']}")
+        for row in rows
+        if row["status"] != "done" or row["error"]
+    ]
+    for pair in pairs:
+        failed = sum(setting.failed_checks for setting in pair.settings)
+        if failed:
+            blocks.append(Warning(f"{pair.name}: {failed:,} answers have no reward."))
+    return blocks

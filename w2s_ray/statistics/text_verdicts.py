@@ -1,0 +1,222 @@
+"""Which way of learning from text is better, and whether it is so at equal length and repetition.
+
+An ``Arm`` is what a method gives: a reward for each of k samples to each of n prompts in each of S
+seeds. A difference of two arms is paired over prompts and seeds (``decomposition``). Long or
+repetitive texts can earn a reward that has nothing to do with what was to be learned, so "better"
+also needs, against the same baseline,
+
+* a difference that holds at equal length: samples of both arms are cut into deciles of their common
+  lengths, the arms compared within each, and the deciles weighted alike for both
+  (post-stratification). Terciles would leave a difference of length inside each: of a reward that
+  is length alone, 33 of 200 comparisons came out as "better" with them, and 5 with deciles;
+* distinct-2 of at least 0.9 of the baseline's, and repeated 4-grams of at most 2 points more.
+
+Letters: S seeds, n prompts, k samples of a prompt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from w2s_ray.statistics.comparisons import ALPHA, holm
+from w2s_ray.statistics.decomposition import Array, Estimate, decompose, mean
+
+STRATA = 10
+LEAST_DISTINCT = 0.9
+MOST_REPEATED = 0.02
+LEAST_COMMON = 0.5
+TextVerdict = Literal["better", "worse", "undecided", "bought by length", "bought by repetition"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one method gives.
+
+    Attributes:
+        rewards: (S, n, k) from 0 to 1; NaN where there is none (a check that failed).
+        words: (S, n, k) lengths of the answers.
+        distinct_2, repeated_4grams: of all answers; None where there is nothing to measure.
+    """
+
+    rewards: Array
+    words: Array
+    distinct_2: float | None = None
+    repeated_4grams: float | None = None
+
+
+class EqualLength(NamedTuple):
+    """The difference of two arms at equal length.
+
+    Attributes:
+        estimate: None where the arms have too few lengths in common.
+        common: share of all samples in deciles that both arms have.
+    """
+
+    estimate: Estimate | None
+    common: float
+
+
+class TextComparison(NamedTuple):
+    """One arm against a baseline.
+
+    Attributes:
+        difference: of rates, positive where the arm is better.
+        adjusted: two-sided p-value of no difference after Holm, within the family.
+        at_equal_length: the same at equal length.
+        distinct_ratio: distinct-2 of the arm by the baseline's; None where there is none.
+        repeated_difference: repeated 4-grams, arm minus baseline.
+        prompts: that are compared; prompts without a reward in one of the arms are left out.
+        left_out: how many these are.
+        verdict, reason: what follows, and why it is not "better" although the rate is higher.
+    """
+
+    difference: Estimate
+    adjusted: float
+    at_equal_length: EqualLength
+    distinct_ratio: float | None
+    repeated_difference: float | None
+    prompts: int
+    left_out: int
+    verdict: TextVerdict
+    reason: str = ""
+
+
+def prompt_means(rewards: Array) -> Array:
+    """(S, n) mean reward of each prompt and seed; NaN where no sample has one."""
+    counted = np.isfinite(rewards)
+    sums = np.where(counted, rewards, 0.0).sum(axis=2)
+    means: Array = np.divide(
+        sums, counted.sum(axis=2), out=np.full(sums.shape, np.nan), where=counted.any(axis=2)
+    )
+    return means
+
+
+def rated(arms: Sequence[Array]) -> Array:
+    """(n,) bool: the prompts that have a reward in every arm and seed."""
+    known: Array = np.all([np.isfinite(prompt_means(of)).all(axis=0) for of in arms], axis=0)
+    return known
+
+
+def rate(arm: Arm) -> Estimate:
+    """The mean reward over prompts and seeds.
+
+    Raises:
+        ValueError: fewer than two prompts have a reward in every seed.
+    """
+    return mean(prompt_means(arm.rewards)[:, rated([arm.rewards])])
+
+
+def compare_texts(arms: Sequence[Arm], baseline: Arm, alpha: float = ALPHA) -> list[TextComparison]:
+    """Comparisons of one family with their verdicts, in the order given.
+
+    Args:
+        arms: of the same prompts and seeds as ``baseline``.
+
+    Raises:
+        ValueError: fewer than two prompts have a reward in both arms.
+    """
+    found = [_difference(arm, baseline) for arm in arms]
+    adjusted = holm([difference.p_value() for difference, _ in found])
+    return [
+        _judged(arm, baseline, difference, p_value, known, alpha)
+        for arm, (difference, known), p_value in zip(arms, found, adjusted, strict=True)
+    ]
+
+
+def equal_length(arm: Arm, baseline: Arm) -> EqualLength:
+    """The difference of rates if both arms had the lengths of all samples together.
+
+    Of each arm the mean is Σ_t w_t m_t over deciles t, w_t the share of all samples and m_t the
+    arm's mean in it; its error is that of the linearised estimate, paired over prompts and seeds. A
+    decile that one arm has no sample in is left out, and the others are weighted up.
+    """
+    known = rated([arm.rewards, baseline.rewards])
+    both = [(of.rewards[:, known], of.words[:, known].astype(np.float64)) for of in (arm, baseline)]
+    lengths = np.concatenate([words[np.isfinite(rewards)] for rewards, words in both])
+    cuts = np.quantile(lengths, [n / STRATA for n in range(1, STRATA)])
+    shares = np.bincount(np.searchsorted(cuts, lengths), minlength=STRATA) / len(lengths)
+    strata = [np.searchsorted(cuts, words) for _, words in both]
+    counts = [
+        np.bincount(of[np.isfinite(rewards)], minlength=STRATA)
+        for of, (rewards, _) in zip(strata, both, strict=True)
+    ]
+    common = (counts[0] > 0) & (counts[1] > 0)
+    share = float(shares[common].sum())
+    if share < LEAST_COMMON:
+        return EqualLength(None, share)
+    weights = np.where(common, shares, 0.0) / share
+    linear = [
+        _linearised(rewards, stratum, weights)
+        for (rewards, _), stratum in zip(both, strata, strict=True)
+    ]
+    return EqualLength(decompose(np.stack(linear)).estimate(np.array([1.0, -1.0])), share)
+
+
+def _linearised(rewards: Array, stratum: NDArray[np.int64], weights: Array) -> Array:
+    """(S, n) values whose mean is the post-stratified mean, and whose spread is its error."""
+    counted = np.isfinite(rewards)
+    values = np.where(counted, rewards, 0.0)
+    total = np.zeros(rewards.shape[:2])
+    samples = counted.sum()
+    centre = 0.0
+    for number, weight in enumerate(weights):
+        own = counted & (stratum == number)
+        if weight == 0.0:
+            continue
+        of_stratum = values[own].mean()
+        centre += weight * of_stratum
+        # Mean over all samples of (r - m_t) / share_t is 0; as a sum over a prompt's samples.
+        total += weight * np.where(own, values - of_stratum, 0.0).sum(axis=2) / own.sum() * samples
+    cells = rewards.shape[0] * rewards.shape[1]
+    linear: Array = centre + total * (cells / samples)
+    return linear
+
+
+def _difference(arm: Arm, baseline: Arm) -> tuple[Estimate, Array]:
+    known = rated([arm.rewards, baseline.rewards])
+    both = np.stack([prompt_means(of.rewards)[:, known] for of in (arm, baseline)])
+    return decompose(both).estimate(np.array([1.0, -1.0])), known
+
+
+def _judged(
+    arm: Arm, baseline: Arm, difference: Estimate, adjusted: float, known: Array, alpha: float
+) -> TextComparison:
+    at_length = equal_length(arm, baseline)
+    ratio = None
+    if arm.distinct_2 is not None and baseline.distinct_2:
+        ratio = arm.distinct_2 / baseline.distinct_2
+    repeated = None
+    if arm.repeated_4grams is not None and baseline.repeated_4grams is not None:
+        repeated = arm.repeated_4grams - baseline.repeated_4grams
+    verdict, reason = _verdict(difference, adjusted, at_length, ratio, repeated, alpha)
+    count = int(known.sum())
+    return TextComparison(
+        difference, adjusted, at_length, ratio, repeated, count, len(known) - count, verdict, reason
+    )
+
+
+def _verdict(
+    difference: Estimate,
+    adjusted: float,
+    at_length: EqualLength,
+    distinct_ratio: float | None,
+    repeated: float | None,
+    alpha: float,
+) -> tuple[TextVerdict, str]:
+    """The verdict and its reason; "worse" is not excused by length."""
+    if adjusted >= alpha:
+        return "undecided", ""
+    if difference.mean < 0.0:
+        return "worse", ""
+    if at_length.estimate is None:
+        return "bought by length", "the two have too few lengths in common"
+    if at_length.estimate.interval(1.0 - alpha)[0] <= 0.0:
+        return "bought by length", "the difference does not hold at equal length"
+    if distinct_ratio is not None and distinct_ratio < LEAST_DISTINCT:
+        return "bought by repetition", f"distinct-2 is {distinct_ratio:.2f} of the baseline's"
+    if repeated is not None and repeated > MOST_REPEATED:
+        return "bought by repetition", f"{100 * repeated:.1f} points more repeated 4-grams"
+    return "better", ""
