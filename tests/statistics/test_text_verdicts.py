@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s_ray.statistics.text_measures import distinct, measures, repeated
-from w2s_ray.statistics.text_verdicts import Arm, compare_texts, equal_length, prompt_means, rate
+from w2s_ray.statistics.text_verdicts import (
+    Arm,
+    TextComparison,
+    compare_texts,
+    equal_length,
+    prompt_means,
+    rate,
+)
 
 SEEDS, PROMPTS, SAMPLES = 3, 300, 4
 SHAPE = (SEEDS, PROMPTS, SAMPLES)
@@ -15,6 +22,10 @@ SHAPE = (SEEDS, PROMPTS, SAMPLES)
 def arm(rng: np.random.Generator, p: np.ndarray | float, words: np.ndarray, **of: float) -> Arm:
     rewards = (rng.random(SHAPE) < p).astype(float)
     return Arm(rewards, words, **{"distinct_2": 0.8, "repeated_4grams": 0.01, **of})
+
+
+def against(baseline: Arm, *arms: Arm) -> list[TextComparison]:
+    return compare_texts([(of, baseline) for of in arms])
 
 
 def lengths(rng: np.random.Generator, mean: float = 40.0) -> np.ndarray:
@@ -32,7 +43,7 @@ def test_without_a_difference_at_least_95_of_100_are_undecided() -> None:
         rng = np.random.default_rng(run)
         base = skill(rng)
         arms = [arm(rng, base, lengths(rng)) for _ in range(4)]
-        words += [of.verdict for of in compare_texts(arms[1:], arms[0])]
+        words += [of.verdict for of in against(arms[0], *arms[1:])]
         assert len(words) == 3 * (run + 1)
     families = [set(words[n : n + 3]) == {"undecided"} for n in range(0, len(words), 3)]
     assert np.mean(families) >= 0.93  # 95 % nominal, 200 families
@@ -42,7 +53,7 @@ def test_a_difference_is_found_and_turns_with_the_sides() -> None:
     rng = np.random.default_rng(1)
     base = skill(rng)
     low, high = arm(rng, base, lengths(rng)), arm(rng, base + 0.2, lengths(rng))
-    (up,), (down,) = compare_texts([high], low), compare_texts([low], high)
+    (up,), (down,) = against(low, high), against(high, low)
     assert (up.verdict, down.verdict) == ("better", "worse")
     assert up.difference.mean == pytest.approx(-down.difference.mean)
     assert up.at_equal_length.estimate is not None
@@ -56,7 +67,7 @@ def test_a_reward_for_length_alone_is_bought_by_length() -> None:
         short, long = lengths(rng, 30.0), lengths(rng, 36.0)
         reward = {id(of): np.clip((of - 10) / 50, 0, 1) for of in (short, long)}
         arms = [arm(rng, reward[id(of)], of) for of in (short, long)]
-        (found,) = compare_texts(arms[1:], arms[0])
+        (found,) = against(arms[0], *arms[1:])
         assert found.difference.mean > 0.05
         verdicts.append(found.verdict)
     assert verdicts.count("better") <= 3  # 2.5 % nominal; 5 of 200
@@ -69,7 +80,7 @@ def test_lengths_that_do_not_meet_cannot_be_compared() -> None:
     low, high = arm(rng, 0.2, short), arm(rng, 0.6, long)
     found = equal_length(high, low)
     assert found.estimate is None and found.common < 0.5
-    (verdict,) = compare_texts([high], low)
+    (verdict,) = against(low, high)
     assert (verdict.verdict, "lengths in common" in verdict.reason) == ("bought by length", True)
 
 
@@ -77,7 +88,7 @@ def test_lengths_that_do_not_meet_cannot_be_compared() -> None:
 def test_repetition_buys_no_verdict(of: dict[str, float]) -> None:
     rng = np.random.default_rng(2)
     low, high = arm(rng, 0.3, lengths(rng)), arm(rng, 0.6, lengths(rng), **of)
-    assert compare_texts([high], low)[0].verdict == "bought by repetition"
+    assert against(low, high)[0].verdict == "bought by repetition"
 
 
 def test_intervals_cover_the_truth_with_random_prompts_and_seeds() -> None:
@@ -95,7 +106,7 @@ def test_intervals_cover_the_truth_with_random_prompts_and_seeds() -> None:
         ]
         low, high = rate(arms[0]).interval()
         covered["rate"] += low <= 0.4 <= high
-        (found,) = compare_texts([arms[1]], arms[0])
+        (found,) = against(arms[0], arms[1])
         low, high = found.difference.interval()
         covered["difference"] += low <= truth <= high
         assert found.at_equal_length.estimate is not None
@@ -110,7 +121,7 @@ def test_a_missing_reward_leaves_its_prompt_out_of_both_arms_and_is_counted() ->
     low, high = arm(rng, base, lengths(rng)), arm(rng, base + 0.2, lengths(rng))
     high.rewards[1, 7] = np.nan  # no sample of one prompt
     high.rewards[0, 9, 2] = np.nan  # one of four samples
-    (found,) = compare_texts([high], low)
+    (found,) = against(low, high)
     assert (found.prompts, found.left_out) == (PROMPTS - 1, 1)
     assert prompt_means(high.rewards)[0, 9] == pytest.approx(np.nanmean(high.rewards[0, 9]))
 
@@ -124,7 +135,7 @@ def test_the_order_of_prompts_and_samples_does_not_matter(number: int) -> None:
         Arm(of.rewards[:, prompts][:, :, samples], of.words[:, prompts][:, :, samples])
         for of in arms
     ]
-    (one,), (other,) = compare_texts(arms[1:], arms[0]), compare_texts(turned[1:], turned[0])
+    (one,), (other,) = against(arms[0], *arms[1:]), against(turned[0], *turned[1:])
     assert other.difference == pytest.approx(one.difference)
     assert other.at_equal_length.estimate == pytest.approx(one.at_equal_length.estimate)
 

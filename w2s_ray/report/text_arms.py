@@ -175,7 +175,7 @@ class ModelPair:
 
     @cached_property
     def comparisons(self) -> list[tuple[TextSetting, TextComparison]]:
-        """Every other method against the baseline, over the seeds and prompts of all of them."""
+        """Every other method against the baseline, over the seeds and prompts of both."""
         baseline = self.baseline
         if baseline is None:
             return []
@@ -184,19 +184,16 @@ class ModelPair:
             for setting in self.settings
             if setting is not baseline and setting.method not in NOT_COMPARED
         ]
-        seeds = sorted(set(baseline.seeds).intersection(*(of.seeds for of in others)))
-        arms = [setting.arm("test", seeds) for setting in others]
-        against = baseline.arm("test", seeds)
-        known = [
-            (setting, arm)
-            for setting, arm in zip(others, arms, strict=True)
-            if arm is not None and against is not None
-            if rated([arm.rewards, against.rewards]).sum() >= _FEWEST
-        ]
-        if against is None or not known:
-            return []
-        found = compare_texts([arm for _, arm in known], against)
-        return [(setting, of) for (setting, _), of in zip(known, found, strict=True)]
+        known: list[tuple[TextSetting, Arm, Arm]] = []
+        for setting in others:
+            seeds = sorted({*setting.seeds} & {*baseline.seeds})
+            arm, against = setting.arm("test", seeds), baseline.arm("test", seeds)
+            if arm is None or against is None:
+                continue
+            if rated([arm.rewards, against.rewards]).sum() >= _FEWEST:
+                known.append((setting, arm, against))
+        found = compare_texts([(arm, against) for _, arm, against in known])
+        return [(setting, of) for (setting, *_), of in zip(known, found, strict=True)]
 
     def recovered(self, setting: TextSetting) -> Cell:
         """The gap recovered, over the seeds that weak model, method and ceiling have."""

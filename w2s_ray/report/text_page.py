@@ -6,7 +6,7 @@ family per pair of models. Everything is of the split ``test`` unless a column s
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from w2s_ray.report.page import (
     Axis,
@@ -24,7 +24,7 @@ from w2s_ray.report.page import (
 from w2s_ray.report.text_arms import ModelPair, TextSetting, model_pairs
 from w2s_ray.report.text_queries import differences_query, measures_query, rates_query
 from w2s_ray.spec.methods import METHODS
-from w2s_ray.statistics.text_verdicts import TextComparison
+from w2s_ray.statistics.text_verdicts import TextComparison, TextVerdict
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import results_file, samples_file
 from w2s_ray.store.results import load_cells, read_results
@@ -78,27 +78,27 @@ def _answers(pairs: Sequence[ModelPair]) -> list[Block]:
         if pair.baseline is None:
             blocks.append(Text(f"{pair.name}: nothing to compare yet."))
             continue
-        said = [_sentence(setting, of) for setting, of in pair.comparisons]
-        seeds = (
-            "one seed, so that its intervals hold for its models alone"
-            if pair.seeds == 1
-            else (f"{pair.seeds} seeds")
-        )
-        head = (
-            f"{pair.name}, against {pair.baseline.label} ({METHODS[pair.baseline.method]}), over "
-            f"{seeds}: "
-        )
-        blocks.append(Text(head + "; ".join(said) + "."))
+        blocks.append(Text(_conclusion(pair, pair.baseline)))
     return blocks
 
 
-def _sentence(setting: TextSetting, of: TextComparison) -> str:
+def _conclusion(pair: ModelPair, baseline: TextSetting) -> str:
+    """What came out better, worse and so on than the baseline, each method with its difference."""
+    said: dict[str, list[str]] = {verdict: [] for verdict in get_args(TextVerdict)}
+    for setting, of in pair.comparisons:
+        said[of.verdict].append(_difference(setting, of))
+    listed = [f"{verdict}: {', '.join(names)}" for verdict, names in said.items() if names]
+    seeds = f"over {pair.seeds} seeds"
+    if pair.seeds == 1:
+        seeds = "of one seed, so the intervals hold for these models and new prompts"
+    against = f"{baseline.label} ({METHODS[baseline.method]})"
+    return f"{pair.name}, against {against}, {seeds}. {'; '.join(listed)}."
+
+
+def _difference(setting: TextSetting, of: TextComparison) -> str:
     low, high = of.difference.interval()
-    text = (
-        f"{setting.label} {of.verdict} ({100 * of.difference.mean:+.1f} points, "
-        f"{100 * low:+.1f} to {100 * high:+.1f})"
-    )
-    return f"{text}, since {of.reason}" if of.reason else text
+    numbers = f"{100 * of.difference.mean:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{setting.label} ({numbers}{f'; {of.reason}' if of.reason else ''})"
 
 
 def _rates(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:

@@ -109,20 +109,22 @@ def rate(arm: Arm) -> Estimate:
     return mean(prompt_means(arm.rewards)[:, rated([arm.rewards])])
 
 
-def compare_texts(arms: Sequence[Arm], baseline: Arm, alpha: float = ALPHA) -> list[TextComparison]:
+def compare_texts(pairs: Sequence[tuple[Arm, Arm]], alpha: float = ALPHA) -> list[TextComparison]:
     """Comparisons of one family with their verdicts, in the order given.
 
     Args:
-        arms: of the same prompts and seeds as ``baseline``.
+        pairs: an arm and its baseline, of the same prompts and seeds.
 
     Raises:
         ValueError: fewer than two prompts have a reward in both arms.
     """
-    found = [_difference(arm, baseline) for arm in arms]
+    found = [_difference(arm, baseline) for arm, baseline in pairs]
     adjusted = holm([difference.p_value() for difference, _ in found])
     return [
         _judged(arm, baseline, difference, p_value, known, alpha)
-        for arm, (difference, known), p_value in zip(arms, found, adjusted, strict=True)
+        for (arm, baseline), (difference, known), p_value in zip(
+            pairs, found, adjusted, strict=True
+        )
     ]
 
 
