@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.testing.specs import REPOSITORY, tiny_spec
+from tests.testing.text_studies import text_spec
 from w2s_ray.cluster.session import Session
 from w2s_ray.study import main
 
@@ -55,6 +56,19 @@ def test_ray_and_local_give_the_same_results(write_spec: Any, tmp_path: Path) ->
         assert of(ours, same) == of(theirs, same)
         assert of(ours, close) == pytest.approx(of(theirs, close), abs=1e-5)
     assert main([str(spec), "--plan", "--store", str(tmp_path / "ray")]) == 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ray_and_local_generate_the_same_texts(tmp_path: Path) -> None:
+    grid = {"pair": [["weak", "strong"]], "method": ["weak_sft", "cong", "wspo"]}
+    spec = text_spec(tmp_path, grid=grid)
+    for name, options in (("local", ["--local"]), ("ray", [])):
+        assert main([str(spec), *options, "--store", str(tmp_path / name)]) == 0
+    for table, column in (("samples", "text"), ("results", "rate")):
+        local, ray = (rows_of(tmp_path / name, table) for name in ("local", "ray"))
+        assert [of(row, ("key", column)) for row in local] == [
+            of(row, ("key", column)) for row in ray
+        ]
 
 
 def test_the_dashboard_is_on_loopback(ray_session: Session) -> None:

@@ -6,7 +6,7 @@ by prompt id, and what gives no pair is counted with its reason.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
     ]
 )
 _Sample = dict[str, Any]
+_PAIR = 2
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -42,9 +43,12 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     """
     config, counts = step.config_as(PairsConfig), Counter[str]()
     if config.source == "verdicts":
-        found = list(_by_verdict(config, inputs, counts))
+        rewards = (verdict["reward"] for verdict in read_verdicts(inputs["verdicts"]))
+        judged = zip(read_samples(inputs["samples"]), rewards, strict=True)
+        found = list(preferences(judged, config, counts))
     else:
-        found = list(_by_source(inputs, counts))
+        chosen_from, rejected_from = (read_samples(inputs[of]) for of in ("chosen", "rejected"))
+        found = list(joined(chosen_from, rejected_from, counts))
     if not found:
         why = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         raise ValueError(f"no preference pair can be made of the samples: {why}")
@@ -70,15 +74,19 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     )
 
 
-def _by_verdict(
-    config: PairsConfig, inputs: Mapping[str, Artifact], counts: Counter[str]
+def preferences(
+    judged: Iterable[tuple[_Sample, float | None]], config: PairsConfig, counts: Counter[str]
 ) -> Iterator[tuple[_Sample, _Sample]]:
-    """Pairs of samples of one prompt, the one with the higher reward first; no sample twice."""
+    """Pairs of samples of one prompt, the one with the higher reward first; no sample twice.
+
+    Args:
+        judged: samples with their rewards.
+        counts: takes the number of prompts without a pair, by reason.
+    """
     of_prompt: dict[str, list[_Sample]] = defaultdict(list)
-    judged = zip(read_samples(inputs["samples"]), read_verdicts(inputs["verdicts"]), strict=True)
-    for sample, verdict in judged:
-        usable = is_usable(sample) and verdict["reward"] is not None
-        of_prompt[sample["prompt_id"]] += [sample | {"reward": verdict["reward"]}] if usable else []
+    for sample, reward in judged:
+        usable = is_usable(sample) and reward is not None
+        of_prompt[sample["prompt_id"]] += [sample | {"reward": reward}] if usable else []
     assert config.length_tolerance is not None
     for prompt_id, samples in of_prompt.items():
         differing = [
@@ -91,8 +99,8 @@ def _by_verdict(
             few = "prompts with fewer than 2 usable samples"
             same = "prompts whose samples have one verdict"
             other = "prompts whose samples differ too much in length"
-            counts[few if len(samples) < 2 else other if differing else same] += 1
-        yield from _disjoint(alike, f"{prompt_id}", config)
+            counts[few if len(samples) < _PAIR else other if differing else same] += 1
+        yield from _disjoint(alike, prompt_id, config)
 
 
 def _disjoint(
@@ -112,21 +120,21 @@ def _disjoint(
             yield pairs[n]
 
 
-def _by_source(
-    inputs: Mapping[str, Artifact], counts: Counter[str]
+def joined(
+    chosen: Iterable[_Sample], rejected: Iterable[_Sample], counts: Counter[str]
 ) -> Iterator[tuple[_Sample, _Sample]]:
-    """An answer of each source, by prompt id and number of the sample."""
-    rejected = {(s["prompt_id"], s["sample"]): s for s in read_samples(inputs["rejected"])}
-    for chosen in read_samples(inputs["chosen"]):
-        other = rejected.get((chosen["prompt_id"], chosen["sample"]))
+    """An answer of each source, by prompt id and number of the sample; arguments as above."""
+    others = {(sample["prompt_id"], sample["sample"]): sample for sample in rejected}
+    for sample in chosen:
+        other = others.get((sample["prompt_id"], sample["sample"]))
         if other is None or not is_usable(other):
             counts["prompts without a usable rejected answer"] += 1
-        elif not is_usable(chosen):
+        elif not is_usable(sample):
             counts["prompts without a usable chosen answer"] += 1
-        elif chosen["text"] == other["text"]:
+        elif sample["text"] == other["text"]:
             counts["prompts with two equal answers"] += 1
         else:
-            yield chosen, other
+            yield sample, other
 
 
 def _length_difference(one: _Sample, other: _Sample) -> float:
