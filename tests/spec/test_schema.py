@@ -56,7 +56,8 @@ FIELDS = {
     "keep_models train_predictions export_models",
     "GenerationSpec": "study task store prompts models grid pairs decoding evaluation align "
     "finetune prefer training execution",
-    "Prompts": "source sizes families transfer_families seed column checker timeout_seconds",
+    "Prompts": "source sizes families transfer_families seed revision subset split "
+    "column checker timeout_seconds",
     "PromptSizes": "align train test transfer",
     "TextGrid": "pair method alpha seed",
     "PairMaking": "samples length_tolerance most_per_prompt",

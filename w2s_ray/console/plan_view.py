@@ -18,6 +18,15 @@ from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.schema import Spec
 
 
+_SHARED = {
+    "soft_labels": "with one weak model, where confidence_weight or noise_ratio is 0, or a solver "
+    "is exact, other axes have no effect",
+    "generation": "best_of_n reads the answers of untrained, and where one model is both weak and "
+    "strong, so are some of their methods",
+}
+"""Why cells share students, by task."""
+
+
 def describe(
     spec: Spec | GenerationSpec,
     plan: Plan,
@@ -40,9 +49,10 @@ def describe(
     done = [step for step in plan if step.key in finished]
     cost = estimate(todo.values())
     failed = {key: failures[key] for key in todo if key in failures}
-    layouts = layout_table(spec, plan, todo) if isinstance(spec, Spec) else []
+    layouts = layout_table(spec, plan, todo)
     description = {
         "study": plan.study,
+        "task": plan.task,
         "cells": len(plan.cells),
         "cells_sharing_students": plan.cells_sharing_students(),
         "axes": _axes(plan),
@@ -107,9 +117,7 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     )
     if shared := description["cells_sharing_students"]:
         console.print(
-            f"{shared:,} cells have the student of another cell: with one weak model, where "
-            "confidence_weight or noise_ratio is 0, or a solver is exact, other axes have no "
-            "effect.",
+            f"{shared:,} cells have the student of another cell: {_SHARED[description['task']]}.",
             highlight=False,
             soft_wrap=True,
         )

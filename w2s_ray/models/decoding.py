@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from w2s_ray.capacity.token_budgets import DECODED_ROWS
 from w2s_ray.errors import InputError
 from w2s_ray.models.causal import CausalModel
 from w2s_ray.models.decoding_batch import (
@@ -75,7 +76,7 @@ def decode(
     seeds: NDArray[np.uint64],
     decoding: Decoding,
     *,
-    batch_rows: int = 32,
+    batch_rows: int = DECODED_ROWS,
     batch_tokens: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Decoded:

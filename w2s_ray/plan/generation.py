@@ -19,7 +19,6 @@ from w2s_ray.errors import InputError, at
 from w2s_ray.plan.configs import Config, Training
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
-from w2s_ray.plan.layouts import written_execution
 from w2s_ray.plan.step import Step, key_of
 from w2s_ray.plan.text_configs import (
     GenerateConfig,
@@ -28,6 +27,7 @@ from w2s_ray.plan.text_configs import (
     PromptsConfig,
     TextTrainConfig,
 )
+from w2s_ray.plan.text_layouts import TextLayouts
 from w2s_ray.spec.generation import GenerationSpec, Preference, Sampling, Tuning
 from w2s_ray.spec.text_points import TextPoint, text_points
 from w2s_ray.store.text_results import UPSTREAM
@@ -53,7 +53,7 @@ class TextBuilder:
     def __init__(self, spec: GenerationSpec) -> None:
         self.spec = spec
         self.steps: dict[str, Step] = {}
-        self.execution = replace(written_execution(spec.execution), workers=1)
+        self.layouts = TextLayouts(spec)
         self.rendering = Rendering(spec.training.render)
         self.identities = {name: self._model_identity(name) for name in spec.models}
         with at("prompts"):
@@ -309,7 +309,7 @@ class TextBuilder:
                 slug,
                 config,
                 inputs,
-                self.execution if model is not None else Execution(),
+                self._execution(config, inputs, model, second),
                 None if model is None else self.spec.models[model],
                 None,
                 None if model is None else self.identities[model],
@@ -317,6 +317,19 @@ class TextBuilder:
                 second_model=None if second is None else self.spec.models[second],
             )
         return self.steps[key]
+
+    def _execution(
+        self, config: Config, inputs: dict[str, str], model: str | None, second: str | None
+    ) -> Execution:
+        """How a step is run."""
+        if model is None:
+            return Execution()
+        if isinstance(config, TextTrainConfig):
+            return self.layouts.training(model, config.training)
+        assert isinstance(config, GenerateConfig)
+        others = [] if second is None else [second, second]  # after and before alignment
+        reference = [model] if "model" in inputs else []
+        return self.layouts.generation([model, *reference, *others])
 
     def _model_identity(self, name: str) -> dict[str, Any]:
         """What the weights of the model ``name`` are, and the template that it reads prompts by."""

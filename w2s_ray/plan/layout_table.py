@@ -11,6 +11,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.plan.times import times
 
 if TYPE_CHECKING:
+    from w2s_ray.spec.generation import GenerationSpec
     from w2s_ray.spec.schema import Spec
 
 
@@ -49,7 +50,9 @@ class LayoutRow:
         return asdict(self)
 
 
-def layout_table(spec: "Spec", plan: Plan, todo: Container[str]) -> list[LayoutRow]:
+def layout_table(
+    spec: "Spec | GenerationSpec", plan: Plan, todo: Container[str]
+) -> list[LayoutRow]:
     """All steps that run a backbone, in the order of the plan; [] without a ``gpu_type``."""
     if spec.execution.gpu_type is None:
         return []

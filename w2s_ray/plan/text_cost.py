@@ -1,11 +1,30 @@
-"""Rough cost of steps of generated text, in operations per parameter of the model."""
+"""Rough cost of steps of generated text: how many rows and tokens each has, operations, seconds.
 
+Lengths are guesses, so this is an order of magnitude.
+"""
+
+from typing import NamedTuple
+
+from w2s_ray.capacity.generation import generation_seconds
+from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.capacity.speed import Time, seconds_per_update
+from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
+from w2s_ray.catalog.shapes import Shape
+from w2s_ray.plan.configs import Precision
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import GenerateConfig, TextTrainConfig
 
 PROMPT_TOKENS = 40  # counted on the prompts of generate:constraints with SmolLM2's template
-OF_MAXIMUM = 0.5  # share of max_new_tokens that an answer has: a guess
-PAIRED = 0.5  # share of prompts whose samples give a pair: a guess
+OF_MAXIMUM = 0.5  # share of max_new_tokens that an answer has
+PAIRED = 0.5  # share of prompts whose samples give a pair
+
+
+class _Work(NamedTuple):
+    """Rows of a step, and tokens of one row."""
+
+    rows: float
+    prompt_tokens: float
+    answer_tokens: float
 
 
 def text_passes(step: Step) -> float:
@@ -14,18 +33,65 @@ def text_passes(step: Step) -> float:
     A prompt is computed once for all its samples. Where two models are contrasted, or a trained one
     is scored under its reference, each answer passes two.
     """
+    config, work = step.config, _work(step)
+    if isinstance(config, GenerateConfig):
+        tokens = work.prompt_tokens + config.samples * work.answer_tokens
+        return 2.0 * _models(step) * work.rows * tokens
+    assert isinstance(config, TextTrainConfig)
+    tokens = work.rows * (work.prompt_tokens + work.answer_tokens)
+    scored = 0.0 if config.objective == "sft" else 2.0 * tokens
+    return 6.0 * config.training.epochs * tokens + scored
+
+
+def text_time(step: Step, model: Shape, precision: Precision) -> Time:
+    """The time of a step on a GPU of its type; a second model is taken to be as large as it."""
+    execution, config, work = step.execution, step.config, _work(step)
+    assert execution.gpu_type is not None
+    gpu = gpu_type(execution.gpu_type)
+    if isinstance(config, GenerateConfig):
+        seconds = generation_seconds(
+            [model] * _models(step),
+            gpu,
+            precision=precision,
+            prompts=round(work.rows),
+            samples=config.samples,
+            prompt_tokens=work.prompt_tokens,
+            answer_tokens=work.answer_tokens,
+        )
+        return Time(0.0, seconds)
+    assert isinstance(config, TextTrainConfig)
+    training, row_tokens = config.training, work.prompt_tokens + work.answer_tokens
+    batch = max(1.0, min(training.batch_size, work.rows))
+    update = seconds_per_update(
+        model,
+        gpu,
+        precision=precision,
+        tokens=batch * row_tokens,
+        row_tokens=row_tokens,
+        micro_batch_tokens=execution.micro_batch_tokens or MICRO_BATCH_TOKENS["gpu"],
+        trainable=training.trainable,
+        recomputed=execution.activation_checkpointing,
+    )
+    return Time(update, update * training.epochs * work.rows / batch)
+
+
+def _models(step: Step) -> int:
+    """Models that every token passes."""
+    config = step.config
+    assert isinstance(config, GenerateConfig)
+    of_mode = {"plain": 1 + ("model" in step.inputs), "contrastive": 2, "proxy": 3}
+    return of_mode[config.mode]
+
+
+def _work(step: Step) -> _Work:
     config, prompts = step.config, step.prompts
     assert prompts is not None
     if isinstance(config, GenerateConfig):
-        count = sum(prompts.rows(split) for split in config.splits)
-        answers = config.samples * OF_MAXIMUM * config.max_new_tokens
-        models = {"plain": 1 + ("model" in step.inputs), "contrastive": 2, "proxy": 3}[config.mode]
-        return 2.0 * models * count * (PROMPT_TOKENS + answers)
+        rows = sum(prompts.rows(split) for split in config.splits)
+        return _Work(rows, PROMPT_TOKENS, OF_MAXIMUM * config.max_new_tokens)
     assert isinstance(config, TextTrainConfig)
     answer = OF_MAXIMUM * config.training.max_length_tokens / 2
-    if config.objective == "sft":
-        return 6.0 * config.training.epochs * prompts.rows("train") * (PROMPT_TOKENS + answer)
-    split = "train" if "model" in step.inputs or config.objective == "wspo" else "align"
-    rows = PAIRED * prompts.rows(split)
-    trained = 6.0 * config.training.epochs * rows * (PROMPT_TOKENS + 2 * answer)
-    return trained + 2.0 * rows * (PROMPT_TOKENS + 2 * answer)
+    if config.objective == "dpo":
+        split = "train" if "model" in step.inputs else "align"
+        return _Work(PAIRED * prompts.rows(split), PROMPT_TOKENS, 2 * answer)
+    return _Work(prompts.rows("train"), PROMPT_TOKENS, answer)

@@ -10,6 +10,7 @@ from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.plan.configs import Precision, TrainConfig, Training
 from w2s_ray.plan.cost import rows, tokens_per_row
 from w2s_ray.plan.step import Step
+from w2s_ray.plan.text_cost import text_time
 from w2s_ray.spec.inputs import ModelSpec
 
 
@@ -45,6 +46,8 @@ def _training(step: Step) -> Training | None:
 
 
 def _time(step: Step, model: Shape, training: Training | None, precision: Precision) -> Time:
+    if step.prompts is not None:
+        return text_time(step, model, precision)
     execution, data = step.execution, step.data
     assert execution.gpu_type is not None
     assert data is not None

@@ -92,6 +92,11 @@ class Prompts(Model):
         examples=[7],
         json_schema_extra={"unit": ""},
     )
+    revision: Text | None = Field(
+        None, description="a Hub commit, tag or branch", examples=["main"]
+    )
+    subset: Text | None = Field(None, description="a Hub configuration name", examples=["default"])
+    split: Text = Field("train", description="the Hub split to read", examples=["train_prefs"])
     column: Text = Field(
         "prompt", description="name of the column with the prompts", examples=["instruction"]
     )
@@ -145,6 +150,11 @@ class Prompts(Model):
         elif self.checker is not None:
             expected = mistake(f"no checker with source: {CONSTRAINTS}, which has its own checks")
             wrong.append((("checker",), self.checker, expected))
+        if not any(source.startswith("hf:") for source in self.source):
+            for field in ("revision", "subset", "split"):
+                if getattr(self, field) != type(self).model_fields[field].default:
+                    expected = mistake(f"no {field} without a Hub source (hf:…)")
+                    wrong.append(((field,), getattr(self, field), expected))
         name, rows = "generate.rows", sum(self.sizes.model_dump().values())
         if rows > limit(name):
             error = mistake(f"at most {limit(name):,} (limit {name})", given=f"{rows:,} prompts")

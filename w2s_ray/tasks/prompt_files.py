@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from w2s_ray.data.sources import read_rows
+from w2s_ray.data.sources import HubPart, read_rows
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.json_text import parse_json
 from w2s_ray.foreign.rows import check_columns, check_label, check_texts
@@ -28,6 +28,11 @@ class _Row(NamedTuple):
     place: str
     split: str
     prompt: Prompt
+
+
+def hub_part(spec: Prompts) -> HubPart:
+    """What is read of a Hub data set."""
+    return HubPart(spec.subset, spec.split, spec.revision)
 
 
 def prompts_of_files(spec: Prompts) -> dict[str, list[Prompt]]:
@@ -86,7 +91,7 @@ def _rows(spec: Prompts) -> Iterator[_Row]:
     Raises:
         InputError: a row has no text as its prompt, an unknown split, or no check.
     """
-    for place, row in read_rows(spec.source):
+    for place, row in read_rows(spec.source, hub_part(spec)):
         check_columns(row, place)
         text = _text(row, spec.column, place)
         if not text.strip():

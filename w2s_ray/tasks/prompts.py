@@ -9,7 +9,7 @@ import pyarrow as pa
 from w2s_ray.data.sources import fingerprint
 from w2s_ray.spec.prompts import Prompts
 from w2s_ray.tasks.constraints import PROMPTS_VERSION, generated
-from w2s_ray.tasks.prompt_files import ROWS_VERSION, prompts_of_files
+from w2s_ray.tasks.prompt_files import ROWS_VERSION, hub_part, prompts_of_files
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("prompt_id", "prompt", "family", "topic", "check")]
@@ -28,7 +28,7 @@ def prompts_identity(spec: Prompts) -> dict[str, Any]:
         families = {name: getattr(spec, name) for name in ("families", "transfer_families")}
         chosen = {name: list(of) for name, of in families.items() if of is not None}
         return {"source": spec.source[0], "version": PROMPTS_VERSION, **same, **chosen}
-    content = fingerprint(spec.source)["digest"]
+    content = fingerprint(spec.source, hub_part(spec))["digest"]
     return {
         "content": content,
         "column": spec.column,
