@@ -2,8 +2,8 @@
 
 The aligned model has π_post ∝ π_ref exp((r + noise)/β). The reference has habits of its own, and
 agrees with the reward more or less from world to world: a small α drops what it knows, a large one
-keeps what it does wrong. The expected reward of every α follows from the tables; an experiment of the
-size of a study, with answers drawn by the product's own functions, has to find the best α.
+keeps what it does wrong. The expected reward of every α follows from the tables; an experiment of
+the size of a study, with answers drawn by the product's own functions, has to find the best α.
 """
 
 from typing import NamedTuple

@@ -17,7 +17,6 @@ from w2s_ray.plan.layout_table import layout_table
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.schema import Spec
 
-
 _SHARED = {
     "soft_labels": "with one weak model, where confidence_weight or noise_ratio is 0, or a solver "
     "is exact, other axes have no effect",
