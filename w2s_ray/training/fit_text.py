@@ -73,7 +73,7 @@ def fit_text(
     """Trains the job; resumes from its newest checkpoint if there is one.
 
     The initial model scores all rows once, before any update. Writes ``model.safetensors``, the
-    trained parameters in float32 by their names in the language model, and ``curve.parquet`` into
+    trained parameters by their names in the language model, and ``curve.parquet`` into
     ``out``. Longer than other functions so that a training reads from top to bottom in one piece.
 
     Args:
@@ -111,7 +111,7 @@ def fit_text(
             progress=progress,
         )
         measured = _pair_metrics(job, rows, scorer)
-        _write_weights(out / WEIGHTS, engine, shapes)
+        _write_weights(out / WEIGHTS, engine, module)
         write_content(out / "curve.parquet", curve_table(curve))
         trained = sum(math.prod(shape) for shape in shapes.values())
         return {
@@ -185,18 +185,23 @@ def _digest(value: Any) -> str:
     return sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _write_weights(file: Path, engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Writes the trained parameters in float32, by their names in the language model.
+def _write_weights(file: Path, engine: Engine, module: nn.Module) -> None:
+    """Writes the trained parameters as the model has them, by their names in it.
+
+    They are read into a model of the same precision, so the fp32 masters of bf16 weights would only
+    take twice the room.
 
     Raises:
         FloatingPointError: one has a number that is not finite.
     """
-    kinds = {name.removeprefix(SCORER): (torch.float32, shape) for name, shape in shapes.items()}
-    write_file(file, kinds, map(_finite, engine.whole(shapes)))
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    kinds = {name.removeprefix(SCORER): (p.dtype, tuple(p.shape)) for name, p in trained.items()}
+    whole = engine.whole(trained)
+    write_file(file, kinds, (_finite(name, tensor, trained[name].dtype) for name, tensor in whole))
 
 
-def _finite(named: tuple[str, Tensor]) -> tuple[str, Tensor]:
-    name, tensor = named[0].removeprefix(SCORER), named[1].float()
+def _finite(name: str, tensor: Tensor, dtype: torch.dtype) -> tuple[str, Tensor]:
+    name = name.removeprefix(SCORER)
     if not tensor.isfinite().all():
         raise FloatingPointError(f"the trained weights {name} are not finite")
-    return name, tensor
+    return name, tensor.to(dtype)
