@@ -11,6 +11,7 @@ from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
 from w2s_ray.spec.messages import SpecError
 from w2s_ray.spec.methods import METHODS, WITH_ALPHA
+from w2s_ray.store.__main__ import main as store_command
 from w2s_ray.study import main
 
 GRID = {
@@ -66,6 +67,15 @@ def test_a_second_run_computes_nothing(study: Path, capsys: pytest.CaptureFixtur
     assert main([str(study / "spec.yaml"), "--local"]) == 0
     assert "0 steps to do" in capsys.readouterr().out
     assert (study / "store/results/tiny-text.parquet").read_bytes() == before
+
+
+def test_another_store_takes_the_study_in(study: Path, tmp_path: Path) -> None:
+    archive, other = str(tmp_path / "study.tar"), tmp_path / "other"
+    assert store_command([str(study / "store"), "export", "tiny-text", archive]) == 0
+    assert store_command([str(other), "import", archive]) == 0
+    for table in ("results", "samples"):
+        name = f"{table}/tiny-text.parquet"
+        assert (other / name).read_bytes() == (study / "store" / name).read_bytes()
 
 
 def test_the_weak_model_is_aligned_once_for_all_methods_and_alphas(tmp_path: Path) -> None:

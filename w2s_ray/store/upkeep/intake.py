@@ -34,7 +34,7 @@ from w2s_ray.store.names import (
     study_file,
 )
 from w2s_ray.store.records import RecordedFile, difference, parse_record, recorded_files
-from w2s_ray.store.results import CELLS_SCHEMA
+from w2s_ray.store.results import CELLS_SCHEMA, SOFT_LABELS_TASK
 from w2s_ray.store.study_tables import write_tables
 from w2s_ray.store.upkeep.archive import ARCHIVE, ARCHIVE_SCHEMA
 from w2s_ray.store.upkeep.inventory import study_of
@@ -261,10 +261,15 @@ class _Intake:
         try:
             if saved.get("schema") != CELLS_SCHEMA:
                 raise ValueError(f"cells of schema {saved.get('schema')!r}")
-            select = saved.get("select")
+            select, task = saved.get("select"), saved.get("task", SOFT_LABELS_TASK)
             with self._store.writing_errors():
                 write_tables(
-                    self._store, self._study, cells, select, trained_rows=self._with_trained
+                    self._store,
+                    self._study,
+                    cells,
+                    select,
+                    trained_rows=self._with_trained,
+                    task=task,
                 )
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             reason = line_of(error)
