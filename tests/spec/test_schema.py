@@ -55,7 +55,10 @@ FIELDS = {
     "checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "
     "keep_models train_predictions export_models",
     "GenerationSpec": "study task store prompts models grid pairs decoding evaluation align "
-    "finetune prefer training execution",
+    "finetune prefer wspo training execution",
+    "Evaluation": "samples temperature top_p repetition_penalty max_new_tokens stop",
+    "Finetune": "epochs batch_size learning_rate",
+    "Prefer": "epochs batch_size learning_rate beta",
     "Prompts": "source sizes families transfer_families seed revision subset split "
     "column checker timeout_seconds",
     "PromptSizes": "align train test transfer",

@@ -21,6 +21,7 @@ from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step, key_of
 from w2s_ray.plan.text_configs import (
+    Draws,
     GenerateConfig,
     JudgeConfig,
     PairsConfig,
@@ -127,9 +128,8 @@ class TextBuilder:
         )
         if method != "cong":
             return tuned
-        own = self._generate(
-            strong, self.spec.evaluation.model_copy(update={"samples": 1}), ("train",), seed, tuned
-        )
+        plain = self.spec.decoding.model_copy(update={"repetition_penalty": 1.0})
+        own = self._generate(strong, plain, ("train",), seed, tuned, draws="rejected")
         pairs = self._add(
             "pairs",
             f"{texts.slug}-over-{strong}",
@@ -174,7 +174,7 @@ class TextBuilder:
         texts = self._generate(weak, self.spec.decoding, ("train",), seed, aligned)
         inputs = {"samples": texts.key, "post": aligned.key}
         return self._train(
-            "prefer", strong, self.spec.prefer, seed, "wspo", inputs, texts.slug, second=weak
+            "prefer", strong, self.spec.wspo, seed, "wspo", inputs, texts.slug, second=weak
         )
 
     def _answers(self, model: str, trained: Step | None, seed: int) -> Step:
@@ -208,9 +208,10 @@ class TextBuilder:
         trained: Step | None = None,
         *,
         alpha: float | None = None,
+        draws: Draws = "answers",
     ) -> Step:
         """Samples of a model; with ``alpha`` contrasted with itself before its training."""
-        config = self._sampling(model, sampling, splits, seed)
+        config = replace(self._sampling(model, sampling, splits, seed), draws=draws)
         if alpha is not None:
             head = self.spec.decoding.head
             config = replace(config, mode="contrastive", alpha=alpha, head=head)

@@ -8,6 +8,7 @@ from w2s_ray.plan.absent import without_absent
 from w2s_ray.plan.configs import Config, Json, Precision, TrainConfig
 from w2s_ray.spec.generation import PenaltyOn
 
+Draws = Literal["answers", "rejected"]
 Mode = Literal["plain", "contrastive", "proxy"]
 PairSource = Literal["verdicts", "samples"]
 TextObjective = Literal["sft", "dpo", "wspo"]
@@ -35,7 +36,8 @@ class GenerateConfig(Config):
         second: identity of the weights of that second model; None: there is none.
         alpha: of contrastive decoding; None in other modes.
         splits: of the prompts, in order.
-        seed: with prompt and number of the sample, that of every draw.
+        seed: with prompt, number of the sample and ``draws``, that of every draw.
+        draws: which random numbers; answers that are paired with others have numbers of their own.
         max_length_tokens: of a prompt; a longer one is not answered, and that is recorded.
     """
 
@@ -56,6 +58,7 @@ class GenerateConfig(Config):
     alpha: float | None = None
     head: float = 0.0
     penalty_acts_on: PenaltyOn = "log_probs"
+    draws: Draws = "answers"
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -77,6 +80,8 @@ class GenerateConfig(Config):
             values["second"] = self.second
         if self.mode == "contrastive":
             values |= {"alpha": self.alpha, "head": self.head}
+        if self.draws != "answers":
+            values["draws"] = self.draws
         if self.repetition_penalty != 1.0:
             values["penalty_acts_on"] = self.penalty_acts_on
         return values

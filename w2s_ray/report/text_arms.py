@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from w2s_ray.report.answers import Score
 from w2s_ray.report.page import Cell
 from w2s_ray.spec.methods import METHODS
-from w2s_ray.statistics.decomposition import decompose, mean
+from w2s_ray.statistics.decomposition import Array, decompose, mean
 from w2s_ray.statistics.proportions import proportion_interval
 from w2s_ray.statistics.recovered_gap import recovered_gap
 from w2s_ray.statistics.text_verdicts import (
@@ -61,7 +62,8 @@ class TextSetting:
     @property
     def failed_checks(self) -> int:
         """Answers without a reward."""
-        return sum((row["failed_checks"] or 0) for row in self.rows)
+        names = ("failed_checks", "transfer_failed_checks")
+        return sum((row[name] or 0) for row in self.rows for name in names)
 
     def arm(self, split: str = "test", seeds: Sequence[int] | None = None) -> Arm | None:
         """Its samples of a split in the order of prompt ids; None without any.
@@ -73,9 +75,12 @@ class TextSetting:
         grids = [_grid(self.samples[row["key"]], split) for row in chosen]
         if not grids or any(grid is None for grid in grids):
             return None
-        most = max(grid[0].shape[1] for grid in grids if grid is not None)
+        most = max(grid.rewards.shape[1] for grid in grids if grid is not None)
         padded = [
-            [np.pad(of, ((0, 0), (0, most - of.shape[1])), constant_values=np.nan) for of in grid]
+            [
+                np.pad(of, ((0, 0), (0, most - of.shape[1])), constant_values=np.nan)
+                for of in (grid.rewards, grid.words)
+            ]
             for grid in grids
             if grid is not None
         ]
@@ -85,6 +90,7 @@ class TextSetting:
             np.nan_to_num(words),
             self.measured("distinct_2", chosen),
             self.measured("repeated_4grams", chosen),
+            grids[0].families if grids[0] is not None else None,
         )
 
     def rate(self, split: str) -> Score | None:
@@ -102,7 +108,7 @@ class TextSetting:
         return fmean(present) if present else None
 
     def distance(self) -> Cell:
-        """KL from the model before training, over prompts and seeds."""
+        """Mean log-ratio to the model before training, over prompts and seeds."""
         by_seed = []
         for key in self.keys:
             of_prompt: dict[str, list[float]] = defaultdict(list)
@@ -118,8 +124,16 @@ class TextSetting:
         return Cell(estimate.mean, *estimate.interval())
 
 
-def _grid(samples: Sequence[Row], split: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(n, k) rewards and words, NaN where there is none, in the order of prompt ids."""
+class _Grid(NamedTuple):
+    """(n, k) rewards and words, NaN where there is none, and (n,) numbers of families."""
+
+    rewards: Array
+    words: Array
+    families: NDArray[np.int64]
+
+
+def _grid(samples: Sequence[Row], split: str) -> _Grid | None:
+    """The samples of a split in the order of prompt ids; None without any."""
     of_prompt: dict[str, list[Row]] = defaultdict(list)
     for row in samples:
         if row["split"] == split:
@@ -133,7 +147,9 @@ def _grid(samples: Sequence[Row], split: str) -> tuple[np.ndarray, np.ndarray] |
         for sample, row in enumerate(of_prompt[name]):
             rewards[number, sample] = np.nan if row["reward"] is None else row["reward"]
             words[number, sample] = np.nan if row["words"] is None else row["words"]
-    return rewards, words
+    names = [of_prompt[name][0]["family"] or "" for name in sorted(of_prompt)]
+    number_of = {name: number for number, name in enumerate(sorted(set(names)))}
+    return _Grid(rewards, words, np.array([number_of[name] for name in names], dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -172,6 +188,16 @@ class ModelPair:
         """What others are compared with; None without any."""
         by_method = {setting.method: setting for setting in self.settings}
         return next((by_method[name] for name in BASELINES if name in by_method), None)
+
+    @property
+    def not_compared(self) -> list[str]:
+        """Methods that could be compared, but share no seed or prompts with the baseline."""
+        compared = {id(setting) for setting, _ in self.comparisons}
+        return [
+            of.label
+            for of in self.settings
+            if of.method not in NOT_COMPARED and of is not self.baseline and id(of) not in compared
+        ]
 
     @cached_property
     def comparisons(self) -> list[tuple[TextSetting, TextComparison]]:

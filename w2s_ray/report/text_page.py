@@ -88,17 +88,17 @@ def _conclusion(pair: ModelPair, baseline: TextSetting) -> str:
     for setting, of in pair.comparisons:
         said[of.verdict].append(_difference(setting, of))
     listed = [f"{verdict}: {', '.join(names)}" for verdict, names in said.items() if names]
-    seeds = f"over {pair.seeds} seeds"
-    if pair.seeds == 1:
-        seeds = "of one seed, so the intervals hold for these models and new prompts"
+    if pair.not_compared:
+        listed.append(f"not compared, without a seed in common: {', '.join(pair.not_compared)}")
     against = f"{baseline.label} ({METHODS[baseline.method]})"
-    return f"{pair.name}, against {against}, {seeds}. {'; '.join(listed)}."
+    return f"{pair.name}, against {against}. {'; '.join(listed) or 'Nothing to compare yet'}."
 
 
 def _difference(setting: TextSetting, of: TextComparison) -> str:
     low, high = of.difference.interval()
     numbers = f"{100 * of.difference.mean:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
-    return f"{setting.label} ({numbers}{f'; {of.reason}' if of.reason else ''})"
+    seeds = f"{of.seeds} seeds" if of.seeds > 1 else "one seed: for these models and new prompts"
+    return f"{setting.label} ({numbers}; {seeds}{f'; {of.reason}' if of.reason else ''})"
 
 
 def _rates(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
@@ -223,9 +223,9 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         )
         left_out = max((of.left_out for _, of in pair.comparisons), default=0)
         notes = [
-            "Better: the difference excludes 0 after Holm's correction, holds at equal length "
-            "(deciles of both methods' lengths, weighted alike), distinct-2 is at least 0.9 of the "
-            "baseline's and repeated 4-grams at most 2 points more."
+            "Better: the difference excludes 0 after Holm's correction, also at equal length "
+            "(deciles of both lengths within each family, weighted alike), distinct-2 is at "
+            "least 0.9 of the baseline's and repeated 4-grams at most 2 points more."
         ]
         if left_out:
             notes.append(f"Up to {left_out:,} prompts without a reward are left out of both sides.")
@@ -245,7 +245,7 @@ def _measures(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]
         TableColumn("empty", "percent"),
         TableColumn("distinct-2", "number", 2),
         TableColumn("repeated 4-grams", "percent"),
-        TableColumn("KL from reference, nats", "number", 2),
+        TableColumn("log-ratio, nats", "number", 2),
     )
     blocks: list[Block] = []
     for pair in pairs:
@@ -258,7 +258,10 @@ def _measures(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]
             for setting in pair.settings
         )
         caption = f"{pair.name}: what the answers look like, means over seeds."
-        notes = ("KL: mean of log π - log π_ref of the answers, π_ref the model before training.",)
+        notes = (
+            "Log-ratio: mean of log π - log π_ref of the answers at temperature 1, π_ref the model "
+            "before training: their KL divergence only if they are sampled so.",
+        )
         blocks.append(
             Table(f"text-{pair.slug}", caption, columns, rows, measures_query(*files), notes)
         )
@@ -285,10 +288,10 @@ def _frontier(pair: ModelPair, files: tuple[str, str]) -> Figure | None:
         f"frontier-{pair.slug}",
         f"{pair.name}: rate against distance from the model before training.",
         "lines",
-        Axis("KL from reference, nats"),
+        Axis("log-ratio to the model before training, nats"),
         Axis("rate", kind="percent"),
         tuple(lines),
-        "One point for each method: rate with its interval against KL.",
+        "One point for each method: rate with its interval against log-ratio.",
         measures_query(*files),
     )
 
@@ -329,12 +332,26 @@ def _shortened(row: dict[str, Any]) -> str:
 
 def _missing(rows: Sequence[dict[str, Any]], pairs: Sequence[ModelPair]) -> list[Block]:
     blocks: list[Block] = [
-        Warning(f"{row['method']}, seed {row['seed']}: {row['status']}: {row['error']}")
+        Warning(f"{_name_of(row)}: {row['status']}: {row['error']}")
         for row in rows
         if row["status"] != "done" or row["error"]
     ]
+    for row in rows:
+        trained, left = row["trained_rows"] or 0, row["left_out_rows"] or 0
+        if left > trained:
+            blocks.append(
+                Warning(
+                    f"{_name_of(row)}: trained on {trained:,} answers; {left:,} more were empty or "
+                    "cut off, and left out."
+                )
+            )
     for pair in pairs:
         failed = sum(setting.failed_checks for setting in pair.settings)
         if failed:
             blocks.append(Warning(f"{pair.name}: {failed:,} answers have no reward."))
     return blocks
+
+
+def _name_of(row: dict[str, Any]) -> str:
+    alpha = "" if row["alpha"] is None else f" α={row['alpha']:g}"
+    return f"{row['weak']} → {row['strong']}, {row['method']}{alpha}, seed {row['seed']}"

@@ -33,8 +33,8 @@ GROUP BY ALL ORDER BY ALL"""
 
 
 def measures_query(results: str, samples: str) -> str:
-    """Length, cut-offs and KL of the answers to test prompts."""
+    """Length, cut-offs and log-ratio of the answers to test prompts."""
     return f"""SELECT r.weak, r.strong, r.method, r.alpha, avg(s.words) AS words,
-       avg(s.cut_off) AS cut_off, avg(s.log_prob - s.log_prob_reference) AS kl_from_reference
+       avg(s.cut_off) AS cut_off, avg(s.log_prob - s.log_prob_reference) AS log_ratio
 FROM read_parquet({_quoted(samples)}) s JOIN read_parquet({_quoted(results)}) r USING (key)
 WHERE s.split = 'test' GROUP BY ALL ORDER BY ALL"""

@@ -20,7 +20,7 @@ _SHOWN = (
     ("distinct-2", "distinct_2", 1.0),
     ("repeated", "repeated_4grams", 100.0),
     ("cut off", "cut_off", 100.0),
-    ("KL", "kl_from_reference", 1.0),
+    ("log-ratio", "log_ratio", 1.0),
 )
 """Title, column of the results, factor."""
 _IN_HUNDREDS = 100.0

@@ -24,6 +24,7 @@ from w2s_ray.spec.fields import (
     Seed,
     Share,
     StoreLocation,
+    Text,
     as_list,
     as_pairs,
     distinct,
@@ -35,6 +36,17 @@ from w2s_ray.spec.methods import ALWAYS, METHODS, Method
 from w2s_ray.spec.prompts import Prompts
 from w2s_ray.spec.training import Lora, Render
 
+NOT_HERE = (
+    "min_workers",
+    "zero_stage",
+    "offload",
+    "offload_path",
+    "lora_together",
+    "keep_models",
+    "export_models",
+    "train_predictions",
+)
+"""Fields of ``execution`` that have no effect on generated text yet."""
 PenaltyOn = Literal["log_probs", "released"]
 
 ModelPairs = Annotated[
@@ -78,7 +90,7 @@ class Sampling(Model):
         examples=[2048],
         json_schema_extra={"unit": "tokens"},
     )
-    stop: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
+    stop: Annotated[tuple[Text, ...], BeforeValidator(as_list)] = Field(
         (), description="texts that end an answer, and are no part of it", examples=[["\n\n"]]
     )
 
@@ -103,6 +115,17 @@ class Decoding(Sampling):
         description="tokens with a probability of at least head · max are scored, 0 to 1",
         examples=[0.1],
         json_schema_extra={"unit": "probability"},
+    )
+
+
+class Evaluation(Sampling):
+    """How the answers to the test prompts are sampled."""
+
+    samples: Count = Field(
+        4,
+        description="answers per prompt, at least 1",
+        examples=[8],
+        json_schema_extra={"unit": "samples"},
     )
 
 
@@ -149,6 +172,14 @@ class Tuning(Model):
     )
 
 
+class Finetune(Tuning):
+    """How the strong model is fine-tuned on sampled answers."""
+
+    epochs: Epochs = Field(
+        2, description="epochs, at least 1", examples=[1], json_schema_extra={"unit": "epochs"}
+    )
+
+
 class Preference(Tuning):
     """How a model is trained on preference pairs (DPO)."""
 
@@ -156,6 +187,17 @@ class Preference(Tuning):
         0.1,
         description="β of the implicit reward β log(π/π_ref), above 0",
         examples=[0.5],
+        json_schema_extra={"unit": ""},
+    )
+
+
+class Prefer(Preference):
+    """How the strong model is trained on preferences after its fine-tuning (DPO)."""
+
+    beta: Positive = Field(
+        0.5,
+        description="β of the implicit reward β log(π/π_ref), above 0",
+        examples=[0.1],
         json_schema_extra={"unit": ""},
     )
 
@@ -262,8 +304,8 @@ class GenerationSpec(Model):
         description="how the texts that the strong model learns from are sampled",
         examples=[{"temperature": 0.8, "repetition_penalty": 1.2}],
     )
-    evaluation: Sampling = Field(
-        Sampling(samples=4),
+    evaluation: Evaluation = Field(
+        Evaluation(),
         description="how the answers to the test prompts are sampled",
         examples=[{"samples": 4, "temperature": 0.8}],
     )
@@ -272,15 +314,20 @@ class GenerationSpec(Model):
         description="DPO of the weak model and of the ceiling (published: β 0.1, rate 8e-7)",
         examples=[{"beta": 0.1, "learning_rate": 8e-07}],
     )
-    finetune: Tuning = Field(
-        Tuning(epochs=2),
+    finetune: Finetune = Field(
+        Finetune(),
         description="fine-tuning on sampled answers (published: rate 1e-5, 2 epochs)",
         examples=[{"epochs": 2, "learning_rate": 1e-05}],
     )
-    prefer: Preference = Field(
-        Preference(beta=0.5),
-        description="DPO after fine-tuning (published: β 0.5, rate 6e-7), and WSPO",
+    prefer: Prefer = Field(
+        Prefer(),
+        description="DPO after fine-tuning (published: β 0.5, rate 6e-7)",
         examples=[{"beta": 0.5, "learning_rate": 6e-07}],
+    )
+    wspo: Preference = Field(
+        Preference(),
+        description="WSPO (published: β 0.1, rate 1e-5)",
+        examples=[{"beta": 0.1, "learning_rate": 1e-05}],
     )
     training: TextTraining = Field(
         TextTraining(),
@@ -319,6 +366,14 @@ class GenerationSpec(Model):
         if (self.execution.workers or 1) > 1:
             expected = mistake("1: a model that generates text is trained by one process")
             wrong.append((("execution", "workers"), self.execution.workers, expected))
+        if self.decoding.temperature == 0:
+            expected = mistake("above 0: pairs are made of samples that differ")
+            wrong.append((("decoding", "temperature"), self.decoding.temperature, expected))
+        for field in NOT_HERE:
+            given = getattr(self.execution, field)
+            if given != Execution.model_fields[field].get_default():
+                expected = mistake(f"no {field} with task: generation")
+                wrong.append((("execution", field), given, expected))
         greedy = self.evaluation.samples > 1 and self.evaluation.temperature == 0
         if greedy:
             expected = mistake("1 with temperature: 0, where all samples are the same")

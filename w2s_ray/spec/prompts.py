@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from w2s_ray.foreign.limits import limit
 from w2s_ray.spec.families import TRAIN_FAMILIES, TRANSFER_FAMILIES, Family
 from w2s_ray.spec.fields import (
+    Axis,
     Count,
     Mistake,
     Model,
@@ -75,13 +76,13 @@ class Prompts(Model):
         examples=[{"align": 400, "train": 400, "test": 300, "transfer": 100}],
         json_schema_extra={"unit": "prompts"},
     )
-    families: Annotated[tuple[Family, ...], BeforeValidator(as_list)] | None = Field(
+    families: Axis[Family] | None = Field(
         None,
         description=f"families of rules of {CONSTRAINTS} to train and test on; null: "
         f"{', '.join(TRAIN_FAMILIES)}",
         examples=[["no_commas", "lowercase"]],
     )
-    transfer_families: Annotated[tuple[Family, ...], BeforeValidator(as_list)] | None = Field(
+    transfer_families: Axis[Family] | None = Field(
         None,
         description=f"families of the split transfer; null: {', '.join(TRANSFER_FAMILIES)}",
         examples=[["postscript"]],

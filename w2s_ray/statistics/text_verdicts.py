@@ -5,10 +5,10 @@ seeds. A difference of two arms is paired over prompts and seeds (``decompositio
 repetitive texts can earn a reward that has nothing to do with what was to be learned, so "better"
 also needs, against the same baseline,
 
-* a difference that holds at equal length: samples of both arms are cut into deciles of their common
-  lengths, the arms compared within each, and the deciles weighted alike for both
-  (post-stratification). Terciles would leave a difference of length inside each: of a reward that
-  is length alone, 33 of 200 comparisons came out as "better" with them, and 5 with deciles;
+* a difference that holds at equal length: within each family of prompts the samples of both arms
+  are cut into deciles of their common lengths, the arms compared within each, and the deciles
+  weighted alike for both (post-stratification). Terciles would leave a difference of length inside
+  each, and deciles of all prompts would compare short answers to one family with those to another;
 * distinct-2 of at least 0.9 of the baseline's, and repeated 4-grams of at most 2 points more.
 
 Letters: S seeds, n prompts, k samples of a prompt.
@@ -39,12 +39,14 @@ class Arm:
         rewards: (S, n, k) from 0 to 1; NaN where there is none (a check that failed).
         words: (S, n, k) lengths of the answers.
         distinct_2, repeated_4grams: of all answers; None where there is nothing to measure.
+        families: (n,) number of each prompt's family, from 0; None: all are of one.
     """
 
     rewards: Array
     words: Array
     distinct_2: float | None = None
     repeated_4grams: float | None = None
+    families: NDArray[np.int64] | None = None
 
 
 class EqualLength(NamedTuple):
@@ -52,10 +54,12 @@ class EqualLength(NamedTuple):
 
     Attributes:
         estimate: None where the arms have too few lengths in common.
+        explained: what of the difference is gone at equal length; None likewise.
         common: share of all samples in deciles that both arms have.
     """
 
     estimate: Estimate | None
+    explained: Estimate | None
     common: float
 
 
@@ -64,7 +68,9 @@ class TextComparison(NamedTuple):
 
     Attributes:
         difference: of rates, positive where the arm is better.
-        adjusted: two-sided p-value of no difference after Holm, within the family.
+        adjusted: two-sided p-value of no difference after Holm, within the comparisons together.
+        adjusted_at_length: the larger one of this and of no difference at equal length, after Holm.
+        seeds: that both have.
         at_equal_length: the same at equal length.
         distinct_ratio: distinct-2 of the arm by the baseline's; None where there is none.
         repeated_difference: repeated 4-grams, arm minus baseline.
@@ -75,6 +81,8 @@ class TextComparison(NamedTuple):
 
     difference: Estimate
     adjusted: float
+    adjusted_at_length: float
+    seeds: int
     at_equal_length: EqualLength
     distinct_ratio: float | None
     repeated_difference: float | None
@@ -119,11 +127,16 @@ def compare_texts(pairs: Sequence[tuple[Arm, Arm]], alpha: float = ALPHA) -> lis
         ValueError: fewer than two prompts have a reward in both arms.
     """
     found = [_difference(arm, baseline) for arm, baseline in pairs]
-    adjusted = holm([difference.p_value() for difference, _ in found])
+    lengths = [equal_length(arm, baseline) for arm, baseline in pairs]
+    p_values = [difference.p_value() for difference, _ in found]
+    at_length = [
+        1.0 if of.estimate is None else max(p, of.estimate.p_value())
+        for of, p in zip(lengths, p_values, strict=True)
+    ]
     return [
-        _judged(arm, baseline, difference, p_value, known, alpha)
-        for (arm, baseline), (difference, known), p_value in zip(
-            pairs, found, adjusted, strict=True
+        _judged(*pair, *difference, of, p_value, of_length, alpha)
+        for pair, difference, of, p_value, of_length in zip(
+            pairs, found, lengths, holm(p_values), holm(at_length), strict=True
         )
     ]
 
@@ -131,30 +144,53 @@ def compare_texts(pairs: Sequence[tuple[Arm, Arm]], alpha: float = ALPHA) -> lis
 def equal_length(arm: Arm, baseline: Arm) -> EqualLength:
     """The difference of rates if both arms had the lengths of all samples together.
 
-    Of each arm the mean is Σ_t w_t m_t over deciles t, w_t the share of all samples and m_t the
-    arm's mean in it; its error is that of the linearised estimate, paired over prompts and seeds. A
-    decile that one arm has no sample in is left out, and the others are weighted up.
+    Of each arm the mean is Σ_t w_t m_t over strata t (deciles of length within a family of
+    prompts), w_t the share of all samples and m_t the arm's mean in it; its error is that of the
+    linearised estimate, paired over prompts and seeds. A stratum that one arm has no sample in is
+    left out, and the others are weighted up.
     """
     known = rated([arm.rewards, baseline.rewards])
     both = [(of.rewards[:, known], of.words[:, known].astype(np.float64)) for of in (arm, baseline)]
-    lengths = np.concatenate([words[np.isfinite(rewards)] for rewards, words in both])
-    cuts = np.quantile(lengths, [n / STRATA for n in range(1, STRATA)])
-    shares = np.bincount(np.searchsorted(cuts, lengths), minlength=STRATA) / len(lengths)
-    strata = [np.searchsorted(cuts, words) for _, words in both]
+    families = np.zeros(len(known), dtype=np.int64) if arm.families is None else arm.families
+    strata = _strata([words for _, words in both], [r for r, _ in both], families[known])
+    size = int(families.max()) * STRATA + STRATA
     counts = [
-        np.bincount(of[np.isfinite(rewards)], minlength=STRATA)
+        np.bincount(of[np.isfinite(rewards)], minlength=size)
         for of, (rewards, _) in zip(strata, both, strict=True)
     ]
+    shares = (counts[0] + counts[1]) / (counts[0] + counts[1]).sum()
     common = (counts[0] > 0) & (counts[1] > 0)
     share = float(shares[common].sum())
     if share < LEAST_COMMON:
-        return EqualLength(None, share)
+        return EqualLength(None, None, share)
     weights = np.where(common, shares, 0.0) / share
     linear = [
         _linearised(rewards, stratum, weights)
         for (rewards, _), stratum in zip(both, strata, strict=True)
     ]
-    return EqualLength(decompose(np.stack(linear)).estimate(np.array([1.0, -1.0])), share)
+    plain = [prompt_means(rewards) for rewards, _ in both]
+    scores = decompose(np.stack([*linear, *plain]))
+    return EqualLength(
+        scores.estimate(np.array([1.0, -1.0, 0.0, 0.0])),
+        scores.estimate(np.array([-1.0, 1.0, 1.0, -1.0])),
+        share,
+    )
+
+
+def _strata(
+    words: Sequence[Array], rewards: Sequence[Array], families: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """(S, n, k) number of each sample's stratum, for each arm."""
+    found = [np.zeros(of.shape, dtype=np.int64) for of in words]
+    for family in np.unique(families):
+        own = families == family
+        lengths = np.concatenate(
+            [w[:, own][np.isfinite(r[:, own])] for w, r in zip(words, rewards, strict=True)]
+        )
+        cuts = np.quantile(lengths, [n / STRATA for n in range(1, STRATA)])
+        for of, lengths_of_arm in zip(found, words, strict=True):
+            of[:, own] = family * STRATA + np.searchsorted(cuts, lengths_of_arm[:, own])
+    return found
 
 
 def _linearised(rewards: Array, stratum: NDArray[np.int64], weights: Array) -> Array:
@@ -184,41 +220,53 @@ def _difference(arm: Arm, baseline: Arm) -> tuple[Estimate, Array]:
 
 
 def _judged(
-    arm: Arm, baseline: Arm, difference: Estimate, adjusted: float, known: Array, alpha: float
+    arm: Arm,
+    baseline: Arm,
+    difference: Estimate,
+    known: Array,
+    at_length: EqualLength,
+    adjusted: float,
+    adjusted_at_length: float,
+    alpha: float,
 ) -> TextComparison:
-    at_length = equal_length(arm, baseline)
     ratio = None
     if arm.distinct_2 is not None and baseline.distinct_2:
         ratio = arm.distinct_2 / baseline.distinct_2
     repeated = None
     if arm.repeated_4grams is not None and baseline.repeated_4grams is not None:
         repeated = arm.repeated_4grams - baseline.repeated_4grams
-    verdict, reason = _verdict(difference, adjusted, at_length, ratio, repeated, alpha)
     count = int(known.sum())
-    return TextComparison(
-        difference, adjusted, at_length, ratio, repeated, count, len(known) - count, verdict, reason
+    found = TextComparison(
+        difference,
+        adjusted,
+        adjusted_at_length,
+        arm.rewards.shape[0],
+        at_length,
+        ratio,
+        repeated,
+        count,
+        len(known) - count,
+        "undecided",
     )
+    verdict, reason = _verdict(found, alpha)
+    return found._replace(verdict=verdict, reason=reason)
 
 
-def _verdict(
-    difference: Estimate,
-    adjusted: float,
-    at_length: EqualLength,
-    distinct_ratio: float | None,
-    repeated: float | None,
-    alpha: float,
-) -> tuple[TextVerdict, str]:
+def _verdict(of: TextComparison, alpha: float) -> tuple[TextVerdict, str]:
     """The verdict and its reason; "worse" is not excused by length."""
-    if adjusted >= alpha:
+    if of.adjusted >= alpha:
         return "undecided", ""
-    if difference.mean < 0.0:
+    if of.difference.mean < 0.0:
         return "worse", ""
-    if at_length.estimate is None:
-        return "bought by length", "the two have too few lengths in common"
-    if at_length.estimate.interval(1.0 - alpha)[0] <= 0.0:
-        return "bought by length", "the difference does not hold at equal length"
-    if distinct_ratio is not None and distinct_ratio < LEAST_DISTINCT:
-        return "bought by repetition", f"distinct-2 is {distinct_ratio:.2f} of the baseline's"
-    if repeated is not None and repeated > MOST_REPEATED:
-        return "bought by repetition", f"{100 * repeated:.1f} points more repeated 4-grams"
+    if of.at_equal_length.estimate is None or of.at_equal_length.explained is None:
+        return "undecided", "higher, but the two have too few lengths in common"
+    if of.adjusted_at_length >= alpha or of.at_equal_length.estimate.mean <= 0.0:
+        if of.at_equal_length.explained.interval(1.0 - alpha)[0] > 0.0:
+            return "bought by length", "the difference does not hold at equal length"
+        return "undecided", "higher, but not resolved at equal length"
+    if of.distinct_ratio is not None and of.distinct_ratio < LEAST_DISTINCT:
+        return "bought by repetition", f"distinct-2 is {of.distinct_ratio:.2f} of the baseline's"
+    if of.repeated_difference is not None and of.repeated_difference > MOST_REPEATED:
+        points = f"{100 * of.repeated_difference:.1f}"
+        return "bought by repetition", f"{points} points more repeated 4-grams"
     return "better", ""

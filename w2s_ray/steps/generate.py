@@ -128,8 +128,8 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
     config = sampler.config
     rows: list[dict[str, Any]] = []
     asked: list[list[int]] = []
-    for row in prompts:
-        ids, error = _encoded(sampler, row["prompt"])
+    encoded = _encoded(sampler, [row["prompt"] for row in prompts])
+    for row, (ids, error) in zip(prompts, encoded, strict=True):
         for sample in range(config.samples):
             same = {"split": row["split"], "prompt_id": row["prompt_id"], "sample": sample}
             rows.append({**same, "text": None, "tokens": [], "cut_off": False, "error": error})
@@ -138,7 +138,7 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
     answered = [row for row in rows if row["error"] is None]
     if answered:
         names = [f"{row['prompt_id']}/{row['sample']}" for row in answered]
-        seeds = hashes(names, config.seed, "sample")
+        seeds = hashes(names, config.seed, config.draws)
         decoded = decode(sampler.models, asked, seeds, sampler.decoding)
         _fill(answered, sampler, asked, decoded)
     sink = pa.BufferOutputStream()
@@ -147,20 +147,27 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
     return np.frombuffer(sink.getvalue(), dtype=np.uint8)
 
 
-def _encoded(sampler: _Sampler, prompt: str) -> tuple[list[int], str | None]:
-    """The tokens of a prompt, or why it cannot be answered."""
-    config = sampler.config
+def _encoded(sampler: _Sampler, prompts: Sequence[str]) -> list[tuple[list[int], str | None]]:
+    """The tokens of each prompt, or why it cannot be answered."""
+    config, tokenizer = sampler.config, sampler.main.tokenizer
+    render = config.rendering.render
     try:
-        (ids,) = prompt_tokens(sampler.main.tokenizer, [prompt], config.rendering.render)
+        encoded = prompt_tokens(tokenizer, prompts, render)
     except RowError as error:
-        return [], error.reason
-    if len(ids) + config.max_new_tokens > config.max_length_tokens:
-        return [], (
-            f"the prompt has {len(ids):,} tokens, which with max_new_tokens "
-            f"({config.max_new_tokens:,}) is more than max_length_tokens "
-            f"({config.max_length_tokens:,})"
-        )
-    return ids, None
+        if len(prompts) == 1:
+            return [([], error.reason)]
+        return [of for prompt in prompts for of in _encoded(sampler, [prompt])]
+    return [(ids, _too_long(config, ids)) for ids in encoded]
+
+
+def _too_long(config: GenerateConfig, ids: Sequence[int]) -> str | None:
+    if len(ids) + config.max_new_tokens <= config.max_length_tokens:
+        return None
+    return (
+        f"the prompt has {len(ids):,} tokens, which with max_new_tokens "
+        f"({config.max_new_tokens:,}) is more than max_length_tokens "
+        f"({config.max_length_tokens:,})"
+    )
 
 
 def _fill(

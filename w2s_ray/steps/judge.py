@@ -15,7 +15,8 @@ from w2s_ray.steps.samples import VERDICT_SCHEMA, read_samples
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import VERDICTS
-from w2s_ray.tasks.check import checker_of
+from w2s_ray.store.text_results import best_samples
+from w2s_ray.tasks.check import checker_of, checks_identity
 from w2s_ray.training.progress import Throttle
 
 
@@ -26,6 +27,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         ValueError: no sample has a reward; names the first reason.
     """
     assert step.prompts is not None
+    _check_same(step)
     samples = read_samples(inputs["samples"])
     splits = list(dict.fromkeys(sample["split"] for sample in samples))
     prompts = {row["prompt_id"]: row for row in Prompts(inputs["prompts"]).of(splits).to_pylist()}
@@ -43,6 +45,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
             )
             if throttle.due():
                 context.progress({"step": number, "steps": len(samples), "unit": "samples"})
+    _check_same(step)  # it may have been edited while it ran
     if all(verdict["reward"] is None for verdict in verdicts):
         raise ValueError(f"none of {len(verdicts):,} samples has a reward: {verdicts[0]['error']}")
     draft.write(VERDICTS, pa.Table.from_pylist(verdicts, schema=VERDICT_SCHEMA))
@@ -61,6 +64,17 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     draft.metrics.update(splits=of_split)
 
 
+def _check_same(step: Step) -> None:
+    """Refuses to judge by other checks than those that the key names.
+
+    Raises:
+        ValueError: the checker was changed after the study was planned.
+    """
+    assert step.prompts is not None
+    if checks_identity(step.prompts) != step.config_as(JudgeConfig).checks:
+        raise ValueError("the checker has changed since the study was planned; run the study again")
+
+
 def _scores(
     judged: list[tuple[dict[str, Any], dict[str, Any]]], *, best: bool
 ) -> dict[str, float | int | None]:
@@ -70,8 +84,9 @@ def _scores(
         if verdict["reward"] is not None:
             rewards.setdefault(verdict["prompt_id"], []).append(verdict["reward"])
     of_prompt = [max(of) if best else sum(of) / len(of) for of in rewards.values()]
-    texts = [sample for sample, _ in judged if sample["error"] is None]
-    kl = [
+    chosen = best_samples(judged) if best else judged
+    texts = [sample for sample, _ in chosen if sample["error"] is None]
+    log_ratios = [
         sample["log_prob"] - sample["log_prob_reference"]
         for sample in texts
         if sample["log_prob_reference"] is not None
@@ -84,6 +99,6 @@ def _scores(
         "judged_prompts": len(rewards),
         "samples": len(judged),
         "failed_checks": sum(verdict["reward"] is None for _, verdict in judged),
-        "kl_from_reference": sum(kl) / len(kl) if kl else None,
+        "log_ratio": sum(log_ratios) / len(log_ratios) if log_ratios else None,
         **measured,
     }

@@ -29,6 +29,7 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import PAIRS
 from w2s_ray.training.fit_text import fit_text
+from w2s_ray.training.oom_retry import retry_on_oom
 from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
 
 
@@ -76,7 +77,8 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         execution=step.execution,
         checkpoints=context.checkpoints,
     )
-    draft.metrics.update(fit_text(job, draft.folder, progress=context.progress, keep=context.keep))
+    fit = partial(fit_text, out=draft.folder, progress=context.progress, keep=context.keep)
+    draft.metrics.update(retry_on_oom(job, fit))
     draft.metrics.update(rows=len(rows.row_ids), left_out=rows.left_out)
 
 

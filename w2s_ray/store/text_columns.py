@@ -26,10 +26,11 @@ OF_SPLIT = (
     Column("distinct_2", REAL, "fraction", "distinct bigrams of all bigrams of all samples"),
     Column("repeated_4grams", REAL, "fraction", "4-grams that stood earlier in the same sample"),
     Column(
-        "kl_from_reference",
+        "log_ratio",
         REAL,
         "nat",
-        "mean of log π - log π_ref of the samples, π_ref the model before its training",
+        "mean of log π - log π_ref of the answers at temperature 1, π_ref the model before its "
+        "training; their KL divergence only where they are sampled at temperature 1 and top_p 1",
     ),
 )
 """Scores of the split ``test``; those of ``transfer`` have that word in front."""
@@ -58,6 +59,9 @@ TEXT_RESULTS = (
     Column("seconds", REAL, "seconds", "of sampling the answers"),
     Column("tokens", INT, "tokens", "of the answers, on all test splits"),
     Column("train_seconds", REAL, "seconds", "of the training of the model that answers"),
+    Column("trained_rows", INT, "rows", "answers, or pairs, that it was trained on"),
+    Column("left_out_rows", INT, "rows", "answers that were empty or cut off, which it was not"),
+    Column("align_pairs", INT, "pairs", "that aligned the weak model, and the ceiling"),
     Column("final_loss", REAL, "", "mean of its last ten losses"),
     never_null("samples_key", TEXT, "key of the step that sampled the answers"),
     Column("model_key", TEXT, "", "key of the step that trained the model; null: untrained"),

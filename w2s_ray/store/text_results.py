@@ -99,6 +99,9 @@ def _row(
         seconds=sampled.get("seconds"),
         tokens=sampled.get("tokens"),
         train_seconds=model.get("seconds"),
+        trained_rows=model.get("rows"),
+        left_out_rows=model.get("left_out"),
+        align_pairs=_align_pairs(metrics),
         final_loss=model.get("final_loss"),
         samples_key=keys["student"],
         model_key=keys.get("model"),
@@ -108,6 +111,12 @@ def _row(
         schema_version=TEXT_RESULTS_SCHEMA_VERSION,
     )
     return row
+
+
+def _align_pairs(metrics: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """Pairs that aligned a model on the way to the cell's answers; None: none did."""
+    aligned = [of for role, of in metrics.items() if role.endswith("_align") and "rows" in of]
+    return aligned[0]["rows"] if aligned else None
 
 
 def _status(
@@ -137,7 +146,7 @@ def _samples(key: str, artifacts: Mapping[str, Artifact]) -> Iterator[dict[str, 
     }
     judged = list(zip(samples, verdicts, strict=True))
     if artifacts["student_evaluate"].record["config"]["best_of_n"]:
-        judged = _best(judged)
+        judged = best_samples(judged)
     for sample, verdict in judged:
         prompt, text = prompts[sample["prompt_id"]], sample["text"]
         yield {
@@ -154,7 +163,7 @@ def _samples(key: str, artifacts: Mapping[str, Artifact]) -> Iterator[dict[str, 
         }
 
 
-def _best(judged: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Any]:
+def best_samples(judged: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Any]:
     """The sample with the highest reward of each prompt, the first of equals."""
     best: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for sample, verdict in judged:

@@ -238,7 +238,7 @@ def checks_identity(spec: Prompts) -> dict[str, Any]:
     """
     if spec.checker is None:
         return {"rules": RULES_VERSION}
-    return checker_identity(spec.checker)
+    return {**checker_identity(spec.checker), "timeout_seconds": spec.timeout_seconds}
 
 
 def check_checker(spec: Prompts) -> None:
