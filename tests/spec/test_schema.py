@@ -64,10 +64,8 @@ FIELDS = {
     "PromptSizes": "align train test transfer",
     "TextGrid": "pair method alpha seed",
     "PairMaking": "samples length_tolerance most_per_prompt",
-    "Sampling": "samples temperature top_p repetition_penalty max_new_tokens stop",
     "Decoding": "samples temperature top_p repetition_penalty max_new_tokens stop "
     "penalty_acts_on head",
-    "Tuning": "epochs batch_size learning_rate",
     "Preference": "epochs batch_size learning_rate beta",
     "TextTraining": "trainable lora max_length_tokens render precision schedule warmup clip_norm",
 }

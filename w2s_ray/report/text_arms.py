@@ -40,12 +40,14 @@ class TextSetting:
     Attributes:
         rows: of its finished cells, one per seed.
         samples: of each of them, by key.
+        prompt_ids: of each split, of all methods of the pair: the order of every arm.
     """
 
     method: str
     alpha: float | None
     rows: Sequence[Row]
     samples: Mapping[str, Sequence[Row]] = field(repr=False)
+    prompt_ids: Mapping[str, Sequence[str]] = field(repr=False)
 
     @property
     def label(self) -> str:
@@ -72,7 +74,8 @@ class TextSetting:
             seeds: whose samples; None: of all finished cells.
         """
         chosen = [row for row in self.rows if seeds is None or row["seed"] in seeds]
-        grids = [_grid(self.samples[row["key"]], split) for row in chosen]
+        chosen = sorted(chosen, key=lambda row: int(row["seed"]))
+        grids = [_grid(self.samples[row["key"]], self.prompt_ids[split]) for row in chosen]
         if not grids or any(grid is None for grid in grids):
             return None
         most = max(grid.rewards.shape[1] for grid in grids if grid is not None)
@@ -132,22 +135,23 @@ class _Grid(NamedTuple):
     families: NDArray[np.int64]
 
 
-def _grid(samples: Sequence[Row], split: str) -> _Grid | None:
-    """The samples of a split in the order of prompt ids; None without any."""
-    of_prompt: dict[str, list[Row]] = defaultdict(list)
+def _grid(samples: Sequence[Row], prompt_ids: Sequence[str]) -> _Grid | None:
+    """The samples of some prompts, in this order; None without any."""
+    of_prompt: dict[str, list[Row]] = {name: [] for name in prompt_ids}
     for row in samples:
-        if row["split"] == split:
+        if row["prompt_id"] in of_prompt:
             of_prompt[row["prompt_id"]].append(row)
-    if not of_prompt:
+    most = max(map(len, of_prompt.values()), default=0)
+    if not most:
         return None
-    most = max(map(len, of_prompt.values()))
     rewards = np.full((len(of_prompt), most), np.nan)
     words = np.full((len(of_prompt), most), np.nan)
-    for number, name in enumerate(sorted(of_prompt)):
-        for sample, row in enumerate(of_prompt[name]):
+    names: list[str] = []
+    for number, rows in enumerate(of_prompt.values()):
+        names.append(str(rows[0]["family"] or "") if rows else "")
+        for sample, row in enumerate(rows):
             rewards[number, sample] = np.nan if row["reward"] is None else row["reward"]
             words[number, sample] = np.nan if row["words"] is None else row["words"]
-    names = [of_prompt[name][0]["family"] or "" for name in sorted(of_prompt)]
     number_of = {name: number for number, name in enumerate(sorted(set(names)))}
     return _Grid(rewards, words, np.array([number_of[name] for name in names], dtype=np.int64))
 
@@ -157,9 +161,11 @@ class ModelPair:
     """All methods of one weak and one strong model.
 
     Attributes:
+        number: of the pair in its study, from 1.
         settings: those with a finished cell, in the order of ``METHODS``.
     """
 
+    number: int
     prompts: str
     weak: str
     strong: str
@@ -172,7 +178,7 @@ class ModelPair:
     @property
     def slug(self) -> str:
         """For names of files."""
-        text = f"{self.weak}-{self.strong}".lower()
+        text = f"{self.number}-{self.weak}-{self.strong}".lower()
         return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
 
     @property
@@ -252,16 +258,25 @@ def model_pairs(rows: Sequence[Row], samples: Sequence[Row]) -> list[ModelPair]:
         of_pair = pairs.setdefault(names, {})
         if row["key"] in of_key:
             of_pair.setdefault((row["method"], row["alpha"]), []).append(row)
-    order = list(METHODS)
     return [
-        ModelPair(
-            *names,
-            tuple(
-                TextSetting(*of, found, of_key)
-                for of, found in sorted(
-                    settings.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0.0)
-                )
-            ),
-        )
-        for names, settings in pairs.items()
+        _pair(number, names, settings, of_key)
+        for number, (names, settings) in enumerate(pairs.items(), start=1)
     ]
+
+
+def _pair(
+    number: int,
+    names: tuple[str, str, str],
+    settings: Mapping[tuple[str, float | None], list[Row]],
+    samples: Mapping[str, Sequence[Row]],
+) -> ModelPair:
+    order = list(METHODS)
+    ids: dict[str, set[str]] = {"test": set(), "transfer": set()}
+    for rows in settings.values():
+        for row in rows:
+            for sample in samples[row["key"]]:
+                ids[sample["split"]].add(sample["prompt_id"])
+    prompt_ids = {split: sorted(of) for split, of in ids.items()}
+    in_order = sorted(settings.items(), key=lambda of: (order.index(of[0][0]), of[0][1] or 0.0))
+    found = tuple(TextSetting(*of, rows, samples, prompt_ids) for of, rows in in_order)
+    return ModelPair(number, *names, found)

@@ -224,7 +224,7 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         left_out = max((of.left_out for _, of in pair.comparisons), default=0)
         notes = [
             "Better: the difference excludes 0 after Holm's correction, also at equal length "
-            "(deciles of both lengths within each family, weighted alike), distinct-2 is at "
+            "(twentieths of both lengths within each family), distinct-2 is at "
             "least 0.9 of the baseline's and repeated 4-grams at most 2 points more."
         ]
         if left_out:

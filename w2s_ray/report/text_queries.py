@@ -18,18 +18,27 @@ def _of_prompts(results: str, samples: str) -> str:
 
 def rates_query(results: str, samples: str) -> str:
     """Rates of the test prompts."""
-    return f"""{_of_prompts(results, samples)}
-SELECT prompts, weak, strong, method, alpha, avg(reward) AS rate, count(DISTINCT seed) AS seeds
-FROM per_prompt GROUP BY ALL ORDER BY ALL"""
+    return f"""{_of_prompts(results, samples)}, in_all_seeds AS (
+  SELECT prompts, weak, strong, method, alpha, prompt_id, avg(reward) AS reward, count(*) AS seeds
+  FROM per_prompt GROUP BY prompts, weak, strong, method, alpha, prompt_id
+  QUALIFY seeds = max(seeds) OVER (PARTITION BY prompts, weak, strong, method, alpha)
+)
+SELECT prompts, weak, strong, method, alpha, avg(reward) AS rate, max(seeds) AS seeds
+FROM in_all_seeds GROUP BY ALL ORDER BY ALL"""
 
 
 def differences_query(results: str, samples: str, baseline: str) -> str:
     """Differences from a baseline, paired over prompts and seeds."""
-    return f"""{_of_prompts(results, samples)}
-SELECT a.weak, a.strong, a.method, a.alpha, avg(a.reward - b.reward) AS difference
-FROM per_prompt a JOIN per_prompt b USING (prompts, weak, strong, seed, prompt_id)
-WHERE b.method = {_quoted(baseline)} AND a.method <> b.method
-GROUP BY ALL ORDER BY ALL"""
+    return f"""{_of_prompts(results, samples)}, in_all_seeds AS (
+  SELECT a.weak, a.strong, a.method, a.alpha, prompt_id, avg(a.reward - b.reward) AS difference,
+         count(*) AS seeds
+  FROM per_prompt a JOIN per_prompt b USING (prompts, weak, strong, seed, prompt_id)
+  WHERE b.method = {_quoted(baseline)} AND a.method <> b.method
+  GROUP BY a.weak, a.strong, a.method, a.alpha, prompt_id
+  QUALIFY seeds = max(seeds) OVER (PARTITION BY a.weak, a.strong, a.method, a.alpha)
+)
+SELECT weak, strong, method, alpha, avg(difference) AS difference
+FROM in_all_seeds GROUP BY ALL ORDER BY ALL"""
 
 
 def measures_query(results: str, samples: str) -> str:

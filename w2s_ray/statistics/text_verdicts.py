@@ -6,9 +6,10 @@ repetitive texts can earn a reward that has nothing to do with what was to be le
 also needs, against the same baseline,
 
 * a difference that holds at equal length: within each family of prompts the samples of both arms
-  are cut into deciles of their common lengths, the arms compared within each, and the deciles
-  weighted alike for both (post-stratification). Terciles would leave a difference of length inside
-  each, and deciles of all prompts would compare short answers to one family with those to another;
+  are cut into twentieths of their common lengths, the arms compared within each, and these weighted
+  by n₁n₂/(n₁ + n₂), n samples of each arm (Mantel and Haenszel 1959). Terciles would leave a
+  difference of length inside each, and parts of all prompts together would compare short answers to
+  one family with those to another;
 * distinct-2 of at least 0.9 of the baseline's, and repeated 4-grams of at most 2 points more.
 
 Letters: S seeds, n prompts, k samples of a prompt.
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from w2s_ray.statistics.comparisons import ALPHA, holm
 from w2s_ray.statistics.decomposition import Array, Estimate, decompose, mean
 
-STRATA = 10
+STRATA = 20
 LEAST_DISTINCT = 0.9
 MOST_REPEATED = 0.02
 LEAST_COMMON = 0.5
@@ -55,7 +56,7 @@ class EqualLength(NamedTuple):
     Attributes:
         estimate: None where the arms have too few lengths in common.
         explained: what of the difference is gone at equal length; None likewise.
-        common: share of all samples in deciles that both arms have.
+        common: share of all samples in strata that both arms have.
     """
 
     estimate: Estimate | None
@@ -144,10 +145,9 @@ def compare_texts(pairs: Sequence[tuple[Arm, Arm]], alpha: float = ALPHA) -> lis
 def equal_length(arm: Arm, baseline: Arm) -> EqualLength:
     """The difference of rates if both arms had the lengths of all samples together.
 
-    Of each arm the mean is Σ_t w_t m_t over strata t (deciles of length within a family of
-    prompts), w_t the share of all samples and m_t the arm's mean in it; its error is that of the
-    linearised estimate, paired over prompts and seeds. A stratum that one arm has no sample in is
-    left out, and the others are weighted up.
+    Of each arm the mean is Σ_t w_t m_t over strata t (twentieths of length within a family of
+    prompts), w_t the common weights and m_t the arm's mean; its error is that of the linearised
+    estimate, paired over prompts and seeds. A stratum that one arm has no sample in weighs nothing.
     """
     known = rated([arm.rewards, baseline.rewards])
     both = [(of.rewards[:, known], of.words[:, known].astype(np.float64)) for of in (arm, baseline)]
@@ -163,7 +163,8 @@ def equal_length(arm: Arm, baseline: Arm) -> EqualLength:
     share = float(shares[common].sum())
     if share < LEAST_COMMON:
         return EqualLength(None, None, share)
-    weights = np.where(common, shares, 0.0) / share
+    weights = np.divide(counts[0] * counts[1], counts[0] + counts[1], where=common, out=shares * 0)
+    weights /= weights.sum()
     linear = [
         _linearised(rewards, stratum, weights)
         for (rewards, _), stratum in zip(both, strata, strict=True)
