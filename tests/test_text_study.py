@@ -87,6 +87,21 @@ def test_the_weak_model_is_aligned_once_for_all_methods_and_alphas(tmp_path: Pat
     assert counts["prefer"] == 1 + 5
 
 
+def test_more_test_prompts_train_nothing_anew(tmp_path: Path) -> None:
+    spec = text_spec(tmp_path, grid=GRID)
+    before = build(load(spec)).steps
+    spec.write_text(spec.read_text().replace("test: 6", "test: 7"))
+    after = build(load(spec)).steps
+    new = {after[key].kind.name for key in after.keys() - before.keys()}
+    assert new == {"prompts", "generate", "judge"}
+    splits = {
+        step.config.splits[0]  # type: ignore[attr-defined]
+        for key, step in after.items()
+        if key not in before and step.kind.name == "generate"
+    }
+    assert splits == {"test"}
+
+
 @pytest.mark.parametrize("checker", ["raises", "gives"])
 def test_a_checker_that_fails_fails_its_cells_with_the_reason(tmp_path: Path, checker: str) -> None:
     spec = text_spec(tmp_path, grid={"pair": [["weak", "strong"]], "method": ["untrained"]})

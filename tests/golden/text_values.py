@@ -52,10 +52,7 @@ def _lineage(steps: Mapping[str, Step], step: Step) -> dict[str, int]:
 
 
 def _prompts(artifact: Artifact) -> dict[str, Any]:
-    return {
-        split: pq.read_table(artifact.file(f"{split}.parquet"))["prompt"].to_pylist()
-        for split in ("align", "train", "test", "transfer")
-    }
+    return {"prompts": pq.read_table(artifact.file("prompts.parquet"))["prompt"].to_pylist()}
 
 
 def _samples(artifact: Artifact) -> dict[str, Any]:

@@ -46,10 +46,10 @@ def started(tmp_path: Path) -> tuple[Step, dict[str, Artifact]]:
     """A step whose input, the prompts, is finished."""
     plan = build(load(text_spec(tmp_path)))
     store = Store.open(str(tmp_path / "store"))
-    prompts = next(step for step in plan if step.kind.name == "prompts")
-    execute(prompts, store)
     step = next(step for step in plan if step.kind.name == "generate")
-    return step, {"prompts": store.artifact(prompts.key)}
+    ((role, key),) = step.inputs.items()
+    execute(plan.steps[key], store)
+    return step, {role: store.artifact(key)}
 
 
 def answered(started: tuple[Step, dict[str, Artifact]], folder: Path, kept: Kept) -> list[Any]:
@@ -90,8 +90,8 @@ def test_a_prompt_without_room_for_an_answer_is_a_row_that_says_so(
     tmp_path: Path, started: tuple[Step, dict[str, Artifact]]
 ) -> None:
     step, inputs = started
-    file = inputs["prompts"].folder / "align.parquet"
-    table = pq.read_table(file)
+    (role,) = inputs
+    table = pq.read_table(inputs[role].folder / "prompts.parquet")
     long = ["x" * 60, *table["prompt"].to_pylist()[1:]]
     changed = table.set_column(1, "prompt", [long])
 
@@ -100,7 +100,7 @@ def test_a_prompt_without_room_for_an_answer_is_a_row_that_says_so(
             pq.write_table(changed, tmp_path / name)
             return tmp_path / name
 
-    rows = answered((step, {"prompts": Changed()}), tmp_path / "long", Kept(10))  # type: ignore[dict-item]
+    rows = answered((step, {role: Changed()}), tmp_path / "long", Kept(10))  # type: ignore[dict-item]
     failed = [row for row in rows if row["error"]]
     assert {row["prompt_id"] for row in failed} == {table["prompt_id"][0].as_py()}
     assert "more than max_length_tokens" in failed[0]["error"] and failed[0]["text"] is None

@@ -211,6 +211,12 @@ def test_identity_follows_content_and_not_the_path(written):
     rows = [row(n) for n in range(12)]
     one, moved = written(rows, sizes=DRAWN), written(rows, name="moved.jsonl", sizes=DRAWN)
     changed = written([*rows, row(12)], name="changed.jsonl", sizes=DRAWN)
-    assert prompts_identity(one) == prompts_identity(moved) != prompts_identity(changed)
-    assert prompts_identity(one) != prompts_identity(one.model_copy(update={"seed": 1}))
-    assert json.dumps(prompts_identity(one))
+    assert (
+        prompts_identity(one, "test")
+        == prompts_identity(moved, "test")
+        != prompts_identity(changed, "test")
+    )
+    assert prompts_identity(one, "test") != prompts_identity(
+        one.model_copy(update={"seed": 1}), "test"
+    )
+    assert json.dumps(prompts_identity(one, "test"))

@@ -8,6 +8,7 @@ Methods, values of α and studies share the steps that do not depend on them: th
 aligned once.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,8 +31,9 @@ from w2s_ray.plan.text_configs import (
 )
 from w2s_ray.plan.text_layouts import TextLayouts
 from w2s_ray.spec.generation import GenerationSpec, Preference, Sampling, Tuning
+from w2s_ray.spec.prompts import SPLITS
 from w2s_ray.spec.text_points import TextPoint, text_points
-from w2s_ray.store.text_results import UPSTREAM
+from w2s_ray.store.text_results import PROMPTS_OF, UPSTREAM
 from w2s_ray.tasks.check import checks_identity
 from w2s_ray.tasks.prompts import prompts_identity
 
@@ -59,9 +61,9 @@ class TextBuilder:
         self.identities = {name: self._model_identity(name) for name in spec.models}
         with at("prompts"):
             self.checks = checks_identity(spec.prompts)
-            self.prompts = self._add(
-                "prompts", spec.study, PromptsConfig(prompts_identity(spec.prompts)), {}
-            )
+            self.prompts = {
+                split: self._prompts(split) for split in SPLITS if spec.prompts.rows(split)
+            }
 
     def plan(self) -> Plan:
         """All steps and cells."""
@@ -72,7 +74,7 @@ class TextBuilder:
         weak, ceiling = (self._arm(point._replace(method=name)) for name in ("weak", "ceiling"))
         arm = self._arm(point)
         keys = {
-            "prompts": self.prompts.key,
+            **self._prompts_of(self._test_splits),
             "weak": weak.samples.key,
             "weak_evaluate": weak.verdicts.key,
             "ceiling": ceiling.samples.key,
@@ -84,6 +86,15 @@ class TextBuilder:
         }
         values = {"study": self.spec.study, "prompts": self.spec.prompts.name, **point._asdict()}
         return Cell(values, keys)
+
+    def _prompts(self, split: str) -> Step:
+        """The prompts of a split."""
+        config = PromptsConfig(split, prompts_identity(self.spec.prompts, split))
+        return self._add("prompts", f"{self.spec.study}-{split}", config, {})
+
+    def _prompts_of(self, splits: Sequence[str]) -> dict[str, str]:
+        """The prompts of several splits as inputs."""
+        return {f"{PROMPTS_OF}{split}": self.prompts[split].key for split in splits}
 
     def _upstream(self, step: Step) -> dict[str, str]:
         """The steps that one depends on, nearest first, by role."""
@@ -134,7 +145,7 @@ class TextBuilder:
             "pairs",
             f"{texts.slug}-over-{strong}",
             PairsConfig("samples", seed),
-            {"prompts": self.prompts.key, "chosen": texts.key, "rejected": own.key},
+            {**self._prompts_of(("train",)), "chosen": texts.key, "rejected": own.key},
         )
         inputs = {"pairs": pairs.key, "model": tuned.key}
         return self._train("prefer", strong, self.spec.prefer, seed, "dpo", inputs, pairs.slug)
@@ -161,7 +172,7 @@ class TextBuilder:
             own.slug,
             PairsConfig("verdicts", seed, spec.pairs.length_tolerance, spec.pairs.most_per_prompt),
             {
-                "prompts": self.prompts.key,
+                **self._prompts_of(("align",)),
                 "samples": own.key,
                 "verdicts": self._judge(own).key,
             },
@@ -194,7 +205,7 @@ class TextBuilder:
             "generate",
             f"proxy-{strong}-{weak}-s{seed}",
             config,
-            {"prompts": self.prompts.key, "post": aligned.key},
+            {**self._prompts_of(self._test_splits), "post": aligned.key},
             model=strong,
             second=weak,
         )
@@ -216,7 +227,7 @@ class TextBuilder:
             head = self.spec.decoding.head
             config = replace(config, mode="contrastive", alpha=alpha, head=head)
         name = f"{splits[0]}-{model}" + ("" if trained is None else f"-{trained.kind}")
-        inputs = {"prompts": self.prompts.key}
+        inputs = self._prompts_of(splits)
         if trained is not None:
             inputs["model"] = trained.key
         slug = f"{name}{'' if alpha is None else f'-a{alpha:g}'}-s{seed}"
@@ -244,7 +255,8 @@ class TextBuilder:
         )
 
     def _judge(self, samples: Step, *, best_of_n: bool = False) -> Step:
-        inputs = {"prompts": self.prompts.key, "samples": samples.key}
+        splits = samples.config_as(GenerateConfig).splits
+        inputs = {**self._prompts_of(splits), "samples": samples.key}
         return self._add("judge", samples.slug, JudgeConfig(self.checks, best_of_n), inputs)
 
     def _train(
@@ -269,7 +281,8 @@ class TextBuilder:
             warmup=self.spec.training.warmup,
             second=None if second is None else self.identities[second],
         )
-        inputs = {"prompts": self.prompts.key, **inputs}
+        if "samples" in inputs:
+            inputs = {**self._prompts_of(("train",)), **inputs}
         name = f"{model}-{objective}-{slug or f's{seed}'}"
         return self._add(kind, name, config, inputs, model=model, second=second)
 

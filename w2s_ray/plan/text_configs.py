@@ -16,8 +16,9 @@ TextObjective = Literal["sft", "dpo", "wspo"]
 
 @dataclass(frozen=True, slots=True)
 class PromptsConfig(Config):
-    """``prompts``: the digest of their source, how they are split, and what checks answers."""
+    """``prompts`` of one split: the digest of their source, and how they are split."""
 
+    split: str
     prompts: Json
 
     def as_json(self) -> dict[str, Any]:

@@ -35,11 +35,12 @@ def prepare_prompts(
     _open_models(spec, todo)
     for key in store.finished_among(store.listing("checkpoints")):
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
+    counts: dict[str, int] = {}
     for step in (step for step in todo.values() if step.kind.name == "prompts"):
         with store.writing_errors():
-            counts = execute(step, store)["prompts"]
-        listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-        say(f"prompts: {listed}")
+            counts |= execute(step, store)["prompts"]
+    if counts:
+        say(f"prompts: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     return {key: step for key, step in todo.items() if step.kind.name != "prompts"}
 
 

@@ -29,7 +29,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import GenerateConfig
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.prompts import Prompts
+from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import SCHEMA
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
@@ -42,7 +42,7 @@ PROMPTS = 32
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``samples.parquet`` (``samples.SCHEMA``)."""
     config = step.config_as(GenerateConfig)
-    prompts = Prompts(inputs["prompts"]).of(config.splits)
+    prompts = prompts_of(inputs, config.splits)
     sampler = _sampler(step, config, inputs)
     parts: list[pa.Table] = []
     for first in range(0, prompts.num_rows, PROMPTS):

@@ -10,7 +10,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import JudgeConfig
 from w2s_ray.statistics.text_measures import measures
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.prompts import Prompts
+from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import VERDICT_SCHEMA, read_samples
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
@@ -30,7 +30,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     _check_same(step)
     samples = read_samples(inputs["samples"])
     splits = list(dict.fromkeys(sample["split"] for sample in samples))
-    prompts = {row["prompt_id"]: row for row in Prompts(inputs["prompts"]).of(splits).to_pylist()}
+    prompts = {row["prompt_id"]: row for row in prompts_of(inputs, splits).to_pylist()}
     verdicts: list[dict[str, Any]] = []
     throttle = Throttle()
     with checker_of(step.prompts) as check:

@@ -16,7 +16,7 @@ from w2s_ray.order import hashes
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import PairsConfig
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.prompts import Prompts
+from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import is_usable, read_samples, read_verdicts
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
@@ -53,7 +53,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         why = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
         raise ValueError(f"no preference pair can be made of the samples: {why}")
     wanted = sorted({chosen["split"] for chosen, _ in found})
-    table = Prompts(inputs["prompts"]).of(wanted)
+    table = prompts_of(inputs, wanted)
     texts = dict(zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True))
     rows = [
         {

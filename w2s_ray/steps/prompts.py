@@ -1,10 +1,8 @@
-"""``prompts``: the prompts of a study of generated text, in splits that share none."""
+"""``prompts``: the prompts of one split of a study of generated text; no two splits share one."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from w2s_ray.contents import read_parquet
 from w2s_ray.plan.step import Step
@@ -12,37 +10,28 @@ from w2s_ray.plan.text_configs import PromptsConfig
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
+from w2s_ray.store.names import PROMPTS
+from w2s_ray.store.text_results import PROMPTS_OF
 from w2s_ray.tasks.prompts import prompt_tables, prompts_identity
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """The prompts of a finished ``prompts`` step."""
+def prompts_of(inputs: Mapping[str, Artifact], splits: Sequence[str]) -> pa.Table:
+    """Prompts of several splits: split, prompt_id, prompt, family, topic, check (JSON)."""
+    return pa.concat_tables(_with_split(inputs, splits))
 
-    artifact: Artifact
 
-    def __getitem__(self, split: str) -> pa.Table:
-        """Columns prompt_id, prompt, family, topic, check (JSON)."""
-        return read_parquet(self.artifact.file(f"{split}.parquet"))
-
-    def of(self, splits: Sequence[str]) -> pa.Table:
-        """Several splits one after the other, with a column ``split`` in front."""
-        return pa.concat_tables(self._with_split(splits))
-
-    def _with_split(self, splits: Sequence[str]) -> Iterator[pa.Table]:
-        for split in splits:
-            table = self[split]
-            names = pa.array([split] * table.num_rows, pa.string())
-            yield table.add_column(0, "split", names)
+def _with_split(inputs: Mapping[str, Artifact], splits: Sequence[str]) -> Iterator[pa.Table]:
+    for split in splits:
+        table = read_parquet(inputs[f"{PROMPTS_OF}{split}"].file(PROMPTS))
+        yield table.add_column(0, "split", pa.array([split] * table.num_rows, pa.string()))
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
-    """Writes ``{align,train,test,transfer}.parquet``: prompt_id, prompt, family, topic, check."""
+    """Writes ``prompts.parquet``: prompt_id, prompt, family, topic, check."""
     assert step.prompts is not None
-    if prompts_identity(step.prompts) != step.config_as(PromptsConfig).prompts:
+    config = step.config_as(PromptsConfig)
+    if prompts_identity(step.prompts, config.split) != config.prompts:
         raise ValueError("the prompts have changed since the study was planned; run it again")
-    counts: dict[str, int] = {}
-    for split, table in prompt_tables(step.prompts).items():
-        pq.write_table(table, draft.folder / f"{split}.parquet")
-        counts[split] = table.num_rows
-    draft.metrics.update(prompts=counts)
+    table = prompt_tables(step.prompts)[config.split]
+    draft.write(PROMPTS, table)
+    draft.metrics.update(prompts={config.split: table.num_rows})

@@ -22,7 +22,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import TextTrainConfig
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
-from w2s_ray.steps.prompts import Prompts
+from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import is_usable, read_samples
 from w2s_ray.steps.targets import adam
 from w2s_ray.store.artifact import Artifact
@@ -106,7 +106,7 @@ def _answers(inputs: Mapping[str, Artifact]) -> _Rows:
             "raise decoding.max_new_tokens"
         )
     splits = list(dict.fromkeys(sample["split"] for sample in usable))
-    table = Prompts(inputs["prompts"]).of(splits)
+    table = prompts_of(inputs, splits)
     prompts = dict(zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True))
     return _Rows(
         tuple(f"{sample['prompt_id']}/{sample['sample']}" for sample in usable),

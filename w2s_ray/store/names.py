@@ -33,6 +33,7 @@ TRAINED_ROWS = "train.parquet"  # a model's logits of the students' training row
 PREPARED_WEAK = "weak.parquet"  # the prepared rows that students learn from
 SOFT_LABELS = "soft_labels.parquet"  # row_id and probs of the weak labels
 VALIDATION = "validation.parquet"  # scores on held-out rows, one row per evaluated step
+PROMPTS = "prompts.parquet"  # what is answered, and the check of each answer
 SAMPLES = "samples.parquet"  # generated answers, one row per prompt and sample
 VERDICTS = "verdicts.parquet"  # what the checks say of them
 PAIRS = "pairs.parquet"  # a chosen and a rejected answer to one prompt

@@ -11,7 +11,7 @@ from w2s_ray.contents import read_parquet
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import schema
-from w2s_ray.store.names import SAMPLES, VERDICTS, results_file, samples_file
+from w2s_ray.store.names import PROMPTS, SAMPLES, VERDICTS, results_file, samples_file
 from w2s_ray.store.results import (
     OWN_STEPS,
     Cell,
@@ -29,6 +29,8 @@ from w2s_ray.store.text_columns import (
     TEXT_RESULTS_SCHEMA_VERSION,
 )
 
+PROMPTS_OF = "prompts_"
+"""Begins the roles of prompts; the name of their split follows."""
 UPSTREAM = "upstream_"
 """Begins the roles of the steps that a cell's answers depend on."""
 _SORTED_BY = tuple((column.name, "ascending") for column in (*TEXT_AXES, TEXT_RESULTS[0]))
@@ -57,15 +59,15 @@ def write_samples(store: Store, study: str, cells: Sequence[Cell]) -> str:
     """Writes ``samples/<study>.parquet``, one row group per cell; returns its path or URI."""
     columns = schema(SAMPLE_COLUMNS)
     judged = {cell["keys"]["student_evaluate"]: cell["keys"] for cell in cells}
-    wanted = {keys[role] for keys in judged.values() for role in (*OWN_STEPS, "prompts")}
+    read = {key: _read_by(keys) for key, keys in judged.items()}
+    wanted = {step for of_cell in read.values() for step in of_cell.values()}
     finished = store.finished_among(wanted)
     artifacts = store.artifacts(key for key in wanted if key in finished)
     with (
         writing_table(store, samples_file(study)) as path,
         parquet.ParquetWriter(path, columns, compression="zstd") as writer,
     ):
-        for key, keys in judged.items():
-            of_cell = {role: keys[role] for role in (*OWN_STEPS, "prompts")}
+        for key, of_cell in read.items():
             if all(step in finished for step in of_cell.values()):
                 opened = {role: artifacts(step) for role, step in of_cell.items()}
                 rows = list(_samples(key, opened))
@@ -134,6 +136,15 @@ def _status(
     return Status("pending", None)
 
 
+def _read_by(keys: Mapping[str, str]) -> dict[str, str]:
+    """The steps, by role, that the samples of a cell are read from."""
+    return {
+        role: step
+        for role, step in keys.items()
+        if role in OWN_STEPS or role.startswith(PROMPTS_OF)
+    }
+
+
 def _samples(key: str, artifacts: Mapping[str, Artifact]) -> Iterator[dict[str, Any]]:
     """The rows of one cell; of best_of_n, the best sample of each prompt."""
     samples = read_parquet(artifacts["student"].file(SAMPLES)).to_pylist()
@@ -142,7 +153,7 @@ def _samples(key: str, artifacts: Mapping[str, Artifact]) -> Iterator[dict[str, 
     prompts = {
         row["prompt_id"]: row
         for split in splits
-        for row in read_parquet(artifacts["prompts"].file(f"{split}.parquet")).to_pylist()
+        for row in read_parquet(artifacts[f"{PROMPTS_OF}{split}"].file(PROMPTS)).to_pylist()
     }
     judged = list(zip(samples, verdicts, strict=True))
     if artifacts["student_evaluate"].record["config"]["best_of_n"]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from w2s_ray.data.sources import fingerprint
-from w2s_ray.spec.prompts import Prompts
+from w2s_ray.spec.prompts import SPLITS, Prompts
 from w2s_ray.tasks.constraints import PROMPTS_VERSION, generated
 from w2s_ray.tasks.prompt_files import ROWS_VERSION, hub_part, prompts_of_files
 
@@ -17,23 +17,30 @@ SCHEMA = pa.schema(
 """``check`` is JSON."""
 
 
-def prompts_identity(spec: Prompts) -> dict[str, Any]:
-    """What the prepared prompts depend on, but no paths.
+def prompts_identity(spec: Prompts, split: str) -> dict[str, Any]:
+    """What the prompts of a split depend on, but no paths.
+
+    More prompts of a split leave those before it as they are (``SPLITS``), and generated test
+    prompts depend on no other split, so what was trained stays where only tests are added.
 
     Raises:
         InputError: a source cannot be read.
     """
-    same: dict[str, Any] = {"sizes": spec.sizes.model_dump(), "seed": spec.seed}
-    if spec.is_generated:
-        families = {name: getattr(spec, name) for name in ("families", "transfer_families")}
-        chosen = {name: list(of) for name, of in families.items() if of is not None}
-        return {"source": spec.source[0], "version": PROMPTS_VERSION, **same, **chosen}
-    content = fingerprint(spec.source, hub_part(spec))["digest"]
+    number = SPLITS.index(split)
+    if not spec.is_generated:
+        sizes = {name: spec.rows(name) for name in SPLITS[: number + 1]}
+        content = fingerprint(spec.source, hub_part(spec))["digest"]
+        same = {"content": content, "column": spec.column, "rows": ROWS_VERSION}
+        return {**same, "split": split, "sizes": sizes, "seed": spec.seed}
+    before = ("align", "train") if split == "train" else (split,)
+    families = spec.transfer_families if split == "transfer" else spec.families
     return {
-        "content": content,
-        "column": spec.column,
-        **same,
-        "rows": ROWS_VERSION,
+        "source": spec.source[0],
+        "version": PROMPTS_VERSION,
+        "split": split,
+        "sizes": {name: spec.rows(name) for name in before},
+        "seed": spec.seed,
+        "families": None if families is None else list(families),
     }
 
 
