@@ -20,8 +20,8 @@ from w2s_ray.spec.schema import Spec
 _SHARED = {
     "soft_labels": "with one weak model, where confidence_weight or noise_ratio is 0, or a solver "
     "is exact, other axes have no effect",
-    "generation": "best_of_n reads the answers of untrained, and where one model is both weak and "
-    "strong, so are some of their methods",
+    "generation": "best_of_n reads the answers of untrained, and where a model is both weak and "
+    "strong it shares its methods",
 }
 """Why cells share students, by task."""
 
@@ -101,7 +101,8 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for axis, values in description["axes"].items():
         if len(values) > 1:
-            shown = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
+            named = ("none" if value is None else str(value) for value in values[:12])
+            shown = ", ".join(named) + (", …" if len(values) > 12 else "")
             console.print(f"{axis}: {shown}", markup=False, highlight=False)
     if description["placements"]:
         _show_placements(description, console)

@@ -1,5 +1,6 @@
-"""The table at the end of a run of generated text: the rate of each method, on one page of a
-terminal. It is made from the results table alone; a missing score is a dash, never a zero."""
+"""The table at the end of a run of generated text: the rate of each method. It is made from the
+results table alone; a missing score is a dash, never a zero. PGR needs an interval, which the report
+has."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,6 @@ from w2s_ray.spec.methods import METHODS
 _SHOWN = (
     ("rate", "rate", 100.0),
     ("transfer", "transfer_rate", 100.0),
-    ("PGR", "pgr", 1.0),
     ("words", "words", 1.0),
     ("distinct-2", "distinct_2", 1.0),
     ("repeated", "repeated_4grams", 100.0),
@@ -36,23 +36,22 @@ def text_tables(results: pa.Table) -> Iterator[Table]:
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    seeds = len({row["seed"] for row in rows})
-    of = f"mean ± sd of {seeds} seeds" if seeds > 1 else "one seed"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, caption=f"%; {of}")
-    table.add_column("method")
-    for name, *_ in _SHOWN:
-        table.add_column(name, justify="right")
+    caption = "%; mean ± standard deviation of seeds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, caption=caption)
+    shown = [of for of in _SHOWN if any(row[of[1]] is not None for row in rows)]
+    for name in ("method", "seeds", *(of[0] for of in shown)):
+        table.add_column(name, justify="left" if name == "method" else "right")
     lines: dict[tuple[str, float | None], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         lines[row["method"], row["alpha"]].append(row)
     order = list(METHODS)
     for method, alpha in sorted(lines, key=lambda line: (order.index(line[0]), line[1] or 0.0)):
+        own = lines[method, alpha]
         name = method if alpha is None else f"{method} α={alpha:g}"
-        cells = [
-            _shown([row[column] for row in lines[method, alpha]], factor)
-            for _, column, factor in _SHOWN
-        ]
-        table.add_row(name, *cells)
+        finished = sum(row["rate"] is not None for row in own)
+        seeds = f"{finished}" if finished == len(own) else f"{finished} of {len(own)}"
+        cells = [_shown([row[column] for row in own], factor) for _, column, factor in shown]
+        table.add_row(name, seeds, *cells)
     return table
 
 

@@ -132,7 +132,7 @@ class Evaluation(Sampling):
 class PairMaking(Model):
     """How preference pairs are made of a model's own samples."""
 
-    samples: Count = Field(
+    samples: Annotated[int, Field(ge=2)] = Field(
         8,
         description="samples per prompt that pairs are chosen from, at least 2",
         examples=[5],
@@ -355,9 +355,6 @@ class GenerationSpec(Model):
     def _consistent(self) -> Self:
         """Check that samples of a prompt can differ, and that answers have room."""
         wrong: list[Mistake] = []
-        if self.pairs.samples < 2:
-            expected = mistake("2 or more samples, which can differ in their verdict")
-            wrong.append((("pairs", "samples"), self.pairs.samples, expected))
         for section in ("decoding", "evaluation"):
             new, most = getattr(self, section).max_new_tokens, self.training.max_length_tokens
             if new >= most:

@@ -96,7 +96,7 @@ def preferences(
         ]
         alike = [pair for pair in differing if _length_difference(*pair) <= config.length_tolerance]
         if not alike:
-            few = "prompts with fewer than 2 usable samples"
+            few = "prompts with fewer than 2 samples that have ended, hold a word and were judged"
             same = "prompts whose samples have one verdict"
             other = "prompts whose samples differ too much in length"
             counts[few if len(samples) < _PAIR else other if differing else same] += 1
