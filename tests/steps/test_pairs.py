@@ -10,6 +10,9 @@ from w2s_ray.plan.text_configs import PairsConfig
 from w2s_ray.steps import pairs
 
 
+FEW = "prompts with fewer than 2 samples that have ended, hold a word and were judged"
+
+
 def sample(prompt: str, number: int, text: str = "one two three", **of: Any) -> dict[str, Any]:
     row = {"split": "align", "prompt_id": prompt, "sample": number, "text": text}
     return {**row, "cut_off": False, "error": None, **of}
@@ -53,9 +56,7 @@ def test_what_cannot_be_learned_from_is_in_no_pair() -> None:
         sample("p", 1, text=None, error="the prompt is too long"),
     ):
         found, counts = by_verdict([(good, 1.0), (bad, 0.0)], config())
-        assert found == [] and counts == {
-            "prompts with fewer than 2 samples that have ended, hold a word and were judged": 1
-        }
+        assert found == [] and counts == {FEW: 1}
     found, _ = by_verdict([(good, 1.0), (sample("p", 1), None)], config())
     assert found == []
 
@@ -72,7 +73,7 @@ def test_each_prompt_without_a_pair_has_its_reason() -> None:
     assert counts == {
         "prompts whose samples have one verdict": 1,
         "prompts whose samples differ too much in length": 1,
-        "prompts with fewer than 2 samples that have ended, hold a word and were judged": 1,
+        FEW: 1,
     }
 
 

@@ -1,6 +1,6 @@
 """The table at the end of a run of generated text: the rate of each method. It is made from the
-results table alone; a missing score is a dash, never a zero. PGR needs an interval, which the report
-has."""
+results table alone; a missing score is a dash, never a zero. PGR needs an interval: see the report.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
