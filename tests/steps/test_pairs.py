@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from w2s_ray.plan.text_configs import PairsConfig
 from w2s_ray.steps import pairs
 
-
 FEW = "prompts with fewer than 2 samples that have ended, hold a word and were judged"
 
 

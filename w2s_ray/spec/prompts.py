@@ -104,7 +104,7 @@ class Prompts(Model):
     checker: Annotated[Text, AfterValidator(_entry_point)] | None = Field(
         None,
         description="package.module:function, your own Python that is called with check (a "
-        "mapping), prompt and text, in this order, and returns true, false or a reward from 0 to 1; "
+        "mapping), prompt and text, in this order; it returns true, false or a reward from 0 to 1; "
         "null: the families of "
         f"{CONSTRAINTS}, which a row names in its column check",
         examples=["my_checks:reward"],
