@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from w2s_ray.errors import InputError
 from w2s_ray.spec.families import TRAIN_FAMILIES, TRANSFER_FAMILIES
-from w2s_ray.spec.prompts import SPLITS, Prompts
+from w2s_ray.spec.prompts import SPLITS, Prompts, PromptSizes
+from w2s_ray.tasks import prompt_files
 from w2s_ray.tasks.families import obeys
 from w2s_ray.tasks.prompts import prompt_tables, prompts_identity
 from w2s_ray.tasks.topics import TOPICS
@@ -220,3 +221,15 @@ def test_identity_follows_content_and_not_the_path(written):
         one.model_copy(update={"seed": 1}), "test"
     )
     assert json.dumps(prompts_identity(one, "test"))
+
+
+def test_rows_of_the_hub_that_repeat_a_prompt_are_read_once_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [("hf:org/name: row 1", row(0)), ("hf:org/name: row 2", row(1))]
+    rows += [("hf:org/name: row 3", row(0)), ("hf:org/name: row 4", row(2))]
+    monkeypatch.setattr(prompt_files, "read_rows", lambda source, part: iter(rows))
+    sizes = PromptSizes(align=1, train=1, test=1)
+    tables = prompt_tables(Prompts(source=("hf:org/name",), sizes=sizes))
+    assert sum(table.num_rows for table in tables.values()) == 3
+    assert {table.schema.metadata[b"repeated"] for table in tables.values()} == {b"1"}

@@ -36,11 +36,16 @@ def prepare_prompts(
     for key in store.finished_among(store.listing("checkpoints")):
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     counts: dict[str, int] = {}
+    repeated = 0
     for step in (step for step in todo.values() if step.kind.name == "prompts"):
         with store.writing_errors():
-            counts |= execute(step, store)["prompts"]
+            metrics = execute(step, store)
+        counts |= metrics["prompts"]
+        repeated = max(repeated, metrics["repeated_rows"])
     if counts:
         say(f"prompts: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
+    if repeated:
+        say(f"note: {repeated:,} rows repeat the prompt of an earlier one, and are left out")
     return {key: step for key, step in todo.items() if step.kind.name != "prompts"}
 
 

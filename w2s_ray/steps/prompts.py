@@ -12,7 +12,7 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import PROMPTS
 from w2s_ray.store.text_results import PROMPTS_OF
-from w2s_ray.tasks.prompts import prompt_tables, prompts_identity
+from w2s_ray.tasks.prompts import REPEATED, prompt_tables, prompts_identity
 
 
 def prompts_of(inputs: Mapping[str, Artifact], splits: Sequence[str]) -> pa.Table:
@@ -34,4 +34,5 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         raise ValueError("the prompts have changed since the study was planned; run it again")
     table = prompt_tables(step.prompts)[config.split]
     draft.write(PROMPTS, table)
-    draft.metrics.update(prompts={config.split: table.num_rows})
+    repeated = int(table.schema.metadata[REPEATED.encode()])
+    draft.metrics.update(prompts={config.split: table.num_rows}, repeated_rows=repeated)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from w2s_ray.data.sources import HubPart, read_rows
+from w2s_ray.data.sources import HUB, HubPart, read_rows
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.json_text import parse_json
 from w2s_ray.foreign.rows import check_columns, check_label, check_texts
@@ -35,13 +35,24 @@ def hub_part(spec: Prompts) -> HubPart:
     return HubPart(spec.subset, spec.split, spec.revision)
 
 
-def prompts_of_files(spec: Prompts) -> dict[str, list[Prompt]]:
-    """The prompts of each split, in an order of hashes; equal prompts are in one.
+class PromptsRead(NamedTuple):
+    """The prompts of each split, and how many rows of the Hub repeat an earlier one."""
+
+    of_split: dict[str, list[Prompt]]
+    repeated: int
+
+
+def prompts_of_files(spec: Prompts) -> PromptsRead:
+    """Prompts in an order of hashes; equal prompts are in one split.
+
+    Of rows of the Hub that repeat a prompt and its check the first is read, since a reader cannot
+    mend them; a file that repeats one is refused.
 
     Raises:
         InputError: a row is wrong or given twice, or a split cannot be filled.
     """
-    rows = list(_rows(spec))
+    every = list(_rows(spec))
+    rows = _without_repeated(every)
     _refuse_repeated(rows)
     _refuse_unwanted_transfer(rows, spec)
     splits = {
@@ -57,7 +68,19 @@ def prompts_of_files(spec: Prompts) -> dict[str, list[Prompt]]:
                 f"{', '.join(spec.source)}: given no row of the split {split}, expected at least "
                 "one"
             )
-    return {split: prompts[: spec.rows(split)] for split, prompts in splits.items()}
+    of_split = {split: prompts[: spec.rows(split)] for split, prompts in splits.items()}
+    return PromptsRead(of_split, len(every) - len(rows))
+
+
+def _without_repeated(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows without those of the Hub that repeat the prompt and check of an earlier one."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        if not row.place.startswith(HUB) or row.prompt.prompt_id not in seen:
+            kept.append(row)
+        seen.add(row.prompt.prompt_id)
+    return kept
 
 
 def _fill(splits: dict[str, list[Prompt]], free: Sequence[Prompt], spec: Prompts) -> None:

@@ -9,12 +9,13 @@ import pyarrow as pa
 from w2s_ray.data.sources import fingerprint
 from w2s_ray.spec.prompts import SPLITS, Prompts
 from w2s_ray.tasks.constraints import PROMPTS_VERSION, generated
-from w2s_ray.tasks.prompt_files import ROWS_VERSION, hub_part, prompts_of_files
+from w2s_ray.tasks.prompt_files import ROWS_VERSION, PromptsRead, hub_part, prompts_of_files
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("prompt_id", "prompt", "family", "topic", "check")]
 )
 """``check`` is JSON."""
+REPEATED = "repeated"
 
 
 def prompts_identity(spec: Prompts, split: str) -> dict[str, Any]:
@@ -47,14 +48,17 @@ def prompts_identity(spec: Prompts, split: str) -> dict[str, Any]:
 def prompt_tables(spec: Prompts) -> Mapping[str, pa.Table]:
     """The prompts of each split, in the columns of ``SCHEMA``.
 
+    ``REPEATED`` among the metadata is how many rows of the source repeat an earlier one.
+
     Raises:
         InputError: a row cannot be used, or there are too few; names file and line.
     """
-    of_split = generated(spec) if spec.is_generated else prompts_of_files(spec)
+    read = PromptsRead(generated(spec), 0) if spec.is_generated else prompts_of_files(spec)
+    schema = SCHEMA.with_metadata({REPEATED: str(read.repeated)})
     return {
         split: pa.Table.from_pylist(
             [{**prompt._asdict(), "check": json.dumps(prompt.check)} for prompt in prompts],
-            schema=SCHEMA,
+            schema=schema,
         )
-        for split, prompts in of_split.items()
+        for split, prompts in read.of_split.items()
     }
