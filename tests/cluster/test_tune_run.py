@@ -226,10 +226,17 @@ HELD = {"short": [], "brief": [], "held": [], **{f"last{n}": ["held"] for n in r
 
 
 def hold(step: Step, store: Store, context: Any) -> dict[str, Any]:
-    """Commits; ``held`` keeps its process until its file is there."""
+    """Commits; ``held`` keeps its process until its file is there.
+
+    The two others end only when it runs: in a warm process of one of them, it could leave none
+    that is idle.
+    """
     note(step, "start")
-    while step.key == "held" and not Path(step.config_as(LogConfig).log).with_name("go").exists():
+    log = Path(step.config_as(LogConfig).log)
+    while step.key == "held" and not log.with_name("go").exists():
         context.progress({"step": 1})
+        time.sleep(0.1)
+    while step.key in ("short", "brief") and "held" not in {line["key"] for line in read(log)}:
         time.sleep(0.1)
     with store.draft(step.identity, {}) as draft:
         draft.metrics["answer"] = 42
