@@ -18,7 +18,7 @@ GRID = {
     "grid__confidence_weight": [0.0, 0.5],
     "grid__seed": list(range(21)),
 }
-REQUESTS_PER_CELL = 1.6  # 21 seeds: 42 models, their labels and claims beside the bundles
+REQUESTS_PER_CELL = 0.7  # 21 seeds: 42 models, their labels and claims beside the bundles
 
 
 @pytest.mark.skipif(moto_server() is None, reason=f"there is no moto_server, see {MOTO}")

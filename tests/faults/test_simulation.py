@@ -18,7 +18,7 @@ from tests.testing.simulation.models import DISK, LAGGING, MODELS, OBJECTS, TORN
 from tests.testing.simulation.scheduler import Violation
 from tests.testing.simulation.schedules import check, trace
 from tests.testing.simulation.system import SimulatedSystem
-from w2s_ray.store import claims, local
+from w2s_ray.store import claims, local, object_claims
 from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.names import RECORD
 from w2s_ray.store.object_store import ObjectStoreBackend
@@ -59,7 +59,7 @@ def without_fsync_of_new_folders(patch: pytest.MonkeyPatch) -> None:
 
 def with_a_slow_writer(patch: pytest.MonkeyPatch) -> None:
     """A claim whose write took longer than the wait held the key beside another (likewise)."""
-    patch.setattr(claims, "CONTENTIONS", 1)
+    patch.setattr(object_claims, "CONTENTIONS", 1)
 
 
 def with_impatience(patch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def with_impatience(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_a_look_under_the_claim(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LocalBackend, "folders", lambda self: iter(()))
+    patch.setattr(LocalBackend, "folders", lambda *arguments: iter(()))
 
 
 def with_a_commit_that_copies(patch: pytest.MonkeyPatch) -> None:

@@ -357,11 +357,12 @@ def test_a_stale_claim_on_an_object_store_is_taken_over_and_cleared(tmp_path: Pa
     disk = fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem("file", auto_mkdir=True)))
     backend = ObjectStoreBackend(disk, str(tmp_path / "bucket"), cache=tmp_path / "cache")
     store = Store(backend)
-    folder = tmp_path / "bucket" / "claims" / "k0"
+    folder = tmp_path / "bucket" / "claims"
     folder.mkdir(parents=True)
-    old = folder / "00000000000000000001-aa"
+    old = folder / "00000000000000000001-aa-any"
     for beat, free in ((time.time(), False), (time.time() - 600, True)):
-        old.write_text(json.dumps({"owner": "0123456789ab.77.5", "beat": beat}))
+        claim = {"owner": "0123456789ab.77.5", "beat": beat, "keys": ["k0", "k1"]}
+        old.write_text(json.dumps(claim))
         with store.claim("k0") as held:
             assert held == free
     assert not list(folder.iterdir())

@@ -16,6 +16,8 @@ from w2s_ray.masking import masked
 def start() -> None:
     """To be called first of all, before modules that take long to import."""
     outputs.open_standard_files()
+    if not os.isatty(2):  # progress bars of libraries would fill a log file
+        os.environ.setdefault("TQDM_DISABLE", "1")
     signals.watch()
 
 

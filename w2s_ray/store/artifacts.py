@@ -27,6 +27,7 @@ from w2s_ray.store.identity import Identity
 from w2s_ray.store.names import (
     FAILURES,
     RECORD,
+    WITHOUT_STEPS,
     artifact_folder,
     bundle_folder,
     failure_file,
@@ -108,7 +109,7 @@ class Store(StoreFiles):
     def has_bundles(self) -> bool:
         """Whether some steps, of whatever study, were committed as bundles."""
         with self.reading():
-            return any(is_bundle(path) for path in self.backend.folders())
+            return any(is_bundle(path) for path in self.backend.folders(WITHOUT_STEPS))
 
     def has(self, key: str) -> bool:
         """Whether the step is finished."""

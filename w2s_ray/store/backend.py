@@ -14,7 +14,7 @@ steps, keys or studies. Two things can be stored:
 Names that begin with a dot are hidden: no listing shows them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -64,10 +64,13 @@ class Backend(Protocol):
 
     # Committed folders
 
-    def folders(self) -> Iterator[str]:
+    def folders(self, without: Container[str] = ()) -> Iterator[str]:
         """Paths ``<parent>/<name>`` of all folders two levels below the root, committed or not.
 
         Lists names and opens nothing, so files may be among them.
+
+        Args:
+            without: Parents that are not listed.
         """
         ...
 
@@ -187,4 +190,8 @@ class Backend(Protocol):
 
     def claimed(self) -> set[str]:
         """Names on which there is a claim, even if its process has died since."""
+        ...
+
+    def held(self) -> set[str]:
+        """Names that living processes hold, as far as that can be seen."""
         ...

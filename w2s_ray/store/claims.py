@@ -10,27 +10,19 @@ contender only. That one holds the key only if claim n is still the file that wa
 if nobody has judged its own stale in turn, which was empty for a moment. Nothing that another
 process may hold is ever renamed or overwritten.
 
-An object store has no exclusive creation that pyarrow reaches: each contender lists the claims,
-writes ``claims/<key>/<own name>``, waits, lists again, and the earliest name holds the key. Whoever
-has waited has seen all others that could have listed before it wrote, provided that nobody takes
-longer than the wait from its first listing to the end of its write. Who does, withdraws.
+An object store has no exclusive creation; see ``object_claims``.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from w2s_ray.store.backend import Backend
-from w2s_ray.store.names import CLAIMS
 from w2s_ray.store.owners import Holder, Owner
 from w2s_ray.store.system import SYSTEM, AnyPath, System
 
 STALE_SECONDS = 60.0
-CONTENTION_SECONDS = 0.5  # on an object store; the wait, and the time that a write may take
-CONTENTIONS = 3  # after so many slow writes the key is contended for all the same
-CONCURRENT_CLAIMS = 64
 ATTEMPTS = 20
 GAP = 8  # numbers that may be missing below a live claim: holders taken over while still alive
 
@@ -49,13 +41,6 @@ class _OwnClaim(NamedTuple):
     replaced: list[ClaimFile]
 
 
-class _Contenders(NamedTuple):
-    """Names of the claim objects for one key."""
-
-    live: list[str]
-    stale: list[str]
-
-
 @contextmanager
 def local_claims(
     folder: AnyPath, keys: Iterable[str], system: System = SYSTEM
@@ -72,7 +57,7 @@ def local_claim(folder: AnyPath, key: str, system: System = SYSTEM) -> Iterator[
     A claim is stale when its process is dead (same machine), or when its heartbeat is older than
     ``STALE_SECONDS`` by the file system's own clock (another machine).
     """
-    text = _claim_text(system)
+    text = claim_text(system)
     try:
         claim = _acquire(folder, key, text, system)
     except KeyboardInterrupt:  # perhaps between the file and its name here
@@ -112,48 +97,7 @@ def local_holder(folder: AnyPath, key: str, system: System = SYSTEM) -> Holder |
     for claim in reversed(_claims(folder, key, system)):
         if not _is_stale(claim, system):
             with suppress(FileNotFoundError):
-                return _holder(claim.text, None, system.age(claim.path), system)
-    return None
-
-
-@contextmanager
-def object_claims(
-    backend: Backend, keys: Iterable[str], system: System = SYSTEM
-) -> Iterator[set[str]]:
-    """As ``local_claims``, on an object store; all keys are contended for at the same time."""
-    keys = list(keys)
-    with ExitStack() as claims:
-        contexts = [object_claim(backend, key, system) for key in keys]
-        enter = [partial(claims.enter_context, context) for context in contexts]
-        is_held = system.at_once(enter, CONCURRENT_CLAIMS)
-        yield {key for key, held in zip(keys, is_held, strict=True) if held}
-
-
-@contextmanager
-def object_claim(backend: Backend, key: str, system: System = SYSTEM) -> Iterator[bool]:
-    """As ``local_claim``, without exclusive creation; heartbeats are dated by the hosts' clocks."""
-    name = _contend(backend, f"{CLAIMS}/{key}", system)
-    if name is None:
-        yield False
-        return
-    path = f"{CLAIMS}/{key}/{name}"
-    system.start_beating(path, partial(_write_claim, backend, path, system))
-    try:
-        yield True
-    finally:
-        system.stop_beating(path)
-        backend.remove(path)
-
-
-def object_holder(backend: Backend, key: str, system: System = SYSTEM) -> Holder | None:
-    """As ``local_holder``; times are by the clocks of two hosts."""
-    folder = f"{CLAIMS}/{key}"
-    for name in _contenders(backend, folder, system).live:
-        (content,) = backend.read([f"{folder}/{name}"])
-        if content is not None:
-            text = content.decode()
-            silent = max(0.0, system.time() - json.loads(text)["beat"])
-            return _holder(text, int(name.partition("-")[0]) / 1e9, silent, system)
+                return holder_of(claim.text, None, system.age(claim.path), system)
     return None
 
 
@@ -205,7 +149,7 @@ def _number(path: str) -> int:
 
 
 def _is_stale(claim: ClaimFile, system: System) -> bool:
-    owner = _owner(claim.text, system)
+    owner = owner_of(claim.text, system)
     if owner is not None and owner.is_on_this_machine:
         return owner.is_dead
     try:
@@ -228,59 +172,7 @@ def _remove_if(path: str, text: str, system: System) -> None:
             system.remove(path)
 
 
-def _contend(backend: Backend, folder: str, system: System) -> str | None:
-    """The name of the object by which this process holds a key; None if somebody else holds it."""
-    for contention in range(CONTENTIONS):
-        began = system.monotonic()
-        if _contenders(backend, folder, system).live:
-            return None
-        name = f"{int(system.time() * 1e9):020d}-{system.unique()[:8]}"
-        path = f"{folder}/{name}"
-        try:
-            _write_claim(backend, path, system)
-            in_time = system.monotonic() - began < CONTENTION_SECONDS
-            if in_time or contention == CONTENTIONS - 1:
-                system.sleep(CONTENTION_SECONDS)
-                live, stale = _contenders(backend, folder, system)
-                if min(live, default=None) == name:
-                    for other in stale:
-                        backend.remove(f"{folder}/{other}")
-                    return name
-        except BaseException:
-            backend.remove(path)
-            raise
-        backend.remove(path)
-        if in_time:
-            return None
-    return None
-
-
-def _write_claim(backend: Backend, path: str, system: System) -> None:
-    backend.write(path, _claim_text(system).encode())
-
-
-def _contenders(backend: Backend, folder: str, system: System) -> _Contenders:
-    contenders = _Contenders([], [])
-    names = backend.listing(folder)
-    contents = backend.read([f"{folder}/{name}" for name in names])
-    for name, content in zip(names, contents, strict=True):
-        if content is None:  # released since the listing
-            continue
-        if _is_live(content.decode(), system):
-            contenders.live.append(name)
-        else:
-            contenders.stale.append(name)
-    return contenders
-
-
-def _is_live(text: str, system: System) -> bool:
-    owner = _owner(text, system)
-    if owner is None or owner.is_dead:
-        return False
-    return bool(system.time() - json.loads(text).get("beat", 0.0) < STALE_SECONDS)
-
-
-def _claim_text(system: System) -> str:
+def claim_text(system: System, **more: Any) -> str:
     """The content of a claim: unique, with its owner and the time of writing (Unix seconds)."""
     return json.dumps(
         {
@@ -288,11 +180,12 @@ def _claim_text(system: System) -> str:
             "host": system.host,
             "beat": system.time(),
             "id": system.unique(),
+            **more,
         }
     )
 
 
-def _owner(text: str, system: System) -> Owner | None:
+def owner_of(text: str, system: System) -> Owner | None:
     """The process that wrote a claim; None while its text is not completely there."""
     try:
         return system.owner(json.loads(text)["owner"])
@@ -300,9 +193,9 @@ def _owner(text: str, system: System) -> Owner | None:
         return None
 
 
-def _holder(text: str, since: float | None, silent: float, system: System) -> Holder | None:
+def holder_of(text: str, since: float | None, silent: float, system: System) -> Holder | None:
     """The holder whose claim has this text; ``since`` None: it was written when it was taken."""
-    owner = _owner(text, system)
+    owner = owner_of(text, system)
     if owner is None:
         return None
     claim = json.loads(text)

@@ -84,6 +84,10 @@ class StoreFiles:
         """Keys on which there is a claim, even if its process has died since."""
         return self.backend.claimed()
 
+    def held(self) -> set[str]:
+        """Keys that living processes hold, as far as that can be seen."""
+        return self.backend.held()
+
     def listing(self, folder: str) -> list[str]:
         """Names of the files and folders in a folder, sorted; none if there is no such folder."""
         return self.backend.listing(folder)

@@ -22,7 +22,7 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.backend import StoreError, damaged
 from w2s_ray.store.bundles import Bundle, Members, is_whole
 from w2s_ray.store.files import StoreFiles
-from w2s_ray.store.names import DAMAGED, MEMBERS, RECORD, is_bundle, key_of
+from w2s_ray.store.names import DAMAGED, MEMBERS, RECORD, WITHOUT_STEPS, is_bundle, key_of
 from w2s_ray.store.records import damage_of_content, parse_record, recorded_files
 
 RECORDS_AT_ONCE = 1024
@@ -104,7 +104,7 @@ class Finder:
     def _list(self) -> None:
         bundles, set_aside = [], set()
         with self._store.reading():
-            for path in sorted(self._store.backend.folders()):
+            for path in sorted(self._store.backend.folders(WITHOUT_STEPS)):
                 if is_bundle(path):
                     bundles.append(path)
                 elif path.startswith(f"{DAMAGED}/"):

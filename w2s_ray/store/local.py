@@ -8,7 +8,7 @@ removed.
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -41,10 +41,10 @@ class LocalBackend:
     def uri(self) -> str:
         return str(self.root)
 
-    def folders(self) -> Iterator[str]:
+    def folders(self, without: Container[str] = ()) -> Iterator[str]:
         for path in self._subfolders(self._at()):
             parent = os.path.basename(path)
-            for name in self._names(path):
+            for name in () if parent in without else self._names(path):
                 yield f"{parent}/{name}"
 
     def committed(self) -> Iterator[str]:
@@ -161,6 +161,13 @@ class LocalBackend:
 
     def claimed(self) -> set[str]:
         return {name.partition(".")[0] for name in self._names(self._at(CLAIMS))}
+
+    def held(self) -> set[str]:
+        return {
+            name
+            for name in sorted(self.claimed())
+            if claims.is_held(self._at(CLAIMS), name, self._system)
+        }
 
     def _at(self, path: str = "") -> str:
         """The full path of a file or folder, or of the root."""

@@ -68,6 +68,7 @@ RESERVED = (
     TRAIN_PREDICTIONS,
     TRANSFER,
 )
+WITHOUT_STEPS = frozenset(RESERVED) - {DAMAGED}  # no artifacts are in these, nor were
 WITH_FOLDERS = (CHECKPOINTS, PARTS, REPORTS)  # whose files lie one level deeper
 
 

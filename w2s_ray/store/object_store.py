@@ -11,7 +11,7 @@ when it is first needed, and used from there as long as its record has not chang
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -19,11 +19,16 @@ from pathlib import Path
 
 from pyarrow import NativeFile, fs
 
-from w2s_ray.store import claims
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.local import LocalBackend
-from w2s_ray.store.names import CLAIMS, RECORD, damaged_folder
+from w2s_ray.store.names import RECORD, damaged_folder
+from w2s_ray.store.object_claims import (
+    object_claimed,
+    object_claims,
+    object_held,
+    object_holder,
+)
 from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import damage, is_record, parse_record, recorded_files
 from w2s_ray.store.system import SYSTEM, System
@@ -64,9 +69,10 @@ class ObjectStoreBackend:
     def uri(self) -> str:
         return self._uri
 
-    def folders(self) -> Iterator[str]:
+    def folders(self, without: Container[str] = ()) -> Iterator[str]:
         for parent in self._subfolders(""):
-            yield from self._subfolders(parent)
+            if parent not in without:
+                yield from self._subfolders(parent)
 
     def committed(self) -> Iterator[str]:
         for info in self._entries("", recursive=True):
@@ -165,15 +171,16 @@ class ObjectStoreBackend:
             self.filesystem.delete_file(self._absolute(path))
 
     def claims(self, names: Iterable[str]) -> AbstractContextManager[set[str]]:
-        return claims.object_claims(self, names, self._system)
+        return object_claims(self, names, self._system)
 
     def holder(self, name: str) -> Holder | None:
-        return claims.object_holder(self, name, self._system)
+        return object_holder(self, name, self._system)
 
     def claimed(self) -> set[str]:
-        # Files, not folders: a released claim may leave an empty folder behind.
-        files = [info for info in self._entries(CLAIMS, recursive=True) if info.is_file]
-        return {self._path(info).split("/")[1] for info in files}
+        return object_claimed(self)
+
+    def held(self) -> set[str]:
+        return object_held(self, self._system)
 
     def _copy_aside(self, path: str, record: bytes) -> str:
         target = damaged_folder(path, self._system.unique())

@@ -87,7 +87,7 @@ def read_inventory(store: Store) -> Inventory:
         if not store.listing(""):
             location = store.location("").rstrip("/")
             raise InputError(f"STORE: {location} is empty or does not exist, expected a store")
-        paths = sorted(p for p in store.backend.folders() if p.partition("/")[0] not in RESERVED)
+        paths = sorted(store.backend.folders(RESERVED))
     folders: list[Folder] = []
     damages: list[StoreError] = []
     for group in groups(paths, RECORDS_AT_ONCE):

@@ -6,7 +6,6 @@ has left on an object store. Whatever a living process may be working on stays: 
 before anything of it is removed.
 """
 
-import json
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -92,28 +91,8 @@ def remove(store: Store, remains: Sequence[Remains]) -> list[Remains]:
 
 
 def live_claims(store: Store) -> set[str]:
-    """Names that living processes hold, as far as that can be seen."""
-    names = [name for name in sorted(store.claimed()) if _is_component(name)]
-    backend = store.backend
-    if isinstance(backend, LocalBackend):
-        return {name for name in names if claims.is_held(backend.root / CLAIMS, name)}
-    return {name for name in names if _is_held_remotely(store, name)}
-
-
-def _is_held_remotely(store: Store, name: str) -> bool:
-    folder = f"{CLAIMS}/{name}"
-    contents = store.backend.read([f"{folder}/{each}" for each in store.listing(folder)])
-    return any(_is_live(content) for content in contents if content is not None)
-
-
-def _is_live(content: bytes) -> bool:
-    """Whether the text of a claim is that of a process that may be alive."""
-    try:
-        claim = json.loads(content)
-        owner, beat = Owner.parse(claim["owner"]), float(claim["beat"])
-    except (ValueError, KeyError, TypeError):
-        return False
-    return owner is not None and not owner.is_dead and time.time() - beat < claims.STALE_SECONDS
+    """Keys that living processes hold, as far as that can be seen."""
+    return {key for key in store.held() if _is_component(key)}
 
 
 def _dead_claims(store: Store, live: Collection[str]) -> Iterator[Remains]:
