@@ -8,7 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.capacity.layout import figure
+from w2s_ray.capacity.machines import planned_gpu
 from w2s_ray.capacity.memory import GIB
 from w2s_ray.masking import masked_value
 from w2s_ray.plan.cost import estimate
@@ -78,11 +79,12 @@ def _hours(
     spec: Spec | GenerationSpec, hours: Sequence[float | None]
 ) -> dict[str, float | str | None]:
     """GPU hours and price of the unfinished steps; steps of unknown time are left out."""
-    name = spec.execution.gpu_type
-    if name is None:
+    gpu = planned_gpu(spec.execution)
+    if gpu is None:
         return {"gpu_type": None, "gpu_hours": None, "usd": None}
-    total, price = sum(each for each in hours if each is not None), gpu_type(name).usd_per_hour
-    return {"gpu_type": name, "gpu_hours": total, "usd": None if price is None else total * price}
+    total, price = sum(each for each in hours if each is not None), gpu.usd_per_hour
+    usd = None if price is None else total * price
+    return {"gpu_type": gpu.name, "gpu_hours": total, "usd": usd}
 
 
 def show(description: Mapping[str, Any], console: Console) -> None:
@@ -154,23 +156,18 @@ def _show_placements(description: Mapping[str, Any], console: Console) -> None:
             stage,
             f"{entry['micro_batch_tokens']:,}" if entry["micro_batch_tokens"] else "-",
             f"{memory / GIB:.1f}" if memory else "-",
-            _figure(entry["seconds_an_update"]) if entry["seconds_an_update"] else "-",
-            "?" if hours is None else _figure(hours),
+            figure(entry["seconds_an_update"]) if entry["seconds_an_update"] else "-",
+            "?" if hours is None else figure(hours),
             "; ".join(note for note in notes if note),
         )
     console.print(table)
     usd = description["usd"]
     price = "" if usd is None else f", {usd:,.0f} USD"
-    hours = _figure(description["gpu_hours"])
+    hours = figure(description["gpu_hours"])
     console.print(
         f"To do: about {hours} GPU-hours on {name}{price}, without start-up.",
         highlight=False,
     )
-
-
-def _figure(value: float) -> str:
-    """A number with two digits, or with all those before the point."""
-    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
 def _axes(plan: Plan) -> dict[str, list[Any]]:

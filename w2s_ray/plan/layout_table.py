@@ -4,6 +4,7 @@ from collections.abc import Container
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from w2s_ray.capacity.machines import planned_gpu
 from w2s_ray.capacity.speed import Time
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan
@@ -27,7 +28,7 @@ class LayoutRow:
         predicted_memory_bytes: peak on each GPU; None where it is not predicted.
         seconds_an_update: of one optimizer step; None where nothing is trained or known.
         gpu_hours: of the unfinished steps; None where the model's shape is not known.
-        why: this layout and no cheaper one.
+        why: this layout and no other.
     """
 
     kind: str
@@ -54,9 +55,10 @@ def layout_table(
     spec: "Spec | GenerationSpec", plan: Plan, todo: Container[str]
 ) -> list[LayoutRow]:
     """All steps that run a backbone, in the order of the plan; [] without a ``gpu_type``."""
-    if spec.execution.gpu_type is None:
+    gpu = planned_gpu(spec.execution)
+    if gpu is None:
         return []
-    predicted = times(plan, spec.training.precision)
+    predicted = times(plan, spec.training.precision, gpu)
     groups: dict[tuple[Any, ...], list[Step]] = {}
     for step in plan:
         if step.key in predicted:
