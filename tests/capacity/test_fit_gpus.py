@@ -238,7 +238,7 @@ def test_a_disk_is_used_by_zero_3_alone() -> None:
         layout = chosen(model, workers=2, offload=offload, on_disk=True)
         assert (layout.zero_stage, layout.offload) == (3, offload)
     assert chosen(model, workers=2, offload="optimizer", zero_stage=2).zero_stage == 2
-    assert chosen(model, workers=2, offload="none", on_disk=True).zero_stage == 1
+    assert chosen(model, workers=2, zero_stage=1, offload="none", on_disk=True).zero_stage == 1
     for gpu in (None, "H100"):
         plan = build(
             qwen("0.5B", "7B", gpu_type=gpu, workers=2, offload="optimizer", offload_path="/nvme")

@@ -93,8 +93,8 @@ def test_an_offloaded_update_is_as_slow_as_host_memory(monkeypatch: pytest.Monke
 
 
 def test_a_second_micro_batch_adds_to_the_sums_in_host_memory() -> None:
-    """The sums so far come up and go down again: 8 bytes a weight more; weights too, if offloaded."""
-    own = {"precision": "bf16", "row_tokens": 1, "micro_batch_tokens": 1}
+    """The sums so far come up and go down again, 8 bytes a weight; offloaded weights come twice."""
+    own: dict[str, Any] = {"precision": "bf16", "row_tokens": 1, "micro_batch_tokens": 1}
     model, sent = seven_billion(), {}
     for offload, tokens in (
         ("optimizer", 1),

@@ -95,7 +95,8 @@ def table(**execution: Any) -> tuple[dict[str, LayoutRow], dict[str, Step]]:
     """Rows and steps by kind."""
     spec = study(execution={"gpu_type": "H100"} | execution)
     plan = build(spec)
-    lines = layout_table(spec, plan, plan.steps)
+    predicted = times(plan, spec.training.precision, gpu_type("H100"))
+    lines = layout_table(spec, plan, predicted, plan.steps)
     return {row.kind: row for row in lines}, {step.kind.name: step for step in plan}
 
 
@@ -132,5 +133,18 @@ def test_hours_are_the_seconds_of_what_is_to_do() -> None:
     predicted = times(plan, spec.training.precision, gpu_type("H100"))
     todo = [key for key in plan.steps if plan.steps[key].kind.name != "weak"]
     seconds = sum(time.gpu_seconds for key in todo if (time := predicted.get(key)) is not None)
-    hours = [row.gpu_hours for row in layout_table(spec, plan, todo)]
+    hours = [row.gpu_hours for row in layout_table(spec, plan, predicted, todo)]
     assert sum(hour for hour in hours if hour is not None) == pytest.approx(seconds / 3600)
+
+
+def test_a_student_of_fewer_rows_takes_less_time() -> None:
+    all_of_them = timed(study(), "student")[1]
+    fewer = timed(study(grid=GRID | {"train_rows": [10]}), "student")[1]
+    assert fewer.seconds < all_of_them.seconds
+    assert fewer.gpu_seconds < all_of_them.gpu_seconds
+
+
+def test_a_step_on_two_gpus_takes_less_wall_clock_than_gpu_time() -> None:
+    step, time = timed(study(), "student")
+    assert step.execution.workers == 2
+    assert time.seconds < time.gpu_seconds < 2 * time.seconds

@@ -104,6 +104,12 @@ def cluster_machine(gpu: str) -> ClusterMachine | None:
     return max(found, key=lambda kind: machines()[kind.name].gpus, default=None)
 
 
+def machine_limit(gpu: Gpu) -> int | None:
+    """How many of its machines the cluster may have; None: no file says."""
+    found = cluster_machine(gpu.name)
+    return found.most if found and found.name == gpu.machine else None
+
+
 def _cluster_machines() -> Iterator[ClusterMachine]:
     """The types that may be started and are listed in ``gpu_types.json``."""
     for kind in _node_types().values():

@@ -29,10 +29,12 @@ class Time:
     Attributes:
         seconds_per_update: wall clock of one optimizer step; 0 where nothing is trained.
         gpu_seconds: of the whole step, summed over its processes.
+        seconds: wall clock of the whole step, once it has started.
     """
 
     seconds_per_update: float
     gpu_seconds: float
+    seconds: float
 
 
 def flops_per_token(

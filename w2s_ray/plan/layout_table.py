@@ -1,15 +1,13 @@
 """How the steps of a plan are run, a line for each kind of step of each model: for people."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from w2s_ray.capacity.machines import planned_gpu
 from w2s_ray.capacity.speed import Time
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.step import Step
-from w2s_ray.plan.times import times
 
 if TYPE_CHECKING:
     from w2s_ray.spec.generation import GenerationSpec
@@ -52,13 +50,17 @@ class LayoutRow:
 
 
 def layout_table(
-    spec: "Spec | GenerationSpec", plan: Plan, todo: Container[str]
+    spec: "Spec | GenerationSpec",
+    plan: Plan,
+    predicted: Mapping[str, Time | None],
+    todo: Container[str],
 ) -> list[LayoutRow]:
-    """All steps that run a backbone, in the order of the plan; [] without a ``gpu_type``."""
-    gpu = planned_gpu(spec.execution)
-    if gpu is None:
-        return []
-    predicted = times(plan, spec.training.precision, gpu)
+    """All steps that run a backbone, in the order of the plan.
+
+    Args:
+        predicted: their times by key (``times``); of no others.
+        todo: keys of the unfinished steps.
+    """
     groups: dict[tuple[Any, ...], list[Step]] = {}
     for step in plan:
         if step.key in predicted:

@@ -56,7 +56,7 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
             prompt_tokens=work.prompt_tokens,
             answer_tokens=work.answer_tokens,
         )
-        return Time(0.0, seconds)
+        return Time(0.0, seconds, seconds)
     assert isinstance(config, TextTrainConfig)
     training, row_tokens = config.training, work.prompt_tokens + work.answer_tokens
     batch = max(1.0, min(training.batch_size, work.rows))
@@ -70,7 +70,8 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
         trainable=training.trainable,
         recomputed=execution.activation_checkpointing,
     )
-    return Time(update, update * training.epochs * work.rows / batch)
+    seconds = update * training.epochs * work.rows / batch
+    return Time(update, seconds, seconds)
 
 
 def _models(step: Step) -> int:

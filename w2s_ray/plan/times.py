@@ -7,7 +7,7 @@ from w2s_ray.capacity.gpu_types import Gpu
 from w2s_ray.capacity.speed import Time, batch_tokens, flops_per_token, seconds_per_update
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape, shape
-from w2s_ray.plan.configs import Precision, TrainConfig, Training
+from w2s_ray.plan.configs import Precision, StudentConfig, TrainConfig, Training
 from w2s_ray.plan.cost import rows, tokens_per_row
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_cost import text_time
@@ -31,7 +31,7 @@ def times(steps: Iterable[Step], precision: Precision, gpu: Gpu) -> dict[str, Ti
         if model not in shapes:
             shapes[model] = shape(model)
         training = _training(step)
-        same = (step.kind.name, model, step.execution, training, step.data)
+        same = (step.kind.name, model, step.execution, training, step.data, _train_rows(step))
         if same not in known:
             dimensions = shapes[model]
             known[same] = (
@@ -43,6 +43,11 @@ def times(steps: Iterable[Step], precision: Precision, gpu: Gpu) -> dict[str, Ti
 
 def _training(step: Step) -> Training | None:
     return step.config_as(TrainConfig).training if step.kind.trains else None
+
+
+def _train_rows(step: Step) -> int | None:
+    """How many rows a student trains on at most; None: all."""
+    return step.config.train_rows if isinstance(step.config, StudentConfig) else None
 
 
 def _time(
@@ -60,8 +65,10 @@ def _time(
         scored += counts["weak"]
     scoring = forward * scored * row_tokens / rate
     if training is None or step.kind.trained_on is None:
-        return Time(0.0, scoring)
+        return Time(0.0, scoring, scoring)
     trained = counts[step.kind.trained_on]
+    if limit := _train_rows(step):
+        trained = min(trained, limit)
     batch = min(training.batch_size, trained)
     update = seconds_per_update(
         model,
@@ -77,5 +84,5 @@ def _time(
         recomputed=execution.activation_checkpointing,
         on_disk=execution.offload_path is not None,
     )
-    updates = training.epochs * trained / batch
-    return Time(update, execution.workers * update * updates + scoring)
+    trains = update * training.epochs * trained / batch
+    return Time(update, execution.workers * trains + scoring, trains + scoring)
