@@ -22,7 +22,7 @@ SIZES = ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")
 BATCH_SIZE, MAX_LENGTH_TOKENS = 16, 512
 HEADER = (
     "| model | parameters | GPUs | ZeRO | recomputed | offloaded | tokens per micro-batch "
-    "| GiB per GPU | s per update | GPU-s per update | why |"
+    "| GiB per GPU | s per update | why |"
 )
 
 
@@ -36,7 +36,7 @@ def lines(gpu: Gpu) -> Iterator[str]:
     )
     yield ""
     yield HEADER
-    yield "|---|--:|--:|--:|---|---|--:|--:|--:|--:|---|"
+    yield "|---|--:|--:|--:|---|---|--:|--:|--:|---|"
     published = published_models()
     for size in SIZES:
         shape = shape_of(published[f"Qwen/Qwen2.5-{size}"])
@@ -45,7 +45,7 @@ def lines(gpu: Gpu) -> Iterator[str]:
         try:
             layout = choose_layout(workload, gpu, Constraints())
         except InputError:
-            yield f"| Qwen2.5-{size} | {shape.parameters / 1e9:.2f} B |" + " – |" * 8 + " no fit |"
+            yield f"| Qwen2.5-{size} | {shape.parameters / 1e9:.2f} B |" + " – |" * 7 + " no fit |"
             continue
         cells = (
             f"Qwen2.5-{size}",
@@ -57,7 +57,6 @@ def lines(gpu: Gpu) -> Iterator[str]:
             f"{layout.micro_batch_tokens:,}",
             f"{layout.memory.total / 2**30:.1f}",
             figure(layout.seconds),
-            figure(layout.gpu_seconds),
             layout.why,
         )
         yield f"| {' | '.join(cells)} |"

@@ -160,10 +160,7 @@ class _Study:
         """Shows the plan and its state, for ``--plan`` and ``--status``."""
         finished, failures = self.store.finished(), self.store.failures()
         claimed = self.store.claimed()
-        execution, speed = self.spec.execution, None
-        if execution.gpu_type is None:
-            on_gpu = bool(execution.gpus_per_worker)
-            speed = measured_speed(self.plan, self.store, finished, on_gpu=on_gpu)
+        speed = measured_speed(self.plan, self.store, finished, self.spec.execution)
         description = describe(self.spec, self.plan, finished, failures, claimed, speed)
         if as_json:
             print(json.dumps(description))

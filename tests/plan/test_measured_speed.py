@@ -8,8 +8,11 @@ import pytest
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.measured_speed import SIZE, measured_speed, product_flops
+from w2s_ray.spec.execution import Execution
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
+
+ON_GPUS = Execution(gpus_per_worker=1.0)
 
 
 def test_finished_steps_say_how_fast_they_were(tmp_path: Path, write_spec: Any) -> None:
@@ -19,7 +22,7 @@ def test_finished_steps_say_how_fast_they_were(tmp_path: Path, write_spec: Any) 
     for step, seconds in zip(steps, (2.0, 6.0), strict=True):
         with store.draft(step.identity, {}) as draft:
             draft.metrics["seconds"] = seconds
-    speed = measured_speed(plan, store, store.finished(), on_gpu=True)
+    speed = measured_speed(plan, store, store.finished(), ON_GPUS)
     done = sum(costs[step.key] or 0.0 for step in steps)
     assert speed is not None and speed.steps == 2
     assert speed.flops == pytest.approx(done / 8.0)
@@ -29,9 +32,10 @@ def test_before_the_first_step_a_cpu_is_timed_and_a_gpu_is_not(
     tmp_path: Path, write_spec: Any
 ) -> None:
     plan, store = build(load(write_spec())), Store.open(tmp_path / "store")
-    speed = measured_speed(plan, store, (), on_gpu=False)
+    speed = measured_speed(plan, store, (), Execution())
     assert speed is not None and speed.steps == 0 and speed.flops > SIZE**2
-    assert measured_speed(plan, store, (), on_gpu=True) is None
+    assert measured_speed(plan, store, (), ON_GPUS) is None
+    assert measured_speed(plan, store, (), Execution(gpu_type="H100")) is None
 
 
 def test_the_products_are_counted_whole() -> None:

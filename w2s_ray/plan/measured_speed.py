@@ -16,6 +16,7 @@ import numpy as np
 
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
+from w2s_ray.spec.execution import Execution
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 
@@ -40,9 +41,11 @@ class Speed(NamedTuple):
 
 
 def measured_speed(
-    plan: Plan, store: Store, finished: Container[str], *, on_gpu: bool
+    plan: Plan, store: Store, finished: Container[str], execution: Execution
 ) -> Speed | None:
-    """The speed of the machine that runs, or ran, this plan; None: that of a GPU not yet used."""
+    """The speed of what runs, or ran, this plan; None with a GPU type, or on GPUs not yet used."""
+    if execution.gpu_type is not None:
+        return None
     done = flops(step for step in plan if step.key in finished)
     costs = {key: cost for key, cost in sorted(done.items())[:SAMPLES] if cost}
     try:
@@ -52,7 +55,7 @@ def measured_speed(
     seconds = {key: record["metrics"].get("seconds", 0.0) for key, record in records.items()}
     if sum(seconds.values()) > 0:
         return Speed(sum(costs[key] for key in seconds) / sum(seconds.values()), len(seconds))
-    return None if on_gpu else Speed(RATIOS[plan.task] * product_flops(), 0)
+    return None if execution.gpus_per_worker else Speed(RATIOS[plan.task] * product_flops(), 0)
 
 
 def product_flops() -> float:
