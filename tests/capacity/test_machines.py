@@ -97,7 +97,14 @@ def test_the_clusters_file_says_which_machines_there_are(
     monkeypatch.setenv("W2S_CLUSTER", str(path))
     assert planned().machine == "g5.12xlarge" and planned().gpus_per_machine == 4
     assert planned(machine="g5.xlarge").machine == "g5.xlarge"
-    path.write_text("[]")
-    assert "expected a cluster file of Ray" in str(refused())
+    for wrong in (
+        "[]",
+        "available_node_types: [1]",
+        "available_node_types: {a: null}",
+        "{",
+        "\x00",
+    ):
+        path.write_text(wrong)
+        assert "expected a cluster file of Ray" in str(refused())
     monkeypatch.setenv("W2S_CLUSTER", str(tmp_path / "absent.yaml"))
     assert "absent.yaml" in str(refused())

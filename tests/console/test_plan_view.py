@@ -115,6 +115,23 @@ def test_without_a_type_there_is_nothing_to_place() -> None:
     assert output["wall_hours"] is output["machine"] is None
 
 
+def test_a_failed_step_says_how_many_wait_for_it() -> None:
+    """A weak model keeps its labels and scores waiting, and the students that learn from them."""
+    spec = Spec.model_validate(study())
+    plan = build(spec)
+    weak = next(step for step in plan if step.kind.name == "weak")
+    output = describe(spec, plan, (), {weak.key: {"error": "no memory"}}, ())
+    waiting = {weak.key}
+    for step in plan:
+        if waiting & set(step.inputs.values()):
+            waiting.add(step.key)
+    assert output["blocked"] == {weak.key: len(waiting) - 1}
+    console = Console(file=StringIO(), width=120)
+    show(output, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"no memory ({len(waiting) - 1} steps wait for it)" in text
+
+
 def test_people_see_a_table() -> None:
     console = Console(file=StringIO(), width=120)
     show(described(study()), console)

@@ -11,9 +11,8 @@ Without ``W2S_CLUSTER`` the file is the one that ``ray up`` writes on the head n
 """
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -110,25 +109,22 @@ def machine_limit(gpu: Gpu) -> int | None:
     return found.most if found and found.name == gpu.machine else None
 
 
-def _cluster_machines() -> Iterator[ClusterMachine]:
+def _cluster_machines() -> list[ClusterMachine]:
     """The types that may be started and are listed in ``gpu_types.json``."""
-    for kind in _node_types().values():
-        name = (kind.get("node_config") or {}).get("InstanceType")
-        most = int(kind.get("max_workers", 0))
-        if name in machines() and most > 0:
-            yield ClusterMachine(name, most)
-
-
-def _node_types() -> Mapping[str, Any]:
     path = os.environ.get(CLUSTER)
     if path is None and not BOOTSTRAP.expanduser().exists():
-        return {}
+        return []
     try:
         content = yaml.safe_load((Path(path) if path else BOOTSTRAP).expanduser().read_text())
-        types: Mapping[str, Any] = content["available_node_types"]
-    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        types = [
+            ClusterMachine(
+                (kind.get("node_config") or {}).get("InstanceType"), int(kind.get("max_workers", 0))
+            )
+            for kind in content["available_node_types"].values()
+        ]
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{CLUSTER}: given '{path or BOOTSTRAP}', expected a cluster file of Ray, a readable "
             "one with available_node_types"
         ) from None
-    return types
+    return [kind for kind in types if kind.name in machines() and kind.most > 0]

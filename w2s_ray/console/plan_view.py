@@ -17,6 +17,7 @@ from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layout_table import layout_table
 from w2s_ray.plan.measured_speed import Speed
+from w2s_ray.plan.step import Step
 from w2s_ray.plan.times import times
 from w2s_ray.plan.wall_clock import WallClock, wall_clock
 from w2s_ray.spec.generation import GenerationSpec
@@ -45,7 +46,7 @@ def describe(
     ``todo`` and ``failed`` are counts; ``flops`` is a rough estimate for ``todo`` alone. ``axes``
     holds the values of every axis, ``running`` the steps that a process holds at this moment.
     ``cells_sharing_students`` counts cells whose student another cell has too, since an axis has no
-    effect there.
+    effect there. ``blocked`` counts the steps that wait for a failed one.
     With a ``gpu_type``, ``placements`` says how each kind of step of each model is run, and
     ``gpu_hours`` how long ``todo`` computes; otherwise they are [] and null. ``start_gpu_hours`` is
     what machines and processes take to start, ``usd`` the price of both where one is known,
@@ -76,6 +77,7 @@ def describe(
         "running": [f"{s.kind} {s.slug}" for s in todo.values() if s.claim in claimed],
         "failed": len(failed),
         "failures": {key: failure["error"] for key, failure in failed.items()},
+        "blocked": _blocked(todo, failed),
         "flops": cost.flops,
         "steps_of_unknown_cost": cost.unknown_steps,
         "placements": [row.as_json() for row in layouts],
@@ -153,7 +155,11 @@ def show(description: Mapping[str, Any], console: Console) -> None:
     for step in description["running"]:
         console.print(f"running: {step}", markup=False, highlight=False, soft_wrap=True)
     for key, error in description["failures"].items():
-        console.print(f"failed: {key}: {error}", markup=False, highlight=False, soft_wrap=True)
+        waiting = description["blocked"].get(key, 0)
+        wait = f" ({waiting:,} step{'s wait' if waiting > 1 else ' waits'} for it)" * bool(waiting)
+        console.print(
+            f"failed: {key}: {error}{wait}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _show_placements(description: Mapping[str, Any], console: Console) -> None:
@@ -219,6 +225,16 @@ def _here(description: Mapping[str, Any]) -> str:
         return ""
     how = f"as {steps:,} finished steps did" if steps else "a guess from its matrix products"
     return f", some {duration(hours)} of one process ({how})"
+
+
+def _blocked(todo: Mapping[str, Step], failed: Container[str]) -> dict[str, int]:
+    """How many steps wait for each failed one, of several for the first."""
+    causes: dict[str, str] = {}
+    for key, step in todo.items():
+        before = (causes[other] for other in step.inputs.values() if other in causes)
+        if cause := next(before, key if key in failed else None):
+            causes[key] = cause
+    return dict(Counter(cause for key, cause in causes.items() if key != cause))
 
 
 def _axes(plan: Plan) -> dict[str, list[Any]]:
