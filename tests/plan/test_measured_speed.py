@@ -1,16 +1,19 @@
 """The speed of this machine: what finished steps did, or what products of matrices say."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.testing.text_studies import text_spec
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.measured_speed import SIZE, measured_speed, product_flops
 from w2s_ray.spec.execution import Execution
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
+from w2s_ray.study import main
 
 ON_GPUS = Execution(gpus_per_worker=1.0)
 
@@ -40,3 +43,13 @@ def test_before_the_first_step_a_cpu_is_timed_and_a_gpu_is_not(
 
 def test_the_products_are_counted_whole() -> None:
     assert 1e7 < product_flops() < 1e14
+
+
+def test_a_plan_without_a_gpu_type_says_how_long_it_takes(
+    tmp_path: Path, write_spec: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "store")
+    for path in (write_spec(), text_spec(tmp_path)):
+        assert main([str(path), "--plan", "--store", store]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert re.search(r"FLOP, some [\d.,]+ (s|min|h) of one process \(a guess from", said)
