@@ -118,7 +118,8 @@ def _cluster_machines() -> list[ClusterMachine]:
         content = yaml.safe_load((Path(path) if path else BOOTSTRAP).expanduser().read_text())
         types = [
             ClusterMachine(
-                (kind.get("node_config") or {}).get("InstanceType"), int(kind.get("max_workers", 0))
+                str((kind.get("node_config") or {}).get("InstanceType")),
+                int(kind.get("max_workers", 0)),
             )
             for kind in content["available_node_types"].values()
         ]
