@@ -1,7 +1,7 @@
 """The planner's layouts for training the Qwen2.5 family, as Markdown tables.
 
-    python -m benchmarks.worlds               # for H100 and H200
-    python -m benchmarks.worlds L40S B200     # for other types of capacity/gpu_types.json
+    python -m benchmarks.worlds                    # for H100 and H200
+    python -m benchmarks.worlds L40S g5.48xlarge   # other GPU or machine types of gpu_types.json
 
 Full training in bf16, batches of 16 pairs of at most 512 tokens, 10 % of a GPU's memory free.
 Nothing is measured. The tables in docs/cluster.md are this program's output.
@@ -10,11 +10,12 @@ Nothing is measured. The tables in docs/cluster.md are this program's output.
 import sys
 from collections.abc import Iterator, Sequence
 
-from w2s_ray.capacity.fit_gpus import Constraints, Workload, choose_layout
-from w2s_ray.capacity.gpu_types import Gpu, gpu_type
-from w2s_ray.capacity.speed import seconds_per_update
+from w2s_ray.capacity.fit_gpus import choose_layout
+from w2s_ray.capacity.gpu_types import Gpu, gpu_in, gpu_type, machines
+from w2s_ray.capacity.layout import Constraints, Workload, figure
 from w2s_ray.catalog.configs import published_models
 from w2s_ray.catalog.shapes import shape_of
+from w2s_ray.errors import InputError
 from w2s_ray.plan.cost import TOKENS_PER_ROW
 
 SIZES = ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")
@@ -28,28 +29,24 @@ HEADER = (
 def lines(gpu: Gpu) -> Iterator[str]:
     """The table for one type, line by line."""
     usable = gpu.usable(Constraints().margin) / 2**30
-    yield f"**{gpu.name}**, {gpu.memory / 2**30:.1f} GiB, of which a plan fills {usable:.1f}:"
+    yield (
+        f"**{gpu.name}** in a {gpu.machine} ({gpu.gpus_per_machine} of them and "
+        f"{gpu.host_memory / 2**30:,.0f} GiB), {gpu.memory / 2**30:.1f} GiB, of which a plan fills "
+        f"{usable:.1f}:"
+    )
     yield ""
     yield HEADER
     yield "|---|--:|--:|--:|---|---|--:|--:|--:|---|"
     published = published_models()
     for size in SIZES:
         shape = shape_of(published[f"Qwen/Qwen2.5-{size}"])
-        workload = Workload(size, shape, "bf16", "full", BATCH_SIZE, 2 * MAX_LENGTH_TOKENS)
-        layout = choose_layout(workload, gpu, Constraints())
-        row_tokens = TOKENS_PER_ROW["preference"]
-        seconds = seconds_per_update(
-            shape,
-            gpu,
-            precision="bf16",
-            tokens=BATCH_SIZE * row_tokens,
-            row_tokens=row_tokens,
-            world=layout.workers,
-            stage=layout.zero_stage,
-            micro_batch_tokens=layout.micro_batch_tokens,
-            offload=layout.offload,
-            recomputed=layout.activation_checkpointing,
-        )
+        longest, mean = 2 * MAX_LENGTH_TOKENS, TOKENS_PER_ROW["preference"]
+        workload = Workload(size, shape, "bf16", "full", BATCH_SIZE, longest, mean)
+        try:
+            layout = choose_layout(workload, gpu, Constraints())
+        except InputError:
+            yield f"| Qwen2.5-{size} | {shape.parameters / 1e9:.2f} B |" + " – |" * 7 + " no fit |"
+            continue
         cells = (
             f"Qwen2.5-{size}",
             f"{shape.parameters / 1e9:.2f} B",
@@ -59,7 +56,7 @@ def lines(gpu: Gpu) -> Iterator[str]:
             layout.offload,
             f"{layout.micro_batch_tokens:,}",
             f"{layout.memory.total / 2**30:.1f}",
-            f"{seconds:.2g}",
+            figure(layout.seconds),
             layout.why,
         )
         yield f"| {' | '.join(cells)} |"
@@ -68,7 +65,9 @@ def lines(gpu: Gpu) -> Iterator[str]:
 def main(names: Sequence[str]) -> None:
     """Print one table for each GPU type."""
     for name in names or ("H100", "H200"):
-        print("\n".join(lines(gpu_type(name))), end="\n\n")
+        kind = machines().get(name)
+        gpu = gpu_type(name) if kind is None else gpu_in(kind.gpu_type, name, kind)
+        print("\n".join(lines(gpu)), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.exports import exports, not_exported
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.measured_speed import measured_speed
 from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
@@ -159,7 +160,8 @@ class _Study:
         """Shows the plan and its state, for ``--plan`` and ``--status``."""
         finished, failures = self.store.finished(), self.store.failures()
         claimed = self.store.claimed()
-        description = describe(self.spec, self.plan, finished, failures, claimed)
+        speed = measured_speed(self.plan, self.store, finished, self.spec.execution)
+        description = describe(self.spec, self.plan, finished, failures, claimed, speed)
         if as_json:
             print(json.dumps(description))
             return

@@ -1,4 +1,7 @@
-"""The cheapest layout that fits is chosen; a spec that cannot fit is refused with what would."""
+"""A layout that fits is chosen; a spec that cannot fit is refused with what would.
+
+That it is the best one is the subject of ``test_choice.py``.
+"""
 
 import json
 from dataclasses import replace
@@ -8,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.testing.specs import tiny_spec
-from w2s_ray.capacity.fit_gpus import Constraints, Layout, Workload, choose_layout
-from w2s_ray.capacity.gpu_types import Gpu, gpu_type, gpu_types
+from w2s_ray.capacity.fit_gpus import choose_layout
+from w2s_ray.capacity.gpu_types import Gpu, gpu_in, gpu_type, gpu_types, machines
+from w2s_ray.capacity.layout import Constraints, Layout, Workload
 from w2s_ray.capacity.memory import training_bytes
 from w2s_ray.capacity.speed import seconds_per_update
 from w2s_ray.catalog.shapes import Shape, shape_of
@@ -26,7 +30,7 @@ def of(name: str) -> Shape:
 
 
 def workload(name: str, **changes: Any) -> Workload:
-    return replace(Workload(name, of(name), "bf16", "full", 16, 1024), **changes)
+    return replace(Workload(name, of(name), "bf16", "full", 16, 1024, 102), **changes)
 
 
 def chosen(model: Workload, *, gpu: Gpu = H100, **constraints: Any) -> Layout:
@@ -59,7 +63,7 @@ def refused(spec: Spec) -> InputError:
 def test_larger_models_need_at_least_as_many_gpus_and_larger_gpus_at_most_as_many() -> None:
     names = [f"Qwen2.5-{size}" for size in ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")]
     worlds = {
-        gpu: [chosen(workload(name), gpu=gpu_type(gpu)).workers for name in names]
+        gpu: [chosen(workload(name), gpu=gpu_type(gpu), offload="none").workers for name in names]
         for gpu in ("A100-80G", "H100", "H200", "B200")
     }
     for found in worlds.values():
@@ -70,32 +74,13 @@ def test_larger_models_need_at_least_as_many_gpus_and_larger_gpus_at_most_as_man
 
 
 @pytest.mark.parametrize("gpu", sorted(gpu_types()))
-def test_what_is_chosen_fits_and_no_smaller_world_does(gpu: str) -> None:
+def test_what_is_chosen_fits_gpu_and_host(gpu: str) -> None:
     kind = gpu_type(gpu)
     layout = chosen(workload("Qwen2.5-7B"), gpu=kind)
     assert layout.memory.total <= kind.usable(0.1)
+    on_machine = min(layout.workers, kind.gpus_per_machine) * layout.memory.host
+    assert on_machine < 0.9 * kind.host_memory
     assert layout.why
-    if layout.workers > 1 and layout.offload == "none":
-        with pytest.raises(InputError):
-            chosen(
-                workload("Qwen2.5-7B"), gpu=kind, max_workers=layout.workers // 2, offload="none"
-            )
-
-
-def test_cheaper_layouts_come_first() -> None:
-    """More memory per GPU never leads to a more expensive layout, at a fixed world size."""
-    expense = []
-    for gib in range(30, 140, 5):
-        gpu = replace(H100, memory=gib << 30)
-        try:
-            layout = chosen(workload("Qwen2.5-7B"), gpu=gpu, workers=4)
-        except InputError:
-            assert not expense
-            continue
-        offload = ("none", "optimizer", "parameters").index(layout.offload)
-        expense.append((offload, layout.activation_checkpointing, layout.zero_stage))
-    assert expense == sorted(expense, reverse=True)
-    assert len(set(expense)) >= 4
 
 
 def test_fixed_fields_stay_as_they_are() -> None:
@@ -111,12 +96,19 @@ def test_fixed_fields_stay_as_they_are() -> None:
     assert chosen(workload("Qwen2.5-0.5B"), offload="optimizer").offload == "optimizer"
 
 
-def test_offload_comes_only_when_no_world_fits_without() -> None:
-    layout = chosen(workload("Qwen2.5-7B"), max_workers=1)
+def test_offloading_is_chosen_where_it_is_cheaper_than_more_gpus() -> None:
+    """Between machines with one GPU each, a network of 25 Gbit/s is slower than host memory."""
+    alone = gpu_in("A10G", "g5.16xlarge", machines()["g5.16xlarge"])
+    layout = chosen(workload("Qwen2.5-7B"), gpu=alone)
     assert layout.workers == 1 and layout.offload != "none"
-    assert "without offload" in layout.why
     assert layout.memory.host > 12 * workload("Qwen2.5-7B").shape.parameters
-    assert chosen(workload("Qwen2.5-7B"), max_workers=8).offload == "none"
+    assert "GPU-seconds an update; 2 GPUs with" in layout.why
+    without = chosen(workload("Qwen2.5-7B"), gpu=alone, offload="none")
+    assert without.gpu_seconds > 10 * layout.gpu_seconds
+    # Within a machine of eight H100 the links are fast, and offloading is not worth it.
+    layout = chosen(workload("Qwen2.5-7B"))
+    assert layout.workers == 2 and layout.offload == "none"
+    assert "1 GPU with optimizer offloaded" in layout.why
 
 
 def test_a_micro_batch_holds_the_longest_row_and_no_more_than_a_batch() -> None:
@@ -245,8 +237,8 @@ def test_a_disk_is_used_by_zero_3_alone() -> None:
     for offload in ("optimizer", "parameters"):
         layout = chosen(model, workers=2, offload=offload, on_disk=True)
         assert (layout.zero_stage, layout.offload) == (3, offload)
-    assert chosen(model, workers=2, offload="optimizer").zero_stage == 2
-    assert chosen(model, workers=2, offload="none", on_disk=True).zero_stage == 1
+    assert chosen(model, workers=2, offload="optimizer", zero_stage=2).zero_stage == 2
+    assert chosen(model, workers=2, zero_stage=1, offload="none", on_disk=True).zero_stage == 1
     for gpu in (None, "H100"):
         plan = build(
             qwen("0.5B", "7B", gpu_type=gpu, workers=2, offload="optimizer", offload_path="/nvme")
@@ -255,6 +247,22 @@ def test_a_disk_is_used_by_zero_3_alone() -> None:
 
 
 def test_world_sizes_above_one_machine_are_whole_machines() -> None:
+    free = {"offload": "none"}
+    assert chosen(workload("Qwen2.5-32B"), **free).workers == 16
     four = replace(H100, gpus_per_machine=4)
-    assert chosen(workload("Qwen2.5-32B")).workers == 16
-    assert chosen(workload("Qwen2.5-32B"), gpu=four, activation_checkpointing=False).workers == 12
+    layout = chosen(workload("Qwen2.5-32B"), gpu=four, activation_checkpointing=False, **free)
+    assert layout.workers == 12
+
+
+def test_what_host_memory_cannot_hold_is_refused_with_what_would() -> None:
+    small = gpu_in("A10G", "g5.xlarge", machines()["g5.xlarge"])
+    with pytest.raises(InputError) as error:
+        chosen(workload("Qwen2.5-7B"), gpu=small, workers=1, offload="optimizer")
+    assert error.value.place == ("execution", "workers")
+    message = str(error.value)
+    assert "\n" not in message and "one g5.xlarge 10.4 GiB of memory for each worker" in message
+    assert "131.7 GiB of host memory per worker" in message
+    assert "what fits: workers: 12, zero_stage: 3" in message
+    # What goes to a disk needs no memory.
+    disk = chosen(workload("Qwen2.5-7B"), gpu=small, workers=1, offload="parameters", on_disk=True)
+    assert disk.offload == "parameters"

@@ -75,6 +75,7 @@ def test_an_offloaded_update_is_as_slow_as_the_link_to_the_host(
     host memory is taken to be infinitely fast here.
     """
     monkeypatch.setattr(speed, "HOST_MEMORY", math.inf)
+    monkeypatch.setattr(speed, "MACHINE_MEMORY", math.inf)
     link = update(offload="optimizer") - update(trainable="lora")
     sent = 6 * seven_billion().parameters
     assert sent / 31.5e9 < link < sent / 12e9
@@ -89,6 +90,42 @@ def test_an_offloaded_update_is_as_slow_as_host_memory(monkeypatch: pytest.Monke
     memory = update(offload="optimizer") - update(trainable="lora")
     moved = 30 * seven_billion().parameters
     assert moved / 205e9 < memory < moved / 25.6e9
+
+
+def test_a_second_micro_batch_adds_to_the_sums_in_host_memory() -> None:
+    """The sums so far come up and go down again, 8 bytes a weight; offloaded weights come twice."""
+    own: dict[str, Any] = {"precision": "bf16", "row_tokens": 1, "micro_batch_tokens": 1}
+    model, sent = seven_billion(), {}
+    for offload, tokens in (
+        ("optimizer", 1),
+        ("optimizer", 2),
+        ("parameters", 1),
+        ("parameters", 2),
+    ):
+        plain = seconds_per_update(model, H100, tokens=tokens, **own)
+        sent[offload, tokens] = (
+            seconds_per_update(model, H100, tokens=tokens, offload=offload, **own) - plain
+        ) * speed.HOST_LINK
+    one = model.parameters
+    assert sent["optimizer", 2] - sent["optimizer", 1] == pytest.approx(8 * one)
+    assert sent["parameters", 2] - sent["parameters", 1] == pytest.approx((8 + 4) * one)
+
+
+def test_offloaded_weights_of_adapters_cross_the_link_twice() -> None:
+    moved = update(trainable="lora", offload="parameters") - update(trainable="lora")
+    assert moved * speed.HOST_LINK == pytest.approx(2 * 2 * seven_billion().parameters)
+
+
+def test_between_machines_the_network_of_the_machine_is_the_limit() -> None:
+    """Each byte of a ring leaves a machine once, however many GPUs it has."""
+    wide = {"world": 16, "stage": 3}
+    slow = replace(H100, network=H100.network / 2)
+    own = seconds_per_update(
+        seven_billion(), slow, precision="bf16", tokens=1, row_tokens=1, **wide
+    )
+    sent = 15 / 16 * (2 * 2 + 4) * seven_billion().parameters
+    assert own - update(**wide) == pytest.approx(sent / H100.network)
+    assert update(world=8, stage=3) < update(**wide) / 10
 
 
 def test_an_update_on_the_gpu_reads_and_writes_at_its_memory_bandwidth() -> None:

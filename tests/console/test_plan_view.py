@@ -5,11 +5,13 @@ import time
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
-from w2s_ray.console.plan_view import describe, show
+from w2s_ray.console.plan_view import describe, duration, show
 from w2s_ray.plan.build import build
+from w2s_ray.plan.measured_speed import Speed
 from w2s_ray.spec.schema import Spec
 from w2s_ray.study import main
 
@@ -44,13 +46,50 @@ def test_each_kind_of_step_is_placed() -> None:
     assert student["workers"] == 2 and student["steps"] == student["todo"] == 2
     assert student["predicted_memory_bytes"] > 40e9 and student["seconds_an_update"] > 0
     assert output["gpu_hours"] == sum(entry["gpu_hours"] for entry in output["placements"]) > 0
-    assert output["gpu_type"] == "H100" and output["usd"] is None
+    assert output["gpu_type"] == "H100" and output["machine"] == "p5.48xlarge"
+    assert output["usd"] is None and output["gpus"] == 8
+    assert output["wall_hours"] >= output["chain_hours"] > 0 < output["start_gpu_hours"]
     json.dumps(output)
+
+
+def test_a_price_counts_computing_and_starting(monkeypatch: Any) -> None:
+    monkeypatch.setenv("W2S_USD_PER_HOUR", "p5.48xlarge=32")
+    output = described(study())
+    paid = output["gpu_hours"] + output["start_gpu_hours"]
+    assert output["usd"] == pytest.approx(32 / 8 * paid)
+
+
+def test_without_a_type_hours_are_those_of_the_measured_speed() -> None:
+    spec = Spec.model_validate(study(execution={}))
+    plan = build(spec)
+    output = describe(spec, plan, (), {}, (), Speed(2.0e9, 3))
+    assert output["wall_hours"] == pytest.approx(output["flops"] / 2.0e9 / 3600)
+    console = Console(file=StringIO(), width=200)
+    show(output, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "of one process (as 3 finished steps did)" in text
+    show(describe(spec, plan, tuple(plan.steps), {}, (), Speed(2.0e9, 3)), console)
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        (0.001, "3.6 s"),
+        (0.5, "30 min"),
+        (0.999, "60 min"),
+        (1.0, "1 h"),
+        (30.25, "30 h"),
+        (720, "720 h"),
+    ],
+)
+def test_durations_have_two_digits(hours: float, text: str) -> None:
+    assert duration(hours) == text
 
 
 def test_what_is_done_costs_nothing_more() -> None:
     keys = tuple(build(Spec.model_validate(study())).steps)
     output = described(study(), keys)
+    assert output["wall_hours"] == output["start_gpu_hours"] == 0
     assert output["gpu_hours"] == 0 and all(entry["todo"] == 0 for entry in output["placements"])
 
 
@@ -73,15 +112,33 @@ def test_what_is_trained_has_a_line_of_its_own_where_no_time_is_known() -> None:
 def test_without_a_type_there_is_nothing_to_place() -> None:
     output = described(study(execution={}))
     assert output["placements"] == [] and output["gpu_hours"] is None
+    assert output["wall_hours"] is output["machine"] is None
+
+
+def test_a_failed_step_says_how_many_wait_for_it() -> None:
+    """A weak model keeps its labels and scores waiting, and the students that learn from them."""
+    spec = Spec.model_validate(study())
+    plan = build(spec)
+    weak = next(step for step in plan if step.kind.name == "weak")
+    output = describe(spec, plan, (), {weak.key: {"error": "no memory"}}, ())
+    waiting = {weak.key}
+    for step in plan:
+        if waiting & set(step.inputs.values()):
+            waiting.add(step.key)
+    assert output["blocked"] == {weak.key: len(waiting) - 1}
+    console = Console(file=StringIO(), width=120)
+    show(output, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"no memory ({len(waiting) - 1} steps wait for it)" in text
 
 
 def test_people_see_a_table() -> None:
     console = Console(file=StringIO(), width=120)
     show(described(study()), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "on H100, predicted" in text and "GPU-hours on H100" in text
+    assert "on H100 in p5.48xlarge, predicted" in text and "GPU-hours on H100" in text
     (line,) = [line for line in text.splitlines() if "2 student" in line]
-    assert "7B" in line and "1 would need" in line
+    assert "7B" in line and "1 GPU" in line and "GPU-seconds an update" in line
 
 
 def test_the_command_refuses_what_cannot_fit(write_spec: Any, capsys: Any) -> None:

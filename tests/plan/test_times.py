@@ -29,7 +29,7 @@ def timed(spec: Spec, kind: str, **changes: Any) -> tuple[Step, Time]:
     """The first step of a kind, its execution changed, and its time."""
     step = next(step for step in build(spec) if step.kind.name == kind)
     step = replace(step, execution=replace(step.execution, **changes))
-    (time,) = times([step], spec.training.precision).values()
+    (time,) = times([step], spec.training.precision, gpu_type("H100")).values()
     assert time is not None
     return step, time
 
@@ -86,7 +86,7 @@ def test_each_choice_of_a_layout_moves_the_time_of_an_update() -> None:
 def test_steps_that_differ_in_a_seed_have_one_time() -> None:
     spec = study()
     plan = build(spec)
-    predicted = times(plan, spec.training.precision)
+    predicted = times(plan, spec.training.precision, gpu_type("H100"))
     students = [predicted[step.key] for step in plan if step.kind.name == "student"]
     assert len(students) == 2 and students[0] is students[1]
 
@@ -95,7 +95,8 @@ def table(**execution: Any) -> tuple[dict[str, LayoutRow], dict[str, Step]]:
     """Rows and steps by kind."""
     spec = study(execution={"gpu_type": "H100"} | execution)
     plan = build(spec)
-    lines = layout_table(spec, plan, plan.steps)
+    predicted = times(plan, spec.training.precision, gpu_type("H100"))
+    lines = layout_table(spec, plan, predicted, plan.steps)
     return {row.kind: row for row in lines}, {step.kind.name: step for step in plan}
 
 
@@ -129,8 +130,21 @@ def test_one_process_without_offload_is_plain_torch() -> None:
 def test_hours_are_the_seconds_of_what_is_to_do() -> None:
     spec = study()
     plan = build(spec)
-    predicted = times(plan, spec.training.precision)
+    predicted = times(plan, spec.training.precision, gpu_type("H100"))
     todo = [key for key in plan.steps if plan.steps[key].kind.name != "weak"]
     seconds = sum(time.gpu_seconds for key in todo if (time := predicted.get(key)) is not None)
-    hours = [row.gpu_hours for row in layout_table(spec, plan, todo)]
+    hours = [row.gpu_hours for row in layout_table(spec, plan, predicted, todo)]
     assert sum(hour for hour in hours if hour is not None) == pytest.approx(seconds / 3600)
+
+
+def test_a_student_of_fewer_rows_takes_less_time() -> None:
+    all_of_them = timed(study(), "student")[1]
+    fewer = timed(study(grid=GRID | {"train_rows": [10]}), "student")[1]
+    assert fewer.seconds < all_of_them.seconds
+    assert fewer.gpu_seconds < all_of_them.gpu_seconds
+
+
+def test_a_step_on_two_gpus_takes_less_wall_clock_than_gpu_time() -> None:
+    step, time = timed(study(), "student")
+    assert step.execution.workers == 2
+    assert time.seconds < time.gpu_seconds < 2 * time.seconds

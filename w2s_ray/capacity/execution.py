@@ -27,7 +27,7 @@ class Execution:
         keep_models, export_models: roles whose weights stay, or are exported.
         train_predictions: whether students and ceilings score the students' training rows.
         predicted_memory_bytes: predicted peak on each GPU; None: not predicted.
-        layout_reason: why this layout and no cheaper one; None: nothing was chosen.
+        layout_reason: why this layout and no other; None: nothing was chosen.
     """
 
     gpu_type: str | None = None

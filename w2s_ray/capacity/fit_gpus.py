@@ -1,133 +1,43 @@
-"""Picks world size, ZeRO stage, offload and micro-batch: the cheapest layout that fits.
+"""Picks world size, ZeRO stage, offload and micro-batch: the best layout that fits.
 
-A layout fits when its predicted peak (``memory``) is within a GPU's usable memory. From cheapest to
-most expensive: no offload before offload, which is considered only if no world size up to
-``max_workers`` fits without it; fewer processes before more; in one world size, no activation
-checkpointing before checkpointing; ZeRO 1 before 2 before 3. In each of these the micro-batch is as
-large as fits. What the spec fixes stays as it is; a spec that fixes what cannot fit is refused, and
-the message names a layout that fits.
+A layout fits when its predicted peak (``memory``) is within a GPU's usable memory, and what it
+offloads within its process's part of the machine's memory. Of those that fit, the one is chosen
+that minimises what the spec prefers: GPU time (``cost``: on machines of one type what is paid is
+proportional to it), wall clock (``time``) or GPUs (``gpus``), as ``speed`` predicts them. What the
+spec fixes stays as it is; a spec that fixes what cannot fit is refused, and the message names a
+layout that fits.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
 
+from w2s_ray.capacity.candidates import OFFLOADS, candidates, with_warm_copy
 from w2s_ray.capacity.gpu_types import Gpu, gpu_types
-from w2s_ray.capacity.memory import (
-    Memory,
-    Offload,
-    gib,
-    inference_bytes,
-    training_bytes,
-    warm_bytes,
-)
-from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS, MICRO_BATCH_CANDIDATES
+from w2s_ray.capacity.layout import Constraints, Layout, Workload, figure
+from w2s_ray.capacity.memory import Memory, gib, inference_bytes
+from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.errors import InputError
 
-if TYPE_CHECKING:
-    from w2s_ray.catalog.shapes import Shape
-
-OFFLOADS: tuple[Offload, ...] = ("none", "optimizer", "parameters")
 LARGEST_WORLD = 1024  # GPUs of the largest layout that a refusal proposes
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The training to find a layout for.
-
-    Attributes:
-        name: name of the model in the spec.
-        shape: dimensions of the model.
-        precision: bf16 or fp32, of the model's weights.
-        trainable: full, lora or last_layer.
-        batch_size: rows of one optimizer step, over all processes.
-        longest_row: tokens of the longest row that the spec admits.
-        adapters: LoRA parameters that are trained at once.
-        anchored: whether the initial weights are kept.
-    """
-
-    name: str
-    shape: "Shape"
-    precision: str
-    trainable: str
-    batch_size: int
-    longest_row: int
-    adapters: int = 0
-    anchored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Constraints:
-    """What the spec fixes (None: free to choose), and the limits of the choice.
-
-    Attributes:
-        max_workers: largest world size to consider where ``workers`` is None.
-        margin: share of a GPU's memory that stays free.
-        on_disk: offloaded state goes to a disk, not to host memory.
-    """
-
-    workers: int | None = None
-    max_workers: int = 64
-    zero_stage: int | None = None
-    offload: Offload | None = None
-    activation_checkpointing: bool | None = None
-    micro_batch_tokens: int | None = None
-    margin: float = 0.1
-    on_disk: bool = False
-
-
-class Sharding(NamedTuple):
-    """A layout without its micro-batch."""
-
-    workers: int
-    zero_stage: int
-    offload: Offload
-    activation_checkpointing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How one training step is run on GPUs.
-
-    Attributes:
-        workers: world size, one GPU each.
-        memory: predicted bytes of each process.
-        why: why no cheaper layout was chosen, for people.
-    """
-
-    workers: int
-    zero_stage: int
-    offload: Offload
-    activation_checkpointing: bool
-    micro_batch_tokens: int
-    memory: Memory
-    why: str = ""
-
-    def __str__(self) -> str:
-        settings = [f"workers: {self.workers}"]
-        if self.workers > 1 or self.offload != "none":
-            settings.append(f"zero_stage: {self.zero_stage}")
-        if self.offload != "none":
-            host = gib(self.memory.host)
-            settings.append(f"offload: {self.offload} ({host} of host memory per worker)")
-        if self.activation_checkpointing:
-            settings.append("activation_checkpointing: true")
-        return ", ".join(settings)
-
-
 def choose_layout(workload: Workload, gpu: Gpu, constraints: Constraints) -> Layout:
-    """The cheapest layout that fits within the constraints.
+    """The layout that fits within the constraints and minimises ``constraints.prefer``.
 
     Raises:
         InputError: none fits; its ``place`` is the field of ``execution`` to change.
     """
-    usable = gpu.usable(constraints.margin)
+    fitting: list[Layout] = []
     rejected: list[Layout] = []
-    for layout in _layouts(workload, gpu, constraints):
-        if layout.memory.total <= usable:
-            return replace(layout, why=_why(layout, rejected, gpu, constraints))
-        rejected.append(layout)
-    raise _refusal(workload, gpu, constraints, rejected)
+    for layouts in candidates(workload, gpu, constraints):
+        for layout in layouts:
+            if _fits(layout, gpu, constraints):
+                fitting.append(layout)
+                break
+            rejected.append(layout)
+    if not fitting:
+        raise _refusal(workload, gpu, constraints, rejected)
+    best = min(fitting, key=lambda layout: _rank(layout, constraints))
+    return replace(best, why=_why(best, fitting, rejected, gpu, constraints))
 
 
 def check_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Memory:
@@ -145,7 +55,7 @@ def check_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> M
         tokens=INFERENCE_TOKENS["cuda"],
         language_model=kind == "untrained",
     )
-    memory = _with_warm_copy(memory, workload)
+    memory = with_warm_copy(memory, workload)
     if memory.total > gpu.usable(margin):
         fitting = [
             other.name for other in gpu_types().values() if memory.total <= other.usable(margin)
@@ -160,122 +70,106 @@ def check_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> M
     return memory
 
 
-def _layouts(workload: Workload, gpu: Gpu, constraints: Constraints) -> Iterator[Layout]:
-    """Every layout that the constraints admit, from cheapest to most expensive."""
-    for sharding in _shardings(gpu, constraints):
-        yield from _micro_batches(workload, constraints, sharding)
+def _fits(layout: Layout, gpu: Gpu, constraints: Constraints) -> bool:
+    in_gpu = layout.memory.total <= gpu.usable(constraints.margin)
+    return in_gpu and layout.memory.host <= _usable_host(layout, gpu, constraints)
 
 
-def _shardings(gpu: Gpu, constraints: Constraints) -> Iterator[Sharding]:
-    offloads = OFFLOADS if constraints.offload is None else (constraints.offload,)
-    fixed = constraints.activation_checkpointing
-    for offload in offloads:
-        for world in _worlds(gpu, constraints):
-            for checkpointing in (False, True) if fixed is None else (fixed,):
-                for stage in _stages(world, offload, constraints):
-                    yield Sharding(world, stage, offload, checkpointing)
+def _usable_host(layout: Layout, gpu: Gpu, constraints: Constraints) -> float:
+    """Bytes of host memory for what one process offloads."""
+    if constraints.on_disk or layout.offload == "none":
+        return float("inf")
+    return gpu.usable_host(constraints.margin, layout.workers, constraints.steps_at_once)
 
 
-def _worlds(gpu: Gpu, constraints: Constraints) -> Iterator[int]:
-    """World sizes: 1, 2, 4 and so on up to one machine, then whole machines."""
-    if constraints.workers is not None:
-        yield constraints.workers
-        return
-    world = 1
-    while world < constraints.max_workers:
-        yield world
-        world += min(world, gpu.gpus_per_machine)
-    yield constraints.max_workers
+def _rank(layout: Layout, constraints: Constraints) -> tuple[float, ...]:
+    """What is minimised; ties go to fewer GPUs, then to the plainer layout."""
+    preferred = {
+        "cost": layout.gpu_seconds,
+        "time": layout.seconds,
+        "gpus": float(layout.workers),
+    }[constraints.prefer]
+    return (
+        preferred,
+        layout.workers,
+        layout.seconds,
+        OFFLOADS.index(layout.offload),
+        layout.activation_checkpointing,
+        layout.zero_stage,
+        -layout.micro_batch_tokens,
+    )
 
 
-def _stages(world: int, offload: Offload, constraints: Constraints) -> tuple[int, ...]:
-    """ZeRO stages to try. Only stage 3 can offload weights, or anything to a disk."""
-    fixed = constraints.zero_stage
-    needs_stage_3 = offload == "parameters" or (offload == "optimizer" and constraints.on_disk)
-    if fixed is not None:
-        return (fixed,) if fixed == 3 or not needs_stage_3 else ()
-    if needs_stage_3:
-        return (3,)
-    if offload == "optimizer":
-        return (2, 3) if world > 1 else (2,)
-    return (1, 2, 3) if world > 1 else (0,)
+def _why(
+    best: Layout,
+    fitting: list[Layout],
+    rejected: list[Layout],
+    gpu: Gpu,
+    constraints: Constraints,
+) -> str:
+    """The choice against the best one of fewer GPUs, or else against the next best one."""
+    others = [other for other in fitting if _differ(other, best)]
+    if not others:
+        return _only(best, rejected, gpu, constraints)
+    fewer = [other for other in others if other.workers < best.workers]
+    second = min(fewer or others, key=lambda layout: _rank(layout, constraints))
+    by_cost = constraints.prefer == "cost"
+    spent = [each.gpu_seconds if by_cost else each.seconds for each in (best, second)]
+    unit = "GPU-seconds" if by_cost else "s"
+    none = (
+        "; fewer do not fit" if best.workers > 1 and not fewer and not constraints.workers else ""
+    )
+    return f"{figure(spent[0])} {unit} an update; {second.gpus}: {figure(spent[1])}{none}"
 
 
-def _micro_batches(
-    workload: Workload, constraints: Constraints, sharding: Sharding
-) -> Iterator[Layout]:
-    """The layouts of one sharding, the largest micro-batch first."""
-    rows = -(-workload.batch_size // sharding.workers)
-    share = rows * workload.longest_row  # tokens of a process's part of a batch, at most
-    for budget in _budgets(workload, constraints, share):
-        memory = training_bytes(
-            workload.shape,
-            precision=workload.precision,
-            stage=sharding.zero_stage,
-            world=sharding.workers,
-            tokens=max(workload.longest_row, min(budget, share)),
-            trainable=workload.trainable,
-            adapters=workload.adapters,
-            anchored=workload.anchored,
-            offload=sharding.offload,
-            checkpointing=sharding.activation_checkpointing,
-            micro_batches=1 if share <= budget else 2,
-            scoring_tokens=INFERENCE_TOKENS["cuda"],
-        )
-        yield Layout(*sharding, budget, _with_warm_copy(memory, workload))
+def _differ(one: Layout, other: Layout) -> bool:
+    """Whether two layouts differ in their GPUs, or in one of them offloading."""
+    return one.workers != other.workers or (one.offload == "none") != (other.offload == "none")
 
 
-def _budgets(workload: Workload, constraints: Constraints, share: int) -> list[int]:
-    """Micro-batch budgets in tokens, without those that ``share`` tokens would not fill."""
-    if constraints.micro_batch_tokens is not None:
-        return [constraints.micro_batch_tokens]
-    longest = workload.longest_row
-    budgets = [tokens for tokens in MICRO_BATCH_CANDIDATES if tokens >= longest] or [longest]
-    while len(budgets) > 1 and budgets[1] >= share:
-        budgets.pop(0)
-    return budgets
+def _only(best: Layout, rejected: list[Layout], gpu: Gpu, constraints: Constraints) -> str:
+    """Why there was no other choice: what the nearest one would need."""
+    others = [other for other in rejected if _differ(other, best)]
+    if not others:
+        return "fits, as the spec says" if constraints.workers else f"fits one {gpu.name}"
+    nearest = _nearest(others, gpu, constraints)
+    return f"{nearest.gpus} would need {_needs(nearest, gpu, constraints)}"
 
 
-def _with_warm_copy(memory: Memory, workload: Workload) -> Memory:
-    total = memory.total + warm_bytes(workload.shape, workload.precision)
-    return replace(memory, total=total)
+def _needs(layout: Layout, gpu: Gpu, constraints: Constraints) -> str:
+    """What a layout that does not fit needs, and what there is."""
+    usable = gpu.usable(constraints.margin)
+    if layout.memory.total > usable:
+        return f"{gib(layout.memory.total)} of {gib(usable)} each"
+    host = max(0.0, _usable_host(layout, gpu, constraints))
+    return f"{gib(layout.memory.host)} of {gib(int(host))} host memory each"
 
 
-def _why(chosen: Layout, rejected: list[Layout], gpu: Gpu, constraints: Constraints) -> str:
-    usable = gib(gpu.usable(constraints.margin))
-    if not rejected:
-        fixed = " as the spec says" if constraints.workers is not None else ""
-        return f"fits one {gpu.name}" if chosen.workers == 1 else f"fits{fixed}"
-    if chosen.offload != "none" and constraints.offload is None:
-        return f"nothing up to {constraints.max_workers} GPUs fits without offload"
-    smaller = [other for other in rejected if other.workers < chosen.workers]
-    if smaller:
-        best = _smallest(smaller)
-        return f"{best.workers} would need {gib(best.memory.total)} of {usable} each"
-    nearest = _smallest(rejected)
-    if nearest.zero_stage != chosen.zero_stage:
-        return f"ZeRO {nearest.zero_stage} would need {gib(nearest.memory.total)} of {usable}"
-    if chosen.activation_checkpointing and not nearest.activation_checkpointing:
-        return f"activations would need {gib(nearest.memory.activations)}"
-    tokens = f"{nearest.micro_batch_tokens:,}"
-    return f"micro-batches of {tokens} tokens would need {gib(nearest.memory.total)}"
+def _nearest(layouts: list[Layout], gpu: Gpu, constraints: Constraints) -> Layout:
+    """The layout that exceeds what there is by the smallest factor."""
 
+    def excess(layout: Layout) -> float:
+        host = layout.memory.host / max(1.0, _usable_host(layout, gpu, constraints))
+        return max(layout.memory.total / gpu.usable(constraints.margin), host)
 
-def _smallest(layouts: list[Layout]) -> Layout:
-    return min(layouts, key=lambda layout: layout.memory.total)
+    return min(layouts, key=excess)
 
 
 def _refusal(
     workload: Workload, gpu: Gpu, constraints: Constraints, rejected: list[Layout]
 ) -> InputError:
-    best = _smallest(rejected)
+    best = _nearest(rejected, gpu, constraints)
     field = _tightest_field(constraints)
     given = getattr(constraints, field)
     given = str(given).lower() if isinstance(given, bool) else given
+    needs = f"{gib(best.memory.total)} on each GPU at best ({best}), one {gpu.name} has "
+    needs += f"{gib(gpu.usable(constraints.margin))} usable"
+    host = _usable_host(best, gpu, constraints)
+    if best.memory.host > host:
+        needs += f", one {gpu.machine} {gib(max(0, int(host)))} of memory for each worker"
     return InputError(
         f"execution.{field}: given {given}, model '{workload.name}' ({workload.trainable}) needs "
-        f"{gib(best.memory.total)} on each GPU at best ({best}), one {gpu.name} has "
-        f"{gib(gpu.usable(constraints.margin))} usable; {_remedy(workload, gpu, constraints)}",
+        f"{needs}; {_remedy(workload, gpu, constraints)}",
         ("execution", field),
     )
 
@@ -294,38 +188,40 @@ def _tightest_field(constraints: Constraints) -> str:
 
 
 def _remedy(workload: Workload, gpu: Gpu, constraints: Constraints) -> str:
-    """The cheapest change that fits: one constraint after the other relaxed, or another GPU."""
-    usable = gpu.usable(constraints.margin)
+    """The best layout that fits after one constraint after the other is relaxed, or another GPU."""
     for relaxed in _relaxed(constraints):
-        for layout in _layouts(workload, gpu, relaxed):
-            if layout.memory.total <= usable:
-                tokens = (
-                    f", micro_batch_tokens: {layout.micro_batch_tokens}"
-                    if constraints.micro_batch_tokens is not None
-                    else ""
-                )
-                return f"what fits: {layout}{tokens}"
-    larger = [
-        other.name
-        for other in gpu_types().values()
-        if any(
-            layout.memory.total <= other.usable(constraints.margin)
-            for layout in _layouts(workload, other, Constraints())
-        )
-    ]
+        if layout := _best(workload, gpu, relaxed):
+            fixed = constraints.micro_batch_tokens is not None
+            tokens = f", micro_batch_tokens: {layout.micro_batch_tokens}" if fixed else ""
+            return f"what fits: {layout}{tokens}"
+    anything = Constraints(margin=constraints.margin)
+    larger = [other.name for other in gpu_types().values() if _best(workload, other, anything)]
     return f"what fits: gpu_type: {' or '.join(larger)}" if larger else "no listed GPU type fits"
+
+
+def _best(workload: Workload, gpu: Gpu, constraints: Constraints) -> Layout | None:
+    """The layout to choose; None where none fits."""
+    fitting = [
+        layout
+        for layouts in candidates(workload, gpu, constraints)
+        for layout in layouts
+        if _fits(layout, gpu, constraints)
+    ]
+    return min(fitting, key=lambda layout: _rank(layout, constraints), default=None)
 
 
 def _relaxed(constraints: Constraints) -> list[Constraints]:
     """The constraints with more and more of them dropped."""
-    margin, limit = constraints.margin, constraints.max_workers
     free_micro_batch = replace(constraints, micro_batch_tokens=None)
     free_checkpointing = replace(free_micro_batch, activation_checkpointing=None)
+    free_stage = replace(free_checkpointing, zero_stage=None)
+    free_world = replace(free_stage, workers=None, offload="none", on_disk=False)
+    larger_world = replace(free_world, max_workers=LARGEST_WORLD)
     return [
         free_micro_batch,
         free_checkpointing,
-        replace(free_checkpointing, zero_stage=None),
-        Constraints(margin=margin, max_workers=limit, offload="none"),
-        Constraints(margin=margin, max_workers=LARGEST_WORLD, offload="none"),
-        Constraints(margin=margin, max_workers=LARGEST_WORLD, on_disk=constraints.on_disk),
+        free_stage,
+        free_world,
+        larger_world,
+        replace(larger_world, offload=None, on_disk=constraints.on_disk),
     ]

@@ -1,10 +1,11 @@
 """Predicted time of steps on GPUs of a type, from counts of operations and bytes.
 
 Operations run at the share of the GPU's peak that ``gpu_types.json`` assumes, but no faster than
-weights can be read from memory. Added to that are the bytes that ZeRO sends between GPUs, and the
-bytes that an update moves through memory; nothing overlaps. Left out are start-up of processes,
-loading of weights, and Python's overhead, which dominates for small models. The estimate is good to
-an order of magnitude and for comparing layouts.
+weights can be read from memory. Added to that are the bytes that ZeRO sends between GPUs, within a
+machine or at the rate of the network between machines, those that offloading moves between GPU and
+host memory, and those that an update moves through memory; nothing overlaps. Left out is Python's
+overhead, which dominates for small models. The estimate is good to an order of magnitude and for
+comparing layouts.
 """
 
 import math
@@ -16,7 +17,9 @@ from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape
 
 HOST_LINK = 20e9  # bytes per second from a GPU to host memory and back (PCIe 4 x16, in practice)
-HOST_MEMORY = 50e9  # bytes per second that one process's update moves in host memory
+HOST_MEMORY = 50e9  # bytes per second that one process's update moves in host memory, at most
+MACHINE_MEMORY = 300e9  # bytes per second that all processes of a machine move together
+DISK = 4e9  # bytes per second that its NVMe disks read and write together
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,12 @@ class Time:
     Attributes:
         seconds_per_update: wall clock of one optimizer step; 0 where nothing is trained.
         gpu_seconds: of the whole step, summed over its processes.
+        seconds: wall clock of the whole step, once it has started.
     """
 
     seconds_per_update: float
     gpu_seconds: float
+    seconds: float
 
 
 def flops_per_token(
@@ -59,6 +64,7 @@ def seconds_per_update(
     trainable: str = "full",
     offload: str = "none",
     recomputed: bool = False,
+    on_disk: bool = False,
 ) -> float:
     """Wall clock of one optimizer step.
 
@@ -71,6 +77,7 @@ def seconds_per_update(
         trainable: full, or anything else for frozen weights with adapters.
         offload: none, or where the optimizer's state is updated in host memory.
         recomputed: activation checkpointing is on.
+        on_disk: what is offloaded goes to the machine's disks.
     """
     width, own = BYTES_PER_WEIGHT[precision], tokens / world
     micro_batches = max(1, math.ceil(own / micro_batch_tokens))
@@ -79,13 +86,39 @@ def seconds_per_update(
     read = micro_batches * (3 + recomputed) * width * matrices
     compute = max(each * own / (gpu.flops[precision] * gpu.utilization), read / gpu.bandwidth)
     sent = _sent_bytes(model, width, world, stage, micro_batches, trainable)
-    compute += sent / (gpu.link if world <= gpu.gpus_per_machine else gpu.network)
+    sending = sent / (gpu.link if world <= gpu.gpus_per_machine else min(gpu.link, gpu.network))
+    loaded = _loaded_bytes(model, width, world, offload, micro_batches, trainable)
+    seconds = compute + sending + loaded / HOST_LINK
     if trainable != "full":  # adapters are too few to count
-        return compute
-    share = model.parameters / world
-    if offload == "none":  # masters and moments read and written, gradients read, weights written
-        return compute + 30 * share / gpu.bandwidth
-    return compute + 6 * share / HOST_LINK + 30 * share / HOST_MEMORY
+        return seconds
+    # Masters and moments are read and written, gradients read, weights written.
+    updated = 30 * model.parameters / world
+    if offload == "none":
+        return seconds + updated / gpu.bandwidth
+    rate = min(HOST_MEMORY, (DISK if on_disk else MACHINE_MEMORY) / gpu.gpus_per_machine)
+    return seconds + updated / rate
+
+
+def batch_tokens(rows: int, row_tokens: float, world: int) -> float:
+    """Tokens of a batch, as if every process had as many rows as the one that has the most."""
+    return world * math.ceil(rows / world) * row_tokens
+
+
+def _loaded_bytes(
+    model: Shape, width: int, world: int, offload: str, micro_batches: int, trainable: str
+) -> float:
+    """Bytes between one process's GPU and host memory in an optimizer step.
+
+    Sums of gradients go down after each micro-batch, and come up before the next one adds to them;
+    updated weights come up. Offloaded weights come up for each forward and each backward pass.
+    """
+    if offload == "none":
+        return 0.0
+    share, full = model.parameters / world, trainable == "full"
+    sums = 4 * (2 * micro_batches - 1) * share if full else 0.0
+    if offload == "parameters":
+        return sums + 2 * micro_batches * width * share
+    return sums + width * share if full else 0.0
 
 
 def _sent_bytes(

@@ -18,19 +18,18 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import ray
 import yaml
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.capacity.machines import BOOTSTRAP
 from w2s_ray.cluster.environment import ADDRESS
 from w2s_ray.cluster.ray_internals import autoscaler_config
 from w2s_ray.errors import InputError
 from w2s_ray.plan.step import Step
 
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # `ray up` writes it to the head node
 TOLERANCE = 1e-6
 TYPE_PREFIX = "accelerator_type:"  # of the resource by which Ray marks a type
 NO_LIMIT = 1000  # machines to assume where an autoscaler's group has no upper limit

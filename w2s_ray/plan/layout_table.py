@@ -1,6 +1,6 @@
 """How the steps of a plan are run, a line for each kind of step of each model: for people."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,6 @@ from w2s_ray.capacity.speed import Time
 from w2s_ray.plan.configs import TrainConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.step import Step
-from w2s_ray.plan.times import times
 
 if TYPE_CHECKING:
     from w2s_ray.spec.generation import GenerationSpec
@@ -27,7 +26,7 @@ class LayoutRow:
         predicted_memory_bytes: peak on each GPU; None where it is not predicted.
         seconds_an_update: of one optimizer step; None where nothing is trained or known.
         gpu_hours: of the unfinished steps; None where the model's shape is not known.
-        why: this layout and no cheaper one.
+        why: this layout and no other.
     """
 
     kind: str
@@ -51,12 +50,17 @@ class LayoutRow:
 
 
 def layout_table(
-    spec: "Spec | GenerationSpec", plan: Plan, todo: Container[str]
+    spec: "Spec | GenerationSpec",
+    plan: Plan,
+    predicted: Mapping[str, Time | None],
+    todo: Container[str],
 ) -> list[LayoutRow]:
-    """All steps that run a backbone, in the order of the plan; [] without a ``gpu_type``."""
-    if spec.execution.gpu_type is None:
-        return []
-    predicted = times(plan, spec.training.precision)
+    """All steps that run a backbone, in the order of the plan.
+
+    Args:
+        predicted: their times by key (``times``); of no others.
+        todo: keys of the unfinished steps.
+    """
     groups: dict[tuple[Any, ...], list[Step]] = {}
     for step in plan:
         if step.key in predicted:

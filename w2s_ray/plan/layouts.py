@@ -2,19 +2,23 @@
 
 Without a ``gpu_type`` nothing is chosen: one process, or as many as the spec says. With one, the
 layout of each way to train each model is chosen once (``capacity.fit_gpus``), whatever the number
-of its steps.
+of its steps or rows.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.capacity.fit_gpus import Constraints, Workload, check_inference, choose_layout
-from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.capacity.fit_gpus import check_inference, choose_layout
+from w2s_ray.capacity.gpu_types import Gpu
+from w2s_ray.capacity.layout import Constraints, Layout, Workload
+from w2s_ray.capacity.machines import planned_gpu
 from w2s_ray.capacity.memory import adapter_parameters
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.errors import InputError
 from w2s_ray.plan.configs import Training
+from w2s_ray.plan.cost import tokens_per_row
 from w2s_ray.spec.execution import Execution as WrittenExecution
 
 if TYPE_CHECKING:
@@ -29,15 +33,16 @@ class Layouts:
     """The executions of the steps of one spec.
 
     Raises:
-        InputError: the GPU type is not known; ``place`` names the field.
+        InputError: the GPU or machine type is not known; ``place`` names the field.
     """
 
     def __init__(self, spec: "Spec") -> None:
         execution = spec.execution
         self._spec = spec
-        self._gpu = None if execution.gpu_type is None else gpu_type(execution.gpu_type)
+        self._gpu = planned_gpu(execution)
         self._written = written_execution(execution)
         self._constraints = Constraints(
+            prefer=execution.prefer,
             workers=execution.workers,
             max_workers=execution.max_workers,
             zero_stage=execution.zero_stage,
@@ -46,6 +51,7 @@ class Layouts:
             micro_batch_tokens=execution.micro_batch_tokens,
             margin=execution.memory_margin,
             on_disk=execution.offload_path is not None,
+            steps_at_once=execution.max_concurrent_steps,
         )
         self._shapes: dict[str, Shape | None] = {}
         self._chosen: dict[tuple[Any, ...], Execution] = {}
@@ -65,12 +71,13 @@ class Layouts:
         Raises:
             InputError: the model does not fit as the spec wants it, or its shape is not known.
         """
-        texts = TEXTS_PER_ROW[self._spec.data[data].kind]
-        has_weights = training.trainable != "last_layer" and bool(self._spec.data[data].tests)
-        settings = (training.trainable, training.batch_size, texts, has_weights, anchored)
-        name = ("training", model, *settings)
+        rows = self._spec.data[data]
+        texts, row_tokens = TEXTS_PER_ROW[rows.kind], tokens_per_row(rows)
+        has_weights = training.trainable != "last_layer" and bool(rows.tests)
+        settings = (training.trainable, training.batch_size, texts, row_tokens)
+        name = ("training", model, *settings, has_weights, anchored)
         if name not in self._chosen:
-            chosen = self._training(model, training, texts, anchored)
+            chosen = self._training(model, training, texts, row_tokens, anchored)
             self._chosen[name] = replace(chosen, keep_models=TRAINED) if has_weights else chosen
         return self._chosen[name]
 
@@ -101,11 +108,14 @@ class Layouts:
             trainable="last_layer",
             batch_size=1,
             longest_row=settings.max_length_tokens,
+            row_tokens=settings.max_length_tokens,
         )
         memory = check_inference(work, self._gpu, self._constraints.margin, kind)
         return replace(execution, predicted_memory_bytes=memory.total)
 
-    def _training(self, model: str, training: Training, texts: int, anchored: bool) -> Execution:
+    def _training(
+        self, model: str, training: Training, texts: int, row_tokens: int, anchored: bool
+    ) -> Execution:
         if training.trainable == "last_layer":
             return replace(self._written, workers=1)
         if self._gpu is None:
@@ -131,10 +141,11 @@ class Layouts:
             trainable=training.trainable,
             batch_size=training.batch_size,
             longest_row=texts * training.max_length_tokens,
+            row_tokens=row_tokens,
             adapters=adapters,
             anchored=anchored,
         )
-        chosen = choose_layout(work, self._gpu, self._constraints)
+        chosen = self._choose(work, self._gpu)
         return replace(
             self._written,
             workers=chosen.workers,
@@ -145,6 +156,15 @@ class Layouts:
             predicted_memory_bytes=chosen.memory.total,
             layout_reason=chosen.why,
         )
+
+    def _choose(self, work: Workload, gpu: Gpu) -> Layout:
+        """The layout of a training; only a single process that offloads nothing can anchor."""
+        if work.anchored:
+            fixed = self._constraints
+            alone = replace(fixed, workers=fixed.workers or 1, offload=fixed.offload or "none")
+            with suppress(InputError):  # the student is refused, as one that needs a group
+                return choose_layout(work, gpu, alone)
+        return choose_layout(work, gpu, self._constraints)
 
     def _shape(self, model: str) -> Shape | None:
         if model not in self._shapes:

@@ -6,7 +6,7 @@ Lengths are guesses, so this is an order of magnitude.
 from typing import NamedTuple
 
 from w2s_ray.capacity.generation import generation_seconds
-from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.capacity.gpu_types import Gpu
 from w2s_ray.capacity.speed import Time, seconds_per_update
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape
@@ -43,11 +43,9 @@ def text_passes(step: Step) -> float:
     return 6.0 * config.training.epochs * tokens + scored
 
 
-def text_time(step: Step, model: Shape, precision: Precision) -> Time:
-    """The time of a step on a GPU of its type; a second model is taken to be as large as it."""
+def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
+    """The time of a step on such a GPU; a second model is taken to be as large as the first."""
     execution, config, work = step.execution, step.config, _work(step)
-    assert execution.gpu_type is not None
-    gpu = gpu_type(execution.gpu_type)
     if isinstance(config, GenerateConfig):
         seconds = generation_seconds(
             [model] * _models(step),
@@ -58,7 +56,7 @@ def text_time(step: Step, model: Shape, precision: Precision) -> Time:
             prompt_tokens=work.prompt_tokens,
             answer_tokens=work.answer_tokens,
         )
-        return Time(0.0, seconds)
+        return Time(0.0, seconds, seconds)
     assert isinstance(config, TextTrainConfig)
     training, row_tokens = config.training, work.prompt_tokens + work.answer_tokens
     batch = max(1.0, min(training.batch_size, work.rows))
@@ -72,7 +70,8 @@ def text_time(step: Step, model: Shape, precision: Precision) -> Time:
         trainable=training.trainable,
         recomputed=execution.activation_checkpointing,
     )
-    return Time(update, update * training.epochs * work.rows / batch)
+    seconds = update * training.epochs * work.rows / batch
+    return Time(update, seconds, seconds)
 
 
 def _models(step: Step) -> int:

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.capacity.fit_gpus import Constraints, Workload, choose_layout
+from w2s_ray.capacity.fit_gpus import choose_layout
 from w2s_ray.capacity.generation import generation_bytes
-from w2s_ray.capacity.gpu_types import gpu_type, gpu_types
+from w2s_ray.capacity.gpu_types import gpu_types
+from w2s_ray.capacity.layout import Constraints, Workload
+from w2s_ray.capacity.machines import planned_gpu
 from w2s_ray.capacity.memory import adapter_parameters, gib
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.errors import InputError
 from w2s_ray.plan.configs import Training
 from w2s_ray.plan.layouts import written_execution
+from w2s_ray.plan.text_cost import OF_MAXIMUM
 from w2s_ray.spec.generation import GenerationSpec
 
 TEXTS = 2
@@ -22,12 +25,12 @@ class TextLayouts:
     """The executions of the steps of one spec.
 
     Raises:
-        InputError: the GPU type is not known; ``place`` names the field.
+        InputError: the GPU or machine type is not known; ``place`` names the field.
     """
 
     def __init__(self, spec: GenerationSpec) -> None:
         self._spec, written = spec, spec.execution
-        self._gpu = None if written.gpu_type is None else gpu_type(written.gpu_type)
+        self._gpu = planned_gpu(written)
         self._written = replace(written_execution(written), workers=1, offload="none")
         self._shapes: dict[str, Shape | None] = {}
         self._trained: dict[tuple[str, int], Execution] = {}
@@ -84,6 +87,7 @@ class TextLayouts:
             trainable=training.trainable,
             batch_size=training.batch_size,
             longest_row=TEXTS * training.max_length_tokens,
+            row_tokens=OF_MAXIMUM * training.max_length_tokens,
             adapters=adapters,
         )
         constraints = Constraints(

@@ -1,10 +1,62 @@
 """How and where steps are computed: the ``execution`` section of a spec."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from w2s_ray.spec.fields import Count, Model, Number, Positive, Text, as_list, mistake, refuse
+from w2s_ray.spec.fields import (
+    Count,
+    Model,
+    NotNegative,
+    Number,
+    Positive,
+    Text,
+    as_list,
+    mistake,
+    refuse,
+)
+
+
+def machine_by_name(value: Any) -> Any:
+    """Read the name of a machine type alone as a mapping, and null as an empty one."""
+    if value is None:
+        return {}
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Machine(Model):
+    """The machines that the planned GPUs are in. Null fields are those listed for the type."""
+
+    name: Text | None = Field(
+        None,
+        description="a machine type in gpu_types.json, or any name with gpus, host_memory_gib and "
+        "network_gbit_s; null: that of the cluster file, else the usual one of the gpu_type",
+        examples=["g5.48xlarge"],
+    )
+    gpus: Count | None = Field(
+        None,
+        description="GPUs of one machine",
+        examples=[8],
+        json_schema_extra={"unit": "GPUs"},
+    )
+    host_memory_gib: Positive | None = Field(
+        None,
+        description="memory of one machine, which limits offloading",
+        examples=[768.0],
+        json_schema_extra={"unit": "GiB"},
+    )
+    network_gbit_s: Positive | None = Field(
+        None,
+        description="what one machine sends to others",
+        examples=[100.0],
+        json_schema_extra={"unit": "Gbit/s"},
+    )
+    usd_per_hour: NotNegative | None = Field(
+        None,
+        description="price of one machine; null: that of W2S_USD_PER_HOUR, if it has one",
+        examples=[31.5],
+        json_schema_extra={"unit": "USD/h"},
+    )
 
 
 class Execution(Model):
@@ -15,9 +67,20 @@ class Execution(Model):
         description="a type in gpu_types.json; the planner then chooses null fields for it",
         examples=["H100"],
     )
+    prefer: Literal["cost", "time", "gpus"] = Field(
+        "cost",
+        description="what the planner minimises with a gpu_type: cost (GPU time, by the price), "
+        "time (wall clock of a step) or gpus (of a step)",
+        examples=["time"],
+    )
+    machine: Annotated[Machine, BeforeValidator(machine_by_name)] = Field(
+        Machine(),
+        description="the machine type, or its name",
+        examples=["g5.48xlarge"],
+    )
     workers: Count | None = Field(
         None,
-        description="processes that train one model together; null: the fewest that fit, or 1",
+        description="processes that train one model together; null: chosen, or 1",
         examples=[4],
         json_schema_extra={"unit": "processes"},
     )
@@ -35,7 +98,7 @@ class Execution(Model):
     )
     zero_stage: Annotated[int, Field(ge=0, le=3)] | None = Field(
         None,
-        description="DeepSpeed ZeRO stage, 0 to 3; null: the lowest that fits, or 2",
+        description="DeepSpeed ZeRO stage, 0 to 3; null: chosen, or 2",
         examples=[3],
         json_schema_extra={"unit": ""},
     )
@@ -52,19 +115,19 @@ class Execution(Model):
     )
     activation_checkpointing: bool | None = Field(
         None,
-        description="true: recompute blocks in the backward pass; null: if needed to fit",
+        description="true: recompute blocks in the backward pass; null: chosen, or false",
         examples=[True],
     )
     memory_margin: Annotated[Number, Field(ge=0, lt=1)] = Field(
         0.1,
-        description="fraction of GPU memory to leave free, 0 to below 1",
+        description="fraction of GPU and host memory to leave free, 0 to below 1",
         examples=[0.2],
         json_schema_extra={"unit": "fraction of memory"},
     )
     micro_batch_tokens: Count | None = Field(
         None,
         description="tokens of one worker's micro-batch; null: 4,096 on a CPU, 16,384 on a GPU, "
-        "with a gpu_type what fits",
+        "with a gpu_type chosen",
         examples=[8192],
         json_schema_extra={"unit": "tokens"},
     )
@@ -134,6 +197,9 @@ class Execution(Model):
         connect two processes on the same GPU.
         """
         path, offload = self.offload_path, self.offload
+        if self.gpu_type is None and self.machine != Machine():
+            given = self.machine.name or "a machine"
+            refuse([(("machine",), given, mistake("a gpu_type beside it", given=given))])
         if path is not None and offload in (None, "none"):
             expected = "null without offload: optimizer or parameters"
             refuse([(("offload_path",), path, mistake(expected))])

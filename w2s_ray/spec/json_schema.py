@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from w2s_ray.objectives.names import DEFINITIONS, Parameter
+from w2s_ray.spec.execution import machine_by_name
 from w2s_ray.spec.fields import as_list, as_names, as_pairs
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.inputs import source_alone
@@ -70,6 +71,10 @@ def _test_set(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, schema]}
 
 
+def _machine(schema: JsonSchemaValue) -> JsonSchemaValue:
+    return {"anyOf": [{"type": "string"}, schema, {"type": "null"}]}
+
+
 def _names(schema: JsonSchemaValue) -> JsonSchemaValue:
     """Labels: numbers and null are read as names."""
     return _one_or_list(
@@ -83,6 +88,7 @@ _SHORTER_FORMS: Mapping[Callable[[Any], Any], Callable[[JsonSchemaValue], JsonSc
     as_pairs: _one_or_list,
     filter_or_none: _filter,
     loss_by_name: _loss,
+    machine_by_name: _machine,
     rates: _rates,
     source_alone: _test_set,
 }
