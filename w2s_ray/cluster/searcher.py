@@ -190,13 +190,19 @@ class StepSearch(SearchAlgorithm):
         most = most_at_once(alone[:1] * min(self._limit, len(self._schedule)), self._nodes)
         return max(1, min(most, self._limit) - len(self._running))
 
+    def _threads(self) -> int:
+        """Threads for a step that starts now, if those that can start beside it do so too."""
+        beside = min(len(self._schedule.ready), self._free() - 1)
+        cpus = sum(node.cpus for node in self._nodes)
+        return max(1, int(cpus // (len(self._running) + 1 + beside)))
+
     def _trial(self, group: Group) -> StepTrial:
         step = group[0]
         need = self._needs[step.key]
         name = f"{step.kind}-{step.slug}-{step.key}"
         trial = StepTrial(
             self._spec["run"],
-            config={"keys": [step.key for step in group]},
+            config={"keys": [step.key for step in group], "threads": self._threads()},
             trial_id=f"{step.key}-{self._crashes[step.key]}",
             experiment_tag=name,
             storage=self._spec["storage"],
