@@ -281,8 +281,11 @@ class _Throttled:
 def _cause(error: WorkerGroupError) -> Exception:
     """The death of a process if there was one, else the first rank's own error.
 
-    When one rank fails, the others raise that they lost their connection to it.
+    When one rank fails, the others raise that they lost their connection to it. Where Ray's hang
+    detector ended the group, no worker has an error.
     """
+    if not error.worker_failures:
+        return error
     causes: list[Exception] = [
         getattr(failure, "health_check_failure", failure)
         for _, failure in sorted(error.worker_failures.items())
@@ -293,7 +296,8 @@ def _cause(error: WorkerGroupError) -> Exception:
 
 
 def _is_lost_worker(cause: Exception) -> bool:
-    """Whether a worker or its machine was lost: it died, or a peer noticed before Ray did."""
-    if isinstance(cause, RayActorError | torch.distributed.DistError):
+    """Whether a worker or its machine was lost: it died, a peer noticed before Ray did, or none of
+    them went on (``NCCLHangError``)."""
+    if isinstance(cause, RayActorError | torch.distributed.DistError | WorkerGroupError):
         return True
     return isinstance(cause, RuntimeError) and any(text in str(cause) for text in LOST_PEER)
