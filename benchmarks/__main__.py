@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import decoding, heads, inference, training, whole_studies
+from benchmarks import decoding, heads, inference, ray_runs, training, whole_studies
 from benchmarks.machine import facts
 from benchmarks.measure import Row
 from benchmarks.options import Options
@@ -30,6 +30,8 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "scaling": heads.scaling,
     "quickstart": whole_studies.quickstart_cold,
     "second_run": whole_studies.second_run,
+    "ray": ray_runs.ray_against_local,
+    "empty_steps": ray_runs.empty_steps,
 }
 ON_REQUEST = {"trl_tuning": training.tuning}  # takes long; the page has it as prose
 NEED_TRL = {"trl", "long_prompts", "trl_tuning"}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from rich.console import Console
 
+from w2s_ray.cluster.environment import WAITING, fixed_threads, set_defaults
 from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
@@ -70,6 +71,7 @@ NO_REPORT = "W2S_RAY_NO_REPORT"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     options = _parser().parse_args(arguments)
+    set_defaults(WAITING)
     return command.code_of(partial(_run, options))
 
 
@@ -278,6 +280,10 @@ class _Study:
             from w2s_ray.cluster.session import connect
             from w2s_ray.cluster.tune_run import run as run_on_ray
 
+            written = execution.model_fields_set
+            threads = fixed_threads(
+                execution.cpus_per_worker if "cpus_per_worker" in written else None
+            )
             with connect() as session:
                 self.say(f"Ray dashboard: {session.dashboard_url}")
                 return run_on_ray(
@@ -287,6 +293,7 @@ class _Study:
                     max_concurrent_steps=execution.max_concurrent_steps,
                     on_event=display,
                     cost=cost,
+                    threads=threads,
                 )
 
     def has_report(self) -> bool:

@@ -93,6 +93,28 @@ def test_an_interrupted_job_ends_bit_for_bit_as_if_it_had_not_been(
     assert straight[1:] == on[1:]
 
 
+@pytest.mark.parametrize(("fixed", "resumed_with"), [(None, 2), ("1", 1)])
+def test_a_job_resumes_with_as_many_threads_unless_the_user_fixes_them(
+    tmp_path, checkpoints, monkeypatch, fixed, resumed_with
+):
+    """The gradient of a LayerNorm is summed thread by thread."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    if fixed is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", fixed)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(KeyboardInterrupt):
+            fit(kept(checkpoints, objective=broken(6, interrupt)), out(tmp_path / "cut"))
+        torch.set_num_threads(1)
+        fit(kept(checkpoints), out(tmp_path / "on"))
+        assert torch.get_num_threads() == resumed_with
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_truncated_checkpoint_is_skipped_for_the_one_before(tmp_path, checkpoints):
     fit(kept(checkpoints), out(tmp_path / "run"))
     assert checkpoints.latest().update == 8

@@ -9,9 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 ADDRESS = "RAY_ADDRESS"  # the cluster to join; unset: start a Ray of our own
-THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS = "OMP_NUM_THREADS"  # of torch; Ray sets it too, in a process where it is unset
+OTHER_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
-LIBRARIES = {"TOKENIZERS_PARALLELISM": "false"}
+# Read when torch is loaded. Threads that spin while they wait take the CPU from whoever has work:
+# beside a busy process two of them cost more than twice the CPU time of one, sleeping ones as much.
+WAITING = {"OMP_WAIT_POLICY": "passive"}
+LIBRARIES = {"TOKENIZERS_PARALLELISM": "false", **WAITING}
 
 # Set before Ray starts, so that its processes inherit them.
 SESSION = {
@@ -42,6 +46,14 @@ def set_defaults(variables: Mapping[str, str]) -> None:
     """Sets those of ``variables`` that are unset."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
+
+
+def fixed_threads(cpus_per_worker: float | None) -> int | None:
+    """Threads that the user asks for, in the environment or as CPUs in the spec; None: neither."""
+    first = os.environ.get(THREADS, "").partition(",")[0].strip()
+    if first.isdecimal() and int(first):
+        return int(first)
+    return None if cpus_per_worker is None else max(1, int(cpus_per_worker))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from ray.train.torch import TorchConfig
 from w2s_ray.cluster.background import in_thread
 from w2s_ray.cluster.environment import TRAIN, set_defaults
 from w2s_ray.cluster.placement import cluster_nodes, need_of
-from w2s_ray.cluster.process import use_only
+from w2s_ray.cluster.process import machine_cpus, use_only
 from w2s_ray.cluster.ray_internals import (
     FailureConfig,
     Result,
@@ -40,6 +40,7 @@ from w2s_ray.cluster.ray_internals import (
     TorchTrainer,
     draining_nodes,
 )
+from w2s_ray.cluster.threads import running
 from w2s_ray.data.stream import (
     MicroBatch,
     Source,
@@ -80,10 +81,12 @@ class WorkerGroup:
     Attributes:
         storage: URI under which Train stores a run while it lasts.
         note: takes the progress of the first worker; called in that worker.
+        threads: of each worker; None: its share of its machine's CPUs.
     """
 
     storage: str
     note: Note
+    threads: int | None = None
 
     def fit(self, job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
         """Trains ``job``, writes its files into ``out`` and returns its metrics.
@@ -128,7 +131,12 @@ class WorkerGroup:
         return TorchTrainer(
             _work,
             # The rows go through the object store, as tokens.
-            train_loop_config={"job": job, "source": source, "note": self.note},
+            train_loop_config={
+                "job": job,
+                "source": source,
+                "note": self.note,
+                "threads": self.threads,
+            },
             scaling_config=ScalingConfig(
                 num_workers=(min_workers, workers) if size == "elastic" else workers,
                 use_gpu=need.gpus > 0,
@@ -180,12 +188,15 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    use_only(job.execution.cpus_per_worker, job.execution.gpus_per_worker)
-    with tempfile.TemporaryDirectory() as folder:
+    execution = job.execution
+    use_only(execution.cpus_per_worker, execution.gpus_per_worker, config["threads"])
+    if config["threads"] is None:  # not by what runs: a group of one size computes the same
+        torch.set_num_threads(max(1, machine_cpus() // context.get_local_world_size()))
+    with running(), tempfile.TemporaryDirectory() as folder:
         metrics = fit(
             job,
             Path(folder),
-            **engine_options(job.execution, job.name),
+            **engine_options(execution, job.name),
             rank=rank,
             stream=partial(_stream, job, config["source"], rank, world),
             preempted=_DrainWatch().node_is_draining,
@@ -270,8 +281,11 @@ class _Throttled:
 def _cause(error: WorkerGroupError) -> Exception:
     """The death of a process if there was one, else the first rank's own error.
 
-    When one rank fails, the others raise that they lost their connection to it.
+    When one rank fails, the others raise that they lost their connection to it. Where Ray's hang
+    detector ended the group, no worker has an error.
     """
+    if not error.worker_failures:
+        return error
     causes: list[Exception] = [
         getattr(failure, "health_check_failure", failure)
         for _, failure in sorted(error.worker_failures.items())
@@ -282,7 +296,8 @@ def _cause(error: WorkerGroupError) -> Exception:
 
 
 def _is_lost_worker(cause: Exception) -> bool:
-    """Whether a worker or its machine was lost: it died, or a peer noticed before Ray did."""
-    if isinstance(cause, RayActorError | torch.distributed.DistError):
+    """Whether a worker or its machine was lost: it died, a peer noticed before Ray did, or none of
+    them went on (``NCCLHangError``)."""
+    if isinstance(cause, RayActorError | torch.distributed.DistError | WorkerGroupError):
         return True
     return isinstance(cause, RuntimeError) and any(text in str(cause) for text in LOST_PEER)

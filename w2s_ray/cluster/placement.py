@@ -124,6 +124,12 @@ def most_at_once(wanted: Iterable[Need], nodes: Sequence[Node]) -> int:
     return sum(1 for _ in takewhile(lambda need: _place(need, free), smallest_first))
 
 
+def slots(need: Need, nodes: Sequence[Node], limit: int) -> int:
+    """How often one need can be placed at once, counted up to ``limit``."""
+    free = _free(nodes)
+    return sum(1 for _ in takewhile(lambda _: _place(need, free), range(limit)))
+
+
 @dataclass(slots=True)
 class _FreeNode:
     """Free resources of a machine."""

@@ -25,7 +25,7 @@ from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import SearchAlgorithm
 
-from w2s_ray.cluster.placement import Need, Node, fits, most_at_once
+from w2s_ray.cluster.placement import Need, Node, fits, slots
 from w2s_ray.cluster.trial import NUMBERS, StepError
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.plan.step import Step
@@ -125,6 +125,7 @@ class StepSearch(SearchAlgorithm):
         self._nodes = list(nodes())
         self._nodes_read_at = time.monotonic()
         self._limit = limit
+        self._slots = self._count_slots()
         self._nothing_fits = False  # and nothing has changed since that was found
         self._spec: dict[str, Any] = {}
 
@@ -178,17 +179,29 @@ class StepSearch(SearchAlgorithm):
     def _refresh_nodes(self) -> None:
         if time.monotonic() - self._nodes_read_at > NODES_REFRESH_SECONDS:
             nodes = list(self._read_nodes())
-            self._nothing_fits = self._nothing_fits and nodes == self._nodes
-            self._nodes, self._nodes_read_at = nodes, time.monotonic()
+            if nodes != self._nodes:
+                self._nodes, self._nothing_fits = nodes, False
+                self._slots = self._count_slots()
+            self._nodes_read_at = time.monotonic()
 
     def _is_among(self, needs: Container[Need], step: Step) -> bool:
         return self._needs[step.key] in needs
 
     def _free(self) -> int:
         """Number of one-process trials that could start now."""
+        return max(1, self._slots - len(self._running))
+
+    def _count_slots(self) -> int:
+        """How many one-process trials may run at once; they all have the same need."""
         alone = [need for need in self._distinct_needs if need.workers == 1]
-        most = most_at_once(alone[:1] * min(self._limit, len(self._schedule)), self._nodes)
-        return max(1, min(most, self._limit) - len(self._running))
+        limit = min(self._limit, len(self._schedule))
+        return slots(alone[0], self._nodes, limit) if alone else 0
+
+    def _threads(self) -> int:
+        """Threads for a step that starts now, if those that can start beside it do so too."""
+        beside = min(len(self._schedule.ready), self._free() - 1)
+        cpus = sum(node.cpus for node in self._nodes)
+        return max(1, int(cpus // (len(self._running) + 1 + beside)))
 
     def _trial(self, group: Group) -> StepTrial:
         step = group[0]
@@ -196,7 +209,7 @@ class StepSearch(SearchAlgorithm):
         name = f"{step.kind}-{step.slug}-{step.key}"
         trial = StepTrial(
             self._spec["run"],
-            config={"keys": [step.key for step in group]},
+            config={"keys": [step.key for step in group], "threads": self._threads()},
             trial_id=f"{step.key}-{self._crashes[step.key]}",
             experiment_tag=name,
             storage=self._spec["storage"],

@@ -20,7 +20,8 @@ import ray
 from ray.tune import Trainable
 
 from w2s_ray.cluster.gauges import Gauges
-from w2s_ray.cluster.process import use_only
+from w2s_ray.cluster.process import machine_cpus, use_only
+from w2s_ray.cluster.threads import Share
 from w2s_ray.errors import line_of
 from w2s_ray.plan.schedule import Group
 from w2s_ray.plan.step import Step
@@ -52,6 +53,7 @@ class Settings:
         execute: runs a single step; None: the steps' own runner.
         actor: CPUs and GPUs of one actor.
         period: seconds between two reports of an actor.
+        threads: of each process; None: steps share the CPUs of their machine.
     """
 
     study: str
@@ -61,6 +63,7 @@ class Settings:
     execute: Execute | None
     actor: ActorSize
     period: float
+    threads: int | None = None
 
 
 class StepError(RuntimeError):
@@ -127,17 +130,19 @@ class StepActor(Trainable):
     def setup(self, config: dict[str, Any], settings: Settings | None = None) -> None:
         """Tune calls this once for each new process."""
         assert settings is not None
-        use_only(*settings.actor)
+        use_only(*settings.actor, settings.threads)
+        self._share = Share(machine_cpus() if settings.threads is None else None)
         self._settings = settings
         self._store = Store.open(settings.store_uri)
         self._gauges = Gauges(settings.study)
         self._self = ray.get_runtime_context().current_actor
         self._keys: list[str] = config["keys"]
+        self._threads: int = config["threads"]
         self._running: RunningGroup | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepares for the next group; loaded models stay."""
-        self._keys = new_config["keys"]
+        self._keys, self._threads = new_config["keys"], new_config["threads"]
         self._running = None
         return True
 
@@ -170,13 +175,16 @@ class StepActor(Trainable):
     def _run(self, group: Group, note: Callable[[Numbers], None]) -> Outcomes:
         from w2s_ray.steps.context import Context
 
-        context = Context(progress=note, runner="ray")
-        if group[0].execution.workers > 1:  # never fused with others
-            from w2s_ray.cluster.launch import WorkerGroup
+        if group[0].execution.workers == 1:
+            with self._share.held(group[0], self._threads, note) as progress:
+                return self._execute(group, Context(progress, runner="ray"))
+        from w2s_ray.cluster.launch import WorkerGroup
 
-            note_remotely = partial(_note_remotely, self._self, group[0].key)
-            workers = WorkerGroup(self._settings.storage, note_remotely)
-            context = Context(note, workers.fit, "ray train")
+        note_remotely = partial(_note_remotely, self._self, group[0].key)
+        workers = WorkerGroup(self._settings.storage, note_remotely, self._settings.threads)
+        return self._execute(group, Context(note, workers.fit, "ray train"))  # never fused
+
+    def _execute(self, group: Group, context: Any) -> Outcomes:
         if self._settings.execute is not None:
             return _one_by_one(self._settings.execute, group, self._store, context)
         from w2s_ray.running.runner import execute_group

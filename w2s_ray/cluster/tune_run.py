@@ -45,6 +45,7 @@ def run(
     on_event: OnEvent = lambda event, step, numbers: None,
     execute: Execute | None = None,
     cost: Mapping[str, float] | None = None,
+    threads: int | None = None,
 ) -> Schedule:
     """Runs the unfinished steps on the connected Ray. A failed step blocks its descendants only.
 
@@ -60,6 +61,7 @@ def run(
             thread. ``crashed``: its process died, it runs again (``StepTrial.described_crash``).
         execute: runs one step in an actor; None: the steps' own runner.
         cost: of steps, by key, in any one unit: steps on the most expensive path go first.
+        threads: of each process; None: steps share the CPUs of their machine (``threads``).
 
     Raises:
         InputError: a step cannot be placed on this cluster. Nothing has been started.
@@ -81,6 +83,7 @@ def run(
         execute=execute,
         actor=_actor_size(reserved.values()),
         period=_report_seconds(reserved.values(), nodes, limit),
+        threads=threads,
     )
     check()
     with _quiet_tune(limit):

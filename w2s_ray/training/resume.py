@@ -3,8 +3,9 @@
 One format for every engine: each rank writes a file with the fragments that it holds (a stretch of
 a flat parameter: its fp32 master and both moments), named by parameter and offset. A reader asks
 for stretches, whichever rank wrote them. At the same world size and ZeRO stage each rank reads its
-own bytes back and resumes bit for bit; another world size, another stage or a single process reads
-across files. Nothing is converted, and no process holds more than one parameter beside its shard.
+own bytes back and resumes bit for bit, on a CPU with as many threads as before; another world size,
+another stage or a single process reads across files. Nothing is converted, and no process holds
+more than one parameter beside its shard.
 
 All ranks agree whether a checkpoint is due (``loop.train`` sums their answers), since their clocks
 may differ. A checkpoint that cannot be written is skipped: training continues, the one before it
@@ -13,6 +14,7 @@ stays valid, and the step's record names the failure.
 
 import json
 import math
+import os
 import struct
 import time
 import warnings
@@ -150,6 +152,7 @@ class Checkpointer:
                 "identity": self._identity,
                 "curve": vars(curve),
                 "buffer": buffer.state_dict() if buffer else None,
+                "threads": torch.get_num_threads(),
             }
             try:
                 self._checkpoints.complete(update, content, files)
@@ -177,6 +180,7 @@ class Checkpointer:
         if checkpoint is None:
             return Curve()
         self._check_identity(checkpoint)
+        _use_threads(checkpoint.content.get("threads", 0))
         try:
             return self._read(checkpoint, buffer)
         except (LookupError, TypeError, ValueError, struct.error) as error:
@@ -246,6 +250,13 @@ class Checkpointer:
 
 def _file(rank: int, world: int) -> str:
     return f"rank-{rank:05}-of-{world:05}.safetensors"
+
+
+def _use_threads(threads: int) -> None:
+    """Computes with as many threads as the run began with, unless the user has fixed their number:
+    some sums are split among threads, so the last bit depends on it."""
+    if "OMP_NUM_THREADS" not in os.environ and 0 < threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(threads)
 
 
 def _one_line(error: OSError) -> str:
