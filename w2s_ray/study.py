@@ -37,6 +37,7 @@ from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
+from w2s_ray.running.tally import Tally
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
@@ -273,19 +274,18 @@ class _Study:
                 if workers > 1:
                     self.say(f"--local: one process instead of {workers} workers")
                 return run(todo, self.store, display, cost)
-            from w2s_ray.cluster.session import connect
-            from w2s_ray.cluster.tune_run import run as run_on_ray
+            from w2s_ray.cluster.watched_run import run_watched
 
-            with connect() as session:
-                self.say(f"Ray dashboard: {session.dashboard_url}")
-                return run_on_ray(
-                    todo,
-                    self.store.uri,
-                    study=self.plan.study,
-                    max_concurrent_steps=execution.max_concurrent_steps,
-                    on_event=display,
-                    cost=cost,
-                )
+            return run_watched(
+                todo,
+                self.store.uri,
+                study=self.plan.study,
+                tally=Tally(todo, done, self.plan.cells, cost),
+                on_event=display,
+                say=self.say,
+                max_concurrent_steps=execution.max_concurrent_steps,
+                cost=cost,
+            )
 
     def has_report(self) -> bool:
         """Whether an earlier run left one."""
