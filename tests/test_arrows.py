@@ -33,7 +33,7 @@ LAYERS = (
     {"training"},
     {"steps"},
     {"running"},
-    {"cluster"},
+    {"cluster", "sinks"},
     {"report"},
     {"console"},
     {"study"},
@@ -66,6 +66,7 @@ NO_TORCH = (
     "plan/",
     "printable.py",
     "report/",
+    "sinks/",
 )
 # What a room must not import although it is in a lower layer: it is handed in instead.
 HANDED_IN = {

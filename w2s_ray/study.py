@@ -37,7 +37,8 @@ from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
-from w2s_ray.running.tally import Tally
+from w2s_ray.running.tally import Tally, to_all
+from w2s_ray.sinks.feed import Sinks, folder_beside, refuse_missing
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
@@ -107,18 +108,23 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    study = _Study(spec, plan, store, console, Reruns.of(options))
+    names, folder = spec.execution.sinks, folder_beside(store.uri)
+    sinks = Sinks(names, plan, folder, lambda line: study.say(line))
+    study = _Study(spec, plan, store, console, Reruns.of(options), sinks)
     if options.plan or options.status:
         study.describe(as_json=options.json)
         return 0
+    with located(options.spec):
+        refuse_missing(names)
     for line in study.reruns.force(options.force, plan, store):
         study.say(line)
-    for _ in range(MOST_REPAIRS):
-        try:
-            return _run_once(study, options, may_repeat=True)
-        except StoreError as damage:
-            study.set_aside(damage)
-    return _run_once(study, options, may_repeat=False)
+    with sinks:
+        for _ in range(MOST_REPAIRS):
+            try:
+                return _run_once(study, options, may_repeat=True)
+            except StoreError as damage:
+                study.set_aside(damage)
+        return _run_once(study, options, may_repeat=False)
 
 
 def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool) -> int:
@@ -151,6 +157,7 @@ class _Study:
     store: Store
     console: Console
     reruns: Reruns
+    sinks: Sinks
     shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
@@ -273,7 +280,7 @@ class _Study:
                 workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
                     self.say(f"--local: one process instead of {workers} workers")
-                return run(todo, self.store, display, cost)
+                return run(todo, self.store, to_all(display, self.sinks), cost)
             from w2s_ray.cluster.watched_run import run_watched
 
             return run_watched(
@@ -281,7 +288,7 @@ class _Study:
                 self.store.uri,
                 study=self.plan.study,
                 tally=Tally(todo, done, self.plan.cells, cost),
-                on_event=display,
+                on_event=to_all(display, self.sinks),
                 say=self.say,
                 max_concurrent_steps=execution.max_concurrent_steps,
                 cost=cost,
@@ -338,6 +345,7 @@ class _Study:
     def conclude(self, *, as_json: bool, with_report: bool) -> int:
         """Writes results, predictions and the report, shows them, and returns the exit code."""
         written = self._tables()
+        self.sinks.conclude(written.results)
         paths = {**written.paths, "report": self._report() if with_report else None}
         folders = exports(self.plan, self.spec.execution.export_models, self.store)
         remove_leftovers(self.store)

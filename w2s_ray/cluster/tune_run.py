@@ -82,10 +82,12 @@ def run(
         actor=_actor_size(reserved.values()),
         period=_report_seconds(reserved.values(), nodes, limit),
     )
+    actor = tune.with_parameters(StepActor, settings=settings)
+    actor.__qualname__ = StepActor.__name__  # on the dashboard
     check()
     with _quiet_tune(limit):
         tune.run(
-            tune.with_parameters(StepActor, settings=settings),
+            actor,
             name=study,
             search_alg=StepSearch(schedule, reserved, cluster_nodes, limit, store),
             scheduler=FirstPending(),  # type: ignore[no-untyped-call]
