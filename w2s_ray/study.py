@@ -37,8 +37,8 @@ from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
-from w2s_ray.running.tally import Tally, to_all
-from w2s_ray.sinks.feed import Sinks, folder_beside, refuse_missing
+from w2s_ray.running.tally import to_all
+from w2s_ray.sinks.feed import Sinks
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
@@ -108,14 +108,13 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    names, folder = spec.execution.sinks, folder_beside(store.uri)
-    sinks = Sinks(names, plan, folder, lambda line: study.say(line))
+    sinks = Sinks(spec.execution.sinks, plan, store.uri, lambda line: study.say(line))
     study = _Study(spec, plan, store, console, Reruns.of(options), sinks)
     if options.plan or options.status:
         study.describe(as_json=options.json)
         return 0
     with located(options.spec):
-        refuse_missing(names)
+        sinks.refuse_missing()
     for line in study.reruns.force(options.force, plan, store):
         study.say(line)
     with sinks:
@@ -286,8 +285,8 @@ class _Study:
             return run_watched(
                 todo,
                 self.store.uri,
-                study=self.plan.study,
-                tally=Tally(todo, done, self.plan.cells, cost),
+                plan=self.plan,
+                already_done=done,
                 on_event=to_all(display, self.sinks),
                 say=self.say,
                 max_concurrent_steps=execution.max_concurrent_steps,

@@ -6,6 +6,7 @@ from w2s_ray.cluster.gauges import StudyGauges
 from w2s_ray.cluster.logs import driver_log
 from w2s_ray.cluster.session import connect
 from w2s_ray.cluster.tune_run import run
+from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.running.tally import OnEvent, Tally, to_all
@@ -15,8 +16,8 @@ def run_watched(
     todo: Mapping[str, Step],
     store_uri: str,
     *,
-    study: str,
-    tally: Tally,
+    plan: Plan,
+    already_done: int,
     on_event: OnEvent,
     say: Callable[[str], None],
     max_concurrent_steps: int | None,
@@ -25,9 +26,10 @@ def run_watched(
     """Connects to Ray and runs the unfinished steps there, as ``tune_run.run`` does.
 
     Args:
-        tally: follows the events, and gives the metrics their numbers.
+        already_done: number of steps of the plan that were finished in the store before.
         say: takes the line that tells where the dashboard is.
     """
+    study, tally = plan.study, Tally(todo, already_done, plan.cells, cost)
     with (
         connect() as session,
         StudyGauges(study, tally.counts),

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -38,22 +38,6 @@ _OF_PROGRESS = ("loss", "tokens_per_second")
 _NO_NUMBERS = ("schema_version", "seed")
 
 
-def refuse_missing(names: Sequence[str]) -> None:
-    """Checks that the packages of these sinks are installed.
-
-    Raises:
-        InputError: one is not.
-    """
-    for name in names:
-        for package in PACKAGES[name]:
-            if find_spec(package) is None:
-                raise InputError(
-                    f"execution.sinks: {name} needs the package {package}, which is not installed "
-                    "(pip install 'w2s-ray[sinks]'; docs/monitoring.md)",
-                    ("execution", "sinks"),
-                )
-
-
 def folder_beside(store_uri: str) -> Path:
     """Where sinks write: ``sinks/`` in a store on a disk, else ``w2s_ray_sinks/`` here."""
     if "://" in store_uri:
@@ -66,15 +50,16 @@ class Sinks:
 
     Args:
         names: of the sinks.
-        folder: below which each may write, in a folder with its name.
+        store_uri: each writes in a folder with its name, below ``folder_beside`` this.
         say: takes a line for the user.
     """
 
     def __init__(
-        self, names: Iterable[str], plan: Plan, folder: Path, say: Callable[[str], None]
+        self, names: Iterable[str], plan: Plan, store_uri: str, say: Callable[[str], None]
     ) -> None:
         self._channels = [
-            _Channel(name, plan.study, folder / name, say) for name in dict.fromkeys(names)
+            _Channel(name, plan.study, folder_beside(store_uri) / name, say)
+            for name in dict.fromkeys(names)
         ]
         # By key of an own step. Cells with one student are one run.
         self._cells: dict[str, CellRun] = {}
@@ -84,6 +69,21 @@ class Sinks:
             self._cells.setdefault(cell.keys["student_evaluate"], run)
         self._open: dict[str, int] = {}  # by id: the last optimizer step that was sent
         self._throttles: dict[str, Throttle] = {}
+
+    def refuse_missing(self) -> None:
+        """Checks that the packages of the sinks are installed.
+
+        Raises:
+            InputError: one is not.
+        """
+        for name in (channel.name for channel in self._channels):
+            for package in PACKAGES[name]:
+                if find_spec(package) is None:
+                    raise InputError(
+                        f"execution.sinks: {name} needs the package {package}, which is not "
+                        "installed (pip install 'w2s-ray[sinks]'; docs/monitoring.md)",
+                        ("execution", "sinks"),
+                    )
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +149,7 @@ class _Channel:
     """The process of one sink; it is started by the first line."""
 
     def __init__(self, name: str, study: str, folder: Path, say: Callable[[str], None]) -> None:
-        self._name, self._say = name, say
+        self.name, self._say = name, say
         self._command = [sys.executable, "-m", "w2s_ray.sinks.process", name, study, str(folder)]
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[str] | None = None
@@ -175,7 +175,7 @@ class _Channel:
             self._thread.join()
             self._failure = f"not everything was written in {seconds:.0f} s"
         if self._failure:
-            self._say(f"note: the sink {self._name} is incomplete: {self._failure}")
+            self._say(f"note: the sink {self.name} is incomplete: {self._failure}")
 
     def _start(self) -> None:
         # In a session of its own: Ctrl-C is for the study, which then ends the sink's input.

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+PROJECT = "w2s_ray"  # in backends that have projects; the study is a group in it
 Numbers = Mapping[str, float]
 
 

@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from w2s_ray.sinks.messages import CellRun, Numbers
+from w2s_ray.sinks.messages import PROJECT, CellRun, Numbers
 
-PROJECT = "w2s_ray"
 FOLDER = "TRACKIO_DIR"
 
 

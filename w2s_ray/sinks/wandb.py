@@ -7,9 +7,7 @@ import wandb
 from wandb import Settings
 from wandb.sdk.wandb_run import Run
 
-from w2s_ray.sinks.messages import CellRun, Numbers
-
-PROJECT = "w2s_ray"
+from w2s_ray.sinks.messages import PROJECT, CellRun, Numbers
 
 
 class Wandb:
@@ -30,7 +28,7 @@ class Wandb:
                 name=cell.name,
                 config=dict(cell.values),
                 dir=self._folder,
-                mode=self._mode,  # type: ignore[arg-type]
+                mode=self._mode,
                 resume="allow" if self._mode == "online" else None,
                 reinit="create_new",
                 settings=Settings(silent=True, console="off"),
