@@ -270,28 +270,21 @@ class _Study:
 
     def _schedule(self, todo: Mapping[str, Step], *, local: bool) -> Schedule:
         """Runs the steps in this process, or on Ray (``cluster.session``)."""
-        done, execution = len(self.plan.steps) - len(todo), self.spec.execution
+        done = len(self.plan.steps) - len(todo)
         cost = {key: count for key, count in flops(todo.values()).items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
+            heard = to_all(display, self.sinks)
             if local:
                 from w2s_ray.running.local import run
 
                 workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
                     self.say(f"--local: one process instead of {workers} workers")
-                return run(todo, self.store, to_all(display, self.sinks), cost)
+                return run(todo, self.store, heard, cost)
             from w2s_ray.cluster.watched_run import run_watched
 
-            return run_watched(
-                todo,
-                self.store.uri,
-                plan=self.plan,
-                already_done=done,
-                on_event=to_all(display, self.sinks),
-                say=self.say,
-                max_concurrent_steps=execution.max_concurrent_steps,
-                cost=cost,
-            )
+            limit = self.spec.execution.max_concurrent_steps
+            return run_watched(todo, self.store.uri, self.plan, done, heard, self.say, limit, cost)
 
     def has_report(self) -> bool:
         """Whether an earlier run left one."""

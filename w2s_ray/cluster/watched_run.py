@@ -15,7 +15,6 @@ from w2s_ray.running.tally import OnEvent, Tally, to_all
 def run_watched(
     todo: Mapping[str, Step],
     store_uri: str,
-    *,
     plan: Plan,
     already_done: int,
     on_event: OnEvent,
