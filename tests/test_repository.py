@@ -13,8 +13,8 @@ import w2s_ray
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
-WITH_ANOTHER = {"pydantic_core"}  # comes with pydantic
-OPTIONAL = {"boto3"}  # the extra [aws]
+WITH_ANOTHER = {"pydantic_core", "tensorboardX"}  # come with pydantic and ray[tune]
+OPTIONAL = {"boto3", "mlflow", "trackio", "wandb"}  # extras, and what sinks write to
 
 
 def normalised(requirement: str) -> str:

@@ -39,6 +39,8 @@ from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
+from w2s_ray.running.tally import to_all
+from w2s_ray.sinks.feed import Sinks
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
@@ -109,18 +111,22 @@ def _run(options: argparse.Namespace) -> int:
     with located(options.spec):
         plan = build(spec)
     store = Store.open(str(spec.store) if options.store is None else options.store)
-    study = _Study(spec, plan, store, console, Reruns.of(options))
+    sinks = Sinks(spec.execution.sinks, plan, store.uri, lambda line: study.say(line))
+    study = _Study(spec, plan, store, console, Reruns.of(options), sinks)
     if options.plan or options.status:
         study.describe(as_json=options.json)
         return 0
+    with located(options.spec):
+        sinks.refuse_missing()
     for line in study.reruns.force(options.force, plan, store):
         study.say(line)
-    for _ in range(MOST_REPAIRS):
-        try:
-            return _run_once(study, options, may_repeat=True)
-        except StoreError as damage:
-            study.set_aside(damage)
-    return _run_once(study, options, may_repeat=False)
+    with sinks:
+        for _ in range(MOST_REPAIRS):
+            try:
+                return _run_once(study, options, may_repeat=True)
+            except StoreError as damage:
+                study.set_aside(damage)
+        return _run_once(study, options, may_repeat=False)
 
 
 def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool) -> int:
@@ -153,6 +159,7 @@ class _Study:
     store: Store
     console: Console
     reruns: Reruns
+    sinks: Sinks
     shown: set[str] = field(default_factory=set)  # data sets whose rows were shown
 
     def say(self, text: str) -> None:
@@ -267,34 +274,36 @@ class _Study:
 
     def _schedule(self, todo: Mapping[str, Step], *, local: bool) -> Schedule:
         """Runs the steps in this process, or on Ray (``cluster.session``)."""
-        done, execution = len(self.plan.steps) - len(todo), self.spec.execution
+        done = len(self.plan.steps) - len(todo)
         cost = {key: count for key, count in flops(todo.values()).items() if count}
         with ProgressDisplay(todo, done, self.console) as display:
+            heard = to_all(display, self.sinks)
             if local:
                 from w2s_ray.running.local import run
 
                 workers = max(step.execution.workers for step in todo.values())
                 if workers > 1:
                     self.say(f"--local: one process instead of {workers} workers")
-                return run(todo, self.store, display, cost)
-            from w2s_ray.cluster.session import connect
-            from w2s_ray.cluster.tune_run import run as run_on_ray
+                return run(todo, self.store, heard, cost)
+            from w2s_ray.cluster.watched_run import run_watched
 
-            written = execution.model_fields_set
-            threads = fixed_threads(
-                execution.cpus_per_worker if "cpus_per_worker" in written else None
+            execution = self.spec.execution
+            cpus = (
+                execution.cpus_per_worker
+                if "cpus_per_worker" in execution.model_fields_set
+                else None
             )
-            with connect() as session:
-                self.say(f"Ray dashboard: {session.dashboard_url}")
-                return run_on_ray(
-                    todo,
-                    self.store.uri,
-                    study=self.plan.study,
-                    max_concurrent_steps=execution.max_concurrent_steps,
-                    on_event=display,
-                    cost=cost,
-                    threads=threads,
-                )
+            return run_watched(
+                todo,
+                self.store.uri,
+                self.plan,
+                done,
+                heard,
+                self.say,
+                execution.max_concurrent_steps,
+                cost,
+                threads,
+            )
 
     def has_report(self) -> bool:
         """Whether an earlier run left one."""
@@ -347,6 +356,7 @@ class _Study:
     def conclude(self, *, as_json: bool, with_report: bool) -> int:
         """Writes results, predictions and the report, shows them, and returns the exit code."""
         written = self._tables()
+        self.sinks.conclude(written.results)
         paths = {**written.paths, "report": self._report() if with_report else None}
         folders = exports(self.plan, self.spec.execution.export_models, self.store)
         remove_leftovers(self.store)

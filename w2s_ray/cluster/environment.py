@@ -29,6 +29,7 @@ SESSION = {
 TRAIN = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a finished group is noticed
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a lost worker is noticed without it
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # else the dashboard's page of Train answers 500
 }
 
 TUNE = {

@@ -8,13 +8,16 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray._private import (
     utils,  # its handler of SIGTERM
     worker,  # of the driver: the dashboard's address, messages it prints
 )
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import state  # of the cluster: draining nodes, the autoscaler's limits
+from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
 os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # before the import: V1 has no elastic groups
 
@@ -40,7 +43,10 @@ __all__ = [
     "autoscaler_config",
     "dashboard_address",
     "draining_nodes",
+    "logs_folder",
     "messages_to_log",
+    "name_process",
+    "token_is_asked_for",
     "without_sigterm_handler",
 ]
 
@@ -87,6 +93,32 @@ def dashboard_address() -> str | None:
     """
     address: str | None = worker.get_dashboard_url()  # type: ignore[no-untyped-call]
     return address
+
+
+def token_is_asked_for() -> bool:
+    """Whether the dashboard of the connected Ray asks for a token.
+
+    Ray 2.60.0: on by default for a Ray that is started here; `ray get-auth-token` prints the token.
+    """
+    return bool(is_token_auth_enabled())
+
+
+def logs_folder() -> Path | None:
+    """The folder of this machine whose files the dashboard shows as logs; None: there is none.
+
+    Ray 2.60.0 has no public name for it.
+    """
+    node = worker._global_node
+    return None if node is None else Path(node.get_logs_dir_path())
+
+
+def name_process(name: str) -> None:
+    """Shows ``name`` as the command of this process, in `top` and in the dashboard's Cluster page.
+
+    Ray 2.60.0 sets the names of its processes by this function, at the beginning and the end of
+    each call.
+    """
+    setproctitle(f"ray::{name}")
 
 
 @contextmanager

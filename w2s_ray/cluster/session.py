@@ -8,19 +8,23 @@ belongs to the command.
 
 import logging
 import os
+import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
 from w2s_ray.cluster.environment import ADDRESS, SESSION, set_defaults
 from w2s_ray.cluster.ray_internals import (
     dashboard_address,
+    logs_folder,
     messages_to_log,
+    token_is_asked_for,
     without_sigterm_handler,
 )
 from w2s_ray.ending.signals import kept
@@ -38,6 +42,19 @@ class Session:
     """
 
     dashboard_url: str | None
+
+    @property
+    def dashboard_line(self) -> str:
+        """Where the dashboard is, and how to log in."""
+        if self.dashboard_url is None:
+            return "Ray dashboard: none (this Ray was started without it)"
+        login = f"; it asks for a token, which `{_ray_command()} get-auth-token` prints"
+        return f"Ray dashboard: {self.dashboard_url}" + login * token_is_asked_for()
+
+    @property
+    def logs_folder(self) -> Path | None:
+        """The folder of this machine whose files the dashboard shows as logs."""
+        return logs_folder()
 
 
 @contextmanager
@@ -120,6 +137,15 @@ def _join(address: str) -> str | None:
         ) from error
     url: str | None = context.dashboard_url
     return url
+
+
+def _ray_command() -> str:
+    """``ray`` as it can be typed here: that of this environment, which may not be active."""
+    own = Path(sys.executable).with_name("ray")
+    found = shutil.which("ray")
+    if not own.exists() or (found is not None and os.path.samefile(found, own)):
+        return "ray"
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def _url(address: str | None) -> str | None:

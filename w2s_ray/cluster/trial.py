@@ -20,7 +20,9 @@ import ray
 from ray.tune import Trainable
 
 from w2s_ray.cluster.gauges import Gauges
+from w2s_ray.cluster.logs import StepLog, described
 from w2s_ray.cluster.process import machine_cpus, use_only
+from w2s_ray.cluster.ray_internals import name_process
 from w2s_ray.cluster.threads import Share
 from w2s_ray.errors import line_of
 from w2s_ray.plan.schedule import Group
@@ -134,7 +136,7 @@ class StepActor(Trainable):
         self._share = Share(machine_cpus() if settings.threads is None else None)
         self._settings = settings
         self._store = Store.open(settings.store_uri)
-        self._gauges = Gauges(settings.study)
+        self._gauges, self._log = Gauges(settings.study), StepLog()
         self._self = ray.get_runtime_context().current_actor
         self._keys: list[str] = config["keys"]
         self._threads: int = config["threads"]
@@ -151,16 +153,38 @@ class StepActor(Trainable):
         group = tuple(self._settings.steps[key] for key in self._keys)
         if self._running is None:
             self._started = time.monotonic()
+            self._log.started(group)
             self._running = RunningGroup(partial(self._run, group))
             self._running.start()
+        name_process(described(group))  # Ray takes the name back after each call
         running = self._running
         if running.ended.wait(self._settings.period):
-            if running.error is not None:
-                raise StepError(dict.fromkeys(self._keys, line_of(running.error)))
-            return {"done": True, NUMBERS: [_for_tune(running.outcomes)]}
+            return {"done": True, NUMBERS: [self._outcomes(running)]}
         newest = running.newest()
+        self._log.progress(newest)
         self._gauges.show(group[0], newest, time.monotonic() - self._started)
         return {NUMBERS: [newest]}
+
+    def __repr__(self) -> str:
+        """The name of the actor on the dashboard."""
+        return f"w2s_ray {self._settings.study}"
+
+    def _outcomes(self, running: RunningGroup) -> dict[str, Numbers]:
+        """What the steps gave; how they ended is logged.
+
+        Raises:
+            StepError: all of them failed.
+        """
+        try:
+            if running.error is not None:
+                raise StepError(dict.fromkeys(self._keys, line_of(running.error)))
+            outcomes = _for_tune(running.outcomes)
+        except StepError as error:
+            self._log.ended(f"failed ({error}):")
+            raise
+        failed = sum("error" in outcome for outcome in outcomes.values())
+        self._log.ended(f"done, {failed:,} failed:" if failed else "done")
+        return outcomes
 
     def note(self, key: str, numbers: Numbers) -> None:
         """Receives numbers of a step from another process, rank 0 of its worker group."""

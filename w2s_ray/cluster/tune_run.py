@@ -85,10 +85,12 @@ def run(
         period=_report_seconds(reserved.values(), nodes, limit),
         threads=threads,
     )
+    actor = tune.with_parameters(StepActor, settings=settings)
+    actor.__qualname__ = StepActor.__name__  # on the dashboard
     check()
     with _quiet_tune(limit):
         tune.run(
-            tune.with_parameters(StepActor, settings=settings),
+            actor,
             name=study,
             search_alg=StepSearch(schedule, reserved, cluster_nodes, limit, store),
             scheduler=FirstPending(),  # type: ignore[no-untyped-call]

@@ -189,6 +189,14 @@ class Execution(Model):
         examples=["student"],
     )
 
+    sinks: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "wandb", "trackio"], ...], BeforeValidator(as_list)
+    ] = Field(
+        (),
+        description="programs that get a copy of the numbers, one run per cell (monitoring.md)",
+        examples=["tensorboard"],
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Check fields that depend on each other.

@@ -14,6 +14,7 @@ Below the root lie one folder for each kind of step, and the folders of ``RESERV
     reports/<study>/                  the report that a run leaves (``report.saved``)
     results/<study>.parquet           one row per cell of a study (``results``)
     samples/<study>.parquet           judged answers of a study's models (``text_results``)
+    sinks/                            copies of numbers for other programs (``w2s_ray.sinks``)
     studies/<study>.json              the cells of a study (``results``)
     train_predictions/<study>.parquet predictions of training rows (``train_predictions``)
     transfer/<study>.parquet          one row per cell and further test set (``transfer``)
@@ -50,6 +51,7 @@ REPORTS = "reports"
 REPORT_PAGE = "index.html"
 RESULTS = "results"
 SAMPLE_TABLES = "samples"
+SINKS = "sinks"
 STUDIES = "studies"
 TRAIN_PREDICTIONS = "train_predictions"
 TRANSFER = "transfer"
@@ -64,6 +66,7 @@ RESERVED = (
     REPORTS,
     RESULTS,
     SAMPLE_TABLES,
+    SINKS,
     STUDIES,
     TRAIN_PREDICTIONS,
     TRANSFER,

@@ -125,6 +125,10 @@ class TrainJob:
         assert self.soft_labels.dtype == np.float32
         assert len(self.soft_labels) == self.rows.num_rows
 
+    def __repr__(self) -> str:
+        """Short, and without addresses of models: Ray Train shows it on the dashboard."""
+        return f"TrainJob({self.name!r})"
+
     def encoded(self, rows: pa.Table, tokenizer: PreTrainedTokenizerFast) -> Tokens:
         """``rows`` as tokens, by the job's length and rendering."""
         return encode(rows, tokenizer, self.max_length_tokens, self.rendering)

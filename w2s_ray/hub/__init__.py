@@ -1,0 +1,1 @@
+"""Results and exported models of a study, uploaded to the Hugging Face Hub."""
