@@ -288,11 +288,8 @@ class _Study:
             from w2s_ray.cluster.watched_run import run_watched
 
             execution = self.spec.execution
-            cpus = (
-                execution.cpus_per_worker
-                if "cpus_per_worker" in execution.model_fields_set
-                else None
-            )
+            is_given = "cpus_per_worker" in execution.model_fields_set
+            threads = fixed_threads(execution.cpus_per_worker if is_given else None)
             return run_watched(
                 todo,
                 self.store.uri,

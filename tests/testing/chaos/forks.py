@@ -169,7 +169,7 @@ def _drive(request: Request) -> None:
 
 def _shift(request: Request) -> None:
     """Gives the process another machine, another clock, a shorter lease."""
-    from w2s_ray.store import claims, heartbeat, owners
+    from w2s_ray.store import claims, heartbeat, object_claims, owners
 
     if request.machine:
         owners._machine = lambda: request.machine  # type: ignore[assignment]
@@ -180,7 +180,7 @@ def _shift(request: Request) -> None:
         claims.STALE_SECONDS = request.lease
         heartbeat.HEARTBEAT_SECONDS = request.lease / 10
     if request.contention:
-        claims.CONTENTION_SECONDS = request.contention
+        object_claims.CONTENTION_SECONDS = request.contention
 
 
 if __name__ == "__main__":
