@@ -278,10 +278,6 @@ class _Study:
             from w2s_ray.cluster.session import connect
             from w2s_ray.cluster.tune_run import run as run_on_ray
 
-            written = execution.model_fields_set
-            threads = fixed_threads(
-                execution.cpus_per_worker if "cpus_per_worker" in written else None
-            )
             with connect() as session:
                 self.say(f"Ray dashboard: {session.dashboard_url}")
                 return run_on_ray(
@@ -291,7 +287,7 @@ class _Study:
                     max_concurrent_steps=execution.max_concurrent_steps,
                     on_event=display,
                     cost=cost,
-                    threads=threads,
+                    threads=fixed_threads(execution),
                 )
 
     def has_report(self) -> bool:
