@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from w2s_ray.capacity.execution import THREADS
 from w2s_ray.spec.execution import Execution
 
 ADDRESS = "RAY_ADDRESS"  # the cluster to join; unset: start a Ray of our own
-THREADS = "OMP_NUM_THREADS"  # of torch; Ray sets it too, in a process where it is unset
 OTHER_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 # Read when torch is loaded. Threads that spin while they wait take the CPU from whoever has work:
