@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from rich.console import Console
 
-from w2s_ray.cluster.environment import WAITING, fixed_threads, set_defaults
+from w2s_ray.cluster.environment import WAITING, set_defaults
 from w2s_ray.console import data_view
 from w2s_ray.console.plan_view import describe, show
 from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
@@ -287,20 +287,8 @@ class _Study:
                 return run(todo, self.store, heard, cost)
             from w2s_ray.cluster.watched_run import run_watched
 
-            execution = self.spec.execution
-            is_given = "cpus_per_worker" in execution.model_fields_set
-            threads = fixed_threads(execution.cpus_per_worker if is_given else None)
-            return run_watched(
-                todo,
-                self.store.uri,
-                self.plan,
-                done,
-                heard,
-                self.say,
-                execution.max_concurrent_steps,
-                cost,
-                threads,
-            )
+            study = self.store.uri, self.plan, self.spec.execution
+            return run_watched(todo, *study, done, heard, self.say, cost)
 
     def has_report(self) -> bool:
         """Whether an earlier run left one."""

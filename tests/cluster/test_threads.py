@@ -15,6 +15,7 @@ import torch
 from tests.testing.steps import a_step
 from w2s_ray.cluster.environment import fixed_threads
 from w2s_ray.cluster.threads import Share, count_running, running
+from w2s_ray.spec.execution import Execution
 
 NEIGHBOUR = """
 import sys
@@ -135,4 +136,5 @@ def test_what_the_user_fixes(
     environment: str, cpus: float | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", environment)
-    assert fixed_threads(cpus) == expected
+    written = Execution() if cpus is None else Execution(cpus_per_worker=cpus)
+    assert fixed_threads(written) == expected

@@ -8,6 +8,8 @@ from w2s_ray.capacity.memory import Offload
 
 Device = Literal["cpu", "gpu"]
 
+THREADS = "OMP_NUM_THREADS"  # by which a user fixes the threads of torch in the environment
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:

@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from w2s_ray.capacity.execution import THREADS
+from w2s_ray.spec.execution import Execution
+
 ADDRESS = "RAY_ADDRESS"  # the cluster to join; unset: start a Ray of our own
-THREADS = "OMP_NUM_THREADS"  # of torch; Ray sets it too, in a process where it is unset
 OTHER_THREADS = ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 # Read when torch is loaded. Threads that spin while they wait take the CPU from whoever has work:
@@ -49,12 +51,13 @@ def set_defaults(variables: Mapping[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
-def fixed_threads(cpus_per_worker: float | None) -> int | None:
+def fixed_threads(execution: Execution) -> int | None:
     """Threads that the user asks for, in the environment or as CPUs in the spec; None: neither."""
     first = os.environ.get(THREADS, "").partition(",")[0].strip()
     if first.isdecimal() and int(first):
         return int(first)
-    return None if cpus_per_worker is None else max(1, int(cpus_per_worker))
+    written = "cpus_per_worker" in execution.model_fields_set
+    return max(1, int(execution.cpus_per_worker)) if written else None
 
 
 @contextmanager

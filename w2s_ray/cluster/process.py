@@ -8,7 +8,8 @@ from typing import Any
 
 import ray
 
-from w2s_ray.cluster.environment import LIBRARIES, OTHER_THREADS, THREADS, set_defaults
+from w2s_ray.capacity.execution import THREADS
+from w2s_ray.cluster.environment import LIBRARIES, OTHER_THREADS, set_defaults
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from w2s_ray.cluster.environment import fixed_threads
 from w2s_ray.cluster.gauges import StudyGauges
 from w2s_ray.cluster.logs import driver_log
 from w2s_ray.cluster.session import connect
@@ -10,18 +11,18 @@ from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.running.tally import OnEvent, Tally, to_all
+from w2s_ray.spec.execution import Execution
 
 
 def run_watched(
     todo: Mapping[str, Step],
     store_uri: str,
     plan: Plan,
+    execution: Execution,
     already_done: int,
     on_event: OnEvent,
     say: Callable[[str], None],
-    max_concurrent_steps: int | None,
     cost: Mapping[str, float],
-    threads: int | None,
 ) -> Schedule:
     """Connects to Ray and runs the unfinished steps there, as ``tune_run.run`` does.
 
@@ -40,8 +41,8 @@ def run_watched(
             todo,
             store_uri,
             study=study,
-            max_concurrent_steps=max_concurrent_steps,
+            max_concurrent_steps=execution.max_concurrent_steps,
             on_event=to_all(tally, on_event, log),
             cost=cost,
-            threads=threads,
+            threads=fixed_threads(execution),
         )

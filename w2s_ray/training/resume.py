@@ -28,6 +28,7 @@ import torch
 from pyarrow import NativeFile
 from torch import Tensor
 
+from w2s_ray.capacity.execution import THREADS
 from w2s_ray.errors import InputError
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
@@ -255,7 +256,7 @@ def _file(rank: int, world: int) -> str:
 def _use_threads(threads: int) -> None:
     """Computes with as many threads as the run began with, unless the user has fixed their number:
     some sums are split among threads, so the last bit depends on it."""
-    if "OMP_NUM_THREADS" not in os.environ and 0 < threads <= (os.cpu_count() or 1):
+    if THREADS not in os.environ and 0 < threads <= (os.cpu_count() or 1):
         torch.set_num_threads(threads)
 
 
