@@ -36,7 +36,9 @@ LAYERS = (
     {"cluster", "sinks"},
     {"report", "hub"},
     {"console"},
+    {"driver"},
     {"study"},
+    {"__main__"},
 )
 # The only places, as prefixes of a file's path, that may import a library.
 ONLY_IN = {

@@ -21,8 +21,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from tests.testing.autoscaling import read_drain, started
 from w2s_ray.cluster import placement
 from w2s_ray.cluster.placement import Need, Node, fits
+from w2s_ray.driver.options import parser
 from w2s_ray.spec.loading import load
-from w2s_ray.study import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "kuberay"
@@ -84,7 +84,7 @@ def test_the_entrypoint_is_a_study_that_loads_with_a_store_all_pods_can_see(
     words = shlex.split(job["entrypoint"])
     assert words[:3] == ["python", "-m", "w2s_ray.study"]
     assert job["entrypoint"] == shlex.join(words)  # nothing for a shell to interpret
-    options = _parser().parse_args(words[3:])
+    options = parser().parse_args(words[3:])
     assert options.store.startswith("s3://") and not options.local
     assert options.spec.is_absolute()  # the folder a job starts in is not ours to choose
     load(ROOT / options.spec.relative_to(f"{HOME}/w2s_ray"))

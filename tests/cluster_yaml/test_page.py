@@ -12,8 +12,8 @@ import yaml
 from benchmarks import worlds
 from tests.testing.markdown import blocks
 from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.driver.options import parser
 from w2s_ray.spec.schema import Execution
-from w2s_ray.study import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
@@ -29,7 +29,7 @@ def test_every_study_it_runs_is_one_with_options_there_are() -> None:
     lines = re.findall(r"python -m w2s_ray\.study ([^\n'|&]*)", "\n".join(COMMANDS))
     assert len(lines) >= 3
     for line in lines:
-        options = _parser().parse_args(shlex.split(line, comments=True))
+        options = parser().parse_args(shlex.split(line, comments=True))
         assert (ROOT / options.spec).is_file()
 
 

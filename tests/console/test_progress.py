@@ -1,12 +1,15 @@
-"""The display counts what happens, and says nothing where nobody watches."""
+"""The display counts what happens, and tells it line by line where nobody watches."""
 
 import io
+import re
 
 from rich.console import Console
 
 from tests.testing.steps import a_step
+from w2s_ray.console.lines import Display, Lines
 from w2s_ray.console.plan_view import flops
 from w2s_ray.console.progress import ProgressDisplay
+from w2s_ray.console.run_state import RunState
 
 
 def steps():
@@ -14,10 +17,16 @@ def steps():
     return {key: a_step("student", key, inputs=inputs) for key, inputs in chain.items()}
 
 
+def display_of(todo, console, display=None):
+    lines = Lines(console, display)
+    names = {key: f"named {key}" for key in todo}
+    return ProgressDisplay(RunState(todo, 7, {}), lines, names, explain="w2s spec --explain")
+
+
 def test_it_counts_done_running_waiting_failed_and_blocked():
-    todo, out = steps(), io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120)
-    with ProgressDisplay(todo, 7, console) as display:
+    todo = steps()
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with display_of(todo, console) as display:
         display("started", todo["a"], {})
         display("done", todo["a"], {})
         display("started", todo["b"], {})
@@ -25,29 +34,49 @@ def test_it_counts_done_running_waiting_failed_and_blocked():
         display("progress", todo["d"], {"step": 3, "steps": 9, "loss": 0.5})
         display("failed", todo["b"], {"error": "ValueError: no"})
         drawn = io.StringIO()
-        Console(file=drawn, width=120).print(display._draw())
+        Console(file=drawn, width=160).print(display._drawn())
     output = drawn.getvalue()
-    assert "1/4 steps done" in output
-    assert "1 running  0 waiting  1 failed (1 blocked)" in output
-    assert "7 from the store" in output
-    assert "3/9 steps" in output and "loss 0.5000" in output
+    assert "1/4 steps done, 1 running, 0 waiting, 1 failed (1 blocked)" in output
+    assert "student named d" in output and "3/9 steps" in output and "loss 0.5000" in output
 
 
-def test_it_is_quiet_when_not_on_a_terminal_but_for_failures():
-    todo, out = steps(), io.StringIO()
-    with ProgressDisplay(todo, 0, Console(file=out, force_terminal=False, width=60)) as display:
+def test_in_a_pipe_each_event_is_a_line_and_many_of_one_moment_are_one():
+    todo = {f"k{n}": a_step("student", f"k{n}") for n in range(9)}
+    console = Console(file=io.StringIO(), width=60)
+    with display_of(todo, console) as display:
+        for step in todo.values():
+            display("started", step, {})
+        for step in list(todo.values())[:2]:
+            display("done", step, {"seconds": 1.0})
+    assert console.file.getvalue().splitlines() == [
+        "started  9 students, from student named k0 to student named k8",
+        "done     student named k0",
+        "done     student named k1",
+    ]
+
+
+def test_a_log_has_the_time_before_every_line():
+    todo, console = steps(), Console(file=io.StringIO(), width=60)
+    with display_of(todo, console, Display.LOG) as display:
+        display("started", todo["a"], {})
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d started .*\n", console.file.getvalue())
+
+
+def test_without_a_display_failures_alone_are_told_with_their_traceback():
+    todo, console = steps(), Console(file=io.StringIO(), width=60)
+    with display_of(todo, console, Display.NONE) as display:
         display("started", todo["a"], {})
         display("progress", todo["a"], {"step": 1, "steps": 2})
         display("failed", todo["a"], {"error": "ValueError: [odd] text " + "x" * 100})
-    assert out.getvalue().splitlines() == [
-        "failed: student a-a: ValueError: [odd] text " + "x" * 100
+    assert console.file.getvalue().splitlines() == [
+        "failed: student named a (a): ValueError: [odd] text " + "x" * 100,
+        "        its traceback: w2s spec --explain a",
     ]
 
 
 def test_whom_a_group_waits_for_is_said_once():
-    todo = steps()
-    console = Console(file=io.StringIO(), width=120)
-    with ProgressDisplay(todo, 0, console) as display:
+    todo, console = steps(), Console(file=io.StringIO(), width=120)
+    with display_of(todo, console, Display.NONE) as display:
         for key in "ab":
             display("started", todo[key], {})
             display("progress", todo[key], {"waiting": "waiting for weak a, held by process 1"})

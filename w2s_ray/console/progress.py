@@ -1,72 +1,72 @@
-"""Progress of a study: steps done, running, waiting, failed, and the time remaining.
+"""The progress of a study: steps done, running, waiting, failed, and the time remaining.
 
-Fused steps (``plan.fusion``) share one line. On a terminal the display is live; elsewhere (CI, a
-log file) only failures are printed.
+On a terminal the display is live. In a pipe or a log there is a line each half minute and at each
+event; events of one moment (a thousand heads trained together) are one line.
 """
 
-import time
-from collections import Counter, defaultdict
+import threading
+from collections import defaultdict
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from w2s_ray.console.terminal import Escaped
-from w2s_ray.masking import masked
+from w2s_ray.console.cell_scores import CellScores
+from w2s_ray.console.drawing import drawn, summary
+from w2s_ray.console.lines import Display, Lines
+from w2s_ray.console.run_state import RunState
 from w2s_ray.plan.step import Step
 from w2s_ray.store.backend import DAMAGED, StoreError
 
 OF_DAMAGE = f"{StoreError.__name__}: "  # begins the error of a step whose input is damaged
-
-
-class Running(NamedTuple):
-    """A running step.
-
-    Attributes:
-        started: by ``time.monotonic``.
-        numbers: its newest.
-    """
-
-    step: Step
-    started: float
-    numbers: dict[str, Any]
+SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_EVENTS = 1.0  # those in between are told together
+MOST_ALIKE = 3  # events of one moment and kind that have a line each
+MOST_FAILURES = 20  # that are told one by one
+LATEST_CELLS = 3  # on the live display
 
 
 class ProgressDisplay:
     """Shows the events of a run; can be called from any thread.
 
     Args:
-        todo: the steps of this run.
-        already_done: number of steps that were finished in the store before.
+        state: of the run, before its first event.
+        names: of the steps by key (``plan.names``).
+        scores: of the study's cells; None: they are not shown.
+        explain: the command that explains a failure, up to the key; "" if there is none.
     """
 
-    def __init__(self, todo: Mapping[str, Step], already_done: int, console: Console) -> None:
-        self._todo = todo
-        self._already_done = already_done
-        self._console = console
-        self._remaining = Counter(step.kind.name for step in todo.values())
-        self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._running: dict[str, Running] = {}
-        self._children: dict[str, list[str]] = defaultdict(list)
-        for key, step in todo.items():
-            for parent in step.inputs.values():
-                self._children[parent].append(key)
-        self.done = 0
-        self.failed: dict[str, str] = {}
-        self.blocked: set[str] = set()
+    def __init__(
+        self,
+        state: RunState,
+        lines: Lines,
+        names: Mapping[str, str],
+        scores: CellScores | None = None,
+        explain: str = "",
+    ) -> None:
+        self.state = state
+        self._lines, self._names, self._scores = lines, names, scores
+        self._explain = explain
         self._damages: set[str] = set()
-        self._lines_said: set[str] = set()
+        self._said: set[str] = set()
+        self._cells: list[str] = []
+        self._events: dict[tuple[str, str], list[str]] = defaultdict(list)  # not told yet
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._tells = lines.display in (Display.PLAIN, Display.LOG)
         self._live = Live(
-            get_renderable=self._draw, console=console, refresh_per_second=4, transient=True
+            get_renderable=self._drawn,
+            console=lines.console,
+            refresh_per_second=4,
+            transient=True,
         )
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and len(self._todo):
+        if self._lines.display is Display.RICH and self.state.todo:
             self._live.start()
+        if self._tells:
+            threading.Thread(target=self._tell, name="progress", daemon=True).start()
         return self
 
     def __exit__(
@@ -75,114 +75,89 @@ class ProgressDisplay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._ended.set()
         self._live.stop()
+        self._tell_events()
+        if (more := len(self.state.failed) - MOST_FAILURES) > 0:
+            self._lines(f"failed: {more:,} more; --status lists them")
 
     def __call__(self, event: str, step: Step, numbers: dict[str, Any]) -> None:
-        if event == "started":
-            self._running[step.key] = Running(step, time.monotonic(), {})
-            return
-        if event == "progress":
-            numbers = dict(numbers)
-            if (line := numbers.pop("waiting", "")) and line not in self._lines_said:
-                self._lines_said.add(line)  # one for all steps of a group
-                self._say(line)
-            if step.key in self._running:
-                self._running[step.key].numbers.update(numbers)
-            return
-        started = self._running.pop(step.key, Running(step, time.monotonic(), {})).started
-        if event == "crashed":
-            if numbers:  # of the first of a group
-                more = f" and {numbers['steps'] - 1:,} more" if numbers["steps"] > 1 else ""
-                name = f"{step.kind} {step.slug}-{step.key}"
-                self._say(f"note: {name}{more} will run again: {numbers['error']}")
-            return
-        self._remaining[step.kind.name] -= 1
-        if event == "done":
-            self.done += 1
-            # Of a fused step: its share of the time.
-            seconds = numbers.get("seconds", time.monotonic() - started)
-            self._seconds[step.kind.name].append(seconds)
-            if numbers.get("shares_prompts") is False:
-                self._say(
-                    f"note: {step.slug}: the model cannot share prompts; each text is one row"
-                )
-            return
-        self.failed[step.key] = numbers["error"]
-        blocked = self._descendants(step.key) - self.blocked
-        self.blocked |= blocked
-        self._remaining.subtract(self._todo[key].kind.name for key in blocked)
+        getattr(self, f"_{event}")(step, numbers)
+
+    def _started(self, step: Step, numbers: dict[str, Any]) -> None:
+        self.state.start(step)
+        self._note("started", step)
+
+    def _progress(self, step: Step, numbers: dict[str, Any]) -> None:
+        numbers = dict(numbers)
+        if (line := numbers.pop("waiting", "")) and line not in self._said:
+            self._said.add(line)  # one for all steps of a group
+            self._lines(line)
+        self.state.progress(step, numbers)
+
+    def _crashed(self, step: Step, numbers: dict[str, Any]) -> None:
+        self.state.give_back(step)
+        if numbers:  # of the first of a group
+            more = f" and {numbers['steps'] - 1:,} more" if numbers["steps"] > 1 else ""
+            self._lines(f"note: {self._named(step)}{more} will run again: {numbers['error']}")
+
+    def _done(self, step: Step, numbers: dict[str, Any]) -> None:
+        self.state.finish(step, numbers.get("seconds"))  # of a fused step: its share of the time
+        if numbers.get("shares_prompts") is False:
+            self._lines(
+                f"note: {self._named(step)}: the model cannot share prompts; each text is one row"
+            )
+        cells = self._scores.note(step.key, numbers) if self._scores is not None else []
+        self._cells = [*self._cells, *cells][-LATEST_CELLS:]
+        for cell in cells:
+            self._note("cell", step, cell)
+        if not cells:
+            self._note("done", step)
+
+    def _failed(self, step: Step, numbers: dict[str, Any]) -> None:
         error = numbers["error"]
+        self.state.fail(step, error)
         if error.startswith(OF_DAMAGE):  # the step runs again; each damaged artifact is said once
             folder, is_damaged, _ = error.partition(DAMAGED)
             if is_damaged and folder not in self._damages:
                 self._damages.add(folder)
-                self._say(error.removeprefix(OF_DAMAGE))
+                self._lines(error.removeprefix(OF_DAMAGE))
             return
-        self._say(f"failed: {step.kind} {step.slug}-{step.key}: {error}", style="red")
+        if len(self.state.failed) > MOST_FAILURES:
+            return
+        self._lines(f"failed: {self._named(step)} ({step.key}): {error}", style="red")
+        if self._explain:
+            self._lines(f"        its traceback: {self._explain} {step.key[:8]}")
 
-    def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(
-            masked(text), style=style, markup=False, highlight=False, soft_wrap=True
-        )
+    def _named(self, step: Step) -> str:
+        return f"{step.kind} {self._names.get(step.key, step.slug)}"
 
-    @property
-    def time_left(self) -> str:
-        """Time remaining, from the mean time of each kind; ``≥`` while a kind has none finished."""
-        seconds = 0.0
-        unknown = False
-        for kind, count in self._remaining.items():
-            known = self._seconds[kind]
-            unknown = unknown or (count > 0 and not known)
-            seconds += count * sum(known) / len(known) if known else 0.0
-        seconds /= max(1, len(self._lines()))
-        minutes, rest = divmod(int(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{'≥ ' if unknown else ''}{hours}:{minutes:02}:{rest:02}"
+    def _note(self, event: str, step: Step, text: str = "") -> None:
+        """Keeps an event until those of this moment are told."""
+        if self._tells:
+            with self._lock:
+                kind = "" if text else step.kind.plural
+                self._events[event, kind].append(text or self._named(step))
 
-    def _draw(self) -> Escaped:
-        waiting = len(self._todo) - self.done - len(self.failed) - len(self.blocked)
-        waiting -= len(self._running)
-        head = Text.assemble(
-            (f"{self.done}/{len(self._todo)} steps done", "bold green"),
-            f"  {len(self._running)} running  {waiting} waiting  ",
-            (f"{len(self.failed)} failed", "red" if self.failed else ""),
-            f" ({len(self.blocked)} blocked)" if self.blocked else "",
-            f"  {self._already_done} from the store  time left {self.time_left}",
-        )
-        table = Table.grid(padding=(0, 2))
-        for together in self._lines():
-            step, started, numbers = together[0]
-            share = ""
-            if numbers.get("steps"):
-                share = f"{numbers['step']}/{numbers['steps']} {numbers.get('unit', 'steps')}"
-            loss = f"loss {numbers['loss']:.4f}" if "loss" in numbers else ""
-            rate = numbers.get("tokens_per_second")
-            table.add_row(
-                step.kind.name,
-                step.slug if len(together) == 1 else f"{len(together):,} {step.kind.plural}",
-                share,
-                loss,
-                f"{rate:.0f} tokens/s" if rate else "",
-                f"{time.monotonic() - started:.0f} s",
-            )
-        return Escaped(Group(head, table))
+    def _tell(self) -> None:
+        """Tells events and the state of the run until it ends."""
+        ticks = 0
+        while not self._ended.wait(SECONDS_BETWEEN_EVENTS):
+            self._tell_events()
+            ticks += 1
+            if ticks * SECONDS_BETWEEN_EVENTS % SECONDS_BETWEEN_LINES == 0:
+                self._lines(summary(self.state, self._names))
 
-    def _lines(self) -> list[list[Running]]:
-        """The running steps, one list for each line of the display."""
-        lines: dict[Any, list[Running]] = {}
-        for running in list(self._running.values()):
-            step = running.step
-            fusion = step.fusion
-            lines.setdefault((step.kind.name, fusion) if fusion else step.key, []).append(running)
-        return list(lines.values())
+    def _tell_events(self) -> None:
+        with self._lock:
+            events, self._events = self._events, defaultdict(list)
+        for (event, kind), texts in events.items():
+            if len(texts) <= MOST_ALIKE:
+                for text in texts:
+                    self._lines(f"{event:<8} {text}")
+            else:
+                what = f"{len(texts):,} {kind or 'cells'}"
+                self._lines(f"{event:<8} {what}, from {texts[0]} to {texts[-1]}")
 
-    def _descendants(self, key: str) -> set[str]:
-        """Keys of all steps below ``key``."""
-        below: set[str] = set()
-        stack = [key]
-        while stack:
-            for child in self._children[stack.pop()]:
-                if child not in below:
-                    below.add(child)
-                    stack.append(child)
-        return below
+    def _drawn(self) -> Any:
+        return drawn(self.state, self._names, self._cells)

@@ -16,14 +16,19 @@ from rich.console import (
 )
 from rich.segment import Segment
 
+from w2s_ray.console.lines import Display
 from w2s_ray.printable import printable
 
 WIDTH = 120  # of tables that go to a file or a pipe
 
 
-def open_console(*, stderr: bool) -> Console:
-    """The console of a run, on standard output or standard error."""
-    console = Console(stderr=stderr)
+def open_console(*, stderr: bool, display: Display | None = None) -> Console:
+    """The console of a run, on standard output or standard error.
+
+    Args:
+        display: that was asked for; a live one needs a terminal, or is to be taken for one.
+    """
+    console = Console(stderr=stderr, force_terminal=True if display is Display.RICH else None)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     console.push_render_hook(_Printable())

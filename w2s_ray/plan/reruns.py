@@ -1,4 +1,4 @@
-"""What a run does again although it is finished, and what it does not try again."""
+"""What a run leaves out, and what it does again although it is finished."""
 
 import argparse
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,18 +6,21 @@ from dataclasses import dataclass, field
 
 from w2s_ray.errors import InputError
 from w2s_ray.plan.graph import Plan
+from w2s_ray.plan.lookup import step_named
 from w2s_ray.plan.step import Step
-from w2s_ray.spec.messages import nearest
 from w2s_ray.store.addresses import shown
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.finished import Finder, members_of
 
-MOST_NAMED = 3
-
 
 def add_rerun_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--no-retry`` and ``--force``, which ``Reruns.of`` reads."""
+    """Adds ``--only``, ``--no-retry`` and ``--force``, which ``Reruns.of`` reads."""
+    parser.add_argument(
+        "--only",
+        metavar="KEY",
+        help="run this step and what it needs, and nothing else; KEY as of --explain",
+    )
     parser.add_argument(
         "--no-retry",
         action="store_true",
@@ -34,14 +37,16 @@ def add_rerun_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Reruns:
-    """The options ``--force`` and ``--no-retry`` of a run.
+    """The options ``--only``, ``--force`` and ``--no-retry`` of a run.
 
     Attributes:
         retry: whether steps that failed in an earlier run are tried again.
+        only: the name of the step that is run alone; None: all are run.
         forced: keys of the steps that are made again.
     """
 
     retry: bool = True
+    only: str | None = None
     forced: set[str] = field(default_factory=set)
 
     @classmethod
@@ -49,11 +54,15 @@ class Reruns:
         """What the options of a command ask for.
 
         Raises:
-            InputError: A step is to be made again by a command that runs nothing.
+            InputError: A step is to be run by a command that runs nothing.
         """
-        if options.force and (options.plan or options.status):
-            raise InputError("--force: given with --plan or --status, expected a run")
-        return cls(retry=not options.no_retry)
+        runs_nothing = options.plan or options.status or options.explain
+        for name in ("force", "only"):
+            if getattr(options, name) and runs_nothing:
+                raise InputError(
+                    f"--{name}: given with --plan, --status or --explain, expected a run"
+                )
+        return cls(not options.no_retry, options.only)
 
     def force(self, names: Iterable[str], plan: Plan, store: Store) -> list[str]:
         """Sets the artifacts of finished steps aside, and returns a line on each.
@@ -67,7 +76,7 @@ class Reruns:
         if not (names := list(names)):
             return []
         finished = store.finished_among(plan.steps)
-        keys = [_named(name, plan, finished).key for name in names]
+        keys = [_finished_one(name, plan, finished) for name in names]
         readers = {key: _readers(key, plan, finished) for key in keys}
         lines = []
         for key in dict.fromkeys(keys):
@@ -89,8 +98,32 @@ class Reruns:
 
     def todo(self, plan: Plan, finished: Collection[str], store: Store) -> dict[str, Step]:
         """The steps still to be run, in order."""
-        todo = plan.todo(finished, self.forced)
+        if self.only is None:
+            todo = plan.todo(finished, self.forced)
+        else:
+            todo = _alone(step_named("--only", self.only, plan).key, plan, finished)
         return todo if self.retry else without(todo, store.failures())
+
+
+def _alone(key: str, plan: Plan, finished: Collection[str]) -> dict[str, Step]:
+    """A step and what it needs, as far as they are not finished, in order."""
+    wanted = {key} - {*finished}
+    todo = plan.todo(finished, wanted)
+    for step in reversed(todo.values()):
+        if step.key in wanted:
+            wanted.update(step.inputs.values())
+    return {key: step for key, step in todo.items() if key in wanted}
+
+
+def _finished_one(name: str, plan: Plan, finished: Collection[str]) -> str:
+    """The key of the finished step of the plan with this name."""
+    step = step_named("--force", name, plan)
+    if step.key not in finished:
+        raise InputError(
+            f"--force: {step.kind.name} {step.slug}-{step.key} is not finished, so a run without "
+            "--force makes it; expected a finished step"
+        )
+    return step.key
 
 
 def without(todo: Mapping[str, Step], failed: Collection[str]) -> dict[str, Step]:
@@ -100,29 +133,6 @@ def without(todo: Mapping[str, Step], failed: Collection[str]) -> dict[str, Step
         if key in failed or not dropped.isdisjoint(step.inputs.values()):
             dropped.add(key)
     return {key: step for key, step in todo.items() if key not in dropped}
-
-
-def _named(name: str, plan: Plan, finished: Collection[str]) -> Step:
-    """The finished step of the plan with this name."""
-    by_path = {f"{step.kind.name}/{step.slug}-{step.key}": step for step in plan}
-    matches = [by_path[name]] if name in by_path else []
-    if not matches and name:
-        matches = [step for step in plan if step.key.startswith(name)]
-    expected = "a key of this study, a beginning that only one has, or kind/slug-key"
-    if not matches:
-        close = nearest(name, [*plan.steps, *by_path])
-        raise InputError(f"--force: given {name!r}, expected {expected}{close}")
-    if len(matches) > 1:
-        keys = ", ".join(step.key for step in matches[:MOST_NAMED])
-        more = f" and {len(matches) - MOST_NAMED:,} more" if len(matches) > MOST_NAMED else ""
-        raise InputError(f"--force: {name!r} begins {keys}{more}, expected {expected}")
-    if matches[0].key not in finished:
-        step = matches[0]
-        raise InputError(
-            f"--force: {step.kind.name} {step.slug}-{step.key} is not finished, so a run without "
-            "--force makes it; expected a finished step"
-        )
-    return matches[0]
 
 
 def _readers(key: str, plan: Plan, finished: Collection[str]) -> set[str]:

@@ -184,8 +184,8 @@ def _caption(
     return (
         f"weak {percent(weak)}   ceiling {percent(ceiling)}{baseline}\n"
         f"{_without_gap(weak, ceiling)}{controls_line}"
-        f"{seeds} seed{'s' if seeds > 1 else ''}{of_weak} "
-        "(mean ± standard deviation between seeds), "
+        f"{seeds} seed{'s' if seeds > 1 else ''}{of_weak}"
+        f"{' (mean ± standard deviation between seeds)' if seeds > 1 else ''}, "
         f"{', '.join(map(str, sorted(tested))) or 'no'} test rows{classes}{incomplete_line}"
     )
 

@@ -36,7 +36,8 @@ def text_tables(results: pa.Table) -> Iterator[Table]:
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    caption = "%; mean ± standard deviation of seeds"
+    has_spread = len({row["seed"] for row in rows}) > 1
+    caption = f"%{'; mean ± standard deviation of seeds' if has_spread else ', of one seed'}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, caption=caption)
     shown = [of for of in _SHOWN if any(row[of[1]] is not None for row in rows)]
     for name in ("method", "seeds", *(of[0] for of in shown)):

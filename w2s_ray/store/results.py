@@ -197,20 +197,33 @@ def _keys_read(cells: Sequence[Cell]) -> list[str]:
 
 
 def write_results(
-    store: Store, study: str, cells: Sequence[Cell], select: Select | None = None
+    store: Store,
+    study: str,
+    cells: Sequence[Cell],
+    select: Select | None = None,
+    *,
+    unfinished: bool = False,
 ) -> tuple[pa.Table, str]:
     """Write ``results/<study>.parquet`` atomically.
 
     Args:
         select: as for ``save_cells``.
+        unfinished: whether more is to come; the table's metadata then say so.
 
     Returns:
         The table, and the path or URI of the file.
     """
     table = results_table(store, cells, select)
+    if unfinished:
+        table = marked_unfinished(table)
     with writing_table(store, results_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
     return table, store.location(results_file(study))
+
+
+def marked_unfinished(table: pa.Table) -> pa.Table:
+    """The table with ``unfinished`` in its metadata."""
+    return table.replace_schema_metadata({**table.schema.metadata, b"unfinished": b"true"})
 
 
 def read_results(store: Store, study: str) -> pa.Table:

@@ -85,15 +85,15 @@ def write_tables(
 def write_results_so_far(
     store: Store, study: str, cells: Sequence[Cell], select: Select | None, task: str
 ) -> str:
-    """Writes the cells of a study and its results, after an interruption.
+    """Writes the cells of a study and its results, while it runs or after an interruption.
 
     Returns:
         The path or URI of the results.
     """
     save_cells(store, study, cells, select, task)
     if task == SOFT_LABELS_TASK:
-        return write_results(store, study, cells, select)[1]
-    return write_text_results(store, study, cells)[1]
+        return write_results(store, study, cells, select, unfinished=True)[1]
+    return write_text_results(store, study, cells, unfinished=True)[1]
 
 
 def _of_texts(store: Store, study: str, cells: Sequence[Cell]) -> StudyTables:

@@ -18,6 +18,7 @@ from w2s_ray.store.results import (
     Records,
     Status,
     first_failure,
+    marked_unfinished,
     recovered,
 )
 from w2s_ray.store.tables import writing_table
@@ -47,9 +48,17 @@ def text_results_table(
     return pa.Table.from_pylist(rows, schema=schema(TEXT_RESULTS)).sort_by(list(_SORTED_BY))
 
 
-def write_text_results(store: Store, study: str, cells: Sequence[Cell]) -> tuple[pa.Table, str]:
-    """Writes ``results/<study>.parquet``; returns the table, and the path or URI of the file."""
+def write_text_results(
+    store: Store, study: str, cells: Sequence[Cell], *, unfinished: bool = False
+) -> tuple[pa.Table, str]:
+    """Writes ``results/<study>.parquet``; returns the table, and the path or URI of the file.
+
+    Args:
+        unfinished: as of ``results.write_results``.
+    """
     table = text_results_table(store, cells)
+    if unfinished:
+        table = marked_unfinished(table)
     with writing_table(store, results_file(study)) as path:
         parquet.write_table(table, path, compression="zstd")
     return table, store.location(results_file(study))
