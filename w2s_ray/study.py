@@ -37,6 +37,7 @@ from w2s_ray.plan.reruns import Reruns, add_rerun_options
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.test_steps import models_without_weights
+from w2s_ray.running.installed import check_installed
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
@@ -127,7 +128,7 @@ def _run_once(study: "_Study", options: argparse.Namespace, *, may_repeat: bool)
         StoreError: an artifact is damaged; once it is set aside, the study can run again.
     """
     with located(options.spec):
-        todo = study.prepared()
+        todo = study.prepared(local=options.local)
     signals.check()
     try:
         failed = study.run(todo, local=options.local) if todo else 0
@@ -166,7 +167,7 @@ class _Study:
         show(description, self.console)
         self._say_lost_weights(finished)
 
-    def prepared(self) -> dict[str, Step]:
+    def prepared(self, *, local: bool) -> dict[str, Step]:
         """Checks the inputs, prepares the data, and returns the steps that remain."""
         study = self.plan.study
         self.store.probe(
@@ -208,6 +209,7 @@ class _Study:
             )
         if not todo:
             return {}
+        check_installed(todo, local=local)
         self._say_lost_weights(finished)
         kinds = ("prepare", "test_set")
         read = {s.key: s.slug for s in self.plan if s.kind.name in kinds and s.key in finished}
