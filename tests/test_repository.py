@@ -4,17 +4,24 @@ import ast
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
 
 import w2s_ray
+from w2s_ray.extras import EXTRA_OF
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 WITH_ANOTHER = {"pydantic_core", "tensorboardX"}  # come with pydantic and ray[tune]
-OPTIONAL = {"boto3", "mlflow", "trackio", "wandb"}  # extras, and what sinks write to
+EXTRAS = PROJECT["optional-dependencies"]
+OPTIONAL = {name: EXTRAS[name] for name in EXTRAS if name not in ("all", "test")}
+BY_REQUEST = {"sinks"}  # other programs, with a hundred dependencies
+NOT_IMPORTED = {"alembic", "boto3", "mlflow_skinny", "sqlalchemy"}  # Ray's launcher and MLflow do
+IMPORTED_WHERE_INSTALLED = {"mlflow", "trackio"}  # a part of it is in [sinks]; in no extra
 
 
 def normalised(requirement: str) -> str:
@@ -50,12 +57,33 @@ def imported() -> set[str]:
 def test_every_dependency_is_imported_and_every_import_is_a_dependency() -> None:
     declared = {
         IMPORTED_AS.get(name, name.replace("-", "_"))
-        for name in map(normalised, PROJECT["dependencies"])
+        for name in map(normalised, [*PROJECT["dependencies"], *chain(*OPTIONAL.values())])
     }
-    assert declared == imported() - set(sys.stdlib_module_names) - {"w2s_ray"} - {
-        *WITH_ANOTHER,
-        *OPTIONAL,
+    used = imported() - set(sys.stdlib_module_names) - {"w2s_ray"} - WITH_ANOTHER
+    assert declared - NOT_IMPORTED == used - NOT_IMPORTED - IMPORTED_WHERE_INSTALLED
+
+
+def test_every_extra_is_named_where_its_package_is_asked_for() -> None:
+    assert {(extra, module) for module, extra in EXTRA_OF.items()} == {
+        (extra, normalised(requirement))
+        for extra, requirements in OPTIONAL.items()
+        if extra not in BY_REQUEST
+        for requirement in requirements
     }
+    assert EXTRAS["all"] == [f"w2s-ray[{','.join(sorted(OPTIONAL.keys() - BY_REQUEST))}]"]
+
+
+def test_the_pins_keep_the_lower_bounds() -> None:
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    tested = {normalised(name): version for name, version in pins.items()}
+    for text in [*PROJECT["dependencies"], *chain(*OPTIONAL.values())]:
+        requirement = Requirement(text)
+        assert requirement.specifier, text
+        assert tested[normalised(requirement.name)] in requirement.specifier, text
 
 
 def test_constraints_pin_every_dependency_once() -> None:
@@ -64,8 +92,8 @@ def test_constraints_pin_every_dependency_once() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
     names = list(map(normalised, pins))
     assert len(names) == len(set(names))
-    extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["test"], *extras["aws"]]
+    extras = {name: set(named) for name, named in EXTRAS.items() if name != "all"}
+    wanted = set(PROJECT["dependencies"]).union(*extras.values()) - {"w2s-ray[all]"}
     assert set(map(normalised, wanted)) <= set(names)
 
 

@@ -82,7 +82,7 @@ def _run_once(study: Study, options: argparse.Namespace, *, may_repeat: bool) ->
         StoreError: an artifact is damaged; once it is set aside, the study can run again.
     """
     with located(options.spec):
-        todo = prepared(study)
+        todo = prepared(study, local=options.local)
     signals.check()
     try:
         failed = execute(study, todo, local=options.local) if todo else 0

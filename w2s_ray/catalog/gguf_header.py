@@ -16,6 +16,7 @@ from pathlib import Path
 
 from w2s_ray.catalog.model_files import check_content
 from w2s_ray.errors import InputError
+from w2s_ray.extras import require
 from w2s_ray.foreign.limits import exceeded, limit
 from w2s_ray.foreign.opening import open_regular
 
@@ -50,6 +51,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     stat = path.stat()
     check_content(path)
+    require("gguf", f"model {path}: given a GGUF file")
     return _read(path, stat.st_size, stat.st_mtime_ns)
 
 

@@ -20,6 +20,7 @@ from w2s_ray.data.folders import data_files
 from w2s_ray.data.formats import COMPRESSIONS, FORMATS, RawRow, format_of, rows_of
 from w2s_ray.data.signatures import refuse_misnamed
 from w2s_ray.errors import InputError
+from w2s_ray.extras import require
 from w2s_ray.foreign.opening import check_regular
 from w2s_ray.masking import masked
 
@@ -216,6 +217,7 @@ def _hash(file: _File) -> tuple[str, int]:
 
 
 def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
+    require("datasets", f"{source}: given a data set of the Hub")
     import datasets
 
     name = source.removeprefix(HUB)

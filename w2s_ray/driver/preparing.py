@@ -3,6 +3,7 @@
 from w2s_ray.driver.study import Study
 from w2s_ray.plan.exports import not_exported
 from w2s_ray.plan.step import Step
+from w2s_ray.running.installed import check_installed
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.store.leftovers import remove_leftovers
 from w2s_ray.store.names import (
@@ -27,7 +28,7 @@ _FILES = (
 )
 
 
-def prepared(study: Study) -> dict[str, Step]:
+def prepared(study: Study, *, local: bool) -> dict[str, Step]:
     """Checks the inputs, prepares the data, and returns the steps that remain."""
     plan, store = study.plan, study.store
     store.probe((*RESERVED, *plan.count()), [file(plan.study) for file in _FILES])
@@ -45,6 +46,7 @@ def prepared(study: Study) -> dict[str, Step]:
     _say_what_changes(study, checked.finished)
     if not todo:
         return {}
+    check_installed(todo, local=local)
     study.say_lost_weights(checked.finished)
     _report_finished_rows(study, checked.finished)
     return _prepare_data(study, todo)
