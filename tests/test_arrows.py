@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "w2s_ray"
 LAYERS = (
     {"masking", "printable"},
     {"contents", "errors", "finite", "half_logits", "order"},
-    {"ending", "extras"},
+    {"ending", "extras", "specs"},
     {"foreign", "objectives", "statistics"},
     {"spec"},
     {"store"},

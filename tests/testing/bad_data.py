@@ -215,6 +215,11 @@ COLUMNS: tuple[BadData, ...] = (
         damaged(PARQUET, lambda data: data[:-8] + b"\xff\xff\xff\x7fPAR1"),
         "cannot be read",
     ),
+    BadData(  # a histogram of three levels for a column of one, at which pyarrow aborted
+        "statistics.parquet",
+        damaged(PARQUET, lambda data: data.replace(b"\x19\x06\x19", b"\x19\x37\x19", 1)),
+        "cannot be read",
+    ),
     BadData(
         "pages.parquet",
         damaged(PARQUET, lambda data: data[:4] + b"\xff" * 40 + data[44:]),

