@@ -85,7 +85,8 @@ def test_a_small_run_needs_torch_and_transformers_alone_and_leaves_gpu_figures_o
     assert len(output["checks"]) == 3
     assert all(check["apart"] < 1e-4 for check in output["checks"].values())
     for found in output["variants"].values():
-        assert found["tokens_per_second"] > 0 and 0 < found["mfu"] < 1
+        # The peak is measured here too, so on a busy machine a step may well be "faster" than it.
+        assert found["tokens_per_second"] > 0 and found["mfu"] > 0
         assert found["predicted_bytes"] > 18 * output["parameters"]
         assert found["measured_bytes"] is None and "memory_error" not in found
     assert "target" not in done.stdout
