@@ -29,6 +29,10 @@ TRL := $(VENV)-trl
 # A file stays in one process, which starts its fixtures once.
 PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# Compiled files are kept, also where that is switched off: hundreds of processes of the tests
+# import the package.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := install
 .PHONY: bench chaos check install lint simulate study test test-all
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -86,7 +87,7 @@ def table(columns: dict[str, Any], **how: Any) -> Writer:
 
 def repeated(value: Any, times: int) -> pa.Array:
     """One value for many rows, stored once."""
-    indices = pa.array([0] * times, pa.int32())
+    indices = pa.array(np.zeros(times, np.int32))
     return pa.DictionaryArray.from_arrays(indices, pa.array([value]))
 
 
