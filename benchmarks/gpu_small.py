@@ -41,6 +41,14 @@ SMOL: dict[str, Any] = {  # SmolLM2-135M
     "num_key_value_heads": 3,
     "vocab_size": 49_152,
 }
+TINY = SMOL | {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 500,
+}
 BATCHES = 12
 PROFILED = 3  # steps
 
@@ -121,7 +129,7 @@ def main() -> int:
         return _together(given)
     config = SMOL
     if given.tiny:
-        config = SMOL | {"num_hidden_layers": 2, "vocab_size": 500}
+        config = TINY
         given.pairs, given.seconds = 2, 0.1
     for mode in given.modes:
         print(json.dumps(measure(mode, config, given.pairs, given.seconds)), flush=True)

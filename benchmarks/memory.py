@@ -128,10 +128,10 @@ def measured(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
     world = points[0].world
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
-        names = [point.name for point in points]
+        given = [json.dumps(asdict(point)) for point in points]
         ranks = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.memory", "--rank", folder, *names],
+                [sys.executable, "-m", "benchmarks.memory", "--rank", folder, *given],
                 cwd=ROOT,
                 env={
                     **os.environ,
@@ -277,8 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     points = [p for p in POINTS if not options.names or p.name.startswith(tuple(options.names))]
     if options.rank:
-        by_name = {point.name: point for point in POINTS}
-        work([by_name[name] for name in options.names], options.rank)
+        work([Point(**json.loads(name)) for name in options.names], options.rank)
         sys.stdout.flush()
         os._exit(0)
     worst = 0.0
