@@ -212,6 +212,7 @@ def test_a_block_that_would_escape_is_refused(text: str, complaint: str) -> None
         blocks(text)
 
 
+@pytest.mark.long
 def test_the_copy_has_the_files_and_an_environment_that_make_finds_ready(tmp_path: Path) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout, so it is not known which files belong to it")

@@ -30,6 +30,7 @@ def test_a_study_runs_and_run_again_does_nothing(write_spec, tmp_path, capsys):
     assert "0 steps to do" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_run_leaves_a_report_and_one_that_does_nothing_leaves_it_alone(
     write_spec, tmp_path, capsys, monkeypatch
 ):

@@ -14,6 +14,8 @@ from w2s_ray.spec.methods import METHODS, WITH_ALPHA
 from w2s_ray.store.__main__ import main as store_command
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.long
+
 GRID = {
     "pair": [["weak", "strong"]],
     "method": [name for name in METHODS if name not in ("weak_before", "weak", "ceiling")],

@@ -64,6 +64,7 @@ def tables(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return results, transfer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trainable", ["last_layer", "lora", "full"])
 @pytest.mark.parametrize("kind", ["pairs", "five classes"])
 def test_the_own_test_file_gives_the_own_scores(write_spec, tmp_path, trainable, kind):
@@ -180,6 +181,7 @@ def test_an_ensemble_is_scored_as_on_its_own_rows(write_spec, tmp_path, combine)
     assert {name: further[name] for name in SAME} == {name: own[name] for name in SAME}
 
 
+@pytest.mark.long
 def test_controls_are_scored_as_on_their_own_rows(write_spec, tmp_path, capsys):
     spec = write_spec(
         data={"set": {**pairs(tmp_path), "tests": {"own": "test.jsonl"}}},

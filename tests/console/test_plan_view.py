@@ -149,6 +149,7 @@ def test_the_command_refuses_what_cannot_fit(write_spec: Any, capsys: Any) -> No
     assert error.count("\n") == 1 and f"{path}:" in error
 
 
+@pytest.mark.long
 def test_ten_thousand_cells_are_placed_at_once() -> None:
     models = {
         name: {**TINY_MODEL, "config": tiny_config(16 * n)} for n, name in ((1, "a"), (2, "b"))

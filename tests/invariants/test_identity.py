@@ -154,6 +154,7 @@ def test_another_weak_model_gets_labels_of_its_own(write_spec):
     assert plan.count()["label"] == 2
 
 
+@pytest.mark.long
 def test_ten_thousand_cells_are_planned_with_unique_keys(write_spec):
     grid = {
         "pair": [["small", "large"]],

@@ -9,6 +9,7 @@ the size of a study, with answers drawn by the product's own functions, has to f
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 
 from w2s_ray.objectives.contrast import contrastive_scores, draw, tempered
@@ -69,6 +70,7 @@ def experiment(of: World, alpha: float, run: int) -> Arm:
     return Arm(rewards, np.full(rewards.shape, float(LENGTH)), 0.5, 0.0)
 
 
+@pytest.mark.long
 def test_the_best_alpha_is_found_within_a_step_of_the_grid() -> None:
     found, inside = 0, set()
     for run in range(RUNS):

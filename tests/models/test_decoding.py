@@ -109,6 +109,7 @@ def test_batched_padded_and_cached_is_one_by_one(how: Decoding) -> None:
             assert found.log_probs[role][i] == pytest.approx(total, abs=1e-4, rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_decodes_in_batches_as_one_by_one(name: str, tmp_path: Path) -> None:
     """Sliding windows, ALiBi, experts: caches and padding on the left are theirs to handle."""

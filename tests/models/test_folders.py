@@ -168,6 +168,7 @@ ADDED: dict[str, str | None] = {
 }
 
 
+@pytest.mark.long
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
 @given(data=st.data())
 def test_what_changes_a_load_changes_the_key_or_is_refused(

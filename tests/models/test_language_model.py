@@ -62,6 +62,7 @@ def expected(model: PreTrainedModel, tokens: Tokens) -> np.ndarray[Any, Any]:
     return sums
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_the_log_probs_of_the_whole_model(name: str, tmp_path: Path) -> None:
     spec = save_family(name, tmp_path / "model")

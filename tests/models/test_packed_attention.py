@@ -258,6 +258,7 @@ def test_the_block_mask_of_a_gpu_is_the_masks_of_a_cpu(segments: list[list[int]]
     assert torch.equal(mask.to_dense()[0, 0].bool(), blocks.any(dim=-1).any(dim=-1))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("softcap", [None, 0.5])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)

@@ -115,6 +115,7 @@ def errors(name: str, parameters: dict[str, float], rows: tuple[Rows, Rows]) -> 
 ROWS = {"2": pairs(), "3": many(3), "5": many(5)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes", ROWS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_gradient_in_float32_are_those_of_50_digits(name: str, classes: str) -> None:

@@ -45,6 +45,7 @@ COLOUR_VISION = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("figure", ALL, ids=lambda figure: figure.name)
 def test_a_figure_has_the_same_bytes_again_and_warns_of_nothing(figure: Figure) -> None:
     with warnings.catch_warnings():

@@ -23,6 +23,8 @@ from w2s_ray.statistics.recalibration import halves
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.long
+
 NUMBERS, SEED = 50, 7
 Record = dict[str, Any]
 

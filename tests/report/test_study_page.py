@@ -134,6 +134,7 @@ def test_the_command_writes_the_report(
     )
 
 
+@pytest.mark.long
 def test_several_studies_share_a_page_and_keep_their_own_numbers(
     store: Store, page: Page, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ from w2s_ray.report.write import write_report
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.long
+
 GRID = {"pair": [["weak", "strong"]], "method": ["weak_sft", "cong_s", "proxy"], "seed": [0, 1]}
 
 

@@ -138,6 +138,7 @@ def test_tables_compile_with_input(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout[-2000:]
 
 
+@pytest.mark.long
 def test_a_report_is_written_whole_and_again_with_the_same_bytes(tmp_path: Path) -> None:
     address = write_report(demo_page(), tmp_path / "deep" / "out")
     out = tmp_path / "deep" / "out"
@@ -154,12 +155,14 @@ def test_a_report_is_written_whole_and_again_with_the_same_bytes(tmp_path: Path)
     assert contents(out) == {**first, "notes.txt": b"the reader's own"}
 
 
+@pytest.mark.long
 def test_a_report_without_tables_leaves_none_of_the_one_before(tmp_path: Path) -> None:
     write_report(demo_page(), tmp_path)
     write_report(Page("t", "s", (Section("a", "A", (Text("text"),)),)), tmp_path)
     assert set(contents(tmp_path)) == {"index.html", "report.md"}
 
 
+@pytest.mark.long
 def test_a_report_that_cannot_be_finished_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from w2s_ray.plan.build import build
 from w2s_ray.running import runner
@@ -34,6 +35,7 @@ def rows(root):
     return pq.read_table(root / "results").to_pylist()
 
 
+@pytest.mark.long
 def test_a_bundle_holds_what_folders_of_their_own_hold_bit_for_bit(
     write_spec, tmp_path, monkeypatch
 ):

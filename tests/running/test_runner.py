@@ -250,6 +250,7 @@ def test_what_is_fused_is_told_by_the_plan_alone(write_spec):
         assert (step.fusion is not None) == (head or of_head or step.kind.name == "evaluate")
 
 
+@pytest.mark.long
 def test_adapters_together_are_adapters_alone(write_spec, tmp_path):
     """Four students of one seed in passes of three and one, against each by itself."""
     probs, sizes = {}, {}

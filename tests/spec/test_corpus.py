@@ -53,6 +53,7 @@ def test_the_corpus_is_large() -> None:
     assert len(NAMES) == len(set(NAMES)) >= 220
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bad_spec_is_one_printable_line(
     corpus: dict[str, tuple[object, str, float]], name: str

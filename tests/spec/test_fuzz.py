@@ -145,6 +145,7 @@ def test_any_value_in_any_field(tmp_path: Path, changes: list[tuple[tuple[Any, .
     read(tmp_path, yaml.safe_dump(spec, allow_unicode=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", FIELDS, ids=lambda path: ".".join(map(str, path)))
 def test_hostile_values_in_every_field(tmp_path: Path, path: tuple[Any, ...]) -> None:
     for value in (None, True, -1, 10**12, float("nan"), "", "x\x1b[1m", [], [[]], {}, {"a": [1]}):

@@ -119,6 +119,7 @@ def test_a_missing_score_is_refused() -> None:
         mean(np.array([[1.0, np.nan]]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed_sd", [0.0, 0.01, 0.02, 0.05])
 @pytest.mark.parametrize(("rows", "seeds"), [(300, 3), (300, 5), (1000, 10), (4000, 5)])
 def test_intervals_cover(rows: int, seeds: int, seed_sd: float) -> None:

@@ -37,6 +37,7 @@ def skill(rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(0.1, 0.6, (1, PROMPTS, 1))
 
 
+@pytest.mark.long
 def test_without_a_difference_at_least_95_of_100_are_undecided() -> None:
     words = []
     for run in range(200):

@@ -11,6 +11,8 @@ from tests.testing.specs import tiny_spec
 from w2s_ray.store.columns import SCORES
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.long
+
 SAME = [
     *(f"student_{score.name}" for score in SCORES),
     *("gain", "misfit_forward", "misfit_reverse", "agreement", "blind_spots"),

@@ -23,6 +23,8 @@ from w2s_ray.steps.targets import Targets
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.long
+
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 
 

@@ -33,6 +33,8 @@ from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.study import main
 from w2s_ray.training.heads import HEAD, FittedHead, HeadData, HeadJob, fit_heads, heads_logits
 
+pytestmark = pytest.mark.long
+
 CLASSES = 5
 TRAINABLE = ("last_layer", "lora", "full")
 WEAK_ROWS, TRUTH_ROWS = 40, 48

@@ -61,6 +61,7 @@ def test_clipping_bounds_what_one_row_can_cost():
     assert metrics.cross_entropy(probs, labels, 1e-3) == pytest.approx(-np.log(1e-3))
 
 
+@pytest.mark.long
 @settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.floats(0.1, 8.0))
 def test_the_recalibrated_cross_entropy_is_that_of_the_best_temperature(seed, k, scale):

@@ -19,6 +19,8 @@ from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
+pytestmark = pytest.mark.long
+
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 CHAIN, ENSEMBLE = "small>large>mid", "other+small+third"
 SPLITS = ("ground_truth", "weak", "test")

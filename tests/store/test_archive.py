@@ -2,15 +2,18 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pyarrow import CompressedInputStream, OSFile
 from rich.console import Console
 
+from tests.testing.specs import tiny_spec
 from w2s_ray.running import runner
 from w2s_ray.store.__main__ import main
 from w2s_ray.store.artifacts import Store
@@ -28,16 +31,28 @@ TABLES = ("results", "predictions", "train_predictions")
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 
+@pytest.fixture(scope="module")
+def bundled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished store of the tiny study, with bundles; to be copied, not to be changed."""
+    folder = tmp_path_factory.mktemp("bundled")
+    (folder / "study.yaml").write_text(yaml.safe_dump(tiny_spec(), sort_keys=False))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "SMALLEST_BUNDLE", 2)
+        assert run_study([str(folder / "study.yaml"), "--local"]) == 0
+    return folder / "store"
+
+
 @pytest.fixture
 def bundled(
-    write_spec: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    bundled_store: Path,
+    write_spec: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """The spec of the tiny study, beside a finished store with bundles."""
+    """The spec of the tiny study, beside a finished store with bundles of its own."""
     monkeypatch.setattr(runner, "SMALLEST_BUNDLE", 2)
-    spec = write_spec()
-    assert run_study([str(spec), "--local"]) == 0
-    capsys.readouterr()
-    return spec
+    shutil.copytree(bundled_store, tmp_path / "store")
+    return write_spec()
 
 
 @pytest.fixture

@@ -279,6 +279,7 @@ def test_temporary_files_are_removed_only_if_no_process_can_be_writing_them(tmp_
     }
 
 
+@pytest.mark.long
 def test_twenty_thousand_artifacts_are_listed_in_less_than_a_second(local: Store) -> None:
     for n in range(20_000):
         folder = f"{local.uri}/{('student', 'evaluate')[n % 2]}/hh-kl-{n:x}"

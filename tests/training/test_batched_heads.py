@@ -63,6 +63,7 @@ def assert_close(ours, theirs, what):
                                err_msg=str(what))  # fmt: skip
 
 
+@pytest.mark.long
 @shapes
 def test_each_of_a_mixed_group_is_what_the_loop_makes_of_it_alone(per_row, classes):
     data = problem(per_row, classes)
@@ -79,6 +80,7 @@ def test_each_of_a_mixed_group_is_what_the_loop_makes_of_it_alone(per_row, class
         assert abs(np.mean(fitted.test_logits - logits)) < 1e-7 * max(1, np.abs(logits).max())
 
 
+@pytest.mark.long
 @shapes
 def test_fusing_changes_no_bit(per_row, classes):
     data = problem(per_row, classes)

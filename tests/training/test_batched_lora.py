@@ -96,6 +96,7 @@ def assert_same(ours, theirs, tolerance=1e-5):
     assert np.abs(apart).mean() < tolerance / 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_each_of_a_mixed_group_is_what_it_is_alone(tmp_path, architecture):
     jobs = group(model=tiny_spec(architecture, tokenizer="bytes"))
@@ -110,6 +111,7 @@ def test_each_of_a_mixed_group_is_what_it_is_alone(tmp_path, architecture):
         assert metrics["final_loss"] == pytest.approx(expected["final_loss"], abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "shared",
     [
