@@ -70,9 +70,10 @@ def test_a_killed_step_goes_on_at_the_next_shard(
             counting(patch, die_at)
             with pytest.raises(Killed):
                 execute(step, broken)
-    assert len(broken.listing(f"parts/{step.key}")) == 3
+    kept = [name for name in broken.listing(f"parts/{step.key}") if name.endswith("-of-10.npy")]
+    assert len(kept) == 3
     assert not broken.has(step.key)
-    damaged = Path(broken.uri) / "parts" / step.key / broken.listing(f"parts/{step.key}")[1]
+    damaged = Path(broken.uri) / "parts" / step.key / kept[1]
     damaged.write_bytes(damaged.read_bytes()[:50])
     with monkeypatch.context() as patch:
         seen = counting(patch)

@@ -98,7 +98,7 @@ def need_of(execution: Execution, nodes: Sequence[Node]) -> Need:
     """Resources that a step's execution asks for; by default one CPU."""
     gpus = execution.gpus_per_worker
     gpu_type = _declared_type(execution.gpu_type or "", nodes) if gpus else ""
-    return Need(execution.workers, execution.cpus_per_worker, gpus, gpu_type)
+    return Need(execution.processes, execution.cpus_per_worker, gpus, gpu_type)
 
 
 def _declared_type(gpu_type: str, nodes: Sequence[Node]) -> str:

@@ -6,7 +6,7 @@ computed together give one such writer each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from w2s_ray.store.drafts import Draft
 from w2s_ray.training.progress import Progress
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
+    from w2s_ray.steps.shards import Part
     from w2s_ray.training.job import TrainJob
 
 Artifacts = Callable[[str], Artifact]  # a finished step by its key
@@ -47,6 +48,8 @@ class Context:
     runner: who runs the step, for its record.
     keep: an array under a name; made if an earlier try of this step has not left it.
     checkpoints: where a step that trains keeps its state.
+    spread: computes those parts of a step that are not kept, in other processes, and returns
+        metrics of that; here nothing, and the step computes them itself.
     """
 
     progress: Progress = lambda numbers: None
@@ -54,3 +57,4 @@ class Context:
     runner: str = "in process"
     keep: Keep = lambda name, make: make()
     checkpoints: Checkpoints | None = None
+    spread: Callable[[Sequence[Part]], Mapping[str, Any]] = lambda parts: {}
