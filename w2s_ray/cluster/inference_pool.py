@@ -1,13 +1,13 @@
 """Features or labels of one data set on several processes: Ray Data, with a pool of models.
 
-Called by a step that runs in a Tune trial, under the step's claim. A row of the data set of Ray Data
-is a part of the step that its store does not have (``steps.shards``): tasks read its rows from the
+Called by a step that runs in a Tune trial, under the step's claim. What streams through Ray Data are
+the parts of the step that its store does not have (``steps.shards``): tasks read their rows from the
 prepared Parquet and tokenise them, ahead of the actors of the pool, which have a model each, and the
 trial keeps each result as it comes, in whatever order. The step then assembles all of them, as it
-does in one process. So who is killed costs the parts that it was working on, and a run in one process
-resumes what several have begun.
+does in one process. So a process that dies costs the parts that it was working on, and a run in one
+process resumes what several have begun.
 
-A part that fails fails the step, once the others are kept. The tasks reserve no CPU (see ``launch``).
+A part that fails fails the step, once the others are kept. The tasks reserve no CPU: see ``launch``.
 """
 
 import pickle
@@ -40,15 +40,14 @@ from w2s_ray.store.parts import Parts
 from w2s_ray.training.progress import Progress
 
 RETRIES = 2  # of a part whose process died
+ACTORS_PER_TASK = 2  # which tokenising keeps busy on GPUs, and then some
 PARTS_AHEAD = 2  # of each actor: one that it computes, and one that waits in its queue
 
 
 class ShardedModule(Protocol):
     """The module of a kind whose steps are computed shard by shard."""
 
-    def sharded(
-        self, step: Step, inputs: Mapping[str, Artifact], context: Context
-    ) -> Sharded: ...
+    def sharded(self, step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sharded: ...
 
 
 class Computed(NamedTuple):
@@ -137,7 +136,7 @@ class InferencePool:
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
-                compute=TaskPoolStrategy(size=need.workers),
+                compute=TaskPoolStrategy(size=max(1, need.workers // ACTORS_PER_TASK)),
             )
             .map_batches(
                 Model,

@@ -2,8 +2,8 @@
 
 A split need not fit in memory, since each shard is read, tokenised and computed by itself; and a
 step that was killed resumes at its next shard, since each result is kept. A shard's result depends
-on its rows alone, so several processes of a cluster may compute them (``Context.spread``). The model
-is loaded when the first result is not kept.
+on its rows alone, so several processes of a cluster may compute them (``Context.spread``). The
+model is loaded when the first result is not kept.
 """
 
 from __future__ import annotations
