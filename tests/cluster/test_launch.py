@@ -32,7 +32,7 @@ from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.parts import Parts
 from w2s_ray.training.fit import fit
-from w2s_ray.training.job import TrainJob
+from w2s_ray.training.job import TrainedModel, TrainJob
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -55,11 +55,21 @@ class Fragile(Objective):
         return super().__call__(*arguments, **options)
 
 
+class Arrived:
+    """An export that writes what a worker has of the job's rows."""
+
+    def __call__(self, folder: Path | None, job: TrainJob, trained: TrainedModel) -> None:
+        if folder is not None:
+            columns = job.rows.column_names + job.test.column_names
+            (folder / "columns.txt").write_text(" ".join(columns))
+
+
 def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
     """Trains the job; a step of one process only keeps its process warm."""
     with store.draft(step.identity, {}) as draft:
         if step.execution.workers > 1:
             training = group_job(step.key, step.execution)
+            training = replace(training, export=Arrived())
             if step.key == "zero2":
                 Fragile.died = Path(store.uri) / "died"
                 training = replace(training, objective=Fragile(*astuple(training.objective)))
@@ -108,6 +118,7 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(their_probs, probs, atol=1e-5)
     assert (artifact.folder / "model.safetensors").exists()
     assert artifact.record["metrics"]["steps"] == metrics["steps"]
+    assert (artifact.folder / "columns.txt").read_text() == "row_id label row_id label"
     assert list((tmp_path / "store").glob(".ray/*/*")) == []
 
 

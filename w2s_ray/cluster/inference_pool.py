@@ -1,13 +1,14 @@
 """Features or labels of one data set on several processes: Ray Data, with a pool of models.
 
-Called by a step that runs in a Tune trial, under the step's claim. What streams through Ray Data are
-the parts of the step that its store does not have (``steps.shards``): tasks read their rows from the
-prepared Parquet and tokenise them, ahead of the actors of the pool, which have a model each, and the
-trial keeps each result as it comes, in whatever order. The step then assembles all of them, as it
-does in one process. So a process that dies costs the parts that it was working on, and a run in one
-process resumes what several have begun.
+Called by a step that runs in a Tune trial, under the step's claim. What streams through Ray Data
+are the parts of the step that its store does not have (``steps.shards``): tasks read their rows
+from the prepared Parquet and tokenise them, ahead of the actors of the pool, which have a model
+each, and the trial keeps each result as it comes, in whatever order. The step then assembles all of
+them, as it does in one process. So a process that dies costs the parts that it was working on, and
+a run in one process resumes what several have begun.
 
-A part that fails fails the step, once the others are kept. The tasks reserve no CPU: see ``launch``.
+A part that fails fails the step, once the others are kept. The tasks reserve no CPU: ``launch``
+says why.
 """
 
 import pickle
