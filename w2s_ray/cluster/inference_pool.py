@@ -66,6 +66,16 @@ class Computed(NamedTuple):
     peak: int
 
 
+class Work:
+    """A step and its store; not a dataclass, whose addresses of models Ray Data would export."""
+
+    def __init__(self, step: Step, store: Store) -> None:
+        self.step, self.store = step, store
+
+    def __repr__(self) -> str:
+        return f"Work({self.step.slug!r})"
+
+
 @dataclass(frozen=True)
 class InferencePool:
     """Computes the parts of a step on several processes; its ``spread`` is that of a context.
@@ -128,12 +138,12 @@ class InferencePool:
 
     def _dataset(self, parts: Sequence[Part]) -> Dataset:
         need = need_of(self.step.execution, cluster_nodes())
-        process = dict(need.process)
+        work, process = Work(self.step, self.store), dict(need.process)
         DataContext.get_current().enable_progress_bars = False
         dataset: Dataset = (
             from_blocks([_block(part.name, part) for part in parts])
             .map_batches(
-                partial(_tokenised, self.step, self.store),
+                partial(_tokenised, work),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=0,
@@ -141,7 +151,7 @@ class InferencePool:
             )
             .map_batches(
                 Model,
-                fn_constructor_args=(self.step, self.store, need, self.threads),
+                fn_constructor_args=(work, need, self.threads),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=process.pop("CPU"),
@@ -208,12 +218,12 @@ def _open(step: Step, store: Store) -> Sharded:
     return module.sharded(step, inputs, Context())
 
 
-def _tokenised(step: Step, store: Store, block: pa.Table) -> pa.Table:
+def _tokenised(work: Work, block: pa.Table) -> pa.Table:
     """A task of Ray Data: (part, ``Part``) → (part, its ``Tokens`` or what was raised)."""
     name, part = _content(block)
 
     def tokens() -> Tokens:
-        shards = sharded_of(step, store)
+        shards = sharded_of(work.step, work.store)
         return shards.encoded(shards.read(part))
 
     return _block(name, _outcome(tokens))
@@ -225,10 +235,10 @@ class Model:
     The model is loaded when the first part comes.
     """
 
-    def __init__(self, step: Step, store: Store, need: Need, threads: int | None) -> None:
+    def __init__(self, work: Work, need: Need, threads: int | None) -> None:
         use_only(need.cpus, need.gpus, threads)
         self._share = Share(machine_cpus() if threads is None else None)
-        self._step, self._store = step, store
+        self._step, self._store = work.step, work.store
 
     def __call__(self, block: pa.Table) -> pa.Table:
         name_process(f"{self._step.kind} {self._step.slug}")

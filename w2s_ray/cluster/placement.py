@@ -180,6 +180,8 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
 
 def _remedy(step: Step, nodes: Sequence[Node]) -> str:
     """What the user can change; a layout planned for a GPU type is limited by max_workers."""
+    if step.execution.inference_workers > 1:
+        return "lower inference_workers, cpus_per_worker or gpus_per_worker, or add machines"
     if step.execution.gpu_type is None or step.execution.workers == 1:
         return "lower workers, cpus_per_worker or gpus_per_worker, or add machines"
     gpus = int(sum(node.gpus for node in nodes))
