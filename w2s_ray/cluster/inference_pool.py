@@ -33,14 +33,14 @@ from w2s_ray.cluster.threads import Share
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.errors import line_of
 from w2s_ray.plan.step import Step
-from w2s_ray.steps.context import Context
-from w2s_ray.steps.shards import MODEL, Counts, Part, Sharded
+from w2s_ray.steps.context import Context, Part
+from w2s_ray.steps.shards import MODEL, Counts, Sharded
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.parts import Parts
 from w2s_ray.training.progress import Progress
 
-RETRIES = 2  # of a part whose process died
+PART_RETRIES = 2  # of one whose process died
 ACTORS_PER_TASK = 2  # which tokenising keeps busy on GPUs, and then some
 PARTS_AHEAD = 2  # of each actor: one that it computes, and one that waits in its queue
 
@@ -160,7 +160,7 @@ class InferencePool:
                 compute=ActorPoolStrategy(
                     size=min(need.workers, len(parts)), max_tasks_in_flight_per_actor=PARTS_AHEAD
                 ),
-                max_task_retries=RETRIES,
+                max_task_retries=PART_RETRIES,
                 # else the actors would be placed in the trial's own group, which has no CPU
                 scheduling_strategy="SPREAD",
             )
@@ -172,7 +172,7 @@ class InferencePool:
 
 def _died(part: Part) -> str:
     rows = f"{part.start + 1:,} to {part.start + part.count:,} of {part.split}"
-    return f"the process that computed the rows {rows} died {RETRIES + 1} times"
+    return f"the process that computed the rows {rows} died {PART_RETRIES + 1} times"
 
 
 def _block(name: str, content: object) -> pa.Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -19,7 +19,6 @@ from w2s_ray.store.drafts import Draft
 from w2s_ray.training.progress import Progress
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
-    from w2s_ray.steps.shards import Part
     from w2s_ray.training.job import TrainJob
 
 Artifacts = Callable[[str], Artifact]  # a finished step by its key
@@ -38,6 +37,27 @@ def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, An
 
         options = engine_options(job.execution, job.name)
     return retry_on_oom(job, lambda job: fit(job, out, progress=progress, **options))
+
+
+class Part(NamedTuple):
+    """Rows that are computed together.
+
+    Attributes:
+        name: of the result that is kept.
+        split: the table they are in.
+        start: the first of them.
+        count: how many there are.
+    """
+
+    name: str
+    split: str
+    start: int
+    count: int
+
+    @property
+    def counts_name(self) -> str:
+        """The name under which the counts of the part's tokens are kept."""
+        return f"{self.name}-counts"
 
 
 @dataclass(frozen=True)

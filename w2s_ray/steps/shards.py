@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.data.tokens import Tokens, encode
-from w2s_ray.steps.context import Context
+from w2s_ray.steps.context import Context, Part
 from w2s_ray.steps.prepare import Rows
 
 if TYPE_CHECKING:
@@ -47,27 +47,6 @@ class Loaded(NamedTuple):
     def facts(self) -> NDArray[np.bool_]:
         """What a record says of the model, to be kept beside its results."""
         return np.array([self.shares_prompts, self.compiled])
-
-
-class Part(NamedTuple):
-    """Rows that are computed together.
-
-    Attributes:
-        name: of the result that is kept.
-        split: the table they are in.
-        start: the first of them.
-        count: how many there are.
-    """
-
-    name: str
-    split: str
-    start: int
-    count: int
-
-    @property
-    def counts_name(self) -> str:
-        """The name under which the counts of the part's tokens are kept."""
-        return f"{self.name}-counts"
 
 
 class Counts(NamedTuple):
