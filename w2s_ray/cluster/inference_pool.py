@@ -62,7 +62,7 @@ class Computed(NamedTuple):
 
     values: NDArray[np.float32]
     counts: Counts
-    facts: NDArray[np.bool_]
+    facts: NDArray[np.bool_] | None
     peak: int
 
 
@@ -121,7 +121,8 @@ class InferencePool:
         return {"peak_memory_bytes": peak}
 
     def _keep(self, kept: Parts, part: Part, computed: Computed) -> None:
-        kept.keep(MODEL, lambda: computed.facts)
+        if (facts := computed.facts) is not None:
+            kept.keep(MODEL, lambda: facts)
         kept.keep(part.counts_name, lambda: np.array(computed.counts))
         kept.keep(part.name, lambda: computed.values)
 

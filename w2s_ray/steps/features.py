@@ -21,7 +21,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.shards import Counts, Loaded, Sharded
+from w2s_ray.steps.shards import MODEL, Counts, Loaded, Sharded
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 
@@ -68,7 +68,7 @@ def _load(model: ModelSpec, precision: str, shards: Sharded) -> Loaded:
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return last_states(backbone, tokens, progress=progress)
 
-    return Loaded(states, backbone.shares_prompts, compiled)
+    return Loaded(states, np.array([backbone.shares_prompts, compiled]))
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -76,7 +76,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     shards = sharded(step, inputs, context)
     draft.metrics.update(shards.spread())
     counts = {split: _write(shards, split, draft) for split in shards.splits}
-    shares_prompts, compiled = shards.facts()
+    shares_prompts, compiled = context.keep(MODEL, lambda: shards.model.facts).tolist()
     draft.metrics.update(
         tokens=sum(each.tokens for each in counts.values()),
         hidden_size=np.load(draft.folder / f"{shards.splits[0]}.npy", mmap_mode="r").shape[2],

@@ -54,7 +54,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     else:
         shards = sharded(step, inputs, context)
         draft.metrics.update(shards.spread())
-        logits = _Logits(shards.values(["weak"]), None if held is None else shards.other(HELD_OUT))
+        logits = _Logits(shards.values("weak"), None if held is None else shards.other(HELD_OUT))
     row_ids = rows["row_id"].to_pylist()
     check_rows(logits.weak, "the weak model's logits", row_ids)
     temperature = 1.0

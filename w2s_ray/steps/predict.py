@@ -120,7 +120,7 @@ def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> 
         load=partial(load_scorer, step.model, training, model),
         context=context,
     )
-    return shards.values(["test"])
+    return shards.values("test")
 
 
 def not_kept(folder: Path) -> str:

@@ -8,7 +8,7 @@ model is loaded when the first result is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,17 +36,11 @@ class Loaded(NamedTuple):
 
     Attributes:
         compute: (tokens of n rows, a callback for the tokens done so far) → (n, …) float32.
-        shares_prompts, compiled: as of ``Backbone`` and ``compile_if_it_pays``.
+        facts: what the step's record says of the model, kept beside its results; None: nothing.
     """
 
     compute: Compute
-    shares_prompts: bool = True
-    compiled: bool = False
-
-    @property
-    def facts(self) -> NDArray[np.bool_]:
-        """What a record says of the model, to be kept beside its results."""
-        return np.array([self.shares_prompts, self.compiled])
+    facts: NDArray[np.bool_] | None = None
 
 
 class Counts(NamedTuple):
@@ -91,13 +85,9 @@ class Sharded:
     def model(self) -> Loaded:
         """The model, loaded now if it has not been; its facts are kept before any result."""
         model = self.load(self)
-        self.context.keep(MODEL, lambda: model.facts)
+        if (facts := model.facts) is not None:
+            self.context.keep(MODEL, lambda: facts)
         return model
-
-    def facts(self) -> tuple[bool, bool]:
-        """``shares_prompts`` and ``compiled`` of the model that has computed the shards."""
-        shares_prompts, compiled = self.context.keep(MODEL, lambda: self.model.facts)
-        return bool(shares_prompts), bool(compiled)
 
     def tokens_expected(self) -> int:
         """Estimate of the tokens of all splits, from the first shard whatever is kept."""
@@ -138,9 +128,9 @@ class Sharded:
         for part, rows in zip(parts, self.rows.shards(split, ROWS), strict=True):
             yield Shard(self, part, rows, partial(self._report, done + part.start))
 
-    def values(self, splits: Sequence[str]) -> NDArray[np.float32]:
-        """(n, …) float32 of all rows of the splits."""
-        return np.concatenate([shard.values for split in splits for shard in self.of(split)])
+    def values(self, split: str) -> NDArray[np.float32]:
+        """(n, …) float32 of all rows of a split."""
+        return np.concatenate([shard.values for shard in self.of(split)])
 
     def other(self, name: str) -> NDArray[np.float32]:
         """(n, …) float32 of the further rows of this name."""
