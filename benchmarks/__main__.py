@@ -32,6 +32,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "second_run": whole_studies.second_run,
     "ray": ray_runs.ray_against_local,
     "empty_steps": ray_runs.empty_steps,
+    "inference_workers": ray_runs.inference_workers,
 }
 ON_REQUEST = {"trl_tuning": training.tuning}  # takes long; the page has it as prose
 NEED_TRL = {"trl", "long_prompts", "trl_tuning"}

@@ -142,3 +142,17 @@ def test_a_cell_names_its_steps_by_their_roles_and_its_values_by_their_axes() ->
     student = plan.steps[cell.keys["student"]]
     assert student.inputs["features"] == cell.keys["features"] != cell.keys["weak_features"]
     assert set(AXES) - {"pair"} <= cell.values.keys() >= {"study", "weak", "strong"}
+
+
+def test_inference_workers_compute_features_and_labels_and_move_no_key() -> None:
+    for trainable, kind in (("last_layer", "features"), ("full", "label")):
+        alone, several = (
+            steps(planned(trainable, execution={"workers": 2, "inference_workers": count}))
+            for count in (1, 4)
+        )
+        assert {step.key for step in alone.values()} == {step.key for step in several.values()}
+        processes = {kind: step.execution.processes for kind, step in several.items()}
+        trained = ("weak", "ceiling", "student") if trainable == "full" else ()
+        expected = dict.fromkeys(processes, 1) | {kind: 4} | dict.fromkeys(trained, 2)
+        assert processes == expected
+        assert alone[kind].execution.processes == 1

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from w2s_ray.models import inference
@@ -11,7 +12,7 @@ from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
-from w2s_ray.steps import shards
+from w2s_ray.steps import prepare, shards
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Store
 
@@ -70,9 +71,10 @@ def test_a_killed_step_goes_on_at_the_next_shard(
             counting(patch, die_at)
             with pytest.raises(Killed):
                 execute(step, broken)
-    assert len(broken.listing(f"parts/{step.key}")) == 3
+    kept = [name for name in broken.listing(f"parts/{step.key}") if name.endswith("-of-10.npy")]
+    assert len(kept) == 3
     assert not broken.has(step.key)
-    damaged = Path(broken.uri) / "parts" / step.key / broken.listing(f"parts/{step.key}")[1]
+    damaged = Path(broken.uri) / "parts" / step.key / kept[1]
     damaged.write_bytes(damaged.read_bytes()[:50])
     with monkeypatch.context() as patch:
         seen = counting(patch)
@@ -103,3 +105,15 @@ def test_shards_change_no_number_and_progress_counts_rows(
         np.testing.assert_allclose(one, other, atol=1e-5)
     metrics = [s.record(step.key)["metrics"] for s in (cut, whole)]
     assert metrics[0]["tokens"] == metrics[1]["tokens"]
+
+
+def test_a_part_is_read_across_row_groups(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "GROUP_ROWS", 16)
+    step, store = step_of(plan, "features"), Store.open(tmp_path)
+    run_up_to(plan, step, store)
+    rows = prepare.Rows(store.artifact(step.inputs["prepare"]))
+    assert pq.ParquetFile(rows.artifact.file("weak.parquet")).num_row_groups == 3
+    for start, count in ((0, 16), (15, 2), (16, 16), (10, 30), (39, 1)):
+        assert rows.slice("weak", start, count).equals(rows["weak"].slice(start, count))

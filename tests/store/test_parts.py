@@ -93,3 +93,18 @@ def test_the_parts_of_one_step_go_and_others_stay(store: Store) -> None:
     assert store.listing("parts/abc") == []
     assert store.listing("parts/abd") == ["test-0.npy"]
     Parts(store, "abc").discard()
+
+
+def test_what_is_missing_is_absent_or_damaged(store: Store) -> None:
+    parts = Parts(store, "abc")
+    assert parts.missing(["a", "b"]) == ["a", "b"]
+    for name in ("a", "b", "c", "d"):
+        parts.keep(name, Counted())
+    for name, content in (("b", b"\x93NUMPY nothing"), ("c", b"")):
+        with store.writing(f"parts/abc/{name}.npy") as target:
+            target.write_bytes(content)
+    with store.open_file("parts/abc/d.npy") as file:
+        whole = file.read()
+    with store.writing("parts/abc/d.npy") as target:
+        target.write_bytes(whole[:-1])
+    assert parts.missing(["a", "b", "c", "d", "e"]) == ["b", "c", "d", "e"]

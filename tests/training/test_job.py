@@ -3,6 +3,8 @@
 import pickle
 import weakref
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.testing.exports import card
-from tests.testing.jobs import MODEL, job
+from tests.testing.jobs import MODEL, job, labelled_rows
 from tests.testing.steps import training
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order
@@ -28,8 +30,10 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training.engine import Adam, TorchEngine
 from w2s_ray.training.fit import fit, trained_scorer
-from w2s_ray.training.job import memory_stream
+from w2s_ray.training.job import TrainJob, memory_stream
 from w2s_ray.training.loop import learning_rate_at, train
+from w2s_ray.training.trained_rows import TrainedRows
+from w2s_ray.training.validation import HeldOut
 
 
 def curve(job, out):
@@ -193,3 +197,47 @@ def test_stored_weights_give_the_stored_predictions(tmp_path, trainable):
     np.testing.assert_allclose(probs, stored, atol=1e-6)
     names = set(load_file(tmp_path / "out/model.safetensors"))
     assert "head.weight" in names and (trainable == "last_layer") == (len(names) == 1)
+
+
+def with_everything(longer: int = 1) -> TrainJob:
+    """A job with rows of every use, their texts so many times longer."""
+    tables = [labelled_rows(count, seed=seed) for seed, count in enumerate((27, 10, 6))]
+    texts = [
+        table.set_column(1, "prompt", [[text * longer for text in table["prompt"].to_pylist()]])
+        for table, _ in tables
+    ]
+    labels = HeldOut(texts[2]["label"].to_numpy(), tables[2][1], True)
+    return job(
+        rows=texts[0],
+        test=texts[1],
+        validation=texts[2],
+        held_out=labels,
+        evaluations=3,
+        scored=TrainedRows(texts[0], tables[0][1]),
+    )
+
+
+def test_what_workers_are_sent_does_not_grow_with_the_texts() -> None:
+    short, long = (pickle.dumps(with_everything(times).without_texts()) for times in (1, 1000))
+    assert len(short) == len(long) < len(pickle.dumps(with_everything()))
+
+
+def test_a_job_without_texts_trains_on_tokens_as_one_with_texts(tmp_path: Path) -> None:
+    whole = with_everything()
+    tokenizer = load_tokenizer(whole.model)
+    tokens = whole.encoded(whole.rows, tokenizer)
+    bare = whole.without_texts()
+    for out in ("texts", "tokens"):
+        (tmp_path / out).mkdir()
+    metrics = fit(whole, tmp_path / "texts")
+    others = fit(
+        bare,
+        tmp_path / "tokens",
+        stream=partial(memory_stream, bare, tokens),
+        scored=whole.scored_tokens(tokenizer),
+    )
+    assert metrics["final_loss"] == others["final_loss"]
+    files = sorted(path.name for path in (tmp_path / "texts").iterdir())
+    assert {"train.parquet", "validation.parquet", "test.parquet"} < set(files)
+    for name in files:
+        assert (tmp_path / "texts" / name).read_bytes() == (tmp_path / "tokens" / name).read_bytes()

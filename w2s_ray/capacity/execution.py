@@ -19,6 +19,8 @@ class Execution:
 
     Attributes:
         workers: world size.
+        inference_workers: processes that compute features or labels together, each with the whole
+            model; 1 of a step that trains.
         min_workers: smallest world size to resume with after losing nodes; None: ``workers``.
         zero_stage: DeepSpeed ZeRO stage; ignored unless ``uses_deepspeed``.
         offload_path: folder on a local NVMe disk for offloaded state; None: host memory.
@@ -34,6 +36,7 @@ class Execution:
 
     gpu_type: str | None = None
     workers: int = 1
+    inference_workers: int = 1
     min_workers: int | None = None
     zero_stage: int = 0
     offload: Offload = "none"
@@ -50,6 +53,11 @@ class Execution:
     train_predictions: bool = False
     predicted_memory_bytes: int | None = None
     layout_reason: str | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many compute the step at once."""
+        return max(self.workers, self.inference_workers)
 
     @property
     def uses_deepspeed(self) -> bool:

@@ -1,9 +1,9 @@
 """A training job on several processes: a Ray Train worker group, DeepSpeed, and Ray Data.
 
 Called by a step that runs in a Tune trial. The trial tokenises once, puts the tokens into the
-object store and waits. Every worker streams its own part of the batches, and rank 0 returns its
-files as a checkpoint of Ray Train, which works on any storage. Only the storage and the model's
-source must be visible from all machines.
+object store and waits; no worker is sent a text. Every worker streams its own part of the batches,
+and rank 0 returns its files as a checkpoint of Ray Train, which works on any storage. Only the
+storage and the model's source must be visible from all machines.
 
 A worker that dies ends its group, and the group restarts, with fewer workers if the spec allows it;
 on OOM the group restarts with a smaller micro-batch. Train could retry a group itself, but it would
@@ -53,7 +53,7 @@ from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.fit import fit
-from w2s_ray.training.job import TrainJob, rows_to_train_on
+from w2s_ray.training.job import ScoredTokens, TrainJob, rows_to_train_on
 from w2s_ray.training.oom_retry import with_smaller_micro_batch
 from w2s_ray.training.outputs import counts_of
 from w2s_ray.training.progress import Progress, Throttle
@@ -97,15 +97,17 @@ class WorkerGroup:
             Exception: the error of a worker; the loss of a worker, if that happened too often.
         """
         set_defaults(TRAIN)
-        tokens = job.encoded(job.rows, load_tokenizer(job.model))
+        tokenizer = load_tokenizer(job.model)
+        tokens = job.encoded(job.rows, tokenizer)
         counts = counts_of(tokens)
         job, tokens = rows_to_train_on(job, tokens)
-        source = put(tokens, job.soft_labels)
+        source, scored = put(tokens, job.soft_labels), ray.put(job.scored_tokens(tokenizer))
+        job = job.without_texts()
         saved_update, losses = 0, 0
         while True:
             self._remove(job)
             try:
-                result: Result = in_thread(self._trainer(job, source).fit, "worker-group")
+                result: Result = in_thread(self._trainer(job, source, scored).fit, "worker-group")
                 break
             except WorkerGroupError as error:
                 cause = _cause(error)
@@ -122,7 +124,9 @@ class WorkerGroup:
         self._remove(job)
         return {**result.return_value, **counts}
 
-    def _trainer(self, job: TrainJob, source: Source) -> TorchTrainer:
+    def _trainer(
+        self, job: TrainJob, source: Source, scored: ray.ObjectRef[ScoredTokens]
+    ) -> TorchTrainer:
         need = need_of(job.execution, cluster_nodes())
         workers = need.workers
         min_workers = job.execution.min_workers or workers
@@ -130,10 +134,10 @@ class WorkerGroup:
         os.environ[START_TIMEOUT] = START_SECONDS[size]
         return TorchTrainer(
             _work,
-            # The rows go through the object store, as tokens.
             train_loop_config={
                 "job": job,
                 "source": source,
+                "scored": scored,
                 "note": self.note,
                 "threads": self.threads,
             },
@@ -199,6 +203,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
             **engine_options(execution, job.name),
             rank=rank,
             stream=partial(_stream, job, config["source"], rank, world),
+            scored=ray.get(config["scored"]),
             preempted=_DrainWatch().node_is_draining,
             progress=_Throttled(config["note"]) if rank == 0 else lambda numbers: None,
         )

@@ -98,7 +98,7 @@ def need_of(execution: Execution, nodes: Sequence[Node]) -> Need:
     """Resources that a step's execution asks for; by default one CPU."""
     gpus = execution.gpus_per_worker
     gpu_type = _declared_type(execution.gpu_type or "", nodes) if gpus else ""
-    return Need(execution.workers, execution.cpus_per_worker, gpus, gpu_type)
+    return Need(execution.processes, execution.cpus_per_worker, gpus, gpu_type)
 
 
 def _declared_type(gpu_type: str, nodes: Sequence[Node]) -> str:
@@ -180,6 +180,8 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
 
 def _remedy(step: Step, nodes: Sequence[Node]) -> str:
     """What the user can change; a layout planned for a GPU type is limited by max_workers."""
+    if step.execution.inference_workers > 1:
+        return "lower inference_workers, cpus_per_worker or gpus_per_worker, or add machines"
     if step.execution.gpu_type is None or step.execution.workers == 1:
         return "lower workers, cpus_per_worker or gpus_per_worker, or add machines"
     gpus = int(sum(node.gpus for node in nodes))

@@ -199,9 +199,15 @@ class StepActor(Trainable):
     def _run(self, group: Group, note: Callable[[Numbers], None]) -> Outcomes:
         from w2s_ray.steps.context import Context
 
-        if group[0].execution.workers == 1:
+        execution = group[0].execution
+        if execution.processes == 1:
             with self._share.held(group[0], self._threads, note) as progress:
                 return self._execute(group, Context(progress, runner="ray"))
+        if execution.inference_workers > 1:  # never fused
+            from w2s_ray.cluster.inference_pool import InferencePool
+
+            pool = InferencePool(group[0], self._store, note, self._settings.threads)
+            return self._execute(group, Context(note, runner="ray data", spread=pool.spread))
         from w2s_ray.cluster.launch import WorkerGroup
 
         note_remotely = partial(_note_remotely, self._self, group[0].key)

@@ -45,7 +45,7 @@ def _schedule(study: Study, todo: Mapping[str, Step], *, local: bool) -> Schedul
         if local:
             from w2s_ray.running.local import run
 
-            workers = max(step.execution.workers for step in todo.values())
+            workers = max(step.execution.processes for step in todo.values())
             if workers > 1:
                 study.say(f"--local: one process instead of {workers} workers")
             return run(todo, study.store, on_event, cost)

@@ -28,6 +28,9 @@ TEXTS_PER_ROW = {"preference": 2, "classification": 1}
 TRAINED = ("weak", "student", "ceiling", "strong_on_weak_rows")
 """All kinds of steps whose weights may be kept."""
 
+SPREAD = ("features", "label")
+"""Kinds of inference that several processes may share."""
+
 
 class Layouts:
     """The executions of the steps of one spec.
@@ -82,7 +85,7 @@ class Layouts:
         return self._chosen[name]
 
     def inference(self, model: str, kind: str | None) -> Execution:
-        """How ``features`` or labels are computed: by one process.
+        """How ``features`` or labels are computed: by processes that have the whole model each.
 
         Args:
             kind: of the step; None: it runs no backbone.
@@ -96,7 +99,8 @@ class Layouts:
         return self._chosen[name]
 
     def _inference(self, model: str, kind: str | None) -> Execution:
-        execution = replace(self._written, workers=1)
+        together = self._spec.execution.inference_workers if kind in SPREAD else 1
+        execution = replace(self._written, workers=1, inference_workers=together)
         known = self._shape(model)
         if self._gpu is None or kind is None or known is None:
             return execution

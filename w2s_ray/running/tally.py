@@ -163,7 +163,7 @@ class _Running(NamedTuple):
 
     @property
     def gpus(self) -> float:
-        return self.step.execution.workers * self.step.execution.gpus_per_worker
+        return self.step.execution.processes * self.step.execution.gpus_per_worker
 
 
 def to_all(*listeners: OnEvent) -> OnEvent:

@@ -90,6 +90,13 @@ class Execution(Model):
         examples=[8],
         json_schema_extra={"unit": "processes"},
     )
+    inference_workers: Count = Field(
+        1,
+        description="processes that compute the features or the weak labels of one data set "
+        "together, each with the whole model; with --local one does",
+        examples=[8],
+        json_schema_extra={"unit": "processes"},
+    )
     min_workers: Count | None = Field(
         None,
         description="minimum world size to resume with after losing nodes; null: all workers",

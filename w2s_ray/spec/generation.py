@@ -37,6 +37,7 @@ from w2s_ray.spec.prompts import Prompts
 from w2s_ray.spec.training import Lora, Render
 
 NOT_HERE = (
+    "inference_workers",
     "min_workers",
     "zero_stage",
     "offload",

@@ -6,10 +6,10 @@ computed together give one such writer each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -39,6 +39,27 @@ def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, An
     return retry_on_oom(job, lambda job: fit(job, out, progress=progress, **options))
 
 
+class Part(NamedTuple):
+    """Rows that are computed together.
+
+    Attributes:
+        name: of the result that is kept.
+        split: the table they are in.
+        start: the first of them.
+        count: how many there are.
+    """
+
+    name: str
+    split: str
+    start: int
+    count: int
+
+    @property
+    def counts_name(self) -> str:
+        """The name under which the counts of the part's tokens are kept."""
+        return f"{self.name}-counts"
+
+
 @dataclass(frozen=True)
 class Context:
     """Attributes:
@@ -47,6 +68,8 @@ class Context:
     runner: who runs the step, for its record.
     keep: an array under a name; made if an earlier try of this step has not left it.
     checkpoints: where a step that trains keeps its state.
+    spread: computes those parts of a step that are not kept, in other processes, and returns
+        metrics of that; here nothing, and the step computes them itself.
     """
 
     progress: Progress = lambda numbers: None
@@ -54,3 +77,4 @@ class Context:
     runner: str = "in process"
     keep: Keep = lambda name, make: make()
     checkpoints: Checkpoints | None = None
+    spread: Callable[[Sequence[Part]], Mapping[str, Any]] = lambda parts: {}

@@ -6,6 +6,7 @@ artifact, so the backbone runs once per data set.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,10 @@ from w2s_ray.data.labels import positions
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.plan.configs import FeaturesConfig
 from w2s_ray.plan.step import Step
+from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.shards import Sharded
+from w2s_ray.steps.shards import MODEL, Counts, Loaded, Sharded
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 
@@ -38,45 +40,67 @@ class Features:
         return np.ascontiguousarray(states[order])
 
 
-def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
-    """Writes ``{split}.npy`` (n, m, H) float32 and ``{split}.parquet`` (row_id)."""
-    # Imported here: reading features needs none of it.
+def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sharded:
+    """The splits of the data set through the frozen backbone, which is not loaded yet."""
+    from w2s_ray.models.tokenizer import load_tokenizer  # reading features needs none of it
+
+    config = step.config_as(FeaturesConfig)
+    assert step.model is not None
+    return Sharded(
+        rows=Rows(inputs["test_set" if "test_set" in inputs else "prepare"]),
+        splits=step.kind.scored,
+        tokenizer=load_tokenizer(step.model),
+        max_length_tokens=config.max_length_tokens,
+        rendering=config.rendering,
+        load=partial(_load, step.model.read_after(config.readout_block), config.precision),
+        context=context,
+    )
+
+
+def _load(model: ModelSpec, precision: str, shards: Sharded) -> Loaded:
     from w2s_ray.models.compiled import compile_if_it_pays
     from w2s_ray.models.inference import last_states
     from w2s_ray.models.warm import own_backbone
 
-    config, splits = step.config_as(FeaturesConfig), step.kind.scored
-    rows = Rows(inputs["test_set" if "test_set" in inputs else "prepare"])
-    assert step.model is not None
-    backbone = own_backbone(step.model.read_after(config.readout_block), config.precision)
+    backbone = own_backbone(model, precision)
+    compiled = compile_if_it_pays(backbone, shards.tokens_expected(), flops_per_parameter=2)
 
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return last_states(backbone, tokens, progress=progress)
 
-    length, rendering = config.max_length_tokens, config.rendering
-    sharded = Sharded(rows, splits, backbone.tokenizer, length, rendering, states, context)
-    compiled = compile_if_it_pays(backbone, sharded.tokens_expected(), flops_per_parameter=2)
-    computed, truncated, identical = 0, dict.fromkeys(splits, 0), dict.fromkeys(splits, 0)
-    for split in splits:
-        shape = (rows.count(split), rows.per_row, backbone.hidden_size)
-        row_ids: list[str] = []
-        # Not memory-mapped: on a full disk that would kill the process (SIGBUS).
-        with (draft.folder / f"{split}.npy").open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for tokens, values in sharded.of(split):
-                file.write(np.ascontiguousarray(values, "<f4").data)
-                row_ids += tokens.row_ids
-                computed += len(tokens.ids)
-                truncated[split] += tokens.truncated
-                identical[split] += int(tokens.identical.sum())
-        assert len(row_ids) == shape[0]
-        pq.write_table(pa.table({"row_id": row_ids}), draft.folder / f"{split}.parquet")
+    return Loaded(states, np.array([backbone.shares_prompts, compiled]))
+
+
+def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
+    """Writes ``{split}.npy`` (n, m, H) float32 and ``{split}.parquet`` (row_id)."""
+    shards = sharded(step, inputs, context)
+    draft.metrics.update(shards.spread())
+    counts = {split: _write(shards, split, draft) for split in shards.splits}
+    shares_prompts, compiled = context.keep(MODEL, lambda: shards.model.facts).tolist()
     draft.metrics.update(
-        tokens=computed,
-        hidden_size=backbone.hidden_size,
-        shares_prompts=backbone.shares_prompts,
+        tokens=sum(each.tokens for each in counts.values()),
+        hidden_size=np.load(draft.folder / f"{shards.splits[0]}.npy", mmap_mode="r").shape[2],
+        shares_prompts=shares_prompts,
         compiled=compiled,
-        truncated_rows=truncated,
-        identical_rows=identical,
+        truncated_rows={split: each.truncated for split, each in counts.items()},
+        identical_rows={split: each.identical for split, each in counts.items()},
     )
+
+
+def _write(shards: Sharded, split: str, draft: Draft) -> Counts:
+    """Writes a split shard by shard."""
+    row_ids: list[str] = []
+    counts = Counts(0, 0, 0)
+    # Not memory-mapped: on a full disk that would kill the process (SIGBUS).
+    with (draft.folder / f"{split}.npy").open("wb") as file:
+        for shard in shards.of(split):
+            if not row_ids:
+                shape = (shards.rows.count(split), *shard.values.shape[1:])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(shard.values, "<f4").data)
+            row_ids += shard.row_ids
+            counts = counts.plus(shard.counts)
+    assert len(row_ids) == shards.rows.count(split)
+    pq.write_table(pa.table({"row_id": row_ids}), draft.folder / f"{split}.parquet")
+    return counts

@@ -13,23 +13,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.catalog.digests import WEIGHTS
-from w2s_ray.data.labels import labels_table, positions
-from w2s_ray.data.tokens import Tokens, encode
+from w2s_ray.data.labels import labels_table
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.finite import check_rows
 from w2s_ray.objectives.calibration import held_out
 from w2s_ray.order import hashes
 from w2s_ray.plan.configs import LabelConfig, Training
 from w2s_ray.plan.step import Step
+from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.statistics.recalibration import best_sharpness
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.features import Features
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.shards import Sharded
+from w2s_ray.steps.shards import Loaded, Sharded
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SOFT_LABELS
 
+HELD_OUT = "held-out"  # name of the kept logits of the rows that calibrate
 HOTTEST = 20.0
 """T is in [1/20, 20]; a model that is never wrong, or no better than chance, has no best one."""
 
@@ -46,14 +48,13 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     """Writes ``soft_labels.parquet``: row_id, probs (K float32)."""
     data, weak = Rows(inputs["prepare"]), inputs["weak"]
     rows = data.labels("weak")
-    held = None
-    if step.config_as(LabelConfig).calibrate == "temperature":
-        truth = data.labels("ground_truth")
-        held = truth.take(held_out(hashes(truth["row_id"].to_pylist(), "calibration")))
+    held = _held_out(data.labels("ground_truth")) if _calibrates(step) else None
     if "features" in inputs:
         logits = _head_logits(weak, Features(inputs["features"]), rows, held)
     else:
-        logits = _model_logits(step, data, weak, held, context)
+        shards = sharded(step, inputs, context)
+        draft.metrics.update(shards.spread())
+        logits = _Logits(shards.values("weak"), None if held is None else shards.other(HELD_OUT))
     row_ids = rows["row_id"].to_pylist()
     check_rows(logits.weak, "the weak model's logits", row_ids)
     temperature = 1.0
@@ -108,31 +109,48 @@ def _head_logits(
     )
 
 
-def _model_logits(
-    step: Step, data: Rows, weak: Artifact, held: pa.Table | None, context: Context
-) -> _Logits:
-    """Logits of a trained model."""
-    from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
-    from w2s_ray.training.fit import trained_scorer
+def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sharded:
+    """The rows to label, and those that calibrate, through a trained model, not loaded yet."""
+    from w2s_ray.models.tokenizer import load_tokenizer  # transformers, which heads need not
 
+    data, weak = Rows(inputs["prepare"]), inputs["weak"]
     training = Training.from_json(weak.record["config"]["training"])
     assert step.model is not None
-    shape = data.num_classes, data.per_row
-    scorer, tokenizer = trained_scorer(step.model, training, weak.file(WEIGHTS).parent, shape)
+    return Sharded(
+        rows=data,
+        splits=("weak",),
+        tokenizer=load_tokenizer(step.model),
+        max_length_tokens=training.max_length_tokens,
+        rendering=training.rendering,
+        load=partial(load_scorer, step.model, training, weak),
+        context=context,
+        others={HELD_OUT: _held_out(data["ground_truth"])} if _calibrates(step) else {},
+    )
+
+
+def load_scorer(model: ModelSpec, training: Training, trained: Artifact, shards: Sharded) -> Loaded:
+    """A trained model, which gives (n, K) float32 logits.
+
+    Args:
+        model: the weights before training.
+        trained: has the weights.
+    """
+    from w2s_ray.models.inference import scorer_logits
+    from w2s_ray.training.fit import trained_scorer
+
+    shape = shards.rows.num_classes, shards.rows.per_row
+    scorer, _ = trained_scorer(model, training, trained.file(WEIGHTS).parent, shape)
 
     def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return scorer_logits(scorer, tokens, progress=progress)
 
-    length, rendering = training.max_length_tokens, training.rendering
-    sharded = Sharded(data, ("weak",), tokenizer, length, rendering, logits, context)
-    of_weak = np.concatenate([values for _, values in sharded.of("weak")])
-    if held is None:
-        return _Logits(of_weak, None)
-    truth = data["ground_truth"]
-    texts = truth.take(positions(held["row_id"].to_pylist(), truth["row_id"].to_pylist()))
-    tokens = encode(texts, tokenizer, length, rendering)
-    return _Logits(of_weak, context.keep("held-out", partial(logits, tokens, _unreported)))
+    return Loaded(logits)
 
 
-def _unreported(tokens: int) -> None:
-    """Progress of work that is too short to be reported."""
+def _calibrates(step: Step) -> bool:
+    return step.config_as(LabelConfig).calibrate == "temperature"
+
+
+def _held_out(truth: pa.Table) -> pa.Table:
+    """The rows that the weak model did not train on, of those with true labels."""
+    return truth.take(held_out(hashes(truth["row_id"].to_pylist(), "calibration")))

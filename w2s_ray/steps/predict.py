@@ -5,7 +5,7 @@ from the weights that their training has kept. An ensemble combines what its mem
 baseline is fitted again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import Tensors
 from w2s_ray.data.labels import probs_column
-from w2s_ray.data.tokens import Tokens
 from w2s_ray.objectives.ensembles import combined
 from w2s_ray.plan.configs import BaselineConfig, FeaturesConfig, Training
 from w2s_ray.plan.step import Step
@@ -24,6 +23,7 @@ from w2s_ray.steps.baseline import baseline_probs
 from w2s_ray.steps.context import Artifacts, Context, Write
 from w2s_ray.steps.evaluate import Predictions
 from w2s_ray.steps.features import Features
+from w2s_ray.steps.label import load_scorer
 from w2s_ray.steps.metrics import softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
@@ -105,22 +105,22 @@ def _of_untrained(
 
 def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> NDArray[np.float32]:
     """(n, K) float32 logits of a model whose backbone or adapters were trained."""
-    from w2s_ray.models.inference import scorer_logits  # loads transformers, which heads need not
-    from w2s_ray.training.fit import trained_scorer
+    from w2s_ray.models.tokenizer import load_tokenizer  # transformers, which heads need not
 
     if not model.has(WEIGHTS):
         raise FileNotFoundError(not_kept(model.folder))
     training = Training.from_json(model.record["config"]["training"])
     assert step.model is not None
-    shape = rows.num_classes, rows.per_row
-    scorer, tokenizer = trained_scorer(step.model, training, model.file(WEIGHTS).parent, shape)
-
-    def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
-        return scorer_logits(scorer, tokens, progress=progress)
-
-    length, rendering = training.max_length_tokens, training.rendering
-    sharded = Sharded(rows, ("test",), tokenizer, length, rendering, logits, context)
-    return np.concatenate([values for _, values in sharded.of("test")])
+    shards = Sharded(
+        rows=rows,
+        splits=("test",),
+        tokenizer=load_tokenizer(step.model),
+        max_length_tokens=training.max_length_tokens,
+        rendering=training.rendering,
+        load=partial(load_scorer, step.model, training, model),
+        context=context,
+    )
+    return shards.values("test")
 
 
 def not_kept(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,6 +15,9 @@ from w2s_ray.plan.step import Step
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
+
+GROUP_ROWS = 8 * 1024
+"""Rows of a row group: whoever reads some rows of a split decodes no more than these."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,15 @@ class Rows:
     def count(self, split: str) -> int:
         """Number of rows of a split."""
         return int(pq.read_metadata(self.artifact.file(f"{split}.parquet")).num_rows)
+
+    def slice(self, split: str, start: int, count: int) -> pa.Table:
+        """``count`` rows of a split from ``start`` on, of which only the row groups are read."""
+        file = pq.ParquetFile(self.artifact.file(f"{split}.parquet"))
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        first, last = np.searchsorted(ends, [start, start + count - 1], side="right").tolist()
+        before = int(ends[first]) - sizes[first]
+        return file.read_row_groups(range(first, last + 1)).slice(start - before, count)
 
     def shards(self, split: str, rows: int) -> Iterator[pa.Table]:
         """A split in tables of ``rows`` rows, read one after the other."""
@@ -62,7 +75,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         raise ValueError("the data have changed since the study was planned; run the study again")
     prepared = prepare(step.data, messages=step.config_as(PrepareConfig).messages)
     for split, table in prepared.tables.items():
-        pq.write_table(table, draft.folder / f"{split}.parquet")
+        pq.write_table(table, draft.folder / f"{split}.parquet", row_group_size=GROUP_ROWS)
     draft.metrics.update(
         num_classes=prepared.num_classes, per_row=prepared.per_row, report=prepared.report
     )

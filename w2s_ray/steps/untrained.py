@@ -21,7 +21,7 @@ from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.metrics import accuracy, softmax
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.shards import Sharded
+from w2s_ray.steps.shards import Loaded, Sharded
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import TEST_PREDICTIONS
@@ -74,13 +74,14 @@ def likelihoods(
         tokenizer=model.backbone.tokenizer,
         max_length_tokens=config.max_length_tokens,
         rendering=config.rendering,
-        compute=sums,
+        load=lambda shards: Loaded(sums),
         context=context,
     )
     logits: list[NDArray[np.float64]] = []
     of_means: list[NDArray[np.float64]] = []
     computed = truncated = identical = 0
-    for tokens, values in sharded.of("test"):
+    for shard in sharded.of("test"):
+        tokens, values = shard.tokens, shard.values
         counted = tokens.segments[:, 1:] - (tokens.segments[:, :1] == 0)
         logits.append(_margins(values))
         of_means.append(_margins(values / np.maximum(1, counted)))

@@ -4,7 +4,8 @@ They lie in ``parts/<key>/`` and are removed when the step is committed. A part 
 absent, and only the holder of the step's claim writes it; a damaged one is computed again.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from w2s_ray.store.files import StoreFiles
 from w2s_ray.store.names import PARTS
 
+UNREADABLE = (FileNotFoundError, ValueError, EOFError)  # what a part that is none raises
+HEADER_BYTES = 256  # an array of a few dimensions has 128
+
 
 class Parts:
     """The parts of the step with one key."""
@@ -24,8 +28,8 @@ class Parts:
 
     def keep(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """The array stored as ``name``; if there is none, it is made and stored."""
-        path = f"{self._folder}/{name}.npy"
-        with suppress(FileNotFoundError, ValueError, EOFError):
+        path = self._path(name)
+        with suppress(*UNREADABLE):
             with self._store.open_file(path) as file:
                 stored: NDArray[Any] = np.load(BytesIO(file.read()), allow_pickle=False)
             return stored
@@ -33,6 +37,22 @@ class Parts:
         with self._store.writing(path) as target, open(target, "wb") as file:
             np.save(file, made)
         return made
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of the names whose array is absent or damaged; only headers and sizes are read."""
+        present = set(self._store.listing(self._folder))
+        return [name for name in names if f"{name}.npy" not in present or not self._is_whole(name)]
+
+    def _is_whole(self, name: str) -> bool:
+        with suppress(*UNREADABLE), self._store.open_file(self._path(name)) as file:
+            head = BytesIO(file.read(HEADER_BYTES))
+            np.lib.format.read_magic(head)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+            return bool(file.size() == head.tell() + math.prod(shape) * dtype.itemsize)
+        return False
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}.npy"
 
     def discard(self) -> None:
         """Remove all of them."""

@@ -42,6 +42,7 @@ from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.evaluations import Evaluations
 from w2s_ray.training.job import (
+    ScoredTokens,
     TrainedModel,
     TrainJob,
     memory_stream,
@@ -118,6 +119,7 @@ def fit(
     partition: Partition | None = None,
     rank: int = 0,
     stream: Stream | None = None,
+    scored: ScoredTokens | None = None,
     preempted: Callable[[], bool] = lambda: False,
     progress: Progress = lambda numbers: None,
 ) -> dict[str, Any]:
@@ -131,6 +133,7 @@ def fit(
         rank: of this process.
         stream: yields this rank's batches from an optimizer step on; None: they are made here, in
             memory, for one process.
+        scored: tokens of the job's other rows; None: they are made here.
         preempted: whether this process's machine is about to be reclaimed.
 
     Returns:
@@ -153,7 +156,10 @@ def fit(
                 metrics["compiled"] = compile_if_it_pays(
                     model.backbone, work, flops_per_parameter=6
                 )
-            metrics |= _train_and_write(job, out, model, engine, stream, preempted, progress)
+            scored = scored or job.scored_tokens(model.backbone.tokenizer)
+            metrics |= _train_and_write(
+                job, out, model, engine, stream, scored, preempted, progress
+            )
             metrics["peak_memory_bytes"] = int(engine.gather(torch.tensor([peak()])).max())
             closes = True
         finally:
@@ -169,19 +175,18 @@ def _train_and_write(
     model: LoadedModel,
     engine: Engine,
     stream: Stream,
+    scored: ScoredTokens,
     preempted: Callable[[], bool],
     progress: Progress,
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
-    tokenizer = model.backbone.tokenizer
-    test = job.encoded(job.test, tokenizer)
+    test = scored.test
     budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
     score = partial(_score, engine, token_budget=budget)
     evaluations: Evaluations | None = None
-    if job.validation is not None:
+    if scored.validation is not None:
         steps = evaluated_steps(job.total_steps, job.evaluations)
-        validation = job.encoded(job.validation, tokenizer)
-        evaluations = Evaluations(steps, score, validation, test)
+        evaluations = Evaluations(steps, score, scored.validation, test)
     buffer = threshold_buffer(job)
     trained_shapes = {name: model.shapes[name] for name in model.trained}
     checkpointer = _checkpointer(job, engine, trained_shapes, preempted, evaluations)
@@ -205,7 +210,7 @@ def _train_and_write(
     if evaluations is not None:
         assert job.held_out is not None
         evaluated = evaluations.evaluated(job.held_out, job.objective)
-    flipped = _score_trained_rows(job, out, model, engine, budget)
+    flipped = _score_trained_rows(job, out, engine, scored.trained, budget)
     if job.keep_weights:
         _write_weights(out / WEIGHTS, engine, trained_shapes)
     if job.export is not None:
@@ -230,7 +235,8 @@ def _naming_the_weights_at_fault(
 ) -> Iterator[None]:
     """If the first loss is not finite since the model's scores are not, names row and weights.
 
-    Only then are the training rows scored. Over several processes the first error stays.
+    Only then are the training rows scored. In a worker group, which has no texts, the first error
+    stays.
 
     Args:
         curve: of the training inside; empty before its first update.
@@ -238,7 +244,7 @@ def _naming_the_weights_at_fault(
     try:
         yield
     except FloatingPointError:
-        if not curve.loss and engine.world == 1:
+        if not curve.loss and "prompt" in job.rows.column_names:
             tokens = job.encoded(job.rows, model.backbone.tokenizer)
             logits = sweep(partial(_logits, engine), tokens, token_budget)
             name = f"the logits of the model {job.model.source or job.model.architecture}"
@@ -247,17 +253,17 @@ def _naming_the_weights_at_fault(
 
 
 def _score_trained_rows(
-    job: TrainJob, out: Path, model: LoadedModel, engine: Engine, token_budget: int
+    job: TrainJob, out: Path, engine: Engine, tokens: Tokens | None, token_budget: int
 ) -> dict[str, Any]:
     """Scores ``job.scored``, writes it and returns its metrics; every rank takes part.
 
     The pairs that a student's training leaves out, since their answers are the same tokens, are
     left out here too.
     """
-    if job.scored is None:
-        return {}
-    tokens = job.encoded(job.scored.rows, model.backbone.tokenizer)
     scored = job.scored
+    if scored is None:
+        return {}
+    assert tokens is not None
     if scored.soft_labels is not None:
         kept = trained_rows(tokens.identical, job.identical_pairs)
         scored, tokens = scored.take(kept), tokens.take(kept)

@@ -1,13 +1,15 @@
 """A training job: which model is trained on which rows, and how its batches are cut.
 
-A ``TrainJob`` is plain values, Arrow tables and arrays: it travels by pickle to the workers that
-train it (``training.fit``). What it needs from outside, a storage for checkpoints and an export of
-the trained model, is handed in as an object of a declared protocol.
+A ``TrainJob`` is plain values, Arrow tables and arrays. To the workers that train it together it
+travels by pickle, ``without_texts``: they are given tokens. What it needs from outside, a storage
+for checkpoints and an export of the trained model, is handed in as an object of a declared
+protocol.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -71,6 +73,8 @@ class Export(Protocol):
 class TrainJob:
     """A model to train on soft labels.
 
+    Columns prompt and answers are there to be tokenised (``TrainJob.without_texts``).
+
     Attributes:
         name: stable and unique; it names the run when a worker group trains the job.
         rows: n training rows with columns row_id, prompt, answers.
@@ -133,6 +137,26 @@ class TrainJob:
         """``rows`` as tokens, by the job's length and rendering."""
         return encode(rows, tokenizer, self.max_length_tokens, self.rendering)
 
+    def scored_tokens(self, tokenizer: PreTrainedTokenizerFast) -> "ScoredTokens":
+        """The tokens of the rows that the trained model scores."""
+        encoded = partial(self.encoded, tokenizer=tokenizer)
+        return ScoredTokens(
+            encoded(self.test),
+            None if self.validation is None else encoded(self.validation),
+            None if self.scored is None else encoded(self.scored.rows),
+        )
+
+    def without_texts(self) -> "TrainJob":
+        """The job with row ids and labels alone in its tables, for who is given their tokens."""
+        scored = self.scored
+        return replace(
+            self,
+            rows=_without_texts(self.rows),
+            test=_without_texts(self.test),
+            validation=None if self.validation is None else _without_texts(self.validation),
+            scored=None if scored is None else replace(scored, rows=_without_texts(scored.rows)),
+        )
+
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -155,6 +179,23 @@ class TrainJob:
     def device(self) -> str:
         """The torch device type of this process: "cuda" or "cpu"."""
         return "cuda" if self.on_gpu else "cpu"
+
+
+def _without_texts(rows: pa.Table) -> pa.Table:
+    return rows.select([name for name in ("row_id", "label") if name in rows.column_names])
+
+
+class ScoredTokens(NamedTuple):
+    """The rows that the trained model of a job scores, as tokens.
+
+    Attributes:
+        test, validation, trained: the job's tables ``test``, ``validation`` and ``scored``; None
+            where it has none.
+    """
+
+    test: Tokens
+    validation: Tokens | None
+    trained: Tokens | None
 
 
 class Trainable(NamedTuple):
