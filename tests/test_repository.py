@@ -132,3 +132,16 @@ def test_files_and_functions_are_short_or_say_why_they_are_long() -> None:
                 if not re.search(r"\b[Ll]ong(er)?\b", ast.get_docstring(node) or ""):
                     found.append(f"{name}:{node.lineno}: {node.name} is long")
     assert not found, "\n".join(found)
+
+
+def test_issue_forms_are_such_as_github_shows() -> None:
+    folder = ROOT / ".github" / "ISSUE_TEMPLATE"
+    forms = sorted(path for path in folder.glob("*.yml") if path.name != "config.yml")
+    assert len(forms) == 3
+    for path in forms:
+        form = yaml.safe_load(path.read_text())
+        assert form.keys() == {"name", "description", "labels", "body"}
+        ids = [field["id"] for field in form["body"]]
+        assert len(ids) == len(set(ids))
+        for field in form["body"]:
+            assert field["type"] in ("textarea", "input") and field["attributes"]["label"]

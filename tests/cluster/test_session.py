@@ -36,6 +36,7 @@ def execute(step, store, context):
 
 with connect(num_cpus=1) as session:
     print(session.dashboard_url, file=sys.stderr, flush=True)
+    print(session.note, file=sys.stderr, flush=True)
     todo = {"a": Step(Kind("student", 1, ""), "a", "slow", Config(), {})}
     try:
         run(
@@ -52,7 +53,7 @@ JOINED = """
 import ray
 from w2s_ray.cluster.session import connect
 with connect() as session:
-    print(session.dashboard_url, ray.cluster_resources()["CPU"])
+    print(session.dashboard_url, session.note, ray.cluster_resources()["CPU"])
 """
 
 REFUSED = """
@@ -84,12 +85,17 @@ def python(code: str, *arguments: str, address: str | None = None) -> subprocess
     )
 
 
-def test_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_run_beside_another_ray_says_so_and_an_interrupted_one_leaves_nothing_behind(
+    ray_session: Session, tmp_path: Path
+) -> None:
+    other = ray.get_runtime_context().gcs_address
     process = python(SLOW_STEP, str(tmp_path / "store"))
     assert process.stderr is not None
     try:
         lines = iter(process.stderr.readline, "")
         assert next(lines).startswith("http://127.0.0.1:")
+        note = next(lines)
+        assert note.startswith("note: another Ray runs on this machine (") and other in note
         assert any(line == "progress\n" for line in lines)  # the step holds its claim by now
         store = Store.open(tmp_path / "store")
         assert store.listing("claims") != []
@@ -122,6 +128,6 @@ def test_an_address_without_a_cluster_is_refused() -> None:
 def test_a_cluster_that_was_found_is_left_running(ray_session: Session) -> None:
     address = ray.get_runtime_context().gcs_address
     output, errors = python(JOINED, address=address).communicate(timeout=60)
-    assert output == f"{ray_session.dashboard_url} 3.0\n", errors
+    assert output == f"{ray_session.dashboard_url} None 3.0\n", errors
     assert ray.get(ray.put("still here")) == "still here"
     assert [node["Alive"] for node in ray.nodes()] == [True]

@@ -90,12 +90,37 @@ def test_the_entrypoint_is_a_study_that_loads_with_a_store_all_pods_can_see(
     load(ROOT / options.spec.relative_to(f"{HOME}/w2s_ray"))
 
 
-def test_a_lost_head_is_tried_again_and_a_finished_study_leaves_nothing(
+def test_a_lost_head_is_tried_again_for_a_bounded_time_and_a_finished_study_leaves_nothing(
     job: dict[str, Any],
 ) -> None:
-    assert job["backoffLimit"] > 0
+    assert 0 < job["backoffLimit"] <= 3
+    assert "--no-retry" in job["entrypoint"]  # no attempt repeats what failed by itself
+    assert 0 < job["activeDeadlineSeconds"] <= 48 * 3600
     assert job["shutdownAfterJobFinishes"] is True
     assert 0 < job["ttlSecondsAfterFinished"] <= 3600
+
+
+def test_what_a_study_cannot_lose_is_on_demand_and_stays(
+    job: dict[str, Any], cluster: dict[str, Any]
+) -> None:
+    """The head, and the pod that submits: when it is lost too often, the attempt is over."""
+    for template in (job["submitterPodTemplate"], cluster["headGroupSpec"]["template"]):
+        assert template["spec"]["nodeSelector"] == {"karpenter.sh/capacity-type": "on-demand"}
+        assert template["spec"]["restartPolicy"] == "Never"
+        assert template["metadata"]["annotations"] == {"karpenter.sh/do-not-disrupt": "true"}
+    submitter = job["submitterPodTemplate"]["spec"]
+    assert "command" not in container(submitter)  # KubeRay's own, which attaches to a running job
+    assert container(submitter)["image"] == container(pods(cluster)[0])["image"]
+
+
+def test_the_role_is_one_that_the_page_creates_for_pods(
+    manifest: dict[str, dict[str, Any]],
+) -> None:
+    """An EC2 instance profile's role trusts machines, not service accounts."""
+    (arn,) = manifest["ServiceAccount"]["metadata"]["annotations"].values()
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    created = re.findall(r"eksctl create iamserviceaccount .*?--role-name (\S+)", page, re.DOTALL)
+    assert [arn.rpartition("/")[2]] == created
 
 
 def test_nothing_waits_at_rest_but_the_head_which_has_no_gpu(derived: dict[str, Any]) -> None:

@@ -1,29 +1,43 @@
-"""The real pairs and texts, where they lie beside the project: the published shape, no row lost."""
+"""The files that studies were measured on, where they are: the published shape, no row lost."""
 
 import gzip
+import hashlib
 import json
+import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.testing.measured import MEASURED, measured_files
 from w2s_ray.data.batches import epoch_order, optimizer_batches, pack
 from w2s_ray.data.prepare import SPLITS, Prepared, prepare
 from w2s_ray.data.tokens import encode
 from w2s_ray.models.tokenizer import bytes_tokenizer, load_tokenizer
 from w2s_ray.spec.schema import DataSpec, ModelSpec
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+ROOT = Path(__file__).parents[2]
+SHARED = measured_files() or Path()
 
 pytestmark = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real data does not lie beside the project (../shared/data)"
+    measured_files() is None, reason=f"{MEASURED} names no folder with the measured files"
 )
 
 
 def prepared(kind: str, name: str) -> Prepared:
     splits = {split: [str(SHARED / name / f"{split}.jsonl.gz")] for split in SPLITS}
     return prepare(DataSpec.model_validate({"kind": kind, "splits": splits}))
+
+
+@pytest.mark.parametrize("name", ["hh-harmless", "sentence-polarity"])
+def test_the_spec_of_a_measured_study_names_these_files(name):
+    text = (ROOT / "docs" / "results" / f"{name}.yaml").read_text()
+    stated = dict(re.findall(r"^# +(\w+) +([0-9a-f]{64})$", text, re.MULTILINE))
+    assert stated == {
+        split: hashlib.sha256((SHARED / name / f"{split}.jsonl.gz").read_bytes()).hexdigest()
+        for split in SPLITS
+    }
 
 
 @pytest.fixture(scope="module")

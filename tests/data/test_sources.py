@@ -250,6 +250,15 @@ def test_a_hub_data_set_gives_the_rows_of_the_split_asked_for(tmp_path, monkeypa
     assert list(read_rows("hf:some/data", HubPart(split="test"))) == [
         ("hf:some/data: row 1", {"split": "test", "chosen": [{"role": "user", "content": "a"}]})
     ]
+    both = [row["split"] for _, row in read_rows("hf:some/data", HubPart(split="train+test"))]
+    assert both == ["train", "test"]
+    for folder, answer in (("mild/base", "b"), ("strong", "c")):
+        (tmp_path / "some" / "data" / folder).mkdir(parents=True)
+        (tmp_path / "some" / "data" / folder / "train.jsonl").write_text(
+            f'{{"text": "{answer}"}}\n'
+        )
+        source = f"hf:some/data/{folder}"
+        assert list(read_rows(source)) == [(f"{source}: row 1", {"text": answer})]
     with pytest.raises(InputError, match=r"split 'nope'|nope"):
         list(read_rows("hf:some/data", HubPart(split="nope")))
     # The Hub's client would read a folder of that name below the current one in the Hub's stead.

@@ -14,13 +14,13 @@ MISTAKES_OF_FORM: dict[str, tuple[str, str, str]] = {
     "scheme": (
         SOURCE,
         "source: hff:org/name",
-        "5: data.hh.source: given 'hff:org/name', expected hf:ORG/NAME, generate:agreement, a URI "
-        "or an existing file or folder; did you mean 'hf:'?",
+        "5: data.hh.source: given 'hff:org/name', expected hf:ORG/NAME or hf:ORG/NAME/FOLDER, "
+        "generate:agreement, a URI or an existing file or folder; did you mean 'hf:'?",
     ),
     "hub name": (
         SOURCE,
-        "source: hf:a/b/c",
-        "5: data.hh.source: given 'hf:a/b/c', expected hf:ORG/NAME",
+        "source: hf:a//c",
+        "5: data.hh.source: given 'hf:a//c', expected hf:ORG/NAME or hf:ORG/NAME/FOLDER",
     ),
     "data file": (
         SOURCE,

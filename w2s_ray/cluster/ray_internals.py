@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray._private import (
+    services,  # which Rays run on this machine
     utils,  # its handler of SIGTERM
     worker,  # of the driver: the dashboard's address, messages it prints
 )
@@ -43,6 +44,7 @@ __all__ = [
     "autoscaler_config",
     "dashboard_address",
     "draining_nodes",
+    "local_rays",
     "logs_folder",
     "messages_to_log",
     "name_process",
@@ -101,6 +103,15 @@ def token_is_asked_for() -> bool:
     Ray 2.60.0: on by default for a Ray that is started here; `ray get-auth-token` prints the token.
     """
     return bool(is_token_auth_enabled())
+
+
+def local_rays() -> list[str]:
+    """Addresses of the Rays that run on this machine, whoever started them, by its processes.
+
+    Ray 2.60.0: ``RAY_ADDRESS=auto`` finds one in this way; an answer is remembered until cleared.
+    """
+    services.find_gcs_addresses.cache_clear()
+    return sorted(services.find_gcs_addresses())  # type: ignore[no-untyped-call]
 
 
 def logs_folder() -> Path | None:

@@ -22,6 +22,7 @@ import ray
 from w2s_ray.cluster.environment import ADDRESS, SESSION, set_defaults
 from w2s_ray.cluster.ray_internals import (
     dashboard_address,
+    local_rays,
     logs_folder,
     messages_to_log,
     token_is_asked_for,
@@ -39,9 +40,11 @@ class Session:
 
     Attributes:
         dashboard_url: URL of Ray's dashboard; None where there is none.
+        others: addresses of other Rays on this machine, beside one that was started here.
     """
 
     dashboard_url: str | None
+    others: tuple[str, ...] = ()
 
     @property
     def dashboard_line(self) -> str:
@@ -50,6 +53,16 @@ class Session:
             return "Ray dashboard: none (this Ray was started without it)"
         login = f"; it asks for a token, which `{_ray_command()} get-auth-token` prints"
         return f"Ray dashboard: {self.dashboard_url}" + login * token_is_asked_for()
+
+    @property
+    def note(self) -> str | None:
+        """That another Ray runs on this machine, which shares its CPUs; None if none does."""
+        if not self.others:
+            return None
+        return (
+            f"note: another Ray runs on this machine ({', '.join(self.others)}), and this study "
+            f"started its own beside it; to run there: {ADDRESS}=auto"
+        )
 
     @property
     def logs_folder(self) -> Path | None:
@@ -76,9 +89,10 @@ def connect(num_cpus: int | None = None) -> Iterator[Session]:
     address = os.environ.get(ADDRESS)
     with messages_to_log():
         try:
+            others = () if address else tuple(local_rays())
             with kept(), without_sigterm_handler():
                 dashboard = _join(address) if address else _start(num_cpus)
-            yield Session(_url(dashboard))
+            yield Session(_url(dashboard), others)
         finally:
             ray.shutdown()
 

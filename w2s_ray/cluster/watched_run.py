@@ -28,7 +28,7 @@ def run_watched(
 
     Args:
         already_done: number of steps of the plan that were finished in the store before.
-        say: takes the line that tells where the dashboard is.
+        say: takes the line that tells where the dashboard is, and a note on another Ray here.
     """
     study, tally = plan.study, Tally(todo, already_done, plan.cells, cost)
     with (
@@ -36,7 +36,8 @@ def run_watched(
         StudyGauges(study, tally.counts),
         driver_log(session.logs_folder, study, tally.counts) as log,
     ):
-        say(session.dashboard_line)
+        for line in filter(None, (session.dashboard_line, session.note)):
+            say(line)
         return run(
             todo,
             store_uri,

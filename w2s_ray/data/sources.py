@@ -63,7 +63,8 @@ def read_rows(source: str | Sequence[str], part: HubPart = WHOLE) -> Iterator[tu
 
     Args:
         source: paths, URIs or folders of files of ``formats.FORMATS`` (streamed ones may be
-            compressed as .gz or .zst), or ``hf:ORG/NAME``.
+            compressed as .gz or .zst), or ``hf:ORG/NAME``, of which ``hf:ORG/NAME/FOLDER`` is what
+            lies in one folder.
         part: what to read of a Hub data set.
 
     Raises:
@@ -220,14 +221,18 @@ def _hub_rows(source: str, part: HubPart) -> Iterator[tuple[str, RawRow]]:
     require("datasets", f"{source}: given a data set of the Hub")
     import datasets
 
-    name = source.removeprefix(HUB)
+    organisation, *rest = source.removeprefix(HUB).split("/", 2)
+    name, folder = "/".join([organisation, *rest[:1]]), rest[1:]
     if Path(name).exists():  # which datasets would read instead
         raise InputError(
             f"{source}: {name} is also a folder here, expected a Hub data set alone: give ./{name} "
             "for the folder, or run the study in another working directory"
         )
     try:
-        loaded = datasets.load_dataset(name, part.subset, split=part.split, revision=part.revision)
+        within = {"data_dir": folder[0]} if folder else {}
+        loaded = datasets.load_dataset(
+            name, part.subset, split=part.split, revision=part.revision, **within
+        )
     except Exception as error:  # the Hub's client raises errors of many libraries
         raise InputError(
             f"{source}: cannot be loaded (subset {part.subset}, split {part.split}, revision "

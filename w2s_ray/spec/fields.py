@@ -213,6 +213,7 @@ class _Scheme(NamedTuple):
 
 
 _HUB = _Scheme("hf", r"[\w.-]+(/[\w.-]+)?", "hf:ORG/NAME")
+_HUB_ROWS = _Scheme("hf", r"[\w.-]+(/[\w.-]+)*", "hf:ORG/NAME or hf:ORG/NAME/FOLDER")
 
 
 def _generated(names: tuple[str, ...]) -> _Scheme:
@@ -291,12 +292,13 @@ _MODEL = "an existing model folder or .gguf file"
 _TOKENIZER = "bytes, an existing folder or .gguf file"
 
 Text = Annotated[str, Field(min_length=1)]
-DataFile = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB,)))]
+DataFile = Annotated[Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB_ROWS,)))]
 DataSource = Annotated[
-    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _generated(GENERATORS))))
+    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB_ROWS, _generated(GENERATORS))))
 ]
 PromptSource = Annotated[
-    Text, AfterValidator(_Source(_ROWS, os.path.exists, (_HUB, _generated(PROMPT_GENERATORS))))
+    Text,
+    AfterValidator(_Source(_ROWS, os.path.exists, (_HUB_ROWS, _generated(PROMPT_GENERATORS)))),
 ]
 ModelSource = Annotated[Text, AfterValidator(_Source(_MODEL, _holds_a_model, (_HUB, _PACKAGE)))]
 Tokenizer = Annotated[
