@@ -29,6 +29,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run in this process, without Ray (CI, debugging)",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a value in place of the spec's, YAML, as grid.seed=[0,1]; may be repeated",
+    )
     parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
     parser.add_argument(
         "--display",
@@ -60,6 +67,7 @@ def program() -> list[str]:
 def command_of(options: argparse.Namespace) -> list[str]:
     """The words that name the same study in the same store, up to an option of what to do."""
     words = [*program(), str(options.spec)]
+    words += [word for text in options.set for word in ("--set", text)]
     words += ["--store", options.store] if options.store else []
     return words + (["--local"] if options.local else [])
 
