@@ -74,8 +74,8 @@ def _opened(options: argparse.Namespace, reruns: Reruns) -> Study:
     say = Lines(open_console(stderr=options.json, display=options.display), options.display)
     store = Store.open(str(spec.store) if options.store is None else options.store)
     sinks = Sinks(spec.execution.sinks, plan, store.uri, say)
-    if file.overridden:
-        say(f"set          {', '.join(file.overridden)}")
+    for line in file.lines:
+        say(line)
     return Study(file, plan, store, say, reruns, sinks, command_of(options))
 
 

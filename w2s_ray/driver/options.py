@@ -36,6 +36,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="a value in place of the spec's, YAML, as grid.seed=[0,1]; may be repeated",
     )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="see in a minute or so whether the spec runs: each kind of step once, on few rows, as "
+        "a study of its own",
+    )
     parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
     parser.add_argument(
         "--display",
@@ -69,7 +75,7 @@ def command_of(options: argparse.Namespace) -> list[str]:
     words = [*program(), str(options.spec)]
     words += [word for text in options.set for word in ("--set", text)]
     words += ["--store", options.store] if options.store else []
-    return words + (["--local"] if options.local else [])
+    return words + [f"--{name}" for name in ("smoke", "local") if getattr(options, name)]
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.overrides import Override, parsed
 from w2s_ray.spec.schema import Spec
+from w2s_ray.spec.smoke import smoke_of
 
 
 class SpecFile(NamedTuple):
@@ -16,10 +17,12 @@ class SpecFile(NamedTuple):
 
     Attributes:
         overrides: what the command set.
+        lines: say so.
     """
 
     path: Path
     overrides: tuple[Override, ...]
+    lines: tuple[str, ...]
     spec: Spec | GenerationSpec
 
     @classmethod
@@ -29,8 +32,14 @@ class SpecFile(NamedTuple):
         Raises:
             SpecError: a mistake in the file or in the options.
         """
-        overrides = parsed(options.set)
-        return cls(options.spec, overrides, load(options.spec, overrides))
+        path, overrides = options.spec, parsed(options.set)
+        lines = (f"set          {', '.join(map(str, overrides))}",) if overrides else ()
+        spec = load(path, overrides)
+        if options.smoke:
+            smoke = smoke_of(spec)
+            overrides, lines = overrides + smoke.overrides, (*lines, f"smoke        {smoke.line}")
+            spec = load(path, overrides)
+        return cls(path, overrides, lines, spec)
 
     def located(self) -> AbstractContextManager[None]:
         """Adds the place in the file to mistakes that show after reading."""
