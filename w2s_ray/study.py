@@ -25,6 +25,7 @@ from w2s_ray.driver.options import command_of, parser
 from w2s_ray.driver.preparing import prepared
 from w2s_ray.driver.spec_file import SpecFile
 from w2s_ray.driver.study import Study
+from w2s_ray.driver.watching import watch
 from w2s_ray.masking import masked_value
 from w2s_ray.plan.build import build
 from w2s_ray.plan.lookup import step_named
@@ -52,6 +53,8 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.explain is not None:
         return explain(study, options.explain, as_json=options.json)
+    if options.watch:
+        return watch(study, as_json=options.json)
     with study.file.located():
         study.sinks.refuse_missing()
     for line in reruns.force(options.force, study.plan, study.store):

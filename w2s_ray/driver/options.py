@@ -84,6 +84,11 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--plan", action="store_true", help="show steps and cost; run nothing")
     what.add_argument("--status", action="store_true", help="show what is finished; run nothing")
     what.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow a run of this study that goes on elsewhere; run nothing",
+    )
+    what.add_argument(
         "--explain",
         metavar="KEY|CELL",
         help="show all about a step or cell: configuration, inputs, record, error; by its key, the "
