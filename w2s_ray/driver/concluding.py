@@ -112,7 +112,7 @@ def _show(
     from w2s_ray.report.transfer_table import transfer_tables
 
     for table in (*shown(written.results), *transfer_tables(written.transfer)):
-        study.say.console.print(table)
+        study.say.drawn(table)
     for name, path in paths.items():
         if path is not None:
             study.say(f"{'training' if name == 'train_predictions' else name:<12} {path}")

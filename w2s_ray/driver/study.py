@@ -64,7 +64,7 @@ class Study:
         if name in self.shown:
             return
         self.shown.add(name)
-        self.say.console.print(data_view.table(name, report))
+        self.say.drawn(data_view.table(name, report))
         for line in data_view.lines(name, report):
             self.say(line)
 
