@@ -23,13 +23,15 @@ from w2s_ray.driver.executing import execute
 from w2s_ray.driver.explaining import explain
 from w2s_ray.driver.options import command_of, parser
 from w2s_ray.driver.preparing import prepared
+from w2s_ray.driver.spec_file import SpecFile
 from w2s_ray.driver.study import Study
+from w2s_ray.driver.watching import watch
+from w2s_ray.masking import masked_value
 from w2s_ray.plan.build import build
 from w2s_ray.plan.lookup import step_named
 from w2s_ray.plan.measured_speed import measured_speed
 from w2s_ray.plan.reruns import Reruns
 from w2s_ray.sinks.feed import Sinks
-from w2s_ray.spec.loading import load, located
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 
@@ -51,7 +53,9 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.explain is not None:
         return explain(study, options.explain, as_json=options.json)
-    with located(options.spec):
+    if options.watch:
+        return watch(study, as_json=options.json)
+    with study.file.located():
         study.sinks.refuse_missing()
     for line in reruns.force(options.force, study.plan, study.store):
         study.say(line)
@@ -66,13 +70,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _opened(options: argparse.Namespace, reruns: Reruns) -> Study:
     """The study that the options name."""
-    spec = load(options.spec)
-    with located(options.spec):
+    file = SpecFile.of(options)
+    spec = file.spec
+    with file.located():
         plan = build(spec)
     say = Lines(open_console(stderr=options.json, display=options.display), options.display)
     store = Store.open(str(spec.store) if options.store is None else options.store)
     sinks = Sinks(spec.execution.sinks, plan, store.uri, say)
-    return Study(spec, plan, store, say, reruns, sinks, command_of(options))
+    for line in file.lines:
+        say(line)
+    return Study(file, plan, store, say, reruns, sinks, command_of(options))
 
 
 def _run_once(study: Study, options: argparse.Namespace, *, may_repeat: bool) -> int:
@@ -81,7 +88,7 @@ def _run_once(study: Study, options: argparse.Namespace, *, may_repeat: bool) ->
     Raises:
         StoreError: an artifact is damaged; once it is set aside, the study can run again.
     """
-    with located(options.spec):
+    with study.file.located():
         todo = prepared(study, local=options.local)
     signals.check()
     try:
@@ -116,6 +123,7 @@ def _describe(study: Study, *, as_json: bool) -> None:
     finished, failures, claimed = store.finished(), store.failures(), store.claimed()
     speed = measured_speed(study.plan, store, finished, study.spec.execution)
     description = describe(study.spec, study.plan, finished, failures, claimed, speed)
+    description["set"] = masked_value(study.file.overridden)
     if as_json:
         print(json.dumps(description))
         return

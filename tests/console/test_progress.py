@@ -4,6 +4,7 @@ import io
 import re
 
 from rich.console import Console
+from rich.table import Table
 
 from tests.testing.steps import a_step
 from w2s_ray.console.lines import Display, Lines
@@ -87,3 +88,23 @@ def test_whom_a_group_waits_for_is_said_once():
 
 def test_flops_have_three_digits_and_a_prefix():
     assert [flops(n) for n in (12, 3_210, 4.5e15)] == ["12 FLOP", "3.21 kFLOP", "4.5 PFLOP"]
+
+
+def test_in_a_log_each_line_of_a_table_has_its_time():
+    console = Console(file=io.StringIO(), width=60)
+    table = Table("loss", title="scores")
+    table.add_row("forward_kl")
+    Lines(console, Display.LOG).drawn(table)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) > 4 and "forward_kl" in lines[-2]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+
+
+def test_a_step_that_is_tried_again_runs_and_what_it_blocked_waits():
+    state = RunState(steps(), 0, {})
+    state.start(state.todo["a"])
+    state.fail(state.todo["a"], "ValueError: no")
+    assert (state.running, state.waiting, len(state.blocked)) == (0, 0, 3)
+    state.start(state.todo["a"])
+    assert (state.running, state.waiting, len(state.blocked)) == (1, 3, 0)
+    assert not state.failed

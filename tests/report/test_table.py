@@ -161,3 +161,9 @@ def test_controls_are_below_the_losses_and_not_among_them():
     assert "forward_ce" not in text
     assert "tfidf 56.0 ±1.4" in text
     assert "1 seed" in text
+
+
+def test_one_seed_has_no_standard_deviation():
+    one, two = drawn([row()]), drawn([row(), row(seed=1)])
+    assert "1 seed," in one and "standard deviation" not in one and "±" not in one
+    assert "2 seeds (mean ± standard deviation between seeds)" in two

@@ -27,8 +27,10 @@ def summary(state: RunState, names: Mapping[str, str]) -> str:
     return f"{_counts(state)}, {_times(state)}" + (f" | {running}{more}" if running else "")
 
 
-def drawn(state: RunState, names: Mapping[str, str], cells: Sequence[str]) -> Escaped:
-    """The live display: a bar, what runs, and the cells that finished last."""
+def drawn(
+    state: RunState, names: Mapping[str, str], cells: Sequence[str], cells_done: int
+) -> Escaped:
+    """The live display: a bar, what runs, and the cells that finished last, of so many."""
     head = Table.grid(padding=(0, 1))
     share = state.share
     head.add_row(
@@ -44,6 +46,8 @@ def drawn(state: RunState, names: Mapping[str, str], cells: Sequence[str]) -> Es
         name = Text(_name(line, names), no_wrap=True, overflow="ellipsis")
         table.add_row(name, line.share, line.loss, line.speed, duration(seconds))
     latest = [Text(f"cell {cell}", "dim", no_wrap=True) for cell in cells]
+    if (more := cells_done - len(cells)) > 0:
+        latest.insert(0, Text(f"{more:,} cells before", "dim"))
     return Escaped(Group(head, table, *latest))
 
 

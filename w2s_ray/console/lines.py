@@ -3,7 +3,7 @@
 import time
 from enum import StrEnum
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from w2s_ray.masking import masked
 
@@ -38,6 +38,16 @@ class Lines:
         self.console.print(
             stamp + masked(text), style=style, markup=False, highlight=False, soft_wrap=True
         )
+
+    def drawn(self, what: RenderableType) -> None:
+        """Prints a table, each of its lines as a line."""
+        if self.display is not Display.LOG:
+            self.console.print(what)
+            return
+        with self.console.capture() as captured:
+            self.console.print(what)
+        for line in captured.get().splitlines():
+            self(line.rstrip())
 
 
 def duration(seconds: float) -> str:

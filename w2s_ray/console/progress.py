@@ -50,7 +50,8 @@ class ProgressDisplay:
         self._explain = explain
         self._damages: set[str] = set()
         self._said: set[str] = set()
-        self._cells: list[str] = []
+        self._cells: list[str] = []  # the latest
+        self._cells_done = 0
         self._events: dict[tuple[str, str], list[str]] = defaultdict(list)  # not told yet
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -109,6 +110,7 @@ class ProgressDisplay:
             )
         cells = self._scores.note(step.key, numbers) if self._scores is not None else []
         self._cells = [*self._cells, *cells][-LATEST_CELLS:]
+        self._cells_done += len(cells)
         for cell in cells:
             self._note("cell", step, cell)
         if not cells:
@@ -160,4 +162,4 @@ class ProgressDisplay:
                 self._lines(f"{event:<8} {what}, from {texts[0]} to {texts[-1]}")
 
     def _drawn(self) -> Any:
-        return drawn(self.state, self._names, self._cells)
+        return drawn(self.state, self._names, self._cells, self._cells_done)

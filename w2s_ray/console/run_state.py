@@ -5,7 +5,7 @@ Steps that are computed together (``plan.fusion``) are one line. Nothing here pr
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +64,14 @@ class RunState:
                 self._children[parent].append(key)
 
     def start(self, step: Step) -> None:
-        """The step runs, with those of its fusion whose start was told just before."""
-        self._time_left.remove(step)
+        """The step runs, with those of its fusion whose start was told just before.
+
+        One that failed is tried again; what it blocked waits for it.
+        """
+        if self.failed.pop(step.key, None) is None:
+            self._time_left.remove(step)
+        else:
+            self._unblock()
         line, fusion = self._started_last, step.fusion
         if line is None or fusion is None or line.underway.step.fusion != fusion:
             line = Line(Underway(step, time.monotonic()))
@@ -98,7 +104,7 @@ class RunState:
         """The step failed, and blocks those below it."""
         self._end(step)
         self.failed[step.key] = error
-        for key in self._descendants(step.key) - self.blocked:
+        for key in self._below([step.key]) - self.blocked:
             self.blocked.add(key)
             self._time_left.remove(self.todo[key])
 
@@ -144,10 +150,17 @@ class RunState:
         del line.underway.steps[step.key]
         return time.monotonic() - line.underway.started
 
-    def _descendants(self, key: str) -> set[str]:
-        """Keys of all steps below ``key``."""
+    def _unblock(self) -> None:
+        """What is below no failed step any more waits again."""
+        freed = self.blocked - self._below(self.failed)
+        self.blocked -= freed
+        for key in freed:
+            self._time_left.add(self.todo[key])
+
+    def _below(self, keys: Iterable[str]) -> set[str]:
+        """Keys of all steps below some."""
         below: set[str] = set()
-        stack = [key]
+        stack = list(keys)
         while stack:
             for child in self._children[stack.pop()]:
                 if child not in below:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from w2s_ray.driver.results_so_far import write_so_far
 from w2s_ray.driver.study import Study
 from w2s_ray.errors import InputError
+from w2s_ray.masking import masked_value
 from w2s_ray.plan.exports import exports
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.leftovers import remove_leftovers
@@ -37,6 +38,7 @@ def conclude(study: Study, *, as_json: bool, with_report: bool) -> int:
     if as_json:
         summary = {
             "study": study.plan.study,
+            "set": masked_value(study.file.overridden),
             "cells": len(study.plan.cells),
             "cells_with_failures": missing,
             **paths,
@@ -110,7 +112,7 @@ def _show(
     from w2s_ray.report.transfer_table import transfer_tables
 
     for table in (*shown(written.results), *transfer_tables(written.transfer)):
-        study.say.console.print(table)
+        study.say.drawn(table)
     for name, path in paths.items():
         if path is not None:
             study.say(f"{'training' if name == 'train_predictions' else name:<12} {path}")

@@ -29,6 +29,19 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run in this process, without Ray (CI, debugging)",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a value in place of the spec's, YAML, as grid.seed=[0,1]; may be repeated",
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="see in a minute or so whether the spec runs: each kind of step once, on few rows, as "
+        "a study of its own",
+    )
     parser.add_argument("--store", metavar="URI", help="folder or URI of artifacts and results")
     parser.add_argument(
         "--display",
@@ -60,8 +73,9 @@ def program() -> list[str]:
 def command_of(options: argparse.Namespace) -> list[str]:
     """The words that name the same study in the same store, up to an option of what to do."""
     words = [*program(), str(options.spec)]
+    words += [word for text in options.set for word in ("--set", text)]
     words += ["--store", options.store] if options.store else []
-    return words + (["--local"] if options.local else [])
+    return words + [f"--{name}" for name in ("smoke", "local") if getattr(options, name)]
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +83,11 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--plan", action="store_true", help="show steps and cost; run nothing")
     what.add_argument("--status", action="store_true", help="show what is finished; run nothing")
+    what.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow a run of this study that goes on elsewhere; run nothing",
+    )
     what.add_argument(
         "--explain",
         metavar="KEY|CELL",

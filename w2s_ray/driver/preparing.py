@@ -34,7 +34,7 @@ def prepared(study: Study, *, local: bool) -> dict[str, Step]:
     store.probe((*RESERVED, *plan.count()), [file(plan.study) for file in _FILES])
     remove_leftovers(store)
     with store.writing_errors():
-        save_plan(store, plan.study, plan.steps)
+        save_plan(store, plan.study, plan.steps, study.file.overridden)
     checked = store.checked(plan.steps)
     for damage in checked.damaged:
         study.set_aside(damage)

@@ -7,6 +7,7 @@ from typing import Any
 
 from w2s_ray.console import data_view
 from w2s_ray.console.lines import Lines
+from w2s_ray.driver.spec_file import SpecFile
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.names import step_names
 from w2s_ray.plan.reruns import Reruns
@@ -29,7 +30,7 @@ class Study:
         shown: data sets whose rows were shown.
     """
 
-    spec: Spec | GenerationSpec
+    file: SpecFile
     plan: Plan
     store: Store
     say: Lines
@@ -37,6 +38,10 @@ class Study:
     sinks: Sinks
     command: Sequence[str]
     shown: set[str] = field(default_factory=set)
+
+    @property
+    def spec(self) -> Spec | GenerationSpec:
+        return self.file.spec
 
     @cached_property
     def names(self) -> Mapping[str, str]:
@@ -59,7 +64,7 @@ class Study:
         if name in self.shown:
             return
         self.shown.add(name)
-        self.say.console.print(data_view.table(name, report))
+        self.say.drawn(data_view.table(name, report))
         for line in data_view.lines(name, report):
             self.say(line)
 

@@ -56,11 +56,11 @@ class Reruns:
         Raises:
             InputError: A step is to be run by a command that runs nothing.
         """
-        runs_nothing = options.plan or options.status or options.explain
+        runs_nothing = options.plan or options.status or options.watch or options.explain
         for name in ("force", "only"):
             if getattr(options, name) and runs_nothing:
                 raise InputError(
-                    f"--{name}: given with --plan, --status or --explain, expected a run"
+                    f"--{name}: given with --plan, --status, --watch or --explain, expected a run"
                 )
         return cls(not options.no_retry, options.only)
 

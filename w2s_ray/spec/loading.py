@@ -7,7 +7,7 @@ error leads back to its node (``messages``). All mistakes of a valid YAML file a
 together; a mistake in the YAML itself is reported alone, since the values after it are unreliable.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,28 +17,32 @@ from pydantic import ValidationError
 from w2s_ray.errors import InputError
 from w2s_ray.spec.expansion import expand
 from w2s_ray.spec.generation import GenerationSpec
-from w2s_ray.spec.messages import SpecError, lines, locate
+from w2s_ray.spec.messages import SpecError, lines, locate, place_of
+from w2s_ray.spec.overrides import Override, overridden
 from w2s_ray.spec.schema import Spec
 from w2s_ray.spec.yaml_nodes import problems, syntax_error, tree
 
 
-def load(path: Path) -> Spec | GenerationSpec:
+def load(path: Path, overrides: Sequence[Override] = ()) -> Spec | GenerationSpec:
     """Read and validate a spec; afterwards its paths are absolute and ``store`` is set.
 
     Relative paths are relative to the spec's folder; ``${NAME}`` in a path is replaced by the
     environment variable.
 
+    Args:
+        overrides: values in place of those in the file.
+
     Raises:
         SpecError: with one line per mistake; no other exception is raised for bad input.
     """
     try:
-        return _load(path)
+        return _load(path, overrides)
     except RecursionError:
         raise SpecError([f"{path}: given values nested too deep to read"]) from None
 
 
 @contextmanager
-def located(path: Path) -> Iterator[None]:
+def located(path: Path, overrides: Sequence[Override] = ()) -> Iterator[None]:
     """Add file and line to an ``InputError`` from the block that names a field of the spec.
 
     For mistakes that show only after loading (unreadable models, identical cells): the error
@@ -49,18 +53,19 @@ def located(path: Path) -> Iterator[None]:
     except InputError as error:
         if not error.place:
             raise
-        field, line = locate(tree(path), error.place)
+        field, mark = locate(overridden(tree(path), overrides), error.place)
         top = str(error.place[0])
         named = str(error).startswith((f"{top}.", f"{top}:", f"{top}["))
         message = str(error) if named else f"{field}: {error}"
-        raise SpecError([f"{path}:{line}: {message}"]) from error
+        raise SpecError([f"{place_of(mark)}: {message}"]) from error
 
 
-def _load(path: Path) -> Spec | GenerationSpec:
+def _load(path: Path, overrides: Sequence[Override]) -> Spec | GenerationSpec:
     root = tree(path)
     if wrong := list(problems(root)):
-        raise SpecError(f"{path}:{line}: {problem}" for line, problem in wrong)
+        raise SpecError(f"{place_of(mark)}: {problem}" for mark, problem in wrong)
     try:
+        root = overridden(root, overrides)
         content = yaml.SafeLoader("").construct_document(root)
     except yaml.MarkedYAMLError as error:
         raise SpecError([f"{path}:{syntax_error(error)}"]) from None
@@ -73,6 +78,6 @@ def _load(path: Path) -> Spec | GenerationSpec:
     except ValidationError as errors:
         raise SpecError(lines(str(path), root, errors, schema)) from None
     if isinstance(spec, Spec):
-        with located(path):
+        with located(path, overrides):
             expand(spec)
     return spec

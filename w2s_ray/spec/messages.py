@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice, pairwise
-from operator import itemgetter
 from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
@@ -47,6 +46,7 @@ _EXPECTED = {
 }
 
 
+OPTIONS = ("--set", "--smoke")  # of the command, by which values are given (``overrides``)
 MOST_COMPARED = 1_000  # names that a wrong one is compared with
 
 
@@ -75,11 +75,16 @@ class Located(NamedTuple):
 
     Attributes:
         path: ``field.path[i]``.
-        line: counted from 1.
+        mark: where it begins.
     """
 
     path: str
-    line: int
+    mark: yaml.Mark
+
+
+def place_of(mark: yaml.Mark) -> str:
+    """``file:line`` of a place in a file, or the option that a value was given by."""
+    return mark.name if mark.name in OPTIONS else f"{mark.name}:{mark.line + 1}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -94,20 +99,20 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def locate(root: yaml.Node, location: Location) -> Located:
     """Find the deepest key or item of ``location`` that is in the text."""
-    path, line, node = "", root.start_mark.line + 1, root
+    path, mark, node = "", root.start_mark, root
     for step, after in pairwise((*location, None)):
         if isinstance(node, yaml.MappingNode):
             pairs = [(key, value) for key, value in node.value if key.value == step]
             if pairs:  # The last one: a key written here comes after keys merged by `<<`.
                 key, node = pairs[-1]
-                path, line = f"{path}.{step}".lstrip("."), key.start_mark.line + 1
+                path, mark = f"{path}.{step}".lstrip("."), key.start_mark
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
             surplus = step == 0 and isinstance(after, int)
             if surplus and isinstance(node.value[step], yaml.ScalarNode):
                 continue  # A single pair or chain, written without the outer list.
             node = node.value[step]
-            path, line = f"{path}[{step}]", node.start_mark.line + 1
-    return Located(path, line)
+            path, mark = f"{path}[{step}]", node.start_mark
+    return Located(path, mark)
 
 
 def lines(
@@ -115,12 +120,14 @@ def lines(
 ) -> list[str]:
     """The lines ``file:line: field.path: …`` of all mistakes, in file order, one per location.
 
+    Those in values of the command come last.
+
     A misspelled required field is reported once, not as an unknown and a missing field.
 
     Args:
         schema: of the whole file.
     """
-    by_path: dict[str, tuple[int, str]] = {}
+    by_path: dict[str, tuple[yaml.Mark, str]] = {}
     mistakes = errors.errors(include_url=False)
     unknown: dict[Location, list[str]] = defaultdict(list)  # by the mapping that has it
     for error in mistakes:
@@ -133,13 +140,18 @@ def lines(
         if misspelled:  # reported as an unknown field
             continue
         location, text = _explained(error, schema)
-        path, line = locate(root, location)
+        path, mark = locate(root, location)
         if text.startswith("given nothing") and isinstance(location[-1], str):
             path = f"{path}.{location[-1]}".lstrip(".")
-        by_path.setdefault(path, (line, f"{path}: {text}" if path else text))
-    in_order = sorted(by_path.values(), key=itemgetter(0))
+        by_path.setdefault(path, (mark, f"{path}: {text}" if path else text))
+    in_order = sorted(by_path.values(), key=_order)
     more = [f"{file}: {len(mistakes) - most:,} more mistakes"] if len(mistakes) > most else []
-    return [*(f"{file}:{line}: {text}" for line, text in in_order), *more]
+    return [*(f"{place_of(mark)}: {text}" for mark, text in in_order), *more]
+
+
+def _order(mistake: tuple[yaml.Mark, str]) -> tuple[bool, int]:
+    mark, _ = mistake
+    return mark.name in OPTIONS, mark.line
 
 
 def _explained(error: ErrorDetails, schema: type[BaseModel]) -> tuple[Location, str]:

@@ -17,9 +17,9 @@ from w2s_ray.errors import InputError
 from w2s_ray.foreign.limits import exceeded, limit
 from w2s_ray.foreign.opening import read_bounded
 from w2s_ray.printable import printable
-from w2s_ray.spec.messages import SpecError, nearest, shown
+from w2s_ray.spec.messages import SpecError, nearest, place_of, shown
 
-_STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+STRING, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 # What no file name has and no encoding: YAML's escapes can write both.
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 _INTEGER_BITS = 128  # of what is read as a number; no field takes more than 63
@@ -29,13 +29,13 @@ class _Refused(Exception):
     """A node that a spec must not have.
 
     Attributes:
-        line: counted from 1.
+        place: where it begins (``messages.place_of``).
         reason: the rest of the message.
     """
 
     def __init__(self, mark: yaml.Mark, reason: str) -> None:
         super().__init__(reason)
-        self.line, self.reason = mark.line + 1, reason
+        self.place, self.reason = place_of(mark), reason
 
 
 class _Extent(NamedTuple):
@@ -58,8 +58,9 @@ class _BoundedLoader(yaml.SafeLoader):
     level since the current node began. ``_extents`` has the finished nodes by their identity.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: str) -> None:
         super().__init__(text)
+        self.name = name  # which every mark has
         self._nodes = self._depth = self._deepest = 0
         self._extents: dict[int, _Extent] = {}
 
@@ -109,9 +110,7 @@ def tree(path: Path) -> yaml.Node:
     """
     text = _text(path)
     try:
-        root = _BoundedLoader(text).get_single_node()
-    except _Refused as refused:
-        raise SpecError([f"{path}:{refused.line}: {refused.reason}"]) from None
+        root = composed(text, str(path))
     except yaml.MarkedYAMLError as error:
         raise SpecError([f"{path}:{syntax_error(error)}"]) from None
     except yaml.reader.ReaderError as error:
@@ -122,8 +121,37 @@ def tree(path: Path) -> yaml.Node:
     return root
 
 
-def problems(root: yaml.Node) -> Iterator[tuple[int, str]]:
-    """Line and message of what YAML accepts but a spec must not have.
+def composed(text: str, name: str) -> yaml.Node | None:
+    """The nodes of a text, which has to be a single YAML document; None if it is empty.
+
+    Args:
+        name: of what the text is, for messages: a file, or an option.
+
+    Raises:
+        SpecError: it exceeds a limit, or has a loop.
+        yaml.MarkedYAMLError: it is not YAML.
+        yaml.reader.ReaderError: it has a character that YAML does not allow.
+    """
+    try:
+        node: yaml.Node | None = _BoundedLoader(text, name).get_single_node()
+    except _Refused as refused:
+        raise SpecError([f"{refused.place}: {refused.reason}"]) from None
+    return node
+
+
+def flattened(node: yaml.MappingNode) -> yaml.MappingNode:
+    """A copy that has the fields that the mapping merges (``<<``), each once, as its own.
+
+    Raises:
+        yaml.MarkedYAMLError: it merges what is no mapping.
+    """
+    copy = yaml.MappingNode(node.tag, list(node.value), node.start_mark, node.end_mark)
+    yaml.SafeLoader("").flatten_mapping(copy)
+    return copy
+
+
+def problems(root: yaml.Node) -> Iterator[tuple[yaml.Mark, str]]:
+    """Place and message of what YAML accepts but a spec must not have.
 
     That is duplicate keys, keys that are not text, and scalars without a value: impossible dates,
     numbers of a size that no field takes, texts that cannot be
@@ -135,7 +163,7 @@ def problems(root: yaml.Node) -> Iterator[tuple[int, str]]:
         node = stack.pop()
         if isinstance(node, yaml.ScalarNode):
             if reason := _unreadable(reader, node):
-                yield node.start_mark.line + 1, f"given {shown(node.value)}, expected {reason}"
+                yield node.start_mark, f"given {shown(node.value)}, expected {reason}"
         elif isinstance(node, yaml.SequenceNode):
             stack += reversed(node.value)
         elif isinstance(node, yaml.MappingNode):
@@ -171,7 +199,7 @@ def _unreadable(reader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     """What was expected of a scalar that has no value; "" if it has one."""
     if character := _NO_TEXT.search(node.value):
         return f"text without the character {printable(character[0])}"
-    if node.tag == _STRING:
+    if node.tag == STRING:
         return ""
     try:
         value = reader.construct_document(node)
@@ -186,16 +214,16 @@ def _unreadable(reader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
     return ""
 
 
-def _wrong_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
+def _wrong_keys(node: yaml.MappingNode) -> Iterator[tuple[yaml.Mark, str]]:
     first: dict[str, int] = {}
     for key, _ in node.value:
-        line = key.start_mark.line + 1
-        if key.tag not in (_STRING, _MERGE):
+        mark = key.start_mark
+        if key.tag not in (STRING, _MERGE):
             given = key.value if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-            yield line, f"given the name {given}, expected text (write it in quotes)"
+            yield mark, f"given the name {given}, expected text (write it in quotes)"
         elif _NO_TEXT.search(key.value):
-            yield line, f"given the name {shown(key.value)}, expected text that can be encoded"
+            yield mark, f"given the name {shown(key.value)}, expected text that can be encoded"
         elif key.value in first:
-            yield line, f"given '{key.value}' a second time (first on line {first[key.value]})"
+            yield mark, f"given '{key.value}' a second time (first on line {first[key.value]})"
         else:
-            first[key.value] = line
+            first[key.value] = mark.line + 1
