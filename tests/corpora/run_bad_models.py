@@ -28,7 +28,7 @@ def outcome(case: BadModel, good: Path, path: Path) -> dict[str, object]:
         shutil.copytree(good / "folder", path)
     case.change(path)
     model = ModelSpec(source=str(path))
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         weights_identity(model)
         check_models({"m": model}, None)
@@ -41,7 +41,7 @@ def outcome(case: BadModel, good: Path, path: Path) -> dict[str, object]:
         "name": case.name,
         "kind": kind,
         "line": line,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "fragment": case.fragment,
     }
 

@@ -9,7 +9,7 @@ from tests.testing.bad_data import bad_data
 pytestmark = pytest.mark.long
 
 MEMORY = 3_000_000_000  # of address space, most of it that of the libraries
-SECONDS = 20.0  # 5 if idle, 9 on a busy CPU without AVX-512; an expansion takes minutes
+SECONDS = 5.0  # of CPU; an expansion takes minutes
 
 
 @pytest.fixture(scope="module")

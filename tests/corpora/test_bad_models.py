@@ -9,7 +9,7 @@ from tests.testing.bad_models import bad_models
 pytestmark = pytest.mark.long
 
 MEMORY = 9_000_000_000  # of address space, most of it that of the libraries
-SECONDS = 20.0  # 5 if idle, 9 on a busy CPU without AVX-512; an expansion takes minutes
+SECONDS = 5.0  # of CPU; an expansion takes minutes
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
     python -m tests.testing.corpus FOLDER
 
 prints, as JSON, what ``study --plan`` makes of each ``*.yaml`` of the folder: name -> [exit code,
-standard error, seconds]. An exception that leaves the command is its exit code.
+standard error, seconds of CPU]. An exception that leaves the command is its exit code.
 """
 
 import io
@@ -18,17 +18,17 @@ ADDRESS_SPACE = 2 << 30  # bytes, of which the imported libraries take most
 
 
 def outcome(spec: Path) -> tuple[int | str, str, float]:
-    """Exit code (or exception), standard error, and seconds."""
+    """Exit code (or exception), standard error, and seconds of CPU."""
     from w2s_ray.study import main
 
-    errors, started = io.StringIO(), time.perf_counter()
+    errors, started = io.StringIO(), time.process_time()
     code: int | str
     with redirect_stderr(errors), redirect_stdout(io.StringIO()):
         try:
             code = main([str(spec), "--plan"])
         except Exception as error:
             code = repr(error)[:300]
-    return code, errors.getvalue(), time.perf_counter() - started
+    return code, errors.getvalue(), time.process_time() - started
 
 
 def main() -> None:
