@@ -101,8 +101,8 @@ class InferencePool:
         todo = [part for part in parts if part.name in absent]
         if not todo:
             return {}
-        rows = sum(part.count for part in parts)
-        done = rows - sum(part.count for part in todo)
+        rows = sum(part.rows for part in parts)
+        done = rows - sum(part.rows for part in todo)
         errors: dict[Part, Exception] = {}
         peak = 0
         self.progress({"step": done, "steps": rows, "unit": "rows"})
@@ -113,7 +113,7 @@ class InferencePool:
                 errors[part] = outcome
                 continue
             self._keep(kept, part, outcome)
-            peak, done = max(peak, outcome.peak), done + part.count
+            peak, done = max(peak, outcome.peak), done + part.rows
             self.progress({"step": done, "steps": rows, "unit": "rows"})
         errors |= {part: RuntimeError(_died(part)) for part in by_name.values()}
         if errors:
@@ -172,7 +172,7 @@ class InferencePool:
 
 
 def _died(part: Part) -> str:
-    rows = f"{part.start + 1:,} to {part.start + part.count:,} of {part.split}"
+    rows = f"{part.start + 1:,} to {part.start + part.rows:,} of {part.split}"
     return f"the process that computed the rows {rows} died {PART_RETRIES + 1} times"
 
 
