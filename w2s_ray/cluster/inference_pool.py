@@ -161,14 +161,17 @@ class InferencePool:
                 compute=ActorPoolStrategy(
                     size=min(need.workers, len(parts)), max_tasks_in_flight_per_actor=PARTS_AHEAD
                 ),
-                max_task_retries=PART_RETRIES,
-                # else the actors would be placed in the trial's own group, which has no CPU
-                scheduling_strategy="SPREAD",
+                ray_remote_args_fn=_remote_options,
             )
         )
         dataset.context.target_max_block_size = None  # a part stays a block
         dataset.context.max_errored_blocks = -1  # of processes that died: known by what is absent
         return dataset
+
+
+def _remote_options() -> dict[str, Any]:
+    """Of the actors: they must not be placed in the trial's own group, which has no CPU."""
+    return {"max_task_retries": PART_RETRIES, "scheduling_strategy": "SPREAD"}
 
 
 def _died(part: Part) -> str:
