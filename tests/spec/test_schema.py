@@ -52,8 +52,8 @@ FIELDS = {
     "WeakOverrides": "trainable epochs learning_rate batch_size calibrate",
     "Execution": "gpu_type prefer machine workers max_workers inference_workers min_workers "
     "zero_stage offload offload_path activation_checkpointing memory_margin micro_batch_tokens "
-    "checkpoint_steps checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps lora_together "
-    "keep_models train_predictions export_models sinks",
+    "checkpoint_steps checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps "
+    "lora_together keep_models train_predictions export_models sinks",
     "Machine": "name gpus host_memory_gib network_gbit_s usd_per_hour",
     "GenerationSpec": "study task store prompts models grid pairs decoding evaluation align "
     "finetune prefer wspo training execution",
