@@ -22,7 +22,7 @@ from w2s_ray.store.artifacts import Store
 
 START_SECONDS = 8.0  # of Ray; beyond them a run may take a tenth longer
 EMPTY_STEPS = 10_000
-INFERENCE_ROWS = 8 * 1024  # eight parts
+INFERENCE_ROWS = 16 * 1024  # sixteen parts: minutes of work, beside which the start is short
 KIND = Kind("student", 1, "")
 
 

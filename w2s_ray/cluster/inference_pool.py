@@ -101,8 +101,8 @@ class InferencePool:
         todo = [part for part in parts if part.name in absent]
         if not todo:
             return {}
-        rows = sum(part.count for part in parts)
-        done = rows - sum(part.count for part in todo)
+        rows = sum(part.rows for part in parts)
+        done = rows - sum(part.rows for part in todo)
         errors: dict[Part, Exception] = {}
         peak = 0
         self.progress({"step": done, "steps": rows, "unit": "rows"})
@@ -113,7 +113,7 @@ class InferencePool:
                 errors[part] = outcome
                 continue
             self._keep(kept, part, outcome)
-            peak, done = max(peak, outcome.peak), done + part.count
+            peak, done = max(peak, outcome.peak), done + part.rows
             self.progress({"step": done, "steps": rows, "unit": "rows"})
         errors |= {part: RuntimeError(_died(part)) for part in by_name.values()}
         if errors:
@@ -161,9 +161,7 @@ class InferencePool:
                 compute=ActorPoolStrategy(
                     size=min(need.workers, len(parts)), max_tasks_in_flight_per_actor=PARTS_AHEAD
                 ),
-                max_task_retries=PART_RETRIES,
-                # else the actors would be placed in the trial's own group, which has no CPU
-                scheduling_strategy="SPREAD",
+                ray_remote_args_fn=_remote_options,
             )
         )
         dataset.context.target_max_block_size = None  # a part stays a block
@@ -171,8 +169,13 @@ class InferencePool:
         return dataset
 
 
+def _remote_options() -> dict[str, Any]:
+    """Of the actors: they must not be placed in the trial's own group, which has no CPU."""
+    return {"max_task_retries": PART_RETRIES, "scheduling_strategy": "SPREAD"}
+
+
 def _died(part: Part) -> str:
-    rows = f"{part.start + 1:,} to {part.start + part.count:,} of {part.split}"
+    rows = f"{part.start + 1:,} to {part.start + part.rows:,} of {part.split}"
     return f"the process that computed the rows {rows} died {PART_RETRIES + 1} times"
 
 

@@ -46,13 +46,13 @@ class Part(NamedTuple):
         name: of the result that is kept.
         split: the table they are in.
         start: the first of them.
-        count: how many there are.
+        rows: how many there are.
     """
 
     name: str
     split: str
     start: int
-    count: int
+    rows: int
 
     @property
     def counts_name(self) -> str:

@@ -76,7 +76,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     shards = sharded(step, inputs, context)
     draft.metrics.update(shards.spread())
     counts = {split: _write(shards, split, draft) for split in shards.splits}
-    shares_prompts, compiled = context.keep(MODEL, lambda: shards.model.facts).tolist()
+    shares_prompts, compiled = context.keep(MODEL, partial(_facts, shards)).tolist()
     draft.metrics.update(
         tokens=sum(each.tokens for each in counts.values()),
         hidden_size=np.load(draft.folder / f"{shards.splits[0]}.npy", mmap_mode="r").shape[2],
@@ -85,6 +85,12 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         truncated_rows={split: each.truncated for split, each in counts.items()},
         identical_rows={split: each.identical for split, each in counts.items()},
     )
+
+
+def _facts(shards: Sharded) -> NDArray[np.bool_]:
+    facts = shards.model.facts
+    assert facts is not None
+    return facts
 
 
 def _write(shards: Sharded, split: str, draft: Draft) -> Counts:

@@ -114,7 +114,7 @@ class Sharded:
         """The rows of a part."""
         if part.name in self.others:
             return self.others[part.name]
-        return self.rows.slice(part.split, part.start, part.count)
+        return self.rows.slice(part.split, part.start, part.rows)
 
     def encoded(self, rows: pa.Table) -> Tokens:
         """Rows as tokens."""
