@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from w2s_ray.cluster.gauges import OF_STEPS, OF_STUDIES, PREFIX, WITH_STATES
-from w2s_ray.running.tally import CELL_STATES, STEP_STATES
+from w2s_ray.running.run_state import CELL_STATES, STEP_STATES
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana" / "w2s_ray.json"
 OWN = {f"ray_{PREFIX}{name}" for name in (*OF_STEPS, *OF_STUDIES)}

@@ -22,7 +22,7 @@ from w2s_ray.cluster.tune_run import run
 from w2s_ray.plan.configs import Config
 from w2s_ray.plan.graph import Cell
 from w2s_ray.plan.step import Kind, Step
-from w2s_ray.running.tally import Tally, to_all
+from w2s_ray.running.run_state import RunState
 from w2s_ray.store.artifacts import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -114,7 +114,7 @@ def test_every_query_is_answered_and_no_series_is_stale(
         "b": Step(kind, "b", str(end), Config(), {"model": "a"}),
     }
     keys = [{"student": key, "student_evaluate": key} for key in todo]
-    tally = Tally(todo, 3, [Cell({}, of_cell) for of_cell in keys], {})
+    state = RunState(todo, 3, {}, [Cell({}, of_cell) for of_cell in keys])
     answered: dict[str, int] = {}
 
     def watch() -> None:
@@ -129,8 +129,8 @@ def test_every_query_is_answered_and_no_series_is_stale(
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    with StudyGauges(STUDY, tally.counts):
-        run(todo, str(tmp_path), study=STUDY, on_event=to_all(tally), execute=execute)
+    with StudyGauges(STUDY, state.counts):
+        run(todo, str(tmp_path), study=STUDY, on_event=state, execute=execute)
         watcher.join()
         assert all(answered.values()), answered
         assert {answered[metric] for metric in own} == {1}  # of the step that ran, `a`

@@ -10,7 +10,7 @@ from tests.testing.steps import a_step
 from w2s_ray.console.lines import Display, Lines
 from w2s_ray.console.plan_view import flops
 from w2s_ray.console.progress import ProgressDisplay
-from w2s_ray.console.run_state import RunState
+from w2s_ray.running.run_state import RunState
 
 
 def steps():
@@ -98,13 +98,3 @@ def test_in_a_log_each_line_of_a_table_has_its_time():
     lines = console.file.getvalue().splitlines()
     assert len(lines) > 4 and "forward_kl" in lines[-2]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
-
-
-def test_a_step_that_is_tried_again_runs_and_what_it_blocked_waits():
-    state = RunState(steps(), 0, {})
-    state.start(state.todo["a"])
-    state.fail(state.todo["a"], "ValueError: no")
-    assert (state.running, state.waiting, len(state.blocked)) == (0, 0, 3)
-    state.start(state.todo["a"])
-    assert (state.running, state.waiting, len(state.blocked)) == (1, 3, 0)
-    assert not state.failed

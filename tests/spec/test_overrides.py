@@ -67,6 +67,7 @@ def test_a_part_that_the_file_shares_is_changed_in_one_place(read: Callable[...,
     [
         ("grid.seed", "--set: given 'grid.seed', expected FIELD=VALUE"),
         ("grid.seed=", "--set: given 'grid.seed=', expected FIELD=VALUE"),
+        ("grid.seed=# no value", "--set: grid.seed: given '# no value', expected a value"),
         ("grid.seed=[0", "--set: grid.seed: given '[0', not YAML"),
         ("grid.seed=*x", "--set: grid.seed: given '*x', not YAML: found undefined alias"),
         ("grid..seed=1", "--set: grid..seed: given no path of a field"),

@@ -13,7 +13,7 @@ from typing import Any, Self
 from ray.util.metrics import Gauge
 
 from w2s_ray.plan.step import Step
-from w2s_ray.running.tally import Counts
+from w2s_ray.running.run_state import Counts
 
 OF_STEPS = {
     "loss": "loss of a running step in nats",
@@ -25,7 +25,7 @@ OF_STUDIES = {
     "steps": "steps of the study, by state",
     "cells": "cells of the study, by state",
     "gpu_hours": "GPU-hours of this run; a fused step counts once it has ended",
-    "elapsed_seconds": "seconds since the first step of this run started",
+    "elapsed_seconds": "seconds since this run began",
     "left_seconds": "estimated seconds until the study is finished",
 }
 WITH_STATES = ("steps", "cells")

@@ -15,7 +15,8 @@ from typing import Any
 from w2s_ray.errors import one_line
 from w2s_ray.plan.schedule import Group
 from w2s_ray.plan.step import Step
-from w2s_ray.running.tally import Counts, OnEvent
+from w2s_ray.running.events import OnEvent
+from w2s_ray.running.run_state import Counts
 from w2s_ray.training.progress import Throttle
 
 PROGRESS_SECONDS = 30.0

@@ -7,19 +7,19 @@ from w2s_ray.cluster.gauges import StudyGauges
 from w2s_ray.cluster.logs import driver_log
 from w2s_ray.cluster.session import connect
 from w2s_ray.cluster.tune_run import run
-from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
-from w2s_ray.running.tally import OnEvent, Tally, to_all
+from w2s_ray.running.events import OnEvent, to_all
+from w2s_ray.running.run_state import Counts
 from w2s_ray.spec.execution import Execution
 
 
 def run_watched(
     todo: Mapping[str, Step],
     store_uri: str,
-    plan: Plan,
+    study: str,
     execution: Execution,
-    already_done: int,
+    counts: Callable[[], Counts],
     on_event: OnEvent,
     say: Callable[[str], None],
     cost: Mapping[str, float],
@@ -27,14 +27,13 @@ def run_watched(
     """Connects to Ray and runs the unfinished steps there, as ``tune_run.run`` does.
 
     Args:
-        already_done: number of steps of the plan that were finished in the store before.
+        counts: gives the counts of the run, which hears ``on_event``.
         say: takes the line that tells where the dashboard is, and a note on another Ray here.
     """
-    study, tally = plan.study, Tally(todo, already_done, plan.cells, cost)
     with (
         connect() as session,
-        StudyGauges(study, tally.counts),
-        driver_log(session.logs_folder, study, tally.counts) as log,
+        StudyGauges(study, counts),
+        driver_log(session.logs_folder, study, counts) as log,
     ):
         for line in filter(None, (session.dashboard_line, session.note)):
             say(line)
@@ -43,7 +42,7 @@ def run_watched(
             store_uri,
             study=study,
             max_concurrent_steps=execution.max_concurrent_steps,
-            on_event=to_all(tally, on_event, log),
+            on_event=to_all(on_event, log),
             cost=cost,
             threads=fixed_threads(execution),
         )

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from w2s_ray.console.lines import duration
-from w2s_ray.console.run_state import Line, RunState
 from w2s_ray.console.terminal import Escaped
+from w2s_ray.running.run_state import Line, RunState
 
 MOST_RUNNING = 2  # named in one line of text
 BAR_WIDTH = 24

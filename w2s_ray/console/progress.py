@@ -15,8 +15,8 @@ from rich.live import Live
 from w2s_ray.console.cell_scores import CellScores
 from w2s_ray.console.drawing import drawn, summary
 from w2s_ray.console.lines import Display, Lines
-from w2s_ray.console.run_state import RunState
 from w2s_ray.plan.step import Step
+from w2s_ray.running.run_state import RunState
 from w2s_ray.store.backend import DAMAGED, StoreError
 
 OF_DAMAGE = f"{StoreError.__name__}: "  # begins the error of a step whose input is damaged
@@ -83,27 +83,23 @@ class ProgressDisplay:
             self._lines(f"failed: {more:,} more; --status lists them")
 
     def __call__(self, event: str, step: Step, numbers: dict[str, Any]) -> None:
+        self.state(event, step, numbers)
         getattr(self, f"_{event}")(step, numbers)
 
     def _started(self, step: Step, numbers: dict[str, Any]) -> None:
-        self.state.start(step)
         self._note("started", step)
 
     def _progress(self, step: Step, numbers: dict[str, Any]) -> None:
-        numbers = dict(numbers)
-        if (line := numbers.pop("waiting", "")) and line not in self._said:
+        if (line := numbers.get("waiting", "")) and line not in self._said:
             self._said.add(line)  # one for all steps of a group
             self._lines(line)
-        self.state.progress(step, numbers)
 
     def _crashed(self, step: Step, numbers: dict[str, Any]) -> None:
-        self.state.give_back(step)
         if numbers:  # of the first of a group
             more = f" and {numbers['steps'] - 1:,} more" if numbers["steps"] > 1 else ""
             self._lines(f"note: {self._named(step)}{more} will run again: {numbers['error']}")
 
     def _done(self, step: Step, numbers: dict[str, Any]) -> None:
-        self.state.finish(step, numbers.get("seconds"))  # of a fused step: its share of the time
         if numbers.get("shares_prompts") is False:
             self._lines(
                 f"note: {self._named(step)}: the model cannot share prompts; each text is one row"
@@ -118,7 +114,6 @@ class ProgressDisplay:
 
     def _failed(self, step: Step, numbers: dict[str, Any]) -> None:
         error = numbers["error"]
-        self.state.fail(step, error)
         if error.startswith(OF_DAMAGE):  # the step runs again; each damaged artifact is said once
             folder, is_damaged, _ = error.partition(DAMAGED)
             if is_damaged and folder not in self._damages:

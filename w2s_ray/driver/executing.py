@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 from w2s_ray.console.cell_scores import CellScores
 from w2s_ray.console.progress import OF_DAMAGE, ProgressDisplay
-from w2s_ray.console.run_state import RunState
 from w2s_ray.driver.results_so_far import ResultsSoFar
 from w2s_ray.driver.study import Study
 from w2s_ray.plan.cost import flops
 from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
-from w2s_ray.running.tally import to_all
+from w2s_ray.running.events import to_all
+from w2s_ray.running.run_state import RunState
 
 
 def execute(study: Study, todo: Mapping[str, Step], *, local: bool) -> int:
@@ -27,7 +27,7 @@ def display_of(
     """A display of the steps to do, which knows the scores that cells are compared with."""
     compared = study.store.records(CellScores.compared(study.plan) - todo.keys())
     scores = CellScores(study.plan, {key: of["metrics"] for key, of in compared.items()})
-    state = RunState(todo, len(study.plan.steps) - len(todo), cost)
+    state = RunState(todo, len(study.plan.steps) - len(todo), cost, study.plan.cells)
     explain = f"{shlex.join(study.command)} --explain"
     return ProgressDisplay(state, study.say, study.names, scores, explain)
 
@@ -51,6 +51,6 @@ def _schedule(study: Study, todo: Mapping[str, Step], *, local: bool) -> Schedul
             return run(todo, study.store, on_event, cost)
         from w2s_ray.cluster.watched_run import run_watched
 
-        store, execution = study.store.uri, study.spec.execution
-        done = len(study.plan.steps) - len(todo)
-        return run_watched(todo, store, study.plan, execution, done, on_event, study.say, cost)
+        store, execution, name = study.store.uri, study.spec.execution, study.plan.study
+        counts = display.state.counts
+        return run_watched(todo, store, name, execution, counts, on_event, study.say, cost)

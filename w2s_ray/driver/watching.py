@@ -15,7 +15,7 @@ from w2s_ray.driver.executing import costs, display_of
 from w2s_ray.driver.study import Study
 from w2s_ray.ending.codes import ExitCode
 from w2s_ray.plan.step import Step
-from w2s_ray.running.tally import OnEvent
+from w2s_ray.running.events import OnEvent
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import FAILURES, failure_file
 

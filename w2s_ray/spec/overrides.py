@@ -81,7 +81,8 @@ def _value(override: Override) -> yaml.Node:
         problem = error.reason if isinstance(error, yaml.reader.ReaderError) else error.problem
         reason = f"given {shown(override.text)}, not YAML: {problem}"
         raise override.refused("", reason) from None
-    assert value is not None  # the text is not empty
+    if value is None:  # a comment
+        raise override.refused("", f"given {shown(override.text)}, expected a value")
     for _, problem in problems(value):
         raise override.refused("", problem)
     return value

@@ -5,6 +5,7 @@ same models and data sets, few rows and updates, one seed, and as few cells as h
 step. It has a study's name of its own. Its rows are others, so no key of the whole study is made.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from types import MappingProxyType
@@ -178,7 +179,7 @@ def _entry(cell: CellPoint) -> dict[str, Any]:
 def _text(value: Any) -> str:
     """A value as YAML, in one line."""
     plain = _plain(value)
-    text: str = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=2**31)
+    text: str = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf)
     return text.removesuffix("...\n").strip()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.testing.steps import a_step
-from w2s_ray.console.time_left import TimeLeft, Underway
+from w2s_ray.running.time_left import TimeLeft, Underway
 
 COST = {"a": 1e9, "b": 3e9, "c": 6e9}
 
