@@ -62,6 +62,10 @@ def test_a_step_that_is_tried_again_runs_and_what_it_blocked_waits() -> None:
     state("started", todo["weak"], {})
     assert (state.running, state.waiting, len(state.blocked)) == (1, 4, 0)
     assert not state.failed
+    state("failed", todo["weak"], {"error": "no"})
+    state("done", todo["weak"], {"seconds": 1.0})  # its start was not seen
+    assert (state.done, state.waiting, len(state.blocked)) == (1, 4, 0)
+    assert not state.failed
 
 
 def test_gpu_hours_are_those_of_all_workers_and_grow_while_a_step_runs() -> None:

@@ -206,6 +206,8 @@ class RunState:
 
     def _end(self, event: str, step: Step, numbers: Mapping[str, Any], now: float) -> None:
         """The step is done or failed, or its process died and it will run again."""
+        if step.key in self.failed:  # it was tried again, and nobody saw it start
+            self._start(step, now)
         took = self._stop(step, now)
         is_alone = step.fusion is None
         self._gpu_seconds += _gpus(step) * numbers.get("seconds", took if is_alone else 0.0)

@@ -2,7 +2,7 @@
 
 The cut is a list of overrides, so the spec that runs is one that a person could have written: the
 same models and data sets, few rows and updates, one seed, and as few cells as have every kind of
-step. It has a study's name of its own. Its rows are others, so no key of the whole study is made.
+step. It has a study's name of its own, and other rows, so its keys are others too.
 """
 
 import math
