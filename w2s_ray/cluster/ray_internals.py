@@ -110,7 +110,7 @@ def local_rays() -> list[str]:
 
     Ray 2.60.0: ``RAY_ADDRESS=auto`` finds one in this way; an answer is remembered until cleared.
     """
-    services.find_gcs_addresses.cache_clear()
+    services.find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
     return sorted(services.find_gcs_addresses())  # type: ignore[no-untyped-call]
 
 
