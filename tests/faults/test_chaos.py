@@ -42,7 +42,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Harness:
     return Harness(tmp_path_factory.mktemp("local"), forks)
 
 
-@pytest.mark.parametrize("episode", share("local", 2 * len(KINDS["local"])), ids=name)
+@pytest.mark.parametrize("episode", share("local", len(KINDS["local"])), ids=name)
 def test_a_study_on_a_disk_survives(harness: Harness, episode: Episode) -> None:
     assert harness.run(episode) == []
 
