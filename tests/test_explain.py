@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from w2s_ray.driver.options import program
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
@@ -38,6 +39,18 @@ def test_one_step_runs_with_what_it_needs_and_nothing_else(
     kinds = [path.split("/")[0] for path in Store.open(tmp_path / "store").finished().values()]
     assert sorted(kinds) == ["features", "features", "label", "prepare", "student", "weak"]
     assert explained(spec, "reverse_kl", capsys)["state"] == "done"
+
+
+def test_a_finished_study_stays_finished(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    (key, *_) = Store.open(tmp_path / "store").finished()
+    assert main([str(finished), "--local", "--only", key]) == 0
+    assert "unfinished" not in capsys.readouterr().out
+
+
+def test_a_script_outside_of_the_path_is_named_by_its_path(monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["/env/bin/w2s"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program() == ["/env/bin/w2s"]
 
 
 def test_a_step_is_not_run_by_a_command_that_runs_nothing(

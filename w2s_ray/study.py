@@ -100,7 +100,7 @@ def _run_once(study: Study, options: argparse.Namespace, *, may_repeat: bool) ->
         raise
     if failed and may_repeat:
         raise StoreError(f"steps with a damaged input: {failed:,}; they run again")
-    if study.reruns.only is not None:
+    if study.reruns.only is not None and study.plan.todo(study.store.finished()):
         return _end_of_one(study, study.reruns.only)
     by_default = not options.no_report and (bool(todo) or not has_report(study))
     wanted = options.report or by_default

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from w2s_ray.console.lines import Display
@@ -65,9 +66,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def program() -> list[str]:
-    """The words by which the command was called."""
-    is_script = Path(sys.argv[0]).name == SCRIPT
-    return [SCRIPT] if is_script else ["python", "-m", "w2s_ray.study"]
+    """The words by which the command is called again; a script that no PATH has, by its path."""
+    if Path(sys.argv[0]).name != SCRIPT:
+        return ["python", "-m", "w2s_ray.study"]
+    return [SCRIPT if which(SCRIPT) else sys.argv[0]]
 
 
 def command_of(options: argparse.Namespace) -> list[str]:
