@@ -45,6 +45,8 @@ from w2s_ray.models.export import (
 )
 from w2s_ray.models.inference import last_states
 
+pytestmark = pytest.mark.long
+
 PAIRS_AND_CLASSES = pytest.mark.parametrize("per_row", [2, 1])
 ALL = pytest.mark.parametrize("architecture", ARCHITECTURES)
 

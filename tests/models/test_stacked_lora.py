@@ -45,6 +45,7 @@ def test_every_cell_begins_as_what_peft_made(architecture, per_row):
         assert all(torch.equal(state[name], alone[name]) for name in alone)
 
 
+@pytest.mark.long
 @architectures
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize(("per_row", "given"), [(1, TEXTS), (2, PAIRS)])

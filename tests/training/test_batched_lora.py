@@ -21,6 +21,8 @@ from w2s_ray.training.batched_lora import fit_batched_lora
 from w2s_ray.training.engine import Adam
 from w2s_ray.training.fit import fit
 
+pytestmark = pytest.mark.long
+
 SHORT = Lora(rank=4, alpha=6.0)
 
 
@@ -96,7 +98,6 @@ def assert_same(ours, theirs, tolerance=1e-5):
     assert np.abs(apart).mean() < tolerance / 10
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_each_of_a_mixed_group_is_what_it_is_alone(tmp_path, architecture):
     jobs = group(model=tiny_spec(architecture, tokenizer="bytes"))
@@ -111,7 +112,6 @@ def test_each_of_a_mixed_group_is_what_it_is_alone(tmp_path, architecture):
         assert metrics["final_loss"] == pytest.approx(expected["final_loss"], abs=1e-5)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "shared",
     [

@@ -75,6 +75,7 @@ def test_the_weights_of_an_evaluated_step_are_those_of_a_run_stopped_there(per_r
             assert_same(whole, stopped)
 
 
+@pytest.mark.long
 @shapes
 def test_which_heads_are_fused_changes_no_bit_of_what_is_evaluated(per_row, classes):
     data = with_validation(problem(per_row, classes))

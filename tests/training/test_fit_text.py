@@ -89,6 +89,7 @@ def test_micro_batches_do_not_change_the_numbers(tmp_path: Path, objective: Any)
     np.testing.assert_allclose(curve(tmp_path / "cut"), curve(tmp_path / "whole"), atol=1e-5)
 
 
+@pytest.mark.long
 @every_objective
 @pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
 def test_a_resumed_run_is_the_run_that_was_never_interrupted(

@@ -169,6 +169,7 @@ def test_labels_within_reach_are_found_exactly_by_reverse_kl(per_row, classes, s
     np.testing.assert_allclose(softmax(fitted.test_logits, axis=1), labels, atol=1e-5)
 
 
+@pytest.mark.long
 @shapes
 def test_training_by_batches_comes_near_the_minimum_and_never_below(per_row, classes):
     data = problem(per_row, classes)
