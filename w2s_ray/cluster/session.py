@@ -29,7 +29,7 @@ from w2s_ray.cluster.ray_internals import (
     without_sigterm_handler,
 )
 from w2s_ray.ending.signals import kept
-from w2s_ray.errors import InputError
+from w2s_ray.errors import InputError, SystemFault, line_of
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 
@@ -98,15 +98,20 @@ def connect(num_cpus: int | None = None) -> Iterator[Session]:
 
 
 def _start(num_cpus: int | None) -> str | None:
-    with _errors_held_back():
-        context = ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+    try:
+        with _errors_held_back():
+            context = ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except Exception as error:  # Ray raises no type of its own, such as for a machine too busy
+        raise SystemFault(
+            f"Ray did not start on this machine: {line_of(error)}; --local runs without it"
+        ) from error
     url: str | None = context.dashboard_url
     return url
 
