@@ -6,19 +6,19 @@ forward cross-entropy on the weak labels as they are. So it has the weak model a
 the students that it is compared with.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any, Protocol
 
-from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.errors import InputError
-from w2s_ray.plan.configs import BaselineConfig, Config, FeaturesConfig, Json, Training
+from w2s_ray.plan.configs import BaselineConfig, FeaturesConfig, Json, Training
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.step_builder import StepBuilder
 from w2s_ray.spec.controls import BASELINES, OF_PAIRS, Control
 from w2s_ray.spec.expansion import CellPoint
-from w2s_ray.spec.schema import Grid, Spec
+from w2s_ray.spec.schema import Grid
 from w2s_ray.spec.schema import Training as TrainingSettings
 
 KEPT = frozenset(
@@ -53,28 +53,14 @@ def untrained_config(model: Json, settings: TrainingSettings) -> FeaturesConfig:
     return FeaturesConfig(model, settings.precision, settings.max_length_tokens, rendering)
 
 
-class Builder(Protocol):
-    """What is needed of ``build.Builder``."""
+class Builder(StepBuilder, Protocol):
+    """What is needed here of ``build.Builder``."""
 
-    spec: Spec
-
-    def prepare(self, data: str) -> Step: ...
     def untrained(self, data: str, model: str) -> Step: ...
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step: ...
     def student(self, point: CellPoint, training: Training, label: Step) -> Step: ...
-    def add(
-        self,
-        kind: Kind,
-        slug: str,
-        config: Config,
-        inputs: Mapping[str, str],
-        execution: Execution = ...,
-        *,
-        model: str | None = None,
-        data: str | None = None,
-    ) -> Step: ...
 
 
 def controlled(builder: Builder, point: CellPoint, training: Training, label: Step) -> Step:

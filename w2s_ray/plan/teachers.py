@@ -8,24 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from w2s_ray.capacity.execution import Execution
 from w2s_ray.errors import InputError
-from w2s_ray.plan.configs import Config, EnsembleConfig, TrainConfig, Training
+from w2s_ray.plan.configs import EnsembleConfig, TrainConfig, Training
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.step_builder import StepBuilder
 from w2s_ray.plan.trainings import Trainings
 from w2s_ray.spec.expansion import CellPoint
-from w2s_ray.spec.schema import Spec
 
 
-class Builder(Protocol):
-    """What is needed of ``build.Builder``."""
+class Builder(StepBuilder, Protocol):
+    """What is needed here of ``build.Builder``."""
 
-    spec: Spec
     steps: dict[str, Step]
-
-    def prepare(self, data: str) -> Step: ...
-
     trainings: Trainings
 
     def trained_on_truth(
@@ -33,17 +28,6 @@ class Builder(Protocol):
     ) -> Step: ...
     def label(self, data: str, model: str, weak: Step) -> Step: ...
     def student(self, point: CellPoint, training: Training, label: Step) -> Step: ...
-    def add(
-        self,
-        kind: Kind,
-        slug: str,
-        config: Config,
-        inputs: Mapping[str, str],
-        execution: Execution = ...,
-        *,
-        model: str | None = None,
-        data: str | None = None,
-    ) -> Step: ...
 
 
 @dataclass(frozen=True, slots=True)

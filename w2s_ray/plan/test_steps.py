@@ -1,6 +1,6 @@
 """The steps that score the models of a cell on the further test sets of its data set."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
 from w2s_ray.capacity.execution import Execution
@@ -8,39 +8,26 @@ from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.sources import data_identity
 from w2s_ray.data.test_sets import as_data
 from w2s_ray.errors import at
-from w2s_ray.plan.configs import Config, FeaturesConfig, PredictConfig, PrepareConfig, TrainConfig
+from w2s_ray.plan.configs import FeaturesConfig, PredictConfig, PrepareConfig, TrainConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import TRAINED, Layouts
-from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.step import Step
+from w2s_ray.plan.step_builder import StepBuilder
 from w2s_ray.plan.teachers import features_key
 from w2s_ray.spec.expansion import CellPoint
 from w2s_ray.spec.inputs import DataSpec
-from w2s_ray.spec.schema import Spec
 from w2s_ray.store.artifacts import Store
 
 
-class Builder(Protocol):
-    """What is needed of ``build.Builder``."""
+class Builder(StepBuilder, Protocol):
+    """What is needed here of ``build.Builder``."""
 
-    spec: Spec
     model_identities: dict[str, dict[str, Any]]
     layouts: Layouts
     shared: dict[tuple[Any, ...], Step]
 
-    def prepare(self, data: str) -> Step: ...
     def evaluate(self, model: Step, weak: Step | None = None) -> Step: ...
-    def add(
-        self,
-        kind: Kind,
-        slug: str,
-        config: Config,
-        inputs: Mapping[str, str],
-        execution: Execution = ...,
-        *,
-        model: str | None = None,
-        data: str | DataSpec | None = None,
-    ) -> Step: ...
 
 
 class TestSteps:
