@@ -39,6 +39,7 @@ from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.training.early_end import hearing
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.evaluations import Evaluations
 from w2s_ray.training.job import (
@@ -192,7 +193,10 @@ def _train_and_write(
     checkpointer = _checkpointer(job, engine, trained_shapes, preempted, evaluations)
     curve = checkpointer.restore(buffer) if checkpointer else Curve()
     resumed_at = len(curve.loss)
-    with _naming_the_weights_at_fault(job, model, engine, curve, budget):
+    with (
+        _naming_the_weights_at_fault(job, model, engine, curve, budget),
+        hearing(can_save=checkpointer is not None),
+    ):
         curve = train(
             engine,
             stream(resumed_at),
