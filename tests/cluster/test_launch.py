@@ -5,6 +5,7 @@ in ``test_study_on_ray.py``). Two models of a pool give the features that one gi
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -25,6 +26,8 @@ from tests.testing.fragile_features import DIED, FRAGILE
 from tests.testing.jobs import job, rows
 from tests.testing.steps import a_step
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.cluster import launch
+from w2s_ray.cluster.launch import HungGroup, WorkerGroup
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.data.prepare import SPLITS
 from w2s_ray.models import inference
@@ -33,6 +36,7 @@ from w2s_ray.plan.build import build
 from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute as run_step
 from w2s_ray.spec.loading import load
+from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.store.names import SOFT_LABELS
@@ -245,3 +249,54 @@ def test_a_pool_gives_what_one_process_does_and_a_part_that_fails_costs_itself(
             assert path.read_bytes() == (other.folder / path.name).read_bytes()
     for name in ("tokens", "truncated_rows", "identical_rows", "shares_prompts", "compiled"):
         assert one.record["metrics"][name] == other.record["metrics"][name]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_group_that_hangs_is_a_failure_that_says_so(
+    write_spec: Any, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own detector runs, switched on by its variables. A program answers it in place of
+    ``ncclras``, which comes with no wheel: two ranks differ, and neither goes on."""
+    answering = programs / "ncclras"
+    answering.write_text(f"#!/bin/sh\necho '{json.dumps(_hung_report())}'\n")
+    answering.chmod(0o755)
+    for name, value in HANG_DETECTOR.items():
+        monkeypatch.setenv(f"RAY_TRAIN_{name}", value)
+    monkeypatch.setattr(launch, "RETRIES", 0)
+    plan = build(load(write_spec(grid__trainable=["full"])))
+    weak = next(step for step in plan if step.kind.name == "weak")
+    store = Store.open(tmp_path / "store")
+    run_step(plan.steps[weak.inputs["prepare"]], store)
+    group = WorkerGroup(f"{store.uri}/.ray", note=print, join=lambda worker: None)
+    try:
+        with pytest.raises(HungGroup):
+            run_step(weak, store, Context(fit=group.fit))
+    finally:
+        answering.unlink()
+    assert store.failures()[weak.key]["error"] == (
+        "HungGroup: the workers hung: 1 of 1 communicators have a collective mismatch and made no "
+        "progress for 1 seconds (5 polls); Ray's log of the run has their stacks"
+    )
+
+
+HANG_DETECTOR = {
+    "ENABLE_NCCL_HANG_DETECTOR": "1",
+    "NCCL_RAS_ACTION": "fail",
+    "NCCL_RAS_MIN_POLL_INTERVAL_S": "0.2",
+    "NCCL_RAS_CONFIRM_DURATION_S": "1",
+}
+
+
+def _hung_report() -> dict[str, Any]:
+    """What ``ncclras`` says of two ranks, of which one has not begun its eighth AllReduce."""
+    running = {"abort_flag": False, "finalize_called": False, "destroy_flag": False}
+    ranks = [
+        {
+            "rank": rank,
+            "status": {**running, "init_state": 0},
+            "collective_counts": {"AllReduce": 8 - rank},
+        }
+        for rank in range(2)
+    ]
+    return {"timestamp": "now", "communicators": [{"hash": "0x1", "ranks": ranks}]}

@@ -75,6 +75,14 @@ START_ATTEMPTS = {"fixed": 3, "elastic": 120}
 Note = Callable[[dict[str, Any]], object]
 
 
+class HungGroup(RuntimeError):
+    """No worker of a group went on, as Ray's hang detector found."""
+
+    def __init__(self, found: WorkerGroupError) -> None:
+        detail = str(found).partition("\n")[2].partition(". ")[0]
+        super().__init__(f"the workers hung: {detail}; Ray's log of the run has their stacks")
+
+
 @dataclass(frozen=True)
 class WorkerGroup:
     """Trains jobs on several workers; its ``fit`` is that of a step's context.
@@ -300,7 +308,7 @@ def _cause(error: WorkerGroupError) -> Exception:
     detector ended the group, no worker has an error.
     """
     if not error.worker_failures:
-        return error
+        return HungGroup(error)
     causes: list[Exception] = [
         getattr(failure, "health_check_failure", failure)
         for _, failure in sorted(error.worker_failures.items())
@@ -312,7 +320,7 @@ def _cause(error: WorkerGroupError) -> Exception:
 
 def _is_lost_worker(cause: Exception) -> bool:
     """Whether a worker or its machine was lost: it died, a peer noticed before Ray did, or none of
-    them went on (``NCCLHangError``)."""
-    if isinstance(cause, RayActorError | torch.distributed.DistError | WorkerGroupError):
+    them went on."""
+    if isinstance(cause, RayActorError | torch.distributed.DistError | HungGroup):
         return True
     return isinstance(cause, RuntimeError) and any(text in str(cause) for text in LOST_PEER)
