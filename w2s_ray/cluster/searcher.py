@@ -198,7 +198,7 @@ class StepSearch(SearchAlgorithm):
 
     def _count_slots(self) -> int:
         """How many one-process trials may run at once; they all have the same need."""
-        alone = [need for need in self._distinct_needs if need.workers == 1]
+        alone = [need for need in self._distinct_needs if need.is_alone]
         limit = min(self._limit, len(self._schedule))
         return slots(alone[0], self._nodes, limit) if alone else 0
 
@@ -219,7 +219,7 @@ class StepSearch(SearchAlgorithm):
             experiment_tag=name,
             storage=self._spec["storage"],
             placement_group_factory=PlacementGroupFactory(
-                [need.process if need.workers == 1 else LAUNCHER]
+                [need.process if need.is_alone else LAUNCHER]
             ),
             checkpoint_config=self._spec["checkpoint_config"],
             max_failures=0,

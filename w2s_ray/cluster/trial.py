@@ -218,10 +218,10 @@ class StepActor(Trainable):
         from w2s_ray.steps.context import Context
 
         execution = group[0].execution
-        if execution.processes == 1:
+        if execution.processes == 1 and not execution.is_pooled:
             with self._share.held(group[0], self._threads, note) as progress:
                 return self._execute(group, Context(progress, runner="ray"))
-        if execution.inference_workers > 1:  # never fused
+        if execution.is_pooled:  # never fused
             from w2s_ray.cluster.inference_pool import InferencePool
 
             pool = InferencePool(group[0], self._store, note, self._settings.threads)

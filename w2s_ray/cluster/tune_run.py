@@ -113,7 +113,7 @@ def run(
 
 
 def _actor_size(reserved: Iterable[Need]) -> ActorSize:
-    single = [need for need in reserved if need.workers == 1]
+    single = [need for need in reserved if need.is_alone]
     return ActorSize(
         max((need.cpus for need in single), default=1.0),
         max((need.gpus for need in single), default=0.0),

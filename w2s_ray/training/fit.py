@@ -34,6 +34,7 @@ from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.split import backbone_for, split
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file
@@ -354,7 +355,7 @@ def _write_weights(file: Path, engine: Engine, shapes: Mapping[str, tuple[int, .
 
 
 def trained_scorer(
-    model: ModelSpec, training: Training, folder: Path, shape: tuple[int, int]
+    model: ModelSpec, training: Training, folder: Path, shape: tuple[int, int], gpus: int = 1
 ) -> tuple[Scorer, PreTrainedTokenizerFast]:
     """The model whose weights ``fit`` wrote into ``folder``, and its tokenizer.
 
@@ -362,9 +363,12 @@ def trained_scorer(
         model: the weights before training.
         training: how it was trained.
         shape: number of classes, texts a row.
+        gpus: of this machine, over which it is split.
     """
-    backbone = own_backbone(model, training.precision)
+    backbone = backbone_for(model, training.precision, gpus)
     scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
     set_trainable(scorer, training.trainable, training.lora or Lora(), 0)
     load_state(scorer, load_file(folder / WEIGHTS))
+    split(backbone, gpus)
+    scorer.head.to(next(backbone.module.parameters()).device)
     return scorer, backbone.tokenizer
