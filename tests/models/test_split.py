@@ -41,8 +41,11 @@ def test_each_device_has_a_stretch_of_blocks_which_is_sent_the_states() -> None:
     assert arrived == [META]
 
 
-def test_a_process_with_too_few_gpus_says_so_in_one_line() -> None:
+def test_a_process_with_too_few_gpus_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = load_backbone(MODEL, "fp32", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert split(backbone, 99) is backbone
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert split(backbone, 1) is backbone
     with pytest.raises(RuntimeError, match="needs 99 GPUs of one machine, this process has"):
         split(backbone, 99)

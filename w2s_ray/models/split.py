@@ -31,12 +31,12 @@ def backbone_for(model: ModelSpec, precision: str, gpus: int) -> Backbone:
 
 
 def split(backbone: Backbone, gpus: int) -> Backbone:
-    """The backbone over the first ``gpus`` that this process sees; itself where it needs but one.
+    """The backbone over ``gpus`` of this process; itself where one suffices, or on the CPU.
 
     Raises:
-        RuntimeError: it sees fewer.
+        RuntimeError: the process has fewer.
     """
-    if gpus == 1:
+    if gpus == 1 or not torch.cuda.is_available():
         return backbone
     seen = torch.cuda.device_count()
     if seen < gpus:
