@@ -57,7 +57,8 @@ def _places(
     module: PreTrainedModel, devices: Sequence[torch.device]
 ) -> Iterator[tuple[str, torch.device]]:
     """Names of modules and parameters, and the device of each."""
-    before, part = "", module
+    before = ""
+    part: nn.Module = module
     for step in blocks_path(module).split("."):
         beside = [name for name, _ in part.named_children() if name != step]
         own = [name for name, _ in part.named_parameters(recurse=False)]

@@ -181,7 +181,10 @@ def _train_and_write(
     preempted: Callable[[], bool],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
+    """Trains from the newest checkpoint on, scores the test rows and writes the job's files.
+
+    Longer than other functions so that it reads from top to bottom in one piece.
+    """
     test = scored.test
     budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
     score = partial(_score, engine, token_budget=budget)
