@@ -139,7 +139,7 @@ def numbers(folder: Path) -> tuple[Any, Any]:
 def step(key: str, needed: str | None = None, **execution: Any) -> Step:
     inputs = {"after": needed} if needed else {}
     defaults = {"workers": 1, "cpus_per_worker": 1.5, "gpus_per_worker": 0.0}
-    return a_step("student", key, inputs=inputs, **{**defaults, **execution})
+    return a_step("student", key, inputs=inputs, model="a/model", **{**defaults, **execution})
 
 
 @pytest.mark.ray
