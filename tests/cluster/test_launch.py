@@ -72,7 +72,7 @@ class UntilAsked(Objective):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         calls = self.__dict__.setdefault("calls", [])
         calls.append(len(calls))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(calls) == 3 and _is_first() and not asked() and time.monotonic() < deadline:
             time.sleep(0.02)
         return super().__call__(*arguments, **options)
