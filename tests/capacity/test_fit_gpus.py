@@ -198,8 +198,9 @@ def test_what_cannot_fit_is_refused_with_what_would(
     assert remedy in str(error) and "GiB" in str(error) and "'7B'" in str(error)
 
 
-def test_a_model_that_labels_must_fit_one_gpu() -> None:
-    error = refused(qwen("72B", "7B"))
+def test_a_model_that_labels_must_fit_the_gpus_of_a_machine() -> None:
+    machine = {"name": "mine", "gpus": 1, "host_memory_gib": 2000, "network_gbit_s": 100}
+    error = refused(qwen("72B", "7B", machine=machine))
     assert error.place == ("execution", "gpu_type")
     assert "label" in str(error) and "B200" in str(error)
 

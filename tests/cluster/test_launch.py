@@ -5,9 +5,14 @@ in ``test_study_on_ray.py``). Two models of a pool give the features that one gi
 """
 
 import contextlib
+import json
 import os
+import shutil
+import signal
 import sys
+import time
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,8 @@ from tests.testing.fragile_features import DIED, FRAGILE
 from tests.testing.jobs import job, rows
 from tests.testing.steps import a_step
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.cluster import launch
+from w2s_ray.cluster.launch import HungGroup, WorkerGroup
 from w2s_ray.cluster.tune_run import run
 from w2s_ray.data.prepare import SPLITS
 from w2s_ray.models import inference
@@ -29,8 +36,12 @@ from w2s_ray.plan.build import build
 from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute as run_step
 from w2s_ray.spec.loading import load
+from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Store
+from w2s_ray.store.checkpoints import Checkpoints
+from w2s_ray.store.names import SOFT_LABELS
 from w2s_ray.store.parts import Parts
+from w2s_ray.training.early_end import LINE, asked
 from w2s_ray.training.fit import fit
 from w2s_ray.training.job import TrainedModel, TrainJob
 
@@ -55,6 +66,23 @@ class Fragile(Objective):
         return super().__call__(*arguments, **options)
 
 
+class UntilAsked(Objective):
+    """An objective whose third batch of a process lasts until its training is asked to end."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        calls = self.__dict__.setdefault("calls", [])
+        calls.append(len(calls))
+        deadline = time.monotonic() + 300
+        while len(calls) == 3 and _is_first() and not asked() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return super().__call__(*arguments, **options)
+
+
+def _is_first() -> bool:
+    """Whether this process is the first of its group; the others are not asked."""
+    return not (torch.distributed.is_initialized() and torch.distributed.get_rank())
+
+
 class Arrived:
     """An export that writes what a worker has of the job's rows."""
 
@@ -64,17 +92,42 @@ class Arrived:
             (folder / "columns.txt").write_text(" ".join(columns))
 
 
-def execute(step: Step, store: Store, context: Any) -> dict[str, Any]:
-    """Trains the job; a step of one process only keeps its process warm."""
-    with store.draft(step.identity, {}) as draft:
-        if step.execution.workers > 1:
-            training = group_job(step.key, step.execution)
-            training = replace(training, export=Arrived())
-            if step.key == "zero2":
-                Fragile.died = Path(store.uri) / "died"
-                training = replace(training, objective=Fragile(*astuple(training.objective)))
-            draft.metrics.update(context.fit(training, draft.folder, context.progress))
+def execute(step: Step, store: Store, context: Any, until_asked: bool = False) -> dict[str, Any]:
+    """Trains the job."""
+    with store.claim(step.key), store.draft(step.identity, {}) as draft:
+        checkpoints = Checkpoints(store, step.key)
+        training = group_job(step.key, step.execution)
+        training = replace(training, export=Arrived(), checkpoints=checkpoints)
+        values = astuple(training.objective)
+        if until_asked:
+            training = replace(training, objective=UntilAsked(*values))
+        elif step.key == "zero2":
+            Fragile.died = Path(store.uri) / "died"
+            training = replace(training, objective=Fragile(*values))
+        draft.metrics.update(context.fit(training, draft.folder, context.progress))
     return dict(draft.metrics)
+
+
+def interrupt(todo: dict[str, Step], store: str) -> list[str]:
+    """Runs steps until all of them train, then sends SIGINT; returns what is said of it."""
+    training: set[str] = set()
+    said: list[str] = []
+
+    def on_event(event: str, step: Step, numbers: dict[str, Any]) -> None:
+        if event == "progress" and "loss" in numbers and step.key not in training:
+            training.add(step.key)
+            if training == set(todo):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            todo,
+            store,
+            execute=partial(execute, until_asked=True),
+            on_event=on_event,
+            say=said.append,
+        )
+    return said
 
 
 def numbers(folder: Path) -> tuple[Any, Any]:
@@ -86,13 +139,26 @@ def numbers(folder: Path) -> tuple[Any, Any]:
 def step(key: str, needed: str | None = None, **execution: Any) -> Step:
     inputs = {"after": needed} if needed else {}
     defaults = {"workers": 1, "cpus_per_worker": 1.5, "gpus_per_worker": 0.0}
-    return a_step("student", key, inputs=inputs, **{**defaults, **execution})
+    return a_step("student", key, inputs=inputs, model="a/model", **{**defaults, **execution})
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_two_workers_train_as_one(tmp_path: Path) -> None:
-    """The group takes all CPUs of the cluster, so the warm process of the step before must go."""
+    """First both steps run at once until a signal, which leaves a checkpoint of the update that
+    each is in. Then the group takes all CPUs of the cluster, so the warm process of the step before
+    must go."""
+    small = {"cpus_per_worker": 1.0}
+    both = {
+        "one": step("one", **small),
+        "zero2": step("zero2", workers=2, zero_stage=2, micro_batch_tokens=150, **small),
+    }
+    assert interrupt(both, str(tmp_path / "store")) == [LINE]
+    store = Store.open(tmp_path / "store")
+    assert store.listing("claims") == [] and not store.finished()
+    reached = {key: Checkpoints(store, key).latest() for key in both}
+    assert reached["one"] is not None and reached["zero2"] is not None
+    assert reached["one"].update == 3
     (tmp_path / "alone").mkdir()
     metrics = fit(group_job("alone", Execution()), tmp_path / "alone")
     loss, probs = numbers(tmp_path / "alone")
@@ -110,8 +176,10 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     assert schedule.done == set(todo)
     assert (tmp_path / "store/died").exists()
     assert "progress zero2" in output
-    store = Store.open(tmp_path / "store")
+    assert store.artifact("one").record["metrics"]["checkpoints"]["resumed_at"] == 3
     artifact = store.artifact("zero2")
+    resumed_at = artifact.record["metrics"]["checkpoints"]["resumed_at"]
+    assert resumed_at == reached["zero2"].update > 0
     their_loss, their_probs = numbers(artifact.folder)
     np.testing.assert_allclose(their_loss, loss, atol=1e-5)
     assert abs((their_loss - loss).mean()) < 2e-6
@@ -124,23 +192,40 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_pool_gives_the_features_of_one_process_and_a_part_that_fails_costs_itself(
+def test_a_pool_gives_what_one_process_does_and_a_part_that_fails_costs_itself(
     write_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process of the pool dies once, and one part is an error: one process does the rest."""
-    plan = build(load(write_spec(execution={"inference_workers": 2})))
+    """Of features a process of the pool dies once, and one part is an error: one process does the
+    rest. Labels, in two parts since the weak model is calibrated, are whole."""
+    plan = build(
+        load(
+            write_spec(
+                grid__trainable=["last_layer", "full"],
+                training__weak={"calibrate": "temperature", "learning_rate": 0.01},
+                execution={"inference_workers": 2},
+            )
+        )
+    )
     features = next(step for step in plan if step.kind.name == "features")
+    label = next(s for s in plan if s.kind.name == "label" and "features" not in s.inputs)
     whole, broken = Store.open(tmp_path / "whole"), Store.open(tmp_path / "broken")
-    for store in (whole, broken):
-        run_step(plan.steps[features.inputs["prepare"]], store)
+    run_step(plan.steps[label.inputs["prepare"]], whole)
+    run_step(plan.steps[label.inputs["weak"]], whole)
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken", dirs_exist_ok=True)
     run_step(features, whole)
+    run_step(label, whole)
     output: list[dict[str, Any]] = []
     schedule = run(
-        {features.key: replace(features, kind=FRAGILE)},
+        {features.key: replace(features, kind=FRAGILE), label.key: label},
         broken.uri,
         on_event=lambda event, step, numbers: output.append(numbers),
     )
     assert schedule.failed == {features.key}
+    one, other = whole.artifact(label.key), broken.artifact(label.key)
+    assert other.record["execution"]["runner"] == "ray data"
+    assert one.file(SOFT_LABELS).read_bytes() == other.file(SOFT_LABELS).read_bytes()
+    for name in ("accuracy", "mean_confidence", "calibration_temperature", "calibration_rows"):
+        assert one.record["metrics"][name] == other.record["metrics"][name]
     failure = broken.failures()[features.key]
     assert failure["error"] == "ValueError: no test rows today"
     assert "fragile_features.py" in failure["traceback"]
@@ -164,3 +249,54 @@ def test_a_pool_gives_the_features_of_one_process_and_a_part_that_fails_costs_it
             assert path.read_bytes() == (other.folder / path.name).read_bytes()
     for name in ("tokens", "truncated_rows", "identical_rows", "shares_prompts", "compiled"):
         assert one.record["metrics"][name] == other.record["metrics"][name]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_group_that_hangs_is_a_failure_that_says_so(
+    write_spec: Any, tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own detector runs, switched on by its variables. A program answers it in place of
+    ``ncclras``, which comes with no wheel: two ranks differ, and neither goes on."""
+    answering = programs / "ncclras"
+    answering.write_text(f"#!/bin/sh\necho '{json.dumps(_hung_report())}'\n")
+    answering.chmod(0o755)
+    for name, value in HANG_DETECTOR.items():
+        monkeypatch.setenv(f"RAY_TRAIN_{name}", value)
+    monkeypatch.setattr(launch, "RETRIES", 0)
+    plan = build(load(write_spec(grid__trainable=["full"])))
+    weak = next(step for step in plan if step.kind.name == "weak")
+    store = Store.open(tmp_path / "store")
+    run_step(plan.steps[weak.inputs["prepare"]], store)
+    group = WorkerGroup(f"{store.uri}/.ray", note=print, join=lambda worker: None)
+    try:
+        with pytest.raises(HungGroup):
+            run_step(weak, store, Context(fit=group.fit))
+    finally:
+        answering.unlink()
+    assert store.failures()[weak.key]["error"] == (
+        "HungGroup: the workers hung: 1 of 1 communicators have a collective mismatch and made no "
+        "progress for 1 seconds (5 polls); Ray's log of the run has their stacks"
+    )
+
+
+HANG_DETECTOR = {
+    "ENABLE_NCCL_HANG_DETECTOR": "1",
+    "NCCL_RAS_ACTION": "fail",
+    "NCCL_RAS_MIN_POLL_INTERVAL_S": "0.2",
+    "NCCL_RAS_CONFIRM_DURATION_S": "1",
+}
+
+
+def _hung_report() -> dict[str, Any]:
+    """What ``ncclras`` says of two ranks, of which one has not begun its eighth AllReduce."""
+    running = {"abort_flag": False, "finalize_called": False, "destroy_flag": False}
+    ranks = [
+        {
+            "rank": rank,
+            "status": {**running, "init_state": 0},
+            "collective_counts": {"AllReduce": 8 - rank},
+        }
+        for rank in range(2)
+    ]
+    return {"timestamp": "now", "communicators": [{"hash": "0x1", "ranks": ranks}]}

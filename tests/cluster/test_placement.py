@@ -103,3 +103,15 @@ def test_refusal_names_step_and_remedy() -> None:
         "cluster has 2 CPU and 0 GPU on 1 machine; lower workers, cpus_per_worker or "
         "gpus_per_worker, or add machines"
     )
+
+
+def test_a_model_that_is_split_needs_gpus_of_one_machine_and_no_warm_actor_has_them() -> None:
+    split = a_step("features", "split", gpus_per_worker=1.0, inference_gpus=2)
+    plain = a_step("student", "plain", gpus_per_worker=1.0)
+    machine, single = Node(8, 2), Node(8, 1)
+    found = needs({"split": split, "plain": plain}, [machine])
+    assert (found["split"].gpus, found["split"].is_alone) == (2, False)
+    assert (found["plain"].gpus, found["plain"].is_alone) == (1, True)
+    refuse_unplaceable({"split": split}, [machine])
+    with pytest.raises(InputError, match=r"needs 1 CPU and 2 GPU.*with 2 GPUs each"):
+        refuse_unplaceable({"split": split}, [single, single])

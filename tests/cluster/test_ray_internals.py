@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray.train.torch
@@ -14,6 +15,7 @@ from ray._private.state import state
 from ray.train.torch.config import TorchConfig
 from ray.train.v2.api import config, exceptions, result
 from ray.train.v2.torch import torch_trainer
+from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
 
 from w2s_ray.cluster import ray_internals
 from w2s_ray.cluster.session import Session
@@ -64,6 +66,14 @@ def test_the_handler_of_sigterm_is_not_set() -> None:
         utils.set_sigterm_handler(lambda number, frame: None)
     assert signal.getsignal(signal.SIGTERM) is before
     assert utils.set_sigterm_handler is own
+
+
+def test_tune_reads_how_long_actors_may_take_to_end() -> None:
+    controller = SimpleNamespace(_actor_force_cleanup_timeout=10)
+    ray_internals.kill_actors_after(310.0, TrialRunnerWrapper(controller, None))  # type: ignore[arg-type]
+    assert controller._actor_force_cleanup_timeout == 310.0
+    methods = TuneController.__init__, TuneController._cleanup_stopping_actors
+    assert all("_actor_force_cleanup_timeout" in of.__code__.co_names for of in methods)
 
 
 def test_the_driver_does_not_load_torch() -> None:

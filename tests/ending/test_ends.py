@@ -1,5 +1,6 @@
 """The command in a process of its own: outputs, disks and signals."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 
 from tests.testing.specs import tiny_spec
 from w2s_ray.ending.signals import RESUME
+from w2s_ray.study import main
+from w2s_ray.training.early_end import LINE
 
 pytestmark = pytest.mark.long
 COMMAND = f"exec {sys.executable} -m w2s_ray.study "
@@ -110,26 +113,49 @@ def test_a_signal_while_modules_are_imported(finished: Path, number: signal.Sign
     assert output == "" and errors.endswith(f"{RESUME}\n") and len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_the_middle_leaves_results(
-    write_spec: Callable[..., Path], tmp_path: Path, number: signal.Signals
-) -> None:
-    spec = write_spec(grid__seed=list(range(40)))
+def signalled(spec: Path, number: signal.Signals, moment: str) -> str:
+    """The output of a run that gets the signal as soon as the store has a file like ``moment``."""
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("store/weak/[!.]*")) and time.monotonic() < deadline:
+    while not list(spec.parent.glob(f"store/{moment}")) and time.monotonic() < deadline:
         time.sleep(0.01)
     run.send_signal(number)
     output, errors = run.communicate(timeout=60)
     assert run.returncode == 128 + number
     assert len(errors.splitlines()) == 1 and "Traceback" not in output
     assert "unfinished: the run was interrupted" in output
+    return output
+
+
+def test_a_signal_in_the_middle_of_training_leaves_a_checkpoint(
+    write_spec: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The terminal is closed while the weak model trains; the rerun changes no bit."""
+    changes = {"grid__trainable": ["full"], "training__epochs": 12}
+    spec = write_spec(**changes, execution={"checkpoint_steps": 12})
+    assert LINE in signalled(spec, signal.SIGHUP, "checkpoints/*/*.json")
+    assert not list((tmp_path / "store/claims").iterdir())
+    (newest, *_) = sorted(tmp_path.glob("store/checkpoints/*/*.json"), reverse=True)
+    only = [str(spec), "--local", "--only", newest.parent.name]
+    assert main(only) == 0
+    assert main([*only, "--store", str(tmp_path / "straight")]) == 0
+    resumed, straight = (next(tmp_path.glob(f"{s}/weak/[!.]*")) for s in ("store", "straight"))
+    record = json.loads((resumed / "record.json").read_text())
+    assert record["metrics"]["checkpoints"]["resumed_at"] == int(newest.stem) >= 12
+    for name in ("test.parquet", "model.safetensors"):
+        assert (resumed / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_a_signal_in_the_middle_leaves_results(
+    write_spec: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec = write_spec(grid__seed=list(range(40)))
+    assert LINE not in signalled(spec, signal.SIGTERM, "weak/[!.]*")
     table = pq.read_table(tmp_path / "store/results/tiny.parquet")
     assert len(table) == 160 and "pending" in table["status"].to_pylist()
     # A claim that was being taken at that moment may stay; it holds nobody up, and goes.
-    again = subprocess.run([*command, "--no-report"], capture_output=True, timeout=100, check=False)
-    assert again.returncode == 0
+    assert main([str(spec), "--local", "--no-report"]) == 0
     assert not list((tmp_path / "store/claims").iterdir())
 
 

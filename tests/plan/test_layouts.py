@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.testing.specs import tiny_spec
+from w2s_ray.capacity.memory import GIB
 from w2s_ray.catalog.shapes import shape
+from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.step import Step
@@ -156,3 +160,33 @@ def test_inference_workers_compute_features_and_labels_and_move_no_key() -> None
         expected = dict.fromkeys(processes, 1) | {kind: 4} | dict.fromkeys(trained, 2)
         assert processes == expected
         assert alone[kind].execution.processes == 1
+
+
+def test_a_model_that_no_gpu_holds_is_split_over_the_fewest_of_a_machine_that_do() -> None:
+    """7B in bf16 has 14 GB of weights: one A10G holds it, which fp32 exceeds."""
+    models = {name: MODELS[name] for name in ("0.5B", "7B")}
+
+    def features(precision: str, gpus: int, **execution: Any) -> Step:
+        machine = {"name": "mine", "gpus": gpus, "host_memory_gib": 192, "network_gbit_s": 25}
+        plan = planned(
+            "last_layer",
+            models,
+            training__precision=precision,
+            execution={"gpu_type": "A10G", "machine": machine, **execution},
+        )
+        return max(
+            (step for step in plan if step.kind.name == "features"),
+            key=lambda step: step.execution.predicted_memory_bytes or 0,
+        )
+
+    alone, several = features("bf16", 4).execution, features("fp32", 4).execution
+    assert (alone.inference_gpus, alone.layout_reason, alone.is_pooled) == (1, None, False)
+    assert (several.inference_gpus, several.devices, several.is_pooled) == (3, 3, True)
+    assert several.layout_reason == (
+        "blocks over 3 GPUs of a machine: needs 34.2 GiB, one A10G has 19.2 GiB usable"
+    )
+    assert 34.2 / 3 * GIB < (several.predicted_memory_bytes or 0) < 19.2 * GIB
+    assert features("fp32", 4, inference_workers=3).execution.devices == 9
+    assert features("fp32", 4).key == features("fp32", 4, inference_workers=3).key
+    with pytest.raises(InputError, match=r"and a machine has 1; it fits .*H100"):
+        features("fp32", 1)

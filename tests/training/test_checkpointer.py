@@ -25,6 +25,7 @@ from w2s_ray.objectives.objective import Objective
 from w2s_ray.steps.context import fit_in_process
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import KEPT, Checkpoints
+from w2s_ray.training.early_end import ask
 from w2s_ray.training.fit import fit
 from w2s_ray.training.oom_retry import MAX_OOM_RETRIES
 
@@ -91,6 +92,26 @@ def test_an_interrupted_job_ends_bit_for_bit_as_if_it_had_not_been(
     straight, on = files(tmp_path / "straight"), files(tmp_path / "on")
     np.testing.assert_array_equal(straight[0], on[0])
     assert straight[1:] == on[1:]
+
+
+def test_a_job_that_is_asked_to_end_saves_the_update_that_it_is_in(tmp_path, checkpoints):
+    assert not ask()  # nothing trains
+    fit(job(), out(tmp_path / "straight"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(kept(checkpoints, every=None, objective=broken(5, ask)), out(tmp_path / "cut"))
+    assert checkpoints.latest().update == 5
+    assert not ask()
+    metrics = fit(kept(checkpoints, every=None), out(tmp_path / "on"))
+    assert metrics["checkpoints"]["resumed_at"] == 5
+    straight, on = files(tmp_path / "straight"), files(tmp_path / "on")
+    np.testing.assert_array_equal(straight[0], on[0])
+    assert straight[1:] == on[1:]
+
+
+def test_a_job_without_checkpoints_is_not_asked_to_end(tmp_path):
+    answers = []
+    fit(job(objective=broken(5, lambda: answers.append(ask()))), out(tmp_path / "out"))
+    assert answers == [False]
 
 
 @pytest.mark.parametrize(("fixed", "resumed_with"), [(None, 2), ("1", 1)])

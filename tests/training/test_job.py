@@ -22,6 +22,7 @@ from w2s_ray.data.tokens import encode
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.inference import scorer_logits
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.split import split_over
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.objectives.objective import GROUND_TRUTH
 from w2s_ray.spec.schema import Lora
@@ -185,12 +186,17 @@ def test_a_loss_that_is_not_finite_ends_the_step(tmp_path):
         curve(job(learning_rate=1e30, adam=Adam()), tmp_path / "out")
 
 
+@pytest.mark.parametrize("gpus", [1, 2])
 @pytest.mark.parametrize("trainable", ["full", "lora", "last_layer"])
-def test_stored_weights_give_the_stored_predictions(tmp_path, trainable):
+def test_stored_weights_give_the_stored_predictions(tmp_path, monkeypatch, trainable, gpus):
+    """Also where the model is split: over CPUs, in place of GPUs."""
+    if gpus > 1:
+        over = partial(split_over, devices=[torch.device("cpu")] * gpus)
+        monkeypatch.setattr("w2s_ray.training.fit.split", lambda backbone, gpus: over(backbone))
     settings = job(trainable=trainable)
     curve(settings, tmp_path / "out")
     how = training(trainable, lora=Lora() if trainable == "lora" else None)
-    scorer, tokenizer = trained_scorer(MODEL, how, tmp_path / "out", (2, 2))
+    scorer, tokenizer = trained_scorer(MODEL, how, tmp_path / "out", (2, 2), gpus)
     logits = scorer_logits(scorer, encode(settings.test, tokenizer, 64))
     stored = np.stack(pq.read_table(tmp_path / "out/test.parquet")["probs"].to_numpy())
     probs = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()

@@ -21,6 +21,7 @@ class Execution:
         workers: world size.
         inference_workers: processes that compute features or labels together, each with the whole
             model; 1 of a step that trains.
+        inference_gpus: GPUs of one machine over which each of these processes splits the model.
         min_workers: smallest world size to resume with after losing nodes; None: ``workers``.
         zero_stage: DeepSpeed ZeRO stage; ignored unless ``uses_deepspeed``.
         offload_path: folder on a local NVMe disk for offloaded state; None: host memory.
@@ -37,6 +38,7 @@ class Execution:
     gpu_type: str | None = None
     workers: int = 1
     inference_workers: int = 1
+    inference_gpus: int = 1
     min_workers: int | None = None
     zero_stage: int = 0
     offload: Offload = "none"
@@ -58,6 +60,16 @@ class Execution:
     def processes(self) -> int:
         """How many compute the step at once."""
         return max(self.workers, self.inference_workers)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether processes of their own compute features or labels, several or larger ones."""
+        return self.inference_workers > 1 or self.inference_gpus > 1
+
+    @property
+    def devices(self) -> int:
+        """GPUs that the step takes, where each process of a step has one."""
+        return self.processes * self.inference_gpus
 
     @property
     def uses_deepspeed(self) -> bool:

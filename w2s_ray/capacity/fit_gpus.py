@@ -9,6 +9,7 @@ layout that fits.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from w2s_ray.capacity.candidates import OFFLOADS, candidates, with_warm_copy
 from w2s_ray.capacity.gpu_types import Gpu, gpu_types
@@ -40,34 +41,59 @@ def choose_layout(workload: Workload, gpu: Gpu, constraints: Constraints) -> Lay
     return replace(best, why=_why(best, fitting, rejected, gpu, constraints))
 
 
-def check_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Memory:
-    """The memory of a step that runs the backbone forward, in one process.
+class Inference(NamedTuple):
+    """How a step that runs the backbone forward is placed.
+
+    Attributes:
+        gpus: of one machine, over which its process splits the model.
+        memory: of the fullest of them.
+        why: why more than one; None: one suffices.
+    """
+
+    gpus: int
+    memory: Memory
+    why: str | None = None
+
+
+def fit_inference(
+    workload: Workload, gpu: Gpu, margin: float, kind: str, *, may_split: bool
+) -> Inference:
+    """The fewest GPUs of a machine that hold a step that runs the backbone forward.
 
     Args:
         kind: features, label, predict or untrained, which has the output head too.
+        may_split: whether it may take more than one.
 
     Raises:
-        InputError: it exceeds what one GPU of the type has.
+        InputError: it exceeds what they have.
     """
-    memory = inference_bytes(
-        workload.shape,
-        precision=workload.precision,
-        tokens=INFERENCE_TOKENS["cuda"],
-        language_model=kind == "untrained",
-    )
-    memory = with_warm_copy(memory, workload)
-    if memory.total > gpu.usable(margin):
-        fitting = [
-            other.name for other in gpu_types().values() if memory.total <= other.usable(margin)
-        ]
-        remedy = f"it fits {', '.join(fitting)}" if fitting else "no listed GPU type holds it"
-        raise InputError(
-            f"execution.gpu_type: the {kind} step of model '{workload.name}' runs in one process "
-            f"and needs {gib(memory.total)}, one {gpu.name} has {gib(gpu.usable(margin))} usable; "
-            f"{remedy}",
-            ("execution", "gpu_type"),
+
+    def memory(gpus: int) -> Memory:
+        needed = inference_bytes(
+            workload.shape,
+            precision=workload.precision,
+            tokens=INFERENCE_TOKENS["cuda"],
+            language_model=kind == "untrained",
+            gpus=gpus,
         )
-    return memory
+        return with_warm_copy(needed, workload) if gpus == 1 else needed
+
+    usable, alone = gpu.usable(margin), memory(1)
+    if alone.total <= usable:
+        return Inference(1, alone)
+    needs = f"needs {gib(alone.total)}, one {gpu.name} has {gib(usable)} usable"
+    most = min(gpu.gpus_per_machine, workload.shape.layers) if may_split else 1
+    for gpus in range(2, most + 1):
+        if memory(gpus).total <= usable:
+            return Inference(gpus, memory(gpus), f"blocks over {gpus} GPUs of a machine: {needs}")
+    held = f"and a machine has {most}; " if may_split else ""
+    fitting = [other.name for other in gpu_types().values() if alone.total <= other.usable(margin)]
+    remedy = f"it fits {', '.join(fitting)}" if fitting else "no listed GPU type holds it"
+    raise InputError(
+        f"execution.gpu_type: the {kind} step of model '{workload.name}' runs in one process and "
+        f"{needs}{' ' + held if held else '; '}{remedy}",
+        ("execution", "gpu_type"),
+    )
 
 
 def _fits(layout: Layout, gpu: Gpu, constraints: Constraints) -> bool:

@@ -136,11 +136,13 @@ def inference_bytes(
     tokens: int,
     row_tokens: int = 512,
     language_model: bool = False,
+    gpus: int = 1,
     device: Device = "gpu",
 ) -> Memory:
     """The peak of one process that runs ``shape`` forward: features, labels, scores.
 
     Args:
+        gpus: over which its blocks are split (``models.split``); the peak is that of the fullest.
         language_model: with the output head, counted as if it shared no weights with the
             embeddings, and a slice of its logits.
     """
@@ -154,11 +156,23 @@ def inference_bytes(
         device=device,
     ).scratch
     workspaces = GPU_WORKSPACES if device == "gpu" else CPU_SCRATCH
-    weights = shape.parameters * BYTES_PER_WEIGHT[precision]
+    first, *others = blocks_of_gpus(shape.layers, gpus)
+    weights = shape.parameters
+    if others:  # of the largest blocks, where they differ
+        outside = shape.parameters - shape.block * sum(others)
+        held = (shape.block * count for count in others)
+        weights = max(outside, shape.embeddings + shape.block * first, *held)
+    weights *= BYTES_PER_WEIGHT[precision]
     if language_model:
         weights += shape.embeddings * BYTES_PER_WEIGHT[precision]
         scratch += LOGITS_BYTES
     return Memory(weights, 0, 0, scratch, workspaces, weights + scratch + workspaces)
+
+
+def blocks_of_gpus(blocks: int, gpus: int) -> list[int]:
+    """How many blocks each GPU has of a model that is split; the first one has all else too."""
+    fewest, more = divmod(blocks, gpus)
+    return [fewest + (number >= gpus - more) for number in range(gpus)]
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,14 @@ START_ATTEMPTS = {"fixed": 3, "elastic": 120}
 Note = Callable[[dict[str, Any]], object]
 
 
+class HungGroup(RuntimeError):
+    """No worker of a group went on, as Ray's hang detector found."""
+
+    def __init__(self, found: WorkerGroupError) -> None:
+        detail = str(found).partition("\n")[2].partition(". ")[0]
+        super().__init__(f"the workers hung: {detail}; Ray's log of the run has their stacks")
+
+
 @dataclass(frozen=True)
 class WorkerGroup:
     """Trains jobs on several workers; its ``fit`` is that of a step's context.
@@ -81,11 +90,13 @@ class WorkerGroup:
     Attributes:
         storage: URI under which Train stores a run while it lasts.
         note: takes the progress of the first worker; called in that worker.
+        join: takes the actor of the first worker, as soon as it runs; called there too.
         threads: of each worker; None: its share of its machine's CPUs.
     """
 
     storage: str
     note: Note
+    join: Callable[[Any], object]
     threads: int | None = None
 
     def fit(self, job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
@@ -95,6 +106,7 @@ class WorkerGroup:
 
         Raises:
             Exception: the error of a worker; the loss of a worker, if that happened too often.
+            KeyboardInterrupt: the workers were asked to end early, and have saved their state.
         """
         set_defaults(TRAIN)
         tokenizer = load_tokenizer(job.model)
@@ -118,8 +130,10 @@ class WorkerGroup:
                     raise cause
             else:
                 job = with_smaller_micro_batch(job, cause)
+        if result.return_value is None:
+            self._remove(job)
+            raise KeyboardInterrupt
         assert result.checkpoint is not None
-        assert result.return_value is not None
         result.checkpoint.to_directory(out)
         self._remove(job)
         return {**result.return_value, **counts}
@@ -139,6 +153,7 @@ class WorkerGroup:
                 "source": source,
                 "scored": scored,
                 "note": self.note,
+                "join": self.join,
                 "threads": self.threads,
             },
             scaling_config=ScalingConfig(
@@ -185,18 +200,20 @@ class _Group(TorchConfig):
         return _GroupBackend
 
 
-def _work(config: dict[str, Any]) -> dict[str, Any]:
-    """Trains the job in one worker; every worker runs this."""
+def _work(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Trains the job in one worker; every worker runs this. None: it was asked to end early."""
     from w2s_ray.training.deepspeed_engine import engine_options
 
     job: TrainJob = config["job"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    if rank == 0:
+        config["join"](ray.get_runtime_context().current_actor)
     execution = job.execution
     use_only(execution.cpus_per_worker, execution.gpus_per_worker, config["threads"])
     if config["threads"] is None:  # not by what runs: a group of one size computes the same
         torch.set_num_threads(max(1, machine_cpus() // context.get_local_world_size()))
-    with running(), tempfile.TemporaryDirectory() as folder:
+    with running(), suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as folder:
         metrics = fit(
             job,
             Path(folder),
@@ -208,7 +225,8 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
             progress=_Throttled(config["note"]) if rank == 0 else lambda numbers: None,
         )
         ray.train.report({}, checkpoint=Checkpoint(folder) if rank == 0 else None)
-    return metrics
+        return metrics
+    return None
 
 
 def _stream(
@@ -290,7 +308,7 @@ def _cause(error: WorkerGroupError) -> Exception:
     detector ended the group, no worker has an error.
     """
     if not error.worker_failures:
-        return error
+        return HungGroup(error)
     causes: list[Exception] = [
         getattr(failure, "health_check_failure", failure)
         for _, failure in sorted(error.worker_failures.items())
@@ -302,7 +320,7 @@ def _cause(error: WorkerGroupError) -> Exception:
 
 def _is_lost_worker(cause: Exception) -> bool:
     """Whether a worker or its machine was lost: it died, a peer noticed before Ray did, or none of
-    them went on (``NCCLHangError``)."""
-    if isinstance(cause, RayActorError | torch.distributed.DistError | WorkerGroupError):
+    them went on."""
+    if isinstance(cause, RayActorError | torch.distributed.DistError | HungGroup):
         return True
     return isinstance(cause, RuntimeError) and any(text in str(cause) for text in LOST_PEER)

@@ -43,12 +43,19 @@ class Need:
         workers: number of processes.
         cpus, gpus: of each process; fractions share a device.
         gpu_type: name by which the cluster's machines declare the type; "": any.
+        pooled: whether processes of their own compute it, which no warm actor does.
     """
 
     workers: int
     cpus: float
     gpus: float
     gpu_type: str = ""
+    pooled: bool = False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it runs in the process of its trial, a warm actor."""
+        return self.workers == 1 and not self.pooled
 
     @property
     def process(self) -> dict[str, float]:
@@ -82,7 +89,7 @@ class Node:
 def needs(steps: Mapping[str, Step], nodes: Sequence[Node]) -> dict[str, Need]:
     """Resources to reserve for each step, by key: the same for all that run in one process."""
     own = {key: need_of(step.execution, nodes) for key, step in steps.items()}
-    alone = [need for need in own.values() if need.workers == 1]
+    alone = [need for need in own.values() if need.is_alone]
     if not alone:
         return own
     shared = Need(
@@ -91,14 +98,15 @@ def needs(steps: Mapping[str, Step], nodes: Sequence[Node]) -> dict[str, Need]:
         max(need.gpus for need in alone),
         max(need.gpu_type for need in alone),
     )
-    return {key: shared if need.workers == 1 else need for key, need in own.items()}
+    return {key: shared if need.is_alone else need for key, need in own.items()}
 
 
 def need_of(execution: Execution, nodes: Sequence[Node]) -> Need:
     """Resources that a step's execution asks for; by default one CPU."""
-    gpus = execution.gpus_per_worker
+    gpus = execution.gpus_per_worker * execution.inference_gpus
     gpu_type = _declared_type(execution.gpu_type or "", nodes) if gpus else ""
-    return Need(execution.processes, execution.cpus_per_worker, gpus, gpu_type)
+    cpus, pooled = execution.cpus_per_worker, execution.is_pooled
+    return Need(execution.processes, cpus, gpus, gpu_type, pooled)
 
 
 def _declared_type(gpu_type: str, nodes: Sequence[Node]) -> str:
@@ -180,6 +188,8 @@ def refuse_unplaceable(steps: Mapping[str, Step], nodes: Sequence[Node]) -> None
 
 def _remedy(step: Step, nodes: Sequence[Node]) -> str:
     """What the user can change; a layout planned for a GPU type is limited by max_workers."""
+    if (gpus := step.execution.inference_gpus) > 1:
+        return f"add machines with {gpus} GPUs each, or choose a larger gpu_type"
     if step.execution.inference_workers > 1:
         return "lower inference_workers, cpus_per_worker or gpus_per_worker, or add machines"
     if step.execution.gpu_type is None or step.execution.workers == 1:

@@ -44,6 +44,7 @@ __all__ = [
     "autoscaler_config",
     "dashboard_address",
     "draining_nodes",
+    "kill_actors_after",
     "local_rays",
     "logs_folder",
     "messages_to_log",
@@ -112,6 +113,14 @@ def local_rays() -> list[str]:
     """
     services.find_gcs_addresses.cache_clear()  # type: ignore[attr-defined]
     return sorted(services.find_gcs_addresses())  # type: ignore[no-untyped-call]
+
+
+def kill_actors_after(seconds: float, tune_controller: Any) -> None:
+    """How long Tune waits for actors to end, at the end of its run, before it kills them.
+
+    Ray 2.60.0: ten seconds, without an option. Schedulers are handed a wrapper of the controller.
+    """
+    tune_controller._tune_controller._actor_force_cleanup_timeout = seconds
 
 
 def logs_folder() -> Path | None:

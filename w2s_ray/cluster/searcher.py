@@ -26,7 +26,8 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import SearchAlgorithm
 
 from w2s_ray.cluster.placement import Need, Node, fits, slots
-from w2s_ray.cluster.trial import NUMBERS, StepError
+from w2s_ray.cluster.ray_internals import kill_actors_after
+from w2s_ray.cluster.trial import KILL_SECONDS, NUMBERS, StepError
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.store.artifacts import Store
@@ -90,6 +91,10 @@ class StepTrial(Trial):
 
 class FirstPending(FIFOScheduler):
     """Tune's own order, without iterating over all finished trials in every turn of its loop."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """An actor may need long to end: it finishes an update and saves its state."""
+        kill_actors_after(KILL_SECONDS, tune_controller)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         pending = (t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING)
@@ -193,7 +198,7 @@ class StepSearch(SearchAlgorithm):
 
     def _count_slots(self) -> int:
         """How many one-process trials may run at once; they all have the same need."""
-        alone = [need for need in self._distinct_needs if need.workers == 1]
+        alone = [need for need in self._distinct_needs if need.is_alone]
         limit = min(self._limit, len(self._schedule))
         return slots(alone[0], self._nodes, limit) if alone else 0
 
@@ -214,7 +219,7 @@ class StepSearch(SearchAlgorithm):
             experiment_tag=name,
             storage=self._spec["storage"],
             placement_group_factory=PlacementGroupFactory(
-                [need.process if need.workers == 1 else LAUNCHER]
+                [need.process if need.is_alone else LAUNCHER]
             ),
             checkpoint_config=self._spec["checkpoint_config"],
             max_failures=0,

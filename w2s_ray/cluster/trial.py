@@ -2,7 +2,8 @@
 
 A group runs in a thread, as Tune's own function trainables and Train's workers do. The actor's main
 thread stays free: it reports the newest numbers every half second, receives those of a worker
-group, and can interrupt the step, which then releases its claim and removes its unfinished folder.
+group, and can end the step, which then releases its claim and removes its unfinished folder. A loop
+that saves checkpoints ends after its update, with one; all else is interrupted.
 
 When all steps of a group fail, Tune ends the actor and does not reuse it: a broken CUDA context or
 a half-loaded model must not reach the next step. When some of them succeed, the process is sound.
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.tune import Trainable
 
+from w2s_ray.cluster.asking import ask_worker
 from w2s_ray.cluster.gauges import Gauges
 from w2s_ray.cluster.logs import StepLog, described
 from w2s_ray.cluster.process import machine_cpus, use_only
@@ -28,12 +30,15 @@ from w2s_ray.errors import line_of
 from w2s_ray.plan.schedule import Group
 from w2s_ray.plan.step import Step
 from w2s_ray.store.artifacts import Store
+from w2s_ray.training.early_end import ask
 
 Numbers = dict[str, Any]
 Execute = Callable[[Step, Store, Any], Mapping[str, Any]]
 Outcomes = Mapping[str, Mapping[str, Any] | Exception]  # by key: metrics, or what was raised
 NUMBERS = "numbers"  # in a Tune result: a list of one, since Tune would flatten a dictionary
-STOP_SECONDS = 8.0  # Tune kills an actor that takes more than ten seconds to stop
+STOP_SECONDS = 8.0  # for a step that is interrupted
+SAVE_SECONDS = 300.0  # for one that ends after its update, with a checkpoint
+KILL_SECONDS = SAVE_SECONDS + STOP_SECONDS + 2.0  # until Tune kills an actor that does not end
 
 
 class ActorSize(NamedTuple):
@@ -90,6 +95,7 @@ class RunningGroup(threading.Thread):
         ended: set when the thread has ended.
         outcomes: of the steps; empty if ``error`` is set.
         error: raised outside of single steps.
+        worker: the actor in whose process the step's loop is; None: it is in this process.
     """
 
     def __init__(self, work: Callable[[Callable[[Numbers], None]], Outcomes]) -> None:
@@ -99,6 +105,7 @@ class RunningGroup(threading.Thread):
         self._numbers: Numbers = {}
         self.outcomes: Outcomes = {}
         self.error: BaseException | None = None
+        self.worker: Any = None
 
     def note(self, numbers: Numbers) -> None:
         """Replaces the newest numbers; may be called from any thread."""
@@ -116,6 +123,12 @@ class RunningGroup(threading.Thread):
             self.error = error
         finally:
             self.ended.set()
+
+    def end(self) -> None:
+        """Ends the group early: by its loop, if that can save its state, else by an interrupt."""
+        if self.is_alive() and (ask() if self.worker is None else ask_worker(self.worker)):
+            self.join(SAVE_SECONDS)
+        self.interrupt()
 
     def interrupt(self) -> None:
         """Raises KeyboardInterrupt in the thread, as Ctrl-C does in a local run, and joins it."""
@@ -191,27 +204,34 @@ class StepActor(Trainable):
         if self._running is not None and key in self._keys:
             self._running.note(numbers)
 
+    def join(self, key: str, worker: Any) -> None:
+        """Receives rank 0 of a step's worker group, an actor."""
+        if self._running is not None and key in self._keys:
+            self._running.worker = worker
+
     def cleanup(self) -> None:
-        """Interrupts a step that still runs."""
+        """Ends a step that still runs."""
         if self._running is not None:
-            self._running.interrupt()
+            self._running.end()
 
     def _run(self, group: Group, note: Callable[[Numbers], None]) -> Outcomes:
         from w2s_ray.steps.context import Context
 
         execution = group[0].execution
-        if execution.processes == 1:
+        if execution.processes == 1 and not execution.is_pooled:
             with self._share.held(group[0], self._threads, note) as progress:
                 return self._execute(group, Context(progress, runner="ray"))
-        if execution.inference_workers > 1:  # never fused
+        if execution.is_pooled:  # never fused
             from w2s_ray.cluster.inference_pool import InferencePool
 
             pool = InferencePool(group[0], self._store, note, self._settings.threads)
             return self._execute(group, Context(note, runner="ray data", spread=pool.spread))
         from w2s_ray.cluster.launch import WorkerGroup
 
-        note_remotely = partial(_note_remotely, self._self, group[0].key)
-        workers = WorkerGroup(self._settings.storage, note_remotely, self._settings.threads)
+        key, threads = group[0].key, self._settings.threads
+        note_remotely = partial(_note_remotely, self._self, key)
+        join_remotely = partial(_join_remotely, self._self, key)
+        workers = WorkerGroup(self._settings.storage, note_remotely, join_remotely, threads)
         return self._execute(group, Context(note, workers.fit, "ray train"))  # never fused
 
     def _execute(self, group: Group, context: Any) -> Outcomes:
@@ -224,6 +244,10 @@ class StepActor(Trainable):
 
 def _note_remotely(actor: Any, key: str, numbers: Numbers) -> None:
     actor.note.remote(key, numbers)
+
+
+def _join_remotely(actor: Any, key: str, worker: Any) -> None:
+    actor.join.remote(key, worker)
 
 
 def _one_by_one(execute: Execute, group: Group, store: Store, context: Any) -> Outcomes:

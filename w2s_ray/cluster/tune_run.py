@@ -7,8 +7,10 @@ are not used, since the store has them, nor its retries (``searcher``). The stat
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from ray import tune
@@ -30,6 +32,7 @@ from w2s_ray.plan.schedule import Schedule
 from w2s_ray.plan.step import Step
 from w2s_ray.store.addresses import SCRATCH, child, remove_scratch
 from w2s_ray.store.artifacts import Store
+from w2s_ray.training.early_end import tell
 
 OnEvent = Callable[[str, Step, dict[str, Any]], None]
 MIN_REPORT_SECONDS = 0.5  # between two reports of one actor
@@ -43,6 +46,7 @@ def run(
     study: str = "study",
     max_concurrent_steps: int | None = None,
     on_event: OnEvent = lambda event, step, numbers: None,
+    say: Callable[[str], object] = lambda line: None,
     execute: Execute | None = None,
     cost: Mapping[str, float] | None = None,
     threads: int | None = None,
@@ -59,13 +63,15 @@ def run(
         on_event: called with ``started``, ``progress``, ``done``, ``failed`` or ``crashed``, the
             step, and numbers (of the progress, the metrics, or ``{"error": one line}``), in this
             thread. ``crashed``: its process died, it runs again (``StepTrial.described_crash``).
+        say: takes the line that training ends with a checkpoint, after a signal.
         execute: runs one step in an actor; None: the steps' own runner.
         cost: of steps, by key, in any one unit: steps on the most expensive path go first.
         threads: of each process; None: steps share the CPUs of their machine (``threads``).
 
     Raises:
         InputError: a step cannot be placed on this cluster. Nothing has been started.
-        KeyboardInterrupt: after Ctrl-C; running steps have been interrupted, claims released.
+        KeyboardInterrupt: after Ctrl-C; running steps have ended, training with a checkpoint, and
+            their claims are released.
     """
     schedule = Schedule(todo, cost)
     if not todo:
@@ -95,7 +101,7 @@ def run(
             search_alg=StepSearch(schedule, reserved, cluster_nodes, limit, store),
             scheduler=FirstPending(),  # type: ignore[no-untyped-call]
             reuse_actors=True,
-            callbacks=[_Events(store, on_event)],
+            callbacks=[_Events(store, on_event, say)],
             storage_path=storage,
             verbose=0,
             raise_on_failed_trial=False,
@@ -107,7 +113,7 @@ def run(
 
 
 def _actor_size(reserved: Iterable[Need]) -> ActorSize:
-    single = [need for need in reserved if need.workers == 1]
+    single = [need for need in reserved if need.is_alone]
     return ActorSize(
         max((need.cpus for need in single), default=1.0),
         max((need.gpus for need in single), default=0.0),
@@ -123,10 +129,25 @@ def _report_seconds(reserved: Iterable[Need], nodes: Sequence[Node], limit: int)
 class _Events(tune.Callback):
     """Passes Tune's events to the caller, and records failures whose process could not."""
 
-    def __init__(self, store: Store, on_event: OnEvent) -> None:
-        self._store, self._on_event = store, on_event
+    def __init__(self, store: Store, on_event: OnEvent, say: Callable[[str], object]) -> None:
+        self._store, self._on_event, self._say = store, on_event, say
+        self._training: set[str] = set()  # ids of trials that save checkpoints
+        self._end_run: Any = None
+
+    def setup(self, *arguments: Any, **info: Any) -> None:
+        """Tune has set its handler of SIGINT just before."""
+        if threading.current_thread() is threading.main_thread():
+            self._end_run = signal.signal(signal.SIGINT, self._interrupted)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if self._training:
+            tell(self._say)
+        self._end_run(number, frame)
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
+        assert isinstance(trial, StepTrial)
+        if len(trial.group) == 1 and trial.group[0].saves_checkpoints:
+            self._training.add(trial.trial_id)
         self._report("started", trial, {})
 
     def on_trial_result(
@@ -137,6 +158,7 @@ class _Events(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Trial, **info: Any) -> None:
         assert isinstance(trial, StepTrial)
+        self._training.discard(trial.trial_id)
         for step, numbers in zip(trial.given_back, trial.described_crash(), strict=True):
             self._on_event("crashed", step, numbers)
         for step in trial.group:

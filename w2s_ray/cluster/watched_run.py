@@ -28,7 +28,8 @@ def run_watched(
 
     Args:
         counts: gives the counts of the run, which hears ``on_event``.
-        say: takes the line that tells where the dashboard is, and a note on another Ray here.
+        say: takes the line that tells where the dashboard is, a note on another Ray here, and what
+            ``tune_run.run`` says.
     """
     with (
         connect() as session,
@@ -43,6 +44,7 @@ def run_watched(
             study=study,
             max_concurrent_steps=execution.max_concurrent_steps,
             on_event=to_all(on_event, log),
+            say=say,
             cost=cost,
             threads=fixed_threads(execution),
         )

@@ -48,7 +48,7 @@ def _schedule(study: Study, todo: Mapping[str, Step], *, local: bool) -> Schedul
             workers = max(step.execution.processes for step in todo.values())
             if workers > 1:
                 study.say(f"--local: one process instead of {workers} workers")
-            return run(todo, study.store, on_event, cost)
+            return run(todo, study.store, on_event, cost, study.say)
         from w2s_ray.cluster.watched_run import run_watched
 
         store, execution, name = study.store.uri, study.spec.execution, study.plan.study

@@ -3,8 +3,9 @@
 While modules are imported there is nothing to clean up, so a signal ends the process at once.
 Afterwards the first signal raises KeyboardInterrupt, as Ctrl-C does in any Python program: steps
 release their claims, Ray is shut down. Where somebody else handles SIGINT (Ray Tune, or
-``running.interrupts``), SIGTERM and SIGHUP go the same way. A second signal ends the process at
-once; what it leaves is removed by the next run, as after ``kill -9``.
+``running.interrupts``, which let training save its state first), SIGTERM and SIGHUP go the same
+way. A second signal ends the process at once; what it leaves is removed by the next run, as after
+``kill -9``.
 
 Imports nothing slow, since ``watch`` is called before everything else.
 """

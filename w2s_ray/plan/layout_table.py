@@ -20,6 +20,7 @@ class LayoutRow:
 
     Attributes:
         trainable: None where nothing is trained.
+        workers: GPUs, or processes without any, that compute together.
         steps, todo: number of steps, and of unfinished ones.
         zero_stage: None without DeepSpeed.
         micro_batch_tokens: None: the device's default.
@@ -88,7 +89,7 @@ def _row(steps: list[Step], model: str, time: Time | None, todo: int) -> LayoutR
         trainable=None,
         steps=len(steps),
         todo=todo,
-        workers=execution.workers,
+        workers=execution.workers * execution.inference_gpus,
         zero_stage=None,
         offload="none",
         activation_checkpointing=False,

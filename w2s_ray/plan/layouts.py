@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.capacity.fit_gpus import check_inference, choose_layout
+from w2s_ray.capacity.fit_gpus import choose_layout, fit_inference
 from w2s_ray.capacity.gpu_types import Gpu
 from w2s_ray.capacity.layout import Constraints, Layout, Workload
 from w2s_ray.capacity.machines import planned_gpu
@@ -85,13 +85,14 @@ class Layouts:
         return self._chosen[name]
 
     def inference(self, model: str, kind: str | None) -> Execution:
-        """How ``features`` or labels are computed: by processes that have the whole model each.
+        """How ``features`` or labels are computed: by processes that have the whole model each,
+        on one GPU or, of features and labels, on the fewest of a machine that hold it.
 
         Args:
             kind: of the step; None: it runs no backbone.
 
         Raises:
-            InputError: the model is too large for one GPU of the type.
+            InputError: the model is too large for a GPU of the type, or for a machine of them.
         """
         name = ("inference", model, kind)
         if name not in self._chosen:
@@ -114,8 +115,14 @@ class Layouts:
             longest_row=settings.max_length_tokens,
             row_tokens=settings.max_length_tokens,
         )
-        memory = check_inference(work, self._gpu, self._constraints.margin, kind)
-        return replace(execution, predicted_memory_bytes=memory.total)
+        margin, may_split = self._constraints.margin, kind in SPREAD
+        chosen = fit_inference(work, self._gpu, margin, kind, may_split=may_split)
+        return replace(
+            execution,
+            inference_gpus=chosen.gpus,
+            predicted_memory_bytes=chosen.memory.total,
+            layout_reason=chosen.why,
+        )
 
     def _training(
         self, model: str, training: Training, texts: int, row_tokens: int, anchored: bool

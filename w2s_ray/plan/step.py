@@ -172,6 +172,11 @@ class Step:
         return None if "features" in self.inputs else self.model
 
     @property
+    def saves_checkpoints(self) -> bool:
+        """Whether it trains in a loop that saves its state, at least where it runs by itself."""
+        return self.kind.trains and self.backbone is not None
+
+    @property
     def scores_trained_rows(self) -> bool:
         """Whether the trained model scores the rows that students learn from."""
         of_interest = self.kind.trained_on == "weak" or self.kind.name == "ceiling"

@@ -65,7 +65,8 @@ def _time(
         scored += counts["weak"]
     scoring = forward * scored * row_tokens / rate
     if training is None or step.kind.trained_on is None:
-        return Time(0.0, scoring, scoring / execution.inference_workers)
+        paid = scoring * execution.inference_gpus  # one of them computes at a time
+        return Time(0.0, paid, scoring / execution.inference_workers)
     trained = counts[step.kind.trained_on]
     if limit := _train_rows(step):
         trained = min(trained, limit)

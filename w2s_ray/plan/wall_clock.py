@@ -55,7 +55,7 @@ def wall_clock(
     running = {key: time for key in todo if (time := predicted.get(key)) is not None}
     if not running:
         return WallClock(0, 0.0, 0.0, 0.0)
-    largest = max(todo[key].execution.processes for key in running)
+    largest = max(todo[key].execution.devices for key in running)
     needed = -(-largest // gpu.gpus_per_machine)
     gpus = max(needed, machines or 0) * gpu.gpus_per_machine
     backbones = {model for key in running if (model := todo[key].backbone) is not None}
@@ -69,7 +69,7 @@ def wall_clock(
             ready = GROUP_SECONDS if step.execution.uses_deepspeed else PROCESS_SECONDS
             start = ready + weights[step.backbone] / READING
             ends[key] += start + time.seconds
-            starting += start * step.execution.processes
+            starting += start * step.execution.devices
             computing += time.gpu_seconds
     from_hub = (each for model, each in weights.items() if (model.source or "").startswith("hf:"))
     downloading = sum(from_hub) / DOWNLOAD

@@ -253,4 +253,4 @@ class RunState:
 
 
 def _gpus(step: Step) -> float:
-    return step.execution.processes * step.execution.gpus_per_worker
+    return step.execution.devices * step.execution.gpus_per_worker

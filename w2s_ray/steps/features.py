@@ -52,17 +52,22 @@ def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sha
         tokenizer=load_tokenizer(step.model),
         max_length_tokens=config.max_length_tokens,
         rendering=config.rendering,
-        load=partial(_load, step.model.read_after(config.readout_block), config.precision),
+        load=partial(
+            _load,
+            step.model.read_after(config.readout_block),
+            config.precision,
+            step.execution.inference_gpus,
+        ),
         context=context,
     )
 
 
-def _load(model: ModelSpec, precision: str, shards: Sharded) -> Loaded:
+def _load(model: ModelSpec, precision: str, gpus: int, shards: Sharded) -> Loaded:
     from w2s_ray.models.compiled import compile_if_it_pays
     from w2s_ray.models.inference import last_states
-    from w2s_ray.models.warm import own_backbone
+    from w2s_ray.models.split import backbone_for, split
 
-    backbone = own_backbone(model, precision)
+    backbone = split(backbone_for(model, precision, gpus), gpus)
     compiled = compile_if_it_pays(backbone, shards.tokens_expected(), flops_per_parameter=2)
 
     def states(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:

@@ -122,24 +122,27 @@ def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sha
         tokenizer=load_tokenizer(step.model),
         max_length_tokens=training.max_length_tokens,
         rendering=training.rendering,
-        load=partial(load_scorer, step.model, training, weak),
+        load=partial(load_scorer, step.model, training, weak, step.execution.inference_gpus),
         context=context,
         others={HELD_OUT: _held_out(data["ground_truth"])} if _calibrates(step) else {},
     )
 
 
-def load_scorer(model: ModelSpec, training: Training, trained: Artifact, shards: Sharded) -> Loaded:
+def load_scorer(
+    model: ModelSpec, training: Training, trained: Artifact, gpus: int, shards: Sharded
+) -> Loaded:
     """A trained model, which gives (n, K) float32 logits.
 
     Args:
         model: the weights before training.
         trained: has the weights.
+        gpus: of this machine, over which the model is split.
     """
     from w2s_ray.models.inference import scorer_logits
     from w2s_ray.training.fit import trained_scorer
 
     shape = shards.rows.num_classes, shards.rows.per_row
-    scorer, _ = trained_scorer(model, training, trained.file(WEIGHTS).parent, shape)
+    scorer, _ = trained_scorer(model, training, trained.file(WEIGHTS).parent, shape, gpus)
 
     def logits(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
         return scorer_logits(scorer, tokens, progress=progress)

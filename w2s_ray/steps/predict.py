@@ -117,7 +117,7 @@ def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> 
         tokenizer=load_tokenizer(step.model),
         max_length_tokens=training.max_length_tokens,
         rendering=training.rendering,
-        load=partial(load_scorer, step.model, training, model),
+        load=partial(load_scorer, step.model, training, model, 1),
         context=context,
     )
     return shards.values("test")

@@ -34,11 +34,13 @@ from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.inference import sweep
 from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
+from w2s_ray.models.split import backbone_for, split
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
+from w2s_ray.training.early_end import hearing
 from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
 from w2s_ray.training.evaluations import Evaluations
 from w2s_ray.training.job import (
@@ -179,7 +181,10 @@ def _train_and_write(
     preempted: Callable[[], bool],
     progress: Progress,
 ) -> dict[str, Any]:
-    """Trains from the newest checkpoint on, scores the test rows and writes the job's files."""
+    """Trains from the newest checkpoint on, scores the test rows and writes the job's files.
+
+    Longer than other functions so that it reads from top to bottom in one piece.
+    """
     test = scored.test
     budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
     score = partial(_score, engine, token_budget=budget)
@@ -192,7 +197,10 @@ def _train_and_write(
     checkpointer = _checkpointer(job, engine, trained_shapes, preempted, evaluations)
     curve = checkpointer.restore(buffer) if checkpointer else Curve()
     resumed_at = len(curve.loss)
-    with _naming_the_weights_at_fault(job, model, engine, curve, budget):
+    with (
+        _naming_the_weights_at_fault(job, model, engine, curve, budget),
+        hearing(can_save=checkpointer is not None),
+    ):
         curve = train(
             engine,
             stream(resumed_at),
@@ -350,7 +358,7 @@ def _write_weights(file: Path, engine: Engine, shapes: Mapping[str, tuple[int, .
 
 
 def trained_scorer(
-    model: ModelSpec, training: Training, folder: Path, shape: tuple[int, int]
+    model: ModelSpec, training: Training, folder: Path, shape: tuple[int, int], gpus: int = 1
 ) -> tuple[Scorer, PreTrainedTokenizerFast]:
     """The model whose weights ``fit`` wrote into ``folder``, and its tokenizer.
 
@@ -358,9 +366,12 @@ def trained_scorer(
         model: the weights before training.
         training: how it was trained.
         shape: number of classes, texts a row.
+        gpus: of this machine, over which it is split.
     """
-    backbone = own_backbone(model, training.precision)
+    backbone = backbone_for(model, training.precision, gpus)
     scorer = Scorer(backbone.module, backbone.hidden_size, *shape, seed=0)
     set_trainable(scorer, training.trainable, training.lora or Lora(), 0)
     load_state(scorer, load_file(folder / WEIGHTS))
+    split(backbone, gpus)
+    scorer.head.to(next(backbone.module.parameters()).device)
     return scorer, backbone.tokenizer

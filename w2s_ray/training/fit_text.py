@@ -23,6 +23,7 @@ from w2s_ray.contents import write_content
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import CausalModel, load_causal, load_text_state, set_text_trainable
 from w2s_ray.models.weight_files import write_file
+from w2s_ray.training.early_end import hearing
 from w2s_ray.training.engine import Engine, TorchEngine
 from w2s_ray.training.loop import Curve, train
 from w2s_ray.training.outputs import curve_table, size_metrics, training_metrics
@@ -98,18 +99,19 @@ def fit_text(
         checkpointer = _checkpointer(job, engine, rows, shapes, total_steps, preempted)
         curve = checkpointer.restore(None) if checkpointer else Curve()
         resumed_at = len(curve.loss)
-        curve = train(
-            engine,
-            text_stream(job, rows, resumed_at),
-            loss_of(job.objective),
-            total_steps=total_steps,
-            learning_rate=job.learning_rate,
-            schedule=job.schedule,
-            warmup=job.warmup,
-            curve=curve,
-            checkpointer=checkpointer,
-            progress=progress,
-        )
+        with hearing(can_save=checkpointer is not None):
+            curve = train(
+                engine,
+                text_stream(job, rows, resumed_at),
+                loss_of(job.objective),
+                total_steps=total_steps,
+                learning_rate=job.learning_rate,
+                schedule=job.schedule,
+                warmup=job.warmup,
+                curve=curve,
+                checkpointer=checkpointer,
+                progress=progress,
+            )
         measured = _pair_metrics(job, rows, scorer)
         _write_weights(out / WEIGHTS, engine, module)
         write_content(out / "curve.parquet", curve_table(curve))

@@ -40,7 +40,11 @@ class SavesState(Protocol):
         """Whether this rank wants the state saved after update ``update`` (from 1)."""
 
     def save(self, curve: Curve, buffer: ThresholdBuffer | None) -> None:
-        """Saves the state; every rank calls this when at least one of them wants it."""
+        """Saves the state; every rank calls this when at least one of them wants it.
+
+        Raises:
+            KeyboardInterrupt: the state is saved, and the training is to end (``early_end``).
+        """
 
 
 class Evaluates(Protocol):
@@ -134,7 +138,6 @@ def train(
     for step, batches in enumerate(stream, start=len(curve.loss)):
         alpha = objective.alpha(step, total_steps)
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
-        due = checkpointer is not None and checkpointer.due(step + 1)
         loss, tokens = torch.zeros((), dtype=torch.float64), 0  # of this rank
         predictions, weights = [], []
         for number, batch in enumerate(batches, start=1):
@@ -148,6 +151,7 @@ def train(
             if buffer:
                 predictions.append(log_odds(logits).cpu())
                 weights.append(batch.weights)
+        due = checkpointer is not None and checkpointer.due(step + 1)
         sums = torch.tensor([[loss.item(), tokens, due]], dtype=torch.float64)
         total, all_tokens, ranks_due = engine.gather(sums).sum(dim=0).tolist()
         if not math.isfinite(total):

@@ -8,8 +8,9 @@ another stage or a single process reads across files. Nothing is converted, and 
 more than one parameter beside its shard.
 
 All ranks agree whether a checkpoint is due (``loop.train`` sums their answers), since their clocks
-may differ. A checkpoint that cannot be written is skipped: training continues, the one before it
-stays valid, and the step's record names the failure.
+may differ, and so they do whether to end early (``early_end``). A checkpoint that cannot be written
+is skipped: training continues, the one before it stays valid, and the step's record names the
+failure.
 """
 
 import json
@@ -32,6 +33,7 @@ from w2s_ray.capacity.execution import THREADS
 from w2s_ray.errors import InputError
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.objectives.confidence import ThresholdBuffer
+from w2s_ray.training.early_end import asked
 from w2s_ray.training.engine import Engine
 from w2s_ray.training.evaluations import EVALUATED
 from w2s_ray.training.loop import Curve
@@ -128,7 +130,7 @@ class Checkpointer:
         """Whether this rank wants a checkpoint after update ``update`` (from 1)."""
         if self._every_updates is not None and update % self._every_updates == 0:
             return True
-        if not self._saved_for_preemption and self._preempted():
+        if asked() or (not self._saved_for_preemption and self._preempted()):
             return True
         if update == self._total_updates and self.saved:
             return True
@@ -136,7 +138,11 @@ class Checkpointer:
         return self._every_seconds is not None and elapsed >= self._every_seconds
 
     def save(self, curve: Curve, buffer: ThresholdBuffer | None) -> None:
-        """Writes a checkpoint of the state after the last update of ``curve``."""
+        """Writes a checkpoint of the state after the last update of ``curve``.
+
+        Raises:
+            KeyboardInterrupt: on every rank, if one of them is asked to end early.
+        """
         update, engine = len(curve.loss), self._engine
         self._saved_for_preemption = self._preempted()
         size, error = 0, ""
@@ -146,7 +152,8 @@ class Checkpointer:
                 size = path.stat().st_size
         except OSError as problem:
             error = _one_line(problem)
-        sizes = engine.gather(torch.tensor([-1 if error else size])).tolist()
+        of_rank = torch.tensor([[-1 if error else size, asked()]])
+        sizes, asked_ranks = engine.gather(of_rank).T.tolist()
         if min(sizes) >= 0 and engine.rank == 0:
             files = {_file(rank, engine.world): n for rank, n in enumerate(sizes)}
             content = {
@@ -166,6 +173,8 @@ class Checkpointer:
         else:
             self.saved += 1
         self._last_save = time.monotonic()
+        if any(asked_ranks):
+            raise KeyboardInterrupt
 
     def restore(self, buffer: ThresholdBuffer | None) -> Curve:
         """Restores the newest checkpoint into the engine; an empty curve if there is none.
