@@ -95,7 +95,7 @@ def test_more_test_prompts_train_nothing_anew(tmp_path: Path) -> None:
     spec.write_text(spec.read_text().replace("test: 6", "test: 7"))
     after = build(load(spec)).steps
     new = {after[key].kind.name for key in after.keys() - before.keys()}
-    assert new == {"prompts", "generate", "judge"}
+    assert new == {"prompts", "generate", "judge", "perplexity"}
     splits = {
         step.config.splits[0]  # type: ignore[attr-defined]
         for key, step in after.items()
@@ -158,7 +158,7 @@ def test_models_with_other_tokens_cannot_be_compared_token_by_token(
     tokenizer = bytes_tokenizer()
     tokenizer.add_tokens(["weak to strong"])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    models = {"weak": tiny_model(0), "strong": tiny_model(1)}
+    models = {"weak": tiny_model(0), "strong": tiny_model(1), "outside": tiny_model(2)}
     models["strong"]["tokenizer"] = str(tmp_path / "tokenizer")
     models["strong"]["config"] |= {"vocab_size": 300}
     for method, code in (("proxy", 2), ("wspo", 2), ("weak_sft", None)):

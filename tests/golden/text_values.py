@@ -70,6 +70,12 @@ def _verdicts(artifact: Artifact) -> dict[str, Any]:
     return {"rewards": table["reward"].to_pylist(), "splits": artifact.record["metrics"]["splits"]}
 
 
+def _perplexities(artifact: Artifact) -> dict[str, Any]:
+    table = pq.read_table(artifact.file("perplexities.parquet"))
+    numbers = {name: table[name].to_pylist()[:6] for name in ("log_prob", "tokens")}
+    return {**numbers, "splits": artifact.record["metrics"]["splits"]}
+
+
 def _pairs(artifact: Artifact) -> dict[str, Any]:
     table = pq.read_table(artifact.file("pairs.parquet"))
     return {"rows": table["row_id"].to_pylist()}
@@ -89,4 +95,5 @@ OF_KIND = {
     "align": _trained,
     "finetune": _trained,
     "prefer": _trained,
+    "perplexity": _perplexities,
 }

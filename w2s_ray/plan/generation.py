@@ -3,7 +3,8 @@
     prompts ─▶ generate ─▶ judge ─▶ pairs ─▶ align ─▶ generate ─▶ finetune ─▶ prefer
                  (own samples)              (weak model)  (texts)   (strong model)
 
-and of every model that a method ends with: generate (answers to the test prompts) ─▶ judge.
+and of every model that a method ends with: generate (answers to the test prompts) ─▶ judge, and
+perplexity under a model of no pair, where the spec names one.
 Methods, values of α and studies share the steps that do not depend on them: the weak model is
 aligned once.
 """
@@ -26,6 +27,7 @@ from w2s_ray.plan.text_configs import (
     GenerateConfig,
     JudgeConfig,
     PairsConfig,
+    PerplexityConfig,
     PromptsConfig,
     TextTrainConfig,
 )
@@ -82,6 +84,7 @@ class TextBuilder:
             "student": arm.samples.key,
             "student_evaluate": arm.verdicts.key,
             **({} if arm.model is None else {"model": arm.model.key}),
+            **self._perplexity_of(arm.samples),
             **self._upstream(arm.samples),
         }
         values = {"study": self.spec.study, "prompts": self.spec.prompts.name, **point._asdict()}
@@ -259,6 +262,23 @@ class TextBuilder:
         inputs = {**self._prompts_of(splits), "samples": samples.key}
         return self._add("judge", samples.slug, JudgeConfig(self.checks, best_of_n), inputs)
 
+    def _perplexity_of(self, samples: Step) -> dict[str, str]:
+        """The perplexity of answers as a role of a cell, if the spec asks for it."""
+        name, training = self.spec.evaluation.perplexity_model, self.spec.training
+        if name is None:
+            return {}
+        answers = samples.config_as(GenerateConfig)
+        config = PerplexityConfig(
+            self.identities[name],
+            training.precision,
+            training.max_length_tokens,
+            training.render,
+            answers,
+        )
+        inputs = {**self._prompts_of(answers.splits), "samples": samples.key}
+        step = self._add("perplexity", f"{name}-{samples.slug}", config, inputs, model=name)
+        return {"perplexity": step.key}
+
     def _train(
         self,
         kind: str,
@@ -340,6 +360,8 @@ class TextBuilder:
             return Execution()
         if isinstance(config, TextTrainConfig):
             return self.layouts.training(model, config.training)
+        if isinstance(config, PerplexityConfig):
+            return self.layouts.generation([model])
         assert isinstance(config, GenerateConfig)
         others = [] if second is None else [second, second]  # after and before alignment
         reference = [model] if "model" in inputs else []
@@ -357,6 +379,7 @@ class TextBuilder:
                     ("training", "max_length_tokens"),
                 )
             identity = weights_identity(model)
-            if self.spec.training.render == "chat_template":
+            is_outside = name == self.spec.evaluation.perplexity_model
+            if self.spec.training.render == "chat_template" and not is_outside:
                 identity |= template_identity(model)
             return identity

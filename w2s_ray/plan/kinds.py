@@ -110,5 +110,6 @@ _ROWS = (
         plural="models after preferences",
     ),
     Kind("judge", 1, "w2s_ray.steps.judge", needs_torch=False, plural="sets of verdicts"),
+    Kind("perplexity", 1, "w2s_ray.steps.perplexity", plural="sets of perplexities"),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}

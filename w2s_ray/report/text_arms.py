@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2s_ray.report.answers import Score
 from w2s_ray.report.page import Cell
+from w2s_ray.report.text_scores import Row, perplexity
 from w2s_ray.spec.methods import METHODS
-from w2s_ray.statistics.decomposition import Array, decompose, mean
+from w2s_ray.statistics.decomposition import Array, decompose
 from w2s_ray.statistics.proportions import proportion_interval
 from w2s_ray.statistics.recovered_gap import recovered_gap
 from w2s_ray.statistics.text_verdicts import (
@@ -25,7 +26,6 @@ from w2s_ray.statistics.text_verdicts import (
     rated,
 )
 
-Row = Mapping[str, Any]
 BASELINES = ("weak_sft", "sft_before", "weak")
 """Methods that others are compared with, the first that there is."""
 NOT_COMPARED = ("weak_before", "ceiling", "best_of_n")
@@ -62,6 +62,11 @@ class TextSetting:
         return [row["key"] for row in self.rows]
 
     @property
+    def answers(self) -> list[Sequence[Row]]:
+        """The samples of each seed."""
+        return [self.samples[key] for key in self.keys]
+
+    @property
     def failed_checks(self) -> int:
         """Answers without a reward."""
         names = ("failed_checks", "transfer_failed_checks")
@@ -93,6 +98,7 @@ class TextSetting:
             np.nan_to_num(words),
             self.measured("distinct_2", chosen),
             self.measured("repeated_4grams", chosen),
+            perplexity([self.samples[row["key"]] for row in chosen]).value,
             grids[0].families if grids[0] is not None else None,
         )
 
@@ -104,27 +110,18 @@ class TextSetting:
         estimate = rate(arm)
         return Score(estimate, proportion_interval(estimate))
 
+    def rate_cell(self, split: str) -> Cell:
+        """The same as a cell of a table."""
+        found = self.rate(split)
+        if found is None:
+            return Cell()
+        return Cell(found.estimate.mean, found.interval.low, found.interval.high)
+
     def measured(self, name: str, rows: Sequence[Row] | None = None) -> float | None:
         """The mean over seeds of a column of the results."""
         values = [row[name] for row in (self.rows if rows is None else rows)]
         present = [value for value in values if value is not None]
         return fmean(present) if present else None
-
-    def distance(self) -> Cell:
-        """Mean log-ratio to the model before training, over prompts and seeds."""
-        by_seed = []
-        for key in self.keys:
-            of_prompt: dict[str, list[float]] = defaultdict(list)
-            for row in self.samples[key]:
-                if row["split"] == "test" and row["log_prob_reference"] is not None:
-                    ratio = row["log_prob"] - row["log_prob_reference"]
-                    of_prompt[row["prompt_id"]].append(ratio)
-            by_seed.append({name: fmean(values) for name, values in of_prompt.items()})
-        shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-        if len(shared) < _FEWEST:
-            return Cell()
-        estimate = mean(np.array([[of[name] for name in shared] for of in by_seed]))
-        return Cell(estimate.mean, *estimate.interval())
 
 
 class _Grid(NamedTuple):
@@ -207,10 +204,11 @@ class ModelPair:
 
     @cached_property
     def comparisons(self) -> list[tuple[TextSetting, TextComparison]]:
-        """Every other method against the baseline, over the seeds and prompts of both."""
-        baseline = self.baseline
-        if baseline is None:
-            return []
+        """Every other method against the baseline."""
+        return [] if self.baseline is None else self.against(self.baseline)
+
+    def against(self, baseline: TextSetting) -> list[tuple[TextSetting, TextComparison]]:
+        """Every other method against one, over the seeds and prompts of both."""
         others = [
             setting
             for setting in self.settings

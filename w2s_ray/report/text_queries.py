@@ -42,8 +42,11 @@ FROM in_all_seeds GROUP BY ALL ORDER BY ALL"""
 
 
 def measures_query(results: str, samples: str) -> str:
-    """Length, cut-offs and log-ratio of the answers to test prompts."""
+    """Length, cut-offs, log-ratio and perplexity of the answers to test prompts."""
     return f"""SELECT r.weak, r.strong, r.method, r.alpha, avg(s.words) AS words,
-       avg(s.cut_off) AS cut_off, avg(s.log_prob - s.log_prob_reference) AS log_ratio
+       avg(s.cut_off) AS cut_off, avg(s.log_prob - s.log_prob_reference) AS log_ratio,
+       sum(s.log_prob - s.log_prob_reference)
+         / sum(s.tokens + 1 - s.cut_off) FILTER (s.log_prob_reference IS NOT NULL) AS per_token,
+       exp(avg(-s.outside_log_prob / s.outside_tokens)) AS perplexity
 FROM read_parquet({_quoted(samples)}) s JOIN read_parquet({_quoted(results)}) r USING (key)
 WHERE s.split = 'test' GROUP BY ALL ORDER BY ALL"""

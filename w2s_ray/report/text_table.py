@@ -21,6 +21,7 @@ _SHOWN = (
     ("repeated", "repeated_4grams", 100.0),
     ("cut off", "cut_off", 100.0),
     ("log-ratio", "log_ratio", 1.0),
+    ("perplexity", "perplexity", 1.0),
 )
 """Title, column of the results, factor."""
 _IN_HUNDREDS = 100.0

@@ -49,6 +49,7 @@ NOT_HERE = (
 )
 """Fields of ``execution`` that have no effect on generated text yet."""
 PenaltyOn = Literal["log_probs", "released"]
+_PERPLEXITY_MODEL = "evaluation", "perplexity_model"
 
 ModelPairs = Annotated[
     tuple[tuple[str, str], ...],
@@ -127,6 +128,12 @@ class Evaluation(Sampling):
         description="answers per prompt, at least 1",
         examples=[8],
         json_schema_extra={"unit": "samples"},
+    )
+    perplexity_model: Name | None = Field(
+        None,
+        description="name of a model of no pair, under which answers have their perplexity; null: "
+        "none is computed",
+        examples=["gpt2"],
     )
 
 
@@ -349,7 +356,21 @@ class GenerationSpec(Model):
                 if name not in names:
                     expected = mistake(f"one of {', '.join(names)}", names, name)
                     wrong.append((("grid", "pair", position, side), name, expected))
+        outside = self.evaluation.perplexity_model
+        if outside is not None and outside not in names:
+            expected = mistake(f"one of {', '.join(names)}", names, outside)
+            wrong.append((_PERPLEXITY_MODEL, outside, expected))
         refuse(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _judges_from_outside(self) -> Self:
+        """Check that the model which says how likely answers are has no part in them."""
+        name = self.evaluation.perplexity_model
+        paired = {self.models[of] for pair in self.grid.pair for of in pair}
+        if name is not None and self.models[name] in paired:
+            expected = mistake("a model of no pair in grid.pair, which it would favour")
+            refuse([(_PERPLEXITY_MODEL, name, expected)])
         return self
 
     @model_validator(mode="after")

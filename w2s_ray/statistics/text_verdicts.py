@@ -10,7 +10,8 @@ also needs, against the same baseline,
   by n₁n₂/(n₁ + n₂), n samples of each arm (Mantel and Haenszel 1959). Terciles would leave a
   difference of length inside each, and parts of all prompts together would compare short answers to
   one family with those to another;
-* distinct-2 of at least 0.9 of the baseline's, and repeated 4-grams of at most 2 points more.
+* distinct-2 of at least 0.9 of the baseline's, and repeated 4-grams of at most 2 points more;
+* a perplexity of at most 1.2 of the baseline's, where a model outside of the pair gives one.
 
 Letters: S seeds, n prompts, k samples of a prompt.
 """
@@ -28,8 +29,16 @@ from w2s_ray.statistics.decomposition import Array, Estimate, decompose, mean
 STRATA = 20
 LEAST_DISTINCT = 0.9
 MOST_REPEATED = 0.02
+MOST_PERPLEXITY = 1.2
 LEAST_COMMON = 0.5
-TextVerdict = Literal["better", "worse", "undecided", "bought by length", "bought by repetition"]
+TextVerdict = Literal[
+    "better",
+    "worse",
+    "undecided",
+    "bought by length",
+    "bought by repetition",
+    "bought by unlikely text",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class Arm:
     Attributes:
         rewards: (S, n, k) from 0 to 1; NaN where there is none (a check that failed).
         words: (S, n, k) lengths of the answers.
-        distinct_2, repeated_4grams: of all answers; None where there is nothing to measure.
+        distinct_2, repeated_4grams, perplexity: of all answers; None where there is nothing to
+            measure, or nothing to measure with.
         families: (n,) number of each prompt's family, from 0; None: all are of one.
     """
 
@@ -47,6 +57,7 @@ class Arm:
     words: Array
     distinct_2: float | None = None
     repeated_4grams: float | None = None
+    perplexity: float | None = None
     families: NDArray[np.int64] | None = None
 
 
@@ -75,6 +86,7 @@ class TextComparison(NamedTuple):
         at_equal_length: the same at equal length.
         distinct_ratio: distinct-2 of the arm by the baseline's; None where there is none.
         repeated_difference: repeated 4-grams, arm minus baseline.
+        perplexity_ratio: perplexity of the arm by the baseline's; None where there is none.
         prompts: that are compared; prompts without a reward in one of the arms are left out.
         left_out: how many these are.
         verdict, reason: what follows, and why it is not "better" although the rate is higher.
@@ -87,6 +99,7 @@ class TextComparison(NamedTuple):
     at_equal_length: EqualLength
     distinct_ratio: float | None
     repeated_difference: float | None
+    perplexity_ratio: float | None
     prompts: int
     left_out: int
     verdict: TextVerdict
@@ -230,9 +243,6 @@ def _judged(
     adjusted_at_length: float,
     alpha: float,
 ) -> TextComparison:
-    ratio = None
-    if arm.distinct_2 is not None and baseline.distinct_2:
-        ratio = arm.distinct_2 / baseline.distinct_2
     repeated = None
     if arm.repeated_4grams is not None and baseline.repeated_4grams is not None:
         repeated = arm.repeated_4grams - baseline.repeated_4grams
@@ -243,14 +253,19 @@ def _judged(
         adjusted_at_length,
         arm.rewards.shape[0],
         at_length,
-        ratio,
+        _ratio(arm.distinct_2, baseline.distinct_2),
         repeated,
+        _ratio(arm.perplexity, baseline.perplexity),
         count,
         len(known) - count,
         "undecided",
     )
     verdict, reason = _verdict(found, alpha)
     return found._replace(verdict=verdict, reason=reason)
+
+
+def _ratio(of: float | None, by: float | None) -> float | None:
+    return of / by if of is not None and by else None
 
 
 def _verdict(of: TextComparison, alpha: float) -> tuple[TextVerdict, str]:
@@ -270,4 +285,7 @@ def _verdict(of: TextComparison, alpha: float) -> tuple[TextVerdict, str]:
     if of.repeated_difference is not None and of.repeated_difference > MOST_REPEATED:
         points = f"{100 * of.repeated_difference:.1f}"
         return "bought by repetition", f"{points} points more repeated 4-grams"
+    if of.perplexity_ratio is not None and of.perplexity_ratio > MOST_PERPLEXITY:
+        ratio = f"{of.perplexity_ratio:.2f}"
+        return "bought by unlikely text", f"perplexity is {ratio} of the baseline's"
     return "better", ""

@@ -2,8 +2,8 @@
 
 from w2s_ray.store.column import INT, REAL, TEXT, Column, never_null
 
-TEXT_RESULTS_SCHEMA_VERSION = 1
-SAMPLES_SCHEMA_VERSION = 1
+TEXT_RESULTS_SCHEMA_VERSION = 2
+SAMPLES_SCHEMA_VERSION = 2
 
 TEXT_AXES = (
     never_null("study", TEXT, "name of the study"),
@@ -31,6 +31,13 @@ OF_SPLIT = (
         "nat",
         "mean of log π - log π_ref of the answers at temperature 1, π_ref the model before its "
         "training; their KL divergence only where they are sampled at temperature 1 and top_p 1",
+    ),
+    Column(
+        "perplexity",
+        REAL,
+        "",
+        "geometric mean of the answers' perplexities under evaluation.perplexity_model; null "
+        "without one, and of best_of_n",
     ),
 )
 """Scores of the split ``test``; those of ``transfer`` have that word in front."""
@@ -87,4 +94,11 @@ SAMPLE_COLUMNS = (
     Column("error", TEXT, "", "why there is no text, or no reward"),
     Column("log_prob", REAL, "nat", "log π of the answer and its end, at temperature 1"),
     Column("log_prob_reference", REAL, "nat", "the same before training; null: not trained"),
+    Column(
+        "outside_log_prob",
+        REAL,
+        "nat",
+        "log p of its text after its prompt under evaluation.perplexity_model, without an end",
+    ),
+    Column("outside_tokens", INT, "tokens", "its length by that model's tokenizer"),
 )
