@@ -1,6 +1,8 @@
 """A whole study of generated text, with random models of bytes and a checker of our own."""
 
+from math import exp
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -55,6 +57,19 @@ def test_rates_can_be_recomputed_from_the_samples(study: Path) -> None:
         assert pc.mean(per_prompt["reward_mean"]).as_py() == pytest.approx(row["rate"])
         assert own.num_rows == 6 * (1 if row["method"] == "best_of_n" else 2)
         assert set(own["prompt_id"].to_pylist()) == set(per_prompt["prompt_id"].to_pylist())
+
+
+def test_perplexities_can_be_recomputed_from_the_samples(study: Path) -> None:
+    results = pq.read_table(study / "store/results/tiny-text.parquet").to_pylist()
+    samples = pq.read_table(study / "store/samples/tiny-text.parquet").to_pylist()
+    for row in results:
+        own = [of for of in samples if of["key"] == row["key"] and of["split"] == "test"]
+        nats = [of["outside_log_prob"] / of["outside_tokens"] for of in own if of["outside_tokens"]]
+        assert all(bool(of["outside_tokens"]) == bool(of["text"]) for of in own)
+        if row["method"] == "best_of_n":
+            assert row["perplexity"] is None and nats
+        else:
+            assert row["perplexity"] == pytest.approx(exp(-fmean(nats)))
 
 
 def test_the_model_moves_away_from_its_reference_only_if_it_is_trained(study: Path) -> None:
@@ -127,6 +142,11 @@ REFUSED = {
         "grid.pair[0][1]: given 'strnog', expected one of weak, strong",
     ),
     "untrained": ("untraned", "did you mean 'untrained'?"),
+    "perplexity_model: outside": (
+        "perplexity_model: strong",
+        "evaluation.perplexity_model: given 'strong', expected a model of no pair",
+    ),
+    "model: outside": ("model: outsde", "did you mean 'outside'?"),
     "max_new_tokens: 16": ("max_new_tokens: 64", "expected fewer than training.max_length_tokens"),
     "text_checks:has": ("text_checks:has_none", "which cannot be imported"),
     "render: transcript": ("render: chat_template", "has no chat template"),

@@ -112,6 +112,14 @@ def test_repetition_buys_no_verdict(of: dict[str, float]) -> None:
     assert against(low, high)[0].verdict == "bought by repetition"
 
 
+def test_text_that_an_outside_model_finds_unlikely_is_not_better() -> None:
+    rng = np.random.default_rng(2)
+    low = arm(rng, 0.3, lengths(rng), perplexity=20.0)
+    for perplexity, verdict in ((23.9, "better"), (24.1, "bought by unlikely text")):
+        high = arm(rng, 0.6, lengths(rng), perplexity=perplexity)
+        assert against(low, high)[0].verdict == verdict
+
+
 def test_intervals_cover_the_truth_with_random_prompts_and_seeds() -> None:
     covered = {"rate": 0, "difference": 0, "equal length": 0}
     runs, truth = 300, 0.1

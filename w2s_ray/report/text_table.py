@@ -42,7 +42,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, caption=caption)
     shown = [of for of in _SHOWN if any(row[of[1]] is not None for row in rows)]
     for name in ("method", "seeds", *(of[0] for of in shown)):
-        table.add_column(name, justify="left" if name == "method" else "right")
+        is_name = name == "method"  # two methods may differ at their ends alone
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
     lines: dict[tuple[str, float | None], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         lines[row["method"], row["alpha"]].append(row)
