@@ -1,5 +1,6 @@
 """A whole study of generated text, with random models of bytes and a checker of our own."""
 
+from collections import Counter
 from math import exp
 from pathlib import Path
 from statistics import fmean
@@ -102,6 +103,30 @@ def test_the_weak_model_is_aligned_once_for_all_methods_and_alphas(tmp_path: Pat
     assert counts["pairs"] == 1 + 5  # of its own samples, and ConG's for each α
     assert counts["finetune"] == 3 + 5
     assert counts["prefer"] == 1 + 5
+
+
+def test_learning_rates_are_an_axis_that_moves_no_key_of_others(tmp_path: Path) -> None:
+    before = build(load(text_spec(tmp_path / "one", grid=GRID))).steps
+    grid = {**GRID, "learning_rate_factor": [1.0, 3.0]}
+    plan = build(load(text_spec(tmp_path / "two", grid=grid)))
+    assert before.keys() <= plan.steps.keys()
+    new = Counter(of.kind.name for key, of in plan.steps.items() if key not in before)
+    assert new["align"] == 1  # the ceiling; the weak model, which teaches all, has one rate
+    assert new["finetune"] == 3 + 2 and new["prefer"] == 1 + 2
+    # three times 1e-3 is what another spec writes as 3e-3
+    faster = {stage: {"learning_rate": 3e-3, "batch_size": 4} for stage in ("finetune", "prefer")}
+    written = build(load(text_spec(tmp_path / "three", grid=GRID, **faster))).steps
+    tuned = {key for key, of in written.items() if of.kind.name == "finetune"}
+    assert tuned <= plan.steps.keys()
+
+
+def test_a_ceiling_that_is_the_teacher_too_has_its_learning_rate(tmp_path: Path) -> None:
+    grid = {"pair": [["weak", "weak"]], "method": ["weak_sft"], "learning_rate_factor": [1.0, 3.0]}
+    plan = build(load(text_spec(tmp_path, grid=grid)))
+    assert plan.count()["align"] == 1
+    ceilings = [cell for cell in plan.cells if cell.values["method"] == "ceiling"]
+    assert [cell.values["learning_rate_factor"] for cell in ceilings] == [None]
+    assert all(cell.keys["ceiling"] == cell.keys["weak"] for cell in plan.cells)
 
 
 def test_more_test_prompts_train_nothing_anew(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def rates(store: Path) -> Page:
+    """A study of several learning rates in the same store: most of its steps are there."""
+    grid = {**GRID, "method": ["weak_sft", "cong_s"], "alpha": [0.6]}
+    grid |= {"learning_rate_factor": [1.0, 30.0]}
+    assert main([str(text_spec(store.parent, study="tiny-rates", grid=grid)), "--local"]) == 0
+    return study_page(Store.open(str(store)), "tiny-rates", Choices())
+
+
+@pytest.fixture(scope="module")
 def page(store: Path) -> Page:
     return study_page(Store.open(str(store)), "tiny-text", Choices())
 
@@ -53,7 +62,7 @@ def labels(rows: list[tuple[object, ...]], method: int) -> list[str]:
 def test_the_queries_recompute_rates_and_differences(page: Page) -> None:
     rates = table(page, "rates")
     rows = duckdb.sql(rates.query).fetchall()
-    found = dict(zip(labels(rows, 3), [row[5] for row in rows], strict=True))
+    found = dict(zip(labels(rows, 3), [row[6] for row in rows], strict=True))
     shown = {str(row[0].text): row[1].value for row in rates.rows}
     assert shown == pytest.approx(found)
     differences = table(page, "differences")
@@ -63,7 +72,7 @@ def test_the_queries_recompute_rates_and_differences(page: Page) -> None:
         assert row[1].value == pytest.approx(found[str(row[0].text)])
     words = table(page, "text")
     rows = duckdb.sql(words.query).fetchall()
-    found = dict(zip(labels(rows, 2), [row[4] for row in rows], strict=True))
+    found = dict(zip(labels(rows, 2), [row[5] for row in rows], strict=True))
     assert {str(row[0].text): row[1].value for row in words.rows} == pytest.approx(found, abs=0.2)
 
 
@@ -92,7 +101,7 @@ def test_the_best_alpha_is_told_with_what_the_other_prompts_say(page: Page) -> N
     (said,) = [text for text in texts if "has the highest rate" in text]
     rates = {row[0].text: row[1].value or 0.0 for row in table(page, "rates").rows}
     best = max((0.2, 0.6), key=lambda alpha: rates[f"cong_s α={alpha:g}"])
-    assert f"α = {best:g} has the highest rate, chosen on the test prompts" in said
+    assert f"α={best:g} has the highest rate, chosen on the test prompts" in said
     assert "Chosen on one half of the prompts and tested on the other" in said
 
 
@@ -142,3 +151,26 @@ def test_what_a_model_writes_cannot_leave_its_cell(page: Page, tmp_path: Path) -
     answers = [row[2].text or "" for of in (table(page, "samples"),) for row in of.rows]
     assert any("<" in text or "&" in text or not text.isprintable() for text in answers) or answers
     assert "\x00" not in html and html.count("<script") == html.count("</script")
+
+
+def test_of_several_learning_rates_the_compared_one_is_named_with_who_chose_it(
+    page: Page, rates: Page
+) -> None:
+    (one,), (several,) = (
+        [block.text for block in of.sections[0].blocks if isinstance(block, Text)]
+        for of in (page, rates)
+    )
+    assert "All were trained at one learning rate" in one
+    assert "chosen by the checks on one half of the test prompts" in several
+    assert "weak_sft ×" in several and "(at the edge of the grid)" in several
+    compared = {row[0].text for row in table(rates, "differences").rows}
+    assert compared == {"weak", "cong_s α=0.6 lr chosen"}
+    assert not table(rates, "differences").query  # which SQL does not recompute
+
+
+def test_at_the_chosen_rate_a_method_is_no_better_than_at_the_best_one(rates: Page) -> None:
+    rate_of = {str(row[0].text): row[1].value or 0.0 for row in table(rates, "rates").rows}
+    for method in ("weak_sft", "cong_s α=0.6", "ceiling"):
+        each = [rate_of[f"{method} lr×{factor}"] for factor in (1, 30)]
+        assert rate_of[f"{method} lr chosen"] <= max(each) + 0.25  # halves may choose two rates
+        assert rate_of[f"{method} lr chosen"] >= 0.0

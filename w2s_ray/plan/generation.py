@@ -11,7 +11,7 @@ aligned once.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.catalog.identity import template_identity, weights_identity
@@ -38,6 +38,8 @@ from w2s_ray.spec.text_points import TextPoint, text_points
 from w2s_ray.store.text_results import PROMPTS_OF, UPSTREAM
 from w2s_ray.tasks.check import checks_identity
 from w2s_ray.tasks.prompts import prompts_identity
+
+TuningT = TypeVar("TuningT", bound=Tuning)
 
 
 class _Arm(NamedTuple):
@@ -73,7 +75,10 @@ class TextBuilder:
         return Plan(self.spec.study, self.steps, cells, task="generation")
 
     def _cell(self, point: TextPoint) -> Cell:
-        weak, ceiling = (self._arm(point._replace(method=name)) for name in ("weak", "ceiling"))
+        factors = self.spec.grid.learning_rate_factor
+        factor = point.learning_rate_factor or (1.0 if 1.0 in factors else factors[0])
+        of_all = point._replace(learning_rate_factor=factor)
+        weak, ceiling = (self._arm(of_all._replace(method=name)) for name in ("weak", "ceiling"))
         arm = self._arm(point)
         keys = {
             **self._prompts_of(self._test_splits),
@@ -129,12 +134,15 @@ class TextBuilder:
     def _trained(self, point: TextPoint) -> Step:
         """The model that a method ends with."""
         weak, strong, method, seed = point.weak, point.strong, point.method, point.seed
-        if method in ("weak", "ceiling"):
-            return self._aligned(weak, weak if method == "weak" else strong, seed)
+        if method == "weak":
+            return self._aligned(weak, weak, seed)
+        factor = point.learning_rate_factor or 1.0
+        if method == "ceiling":
+            return self._aligned(weak, strong, seed, 1.0 if weak == strong else factor)
         if method == "wspo":
-            return self._wspo(weak, strong, seed)
+            return self._wspo(weak, strong, seed, factor)
         texts = self._texts(point)
-        finetune = self.spec.finetune
+        finetune = _faster(self.spec.finetune, factor)
         if method == "weak_sft_published":
             finetune = finetune.model_copy(update={"epochs": max(1, finetune.epochs // 2)})
         tuned = self._train(
@@ -151,7 +159,8 @@ class TextBuilder:
             {**self._prompts_of(("train",)), "chosen": texts.key, "rejected": own.key},
         )
         inputs = {"pairs": pairs.key, "model": tuned.key}
-        return self._train("prefer", strong, self.spec.prefer, seed, "dpo", inputs, pairs.slug)
+        prefer = _faster(self.spec.prefer, factor)
+        return self._train("prefer", strong, prefer, seed, "dpo", inputs, pairs.slug)
 
     def _texts(self, point: TextPoint) -> Step:
         """The answers that a method's strong model is fine-tuned on."""
@@ -163,7 +172,7 @@ class TextBuilder:
             decoding = decoding.model_copy(update={"repetition_penalty": 1.0})
         return self._generate(weak, decoding, ("train",), point.seed, aligned, alpha=point.alpha)
 
-    def _aligned(self, weak: str, model: str, seed: int) -> Step:
+    def _aligned(self, weak: str, model: str, seed: int, factor: float = 1.0) -> Step:
         """A model aligned by preferences between samples of the weak model."""
         spec = self.spec
         sampling = spec.decoding.model_copy(
@@ -180,16 +189,16 @@ class TextBuilder:
                 "verdicts": self._judge(own).key,
             },
         )
-        return self._train("align", model, spec.align, seed, "dpo", {"pairs": pairs.key}, "")
+        align = _faster(spec.align, factor)
+        return self._train("align", model, align, seed, "dpo", {"pairs": pairs.key}, "")
 
-    def _wspo(self, weak: str, strong: str, seed: int) -> Step:
+    def _wspo(self, weak: str, strong: str, seed: int, factor: float) -> Step:
         """The strong model, whose log-ratios follow those of the weak model on its answers."""
         aligned = self._aligned(weak, weak, seed)
         texts = self._generate(weak, self.spec.decoding, ("train",), seed, aligned)
         inputs = {"samples": texts.key, "post": aligned.key}
-        return self._train(
-            "prefer", strong, self.spec.wspo, seed, "wspo", inputs, texts.slug, second=weak
-        )
+        wspo = _faster(self.spec.wspo, factor)
+        return self._train("prefer", strong, wspo, seed, "wspo", inputs, texts.slug, second=weak)
 
     def _answers(self, model: str, trained: Step | None, seed: int) -> Step:
         """Answers to the test prompts."""
@@ -383,3 +392,11 @@ class TextBuilder:
             if self.spec.training.render == "chat_template" and not is_outside:
                 identity |= template_identity(model)
             return identity
+
+
+def _faster(tuning: TuningT, factor: float) -> TuningT:
+    """A stage with its learning rate times ``factor``, rounded so that 3 · 1e-5 is 3e-5."""
+    if factor == 1.0:
+        return tuning
+    rate = float(f"{tuning.learning_rate * factor:.12g}")
+    return tuning.model_copy(update={"learning_rate": rate})

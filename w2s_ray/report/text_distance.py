@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from w2s_ray.report.page import Axis, Block, Cell, Figure, Line, Table, TableColumn
-from w2s_ray.report.text_arms import ModelPair, TextSetting
+from w2s_ray.report.text_arms import ModelPair
 from w2s_ray.report.text_queries import measures_query
 from w2s_ray.report.text_scores import distance, distance_per_token, perplexity
+from w2s_ray.report.text_setting import TextSetting
 
 _MEASURED = ("words", "cut_off", "empty", "distinct_2", "repeated_4grams")
 _OF_WEAK = ("weak_before", "weak")
@@ -61,7 +62,7 @@ def _looks(pair: ModelPair, files: tuple[str, str], name: str) -> Table:
             distance_per_token(setting.answers),
             perplexity(setting.answers),
         )
-        for setting in pair.settings
+        for setting in pair.shown
     )
     notes = [
         "KL: divergence from the model before training, mean of log π - log π_ref of answers that "

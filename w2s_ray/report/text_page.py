@@ -22,10 +22,11 @@ from w2s_ray.report.page import (
     Warning,
 )
 from w2s_ray.report.text_alpha import alpha_blocks
-from w2s_ray.report.text_arms import ModelPair, TextSetting, model_pairs
+from w2s_ray.report.text_arms import ModelPair, model_pairs
 from w2s_ray.report.text_distance import measures
 from w2s_ray.report.text_queries import differences_query, rates_query
-from w2s_ray.spec.methods import METHODS
+from w2s_ray.report.text_setting import TextSetting
+from w2s_ray.spec.methods import METHODS, TRAINED
 from w2s_ray.statistics.text_verdicts import TextComparison, TextVerdict
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import results_file, samples_file
@@ -103,7 +104,36 @@ def _conclusion(pair: ModelPair, baseline: TextSetting) -> str:
     if pair.not_compared:
         listed.append(f"not compared, without a seed in common: {', '.join(pair.not_compared)}")
     against = f"{baseline.label} ({METHODS[baseline.method]})"
-    return f"{pair.name}, against {against}. {'; '.join(listed) or 'Nothing to compare yet'}."
+    verdicts = "; ".join(listed) or "Nothing to compare yet"
+    return " ".join([f"{pair.name}, against {against}. {verdicts}.", *_rates_of_learning(pair)])
+
+
+def _rates_of_learning(pair: ModelPair) -> Iterator[str]:
+    """At which learning rates the compared methods were trained, and who chose them."""
+    several = [of for of in pair.chosen if of.chosen]
+    if several:
+        listed = "; ".join(f"{of.method}{_alpha(of)} {_factors(pair, of)}" for of in several)
+        yield (
+            "Learning rates are chosen by the checks on one half of the test prompts and scored on "
+            f"the other, as factors on those of the spec: {listed}."
+        )
+    if any(of.method in TRAINED and not of.chosen for of in pair.chosen):
+        others = "Others" if several else "All"
+        yield f"{others} were trained at one learning rate, and another one may turn their verdict."
+
+
+def _alpha(setting: TextSetting) -> str:
+    return "" if setting.alpha is None else f" α={setting.alpha:g}"
+
+
+def _factors(pair: ModelPair, of: TextSetting) -> str:
+    """What was chosen, and whether a rate beyond the grid might be better."""
+    same = (of.method, of.alpha)
+    grid = [each.factor for each in pair.settings if (each.method, each.alpha) == same]
+    known = [factor for factor in grid if factor is not None]
+    at_edge = {*of.chosen} & {min(known), max(known)}
+    chosen = " and ".join(f"×{factor:g}" for factor in dict.fromkeys(of.chosen))
+    return chosen + (" (at the edge of the grid)" if at_edge else "")
 
 
 def _difference(setting: TextSetting, of: TextComparison) -> str:
@@ -131,12 +161,12 @@ def _rates(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
                 pair.recovered(setting),
                 Cell(float(len(setting.seeds))),
             )
-            for setting in pair.settings
+            for setting in pair.shown
         )
         notes = (
             "PGR: (rate - weak) / (ceiling - weak), with Fieller's interval; empty where the gap "
             "is not resolved.",
-            *(f"{setting.label}: {METHODS[setting.method]}." for setting in pair.settings),
+            *(f"{of}: {METHODS[of]}." for of in dict.fromkeys(of.method for of in pair.settings)),
         )
         caption = f"{pair.name}: share of answers that pass their check, 95 % intervals."
         blocks.append(
@@ -148,7 +178,7 @@ def _rates(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
 
 
 def _bars(pair: ModelPair, files: tuple[str, str]) -> Figure:
-    cells = [setting.rate_cell("test") for setting in pair.settings]
+    cells = [setting.rate_cell("test") for setting in pair.shown]
     line = Line(
         "rate",
         list(map(float, range(len(cells)))),
@@ -156,7 +186,7 @@ def _bars(pair: ModelPair, files: tuple[str, str]) -> Figure:
         [cell.low for cell in cells],
         [cell.high for cell in cells],
     )
-    labels = tuple(setting.label for setting in pair.settings)
+    labels = tuple(setting.label for setting in pair.shown)
     return Figure(
         f"rate-{pair.slug}",
         f"{pair.name}: rate of each method, with 95 % intervals.",
@@ -207,7 +237,7 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         if left_out:
             notes.append(f"Up to {left_out:,} prompts without a reward are left out of both sides.")
         caption = f"{pair.name}: difference from {pair.baseline.label}, paired over prompts."
-        query = differences_query(*files, pair.baseline.method)
+        query = _query(pair, files, pair.baseline.method)
         blocks.append(
             Table(f"differences-{pair.slug}", caption, columns, rows, query, tuple(notes))
         )
@@ -217,7 +247,7 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
 
 def _from_published(pair: ModelPair, files: tuple[str, str]) -> Iterator[Block]:
     """Differences from the baseline as published, in which three changes are mixed."""
-    published = next((of for of in pair.settings if of.method == PUBLISHED), None)
+    published = next((of for of in pair.chosen if of.method == PUBLISHED), None)
     if published is None or pair.baseline is None:
         return
     fair = {setting.label: of for setting, of in pair.comparisons}
@@ -239,8 +269,14 @@ def _from_published(pair: ModelPair, files: tuple[str, str]) -> Iterator[Block]:
         "better by than this baseline is not the decoding's alone. No verdict rests on it.",
     )
     caption = f"{pair.name}: differences from the baseline as published, beside those above."
-    query = differences_query(*files, PUBLISHED)
+    query = _query(pair, files, PUBLISHED)
     yield Table(f"published-{pair.slug}", caption, columns, rows, query, notes)
+
+
+def _query(pair: ModelPair, files: tuple[str, str], baseline: str) -> str:
+    """The query of differences; none where prompts choose learning rates, which SQL does not."""
+    is_plain = not any(setting.chosen for setting in pair.chosen)
+    return differences_query(*files, baseline) if is_plain else ""
 
 
 def _difference_cell(of: TextComparison | None) -> Cell:
@@ -305,4 +341,6 @@ def _missing(rows: Sequence[dict[str, Any]], pairs: Sequence[ModelPair]) -> list
 
 def _name_of(row: dict[str, Any]) -> str:
     alpha = "" if row["alpha"] is None else f" α={row['alpha']:g}"
-    return f"{row['weak']} → {row['strong']}, {row['method']}{alpha}, seed {row['seed']}"
+    factor = row["learning_rate_factor"]
+    rate = "" if factor in (None, 1.0) else f" lr×{factor:g}"
+    return f"{row['weak']} → {row['strong']}, {row['method']}{alpha}{rate}, seed {row['seed']}"

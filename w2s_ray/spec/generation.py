@@ -269,6 +269,13 @@ class TextGrid(Model):
         examples=[[0.2, 0.4, 0.8]],
         json_schema_extra={"unit": ""},
     )
+    learning_rate_factor: Axis[Positive] = Field(
+        (1.0,),
+        description="factors on the learning rates of the strong model: of finetune, prefer and "
+        "wspo, and of align for the ceiling",
+        examples=[[0.3, 1.0, 3.0]],
+        json_schema_extra={"unit": ""},
+    )
     seed: Axis[Seed] = Field(
         (0,),
         description="seeds of sampling, adapters and row order",

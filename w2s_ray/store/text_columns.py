@@ -12,6 +12,12 @@ TEXT_AXES = (
     never_null("strong", TEXT, "name of the strong model"),
     never_null("method", TEXT, "what the strong model learned from (docs/generation.md)"),
     Column("alpha", REAL, "", "α of contrastive decoding; null for methods without"),
+    Column(
+        "learning_rate_factor",
+        REAL,
+        "",
+        "factor on the strong model's learning rates; null where it is not trained",
+    ),
     never_null("seed", INT, "seed of sampling, adapters and row order"),
 )
 

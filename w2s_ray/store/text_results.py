@@ -100,7 +100,7 @@ def _row(
     metrics = {role: records.get(key, {}).get("metrics", {}) for role, key in keys.items()}
     status, error = _status(keys, records, failures)
     splits = metrics["student_evaluate"].get("splits", {})
-    row: dict[str, Any] = {axis.name: cell[axis.name] for axis in TEXT_AXES}
+    row: dict[str, Any] = {axis.name: cell.get(axis.name) for axis in TEXT_AXES}
     best = records.get(keys["student_evaluate"], {}).get("config", {}).get("best_of_n")
     outside = {} if best else metrics.get("perplexity", {}).get("splits", {})
     for column in OF_SPLIT:
