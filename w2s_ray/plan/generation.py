@@ -23,6 +23,7 @@ from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step, key_of
 from w2s_ray.plan.text_configs import (
+    ClassifierConfig,
     Draws,
     GenerateConfig,
     JudgeConfig,
@@ -36,7 +37,9 @@ from w2s_ray.spec.generation import GenerationSpec, Preference, Sampling, Tuning
 from w2s_ray.spec.prompts import SPLITS
 from w2s_ray.spec.text_points import TextPoint, text_points
 from w2s_ray.store.text_results import PROMPTS_OF, UPSTREAM
+from w2s_ray.tasks.beginnings import Part, texts_identity
 from w2s_ray.tasks.check import checks_identity
+from w2s_ray.tasks.classifiers import ClassifierKind
 from w2s_ray.tasks.prompts import prompts_identity
 
 TuningT = TypeVar("TuningT", bound=Tuning)
@@ -90,6 +93,7 @@ class TextBuilder:
             "student_evaluate": arm.verdicts.key,
             **({} if arm.model is None else {"model": arm.model.key}),
             **self._perplexity_of(arm.samples),
+            **self._audit_of(arm.samples),
             **self._upstream(arm.samples),
         }
         values = {"study": self.spec.study, "prompts": self.spec.prompts.name, **point._asdict()}
@@ -266,10 +270,27 @@ class TextBuilder:
             rendering=self.rendering,
         )
 
-    def _judge(self, samples: Step, *, best_of_n: bool = False) -> Step:
+    def _judge(self, samples: Step, *, best_of_n: bool = False, part: Part = "reward") -> Step:
+        """Verdicts on samples; those of a classifier are those of one ``part`` of the texts."""
         splits = samples.config_as(GenerateConfig).splits
         inputs = {**self._prompts_of(splits), "samples": samples.key}
+        if self.spec.prompts.classifier is not None:
+            inputs["classifier"] = self._classifier(part).key
         return self._add("judge", samples.slug, JudgeConfig(self.checks, best_of_n), inputs)
+
+    def _audit_of(self, samples: Step) -> dict[str, str]:
+        """What the classifier that nothing is trained on says, as a role of a cell."""
+        if self.spec.prompts.classifier is None:
+            return {}
+        return {"audit": self._judge(samples, part="audit").key}
+
+    def _classifier(self, part: Part) -> Step:
+        """The classifier of the rewards, or the one of another kind that audits them."""
+        with at("prompts"):
+            texts = texts_identity(self.spec.prompts)
+        kind: ClassifierKind = "logistic" if part == "reward" else "naive_bayes"
+        config = ClassifierConfig(kind, part, texts)
+        return self._add("classifier", f"{self.spec.study}-{part}", config, {})
 
     def _perplexity_of(self, samples: Step) -> dict[str, str]:
         """The perplexity of answers as a role of a cell, if the spec asks for it."""

@@ -8,6 +8,8 @@ from w2s_ray.plan.absent import without_absent
 from w2s_ray.plan.configs import Config, Json, Precision, TrainConfig
 from w2s_ray.spec.generation import PenaltyOn
 from w2s_ray.spec.training import Render
+from w2s_ray.tasks.beginnings import Part
+from w2s_ray.tasks.classifiers import ClassifierKind
 
 Draws = Literal["answers", "rejected"]
 Mode = Literal["plain", "contrastive", "proxy"]
@@ -103,6 +105,23 @@ class JudgeConfig(Config):
 
     def as_json(self) -> dict[str, Any]:
         return {"checks": self.checks, "best_of_n": self.best_of_n}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierConfig(Config):
+    """``classifier``: which labelled texts it learns from, and how.
+
+    Attributes:
+        texts: what the texts and their parts depend on.
+        part: the texts that it learns from.
+    """
+
+    kind: ClassifierKind
+    part: Part
+    texts: Json
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "part": self.part, "texts": self.texts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from w2s_ray.report.page import (
 )
 from w2s_ray.report.text_alpha import alpha_blocks
 from w2s_ray.report.text_arms import ModelPair, model_pairs
+from w2s_ray.report.text_audit import audit_table
 from w2s_ray.report.text_distance import measures
 from w2s_ray.report.text_queries import differences_query, rates_query
 from w2s_ray.report.text_setting import TextSetting
@@ -231,8 +232,9 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         notes = [
             "Better: the difference excludes 0 after Holm's correction, also at equal length "
             "(twentieths of both lengths within each family), distinct-2 is at "
-            "least 0.9 of the baseline's, repeated 4-grams at most 2 points more, and perplexity "
-            "(where there is one) at most 1.2 of the baseline's."
+            "least 0.9 of the baseline's, repeated 4-grams at most 2 points more, perplexity "
+            "(where there is one) at most 1.2 of the baseline's, and an audit (where there is one) "
+            "that agrees."
         ]
         if left_out:
             notes.append(f"Up to {left_out:,} prompts without a reward are left out of both sides.")
@@ -241,6 +243,7 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         blocks.append(
             Table(f"differences-{pair.slug}", caption, columns, rows, query, tuple(notes))
         )
+        blocks += audit_table(pair)
         blocks += _from_published(pair, files)
     return blocks
 

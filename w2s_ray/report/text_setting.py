@@ -68,15 +68,19 @@ class TextSetting:
         names = ("failed_checks", "transfer_failed_checks")
         return sum((row[name] or 0) for row in self.rows for name in names)
 
-    def arm(self, split: str = "test", seeds: Sequence[int] | None = None) -> Arm | None:
+    def arm(
+        self, split: str = "test", seeds: Sequence[int] | None = None, reward: str = "reward"
+    ) -> Arm | None:
         """Its samples of a split in the order of prompt ids; None without any.
 
         Args:
             seeds: whose samples; None: of all finished cells.
+            reward: column of the samples with the rewards.
         """
         chosen = [row for row in self.rows if seeds is None or row["seed"] in seeds]
         chosen = sorted(chosen, key=lambda row: int(row["seed"]))
-        grids = [_grid(self.samples[row["key"]], self.prompt_ids[split]) for row in chosen]
+        ids = self.prompt_ids[split]
+        grids = [_grid(self.samples[row["key"]], ids, reward) for row in chosen]
         if not grids or any(grid is None for grid in grids):
             return None
         most = max(grid.rewards.shape[1] for grid in grids if grid is not None)
@@ -96,19 +100,29 @@ class TextSetting:
             self.measured("repeated_4grams", chosen),
             perplexity([self.samples[row["key"]] for row in chosen]).value,
             grids[0].families if grids[0] is not None else None,
+            self._audit(split, seeds) if reward == "reward" and self.is_audited else None,
         )
 
-    def rate(self, split: str) -> Score | None:
-        """The rate of a split with its interval."""
-        arm = self.arm(split)
+    @property
+    def is_audited(self) -> bool:
+        """Whether a judge that nothing was trained on has verdicts too."""
+        return any(row.get("audit_reward") is not None for of in self.answers for row in of)
+
+    def _audit(self, split: str, seeds: Sequence[int] | None) -> Array | None:
+        arm = self.arm(split, seeds, "audit_reward")
+        return None if arm is None else arm.rewards
+
+    def rate(self, split: str, reward: str = "reward") -> Score | None:
+        """The rate of a split with its interval; arguments as of ``arm``."""
+        arm = self.arm(split, reward=reward)
         if arm is None or rated([arm.rewards]).sum() < FEWEST:
             return None
         estimate = rate(arm)
         return Score(estimate, proportion_interval(estimate))
 
-    def rate_cell(self, split: str) -> Cell:
+    def rate_cell(self, split: str, reward: str = "reward") -> Cell:
         """The same as a cell of a table."""
-        found = self.rate(split)
+        found = self.rate(split, reward)
         if found is None:
             return Cell()
         return Cell(found.estimate.mean, found.interval.low, found.interval.high)
@@ -128,7 +142,7 @@ class _Grid(NamedTuple):
     families: NDArray[np.int64]
 
 
-def _grid(samples: Sequence[Row], prompt_ids: Sequence[str]) -> _Grid | None:
+def _grid(samples: Sequence[Row], prompt_ids: Sequence[str], reward: str) -> _Grid | None:
     """The samples of some prompts, in this order; None without any."""
     of_prompt: dict[str, list[Row]] = {name: [] for name in prompt_ids}
     for row in samples:
@@ -143,7 +157,7 @@ def _grid(samples: Sequence[Row], prompt_ids: Sequence[str]) -> _Grid | None:
     for number, rows in enumerate(of_prompt.values()):
         names.append(str(rows[0]["family"] or "") if rows else "")
         for sample, row in enumerate(rows):
-            rewards[number, sample] = np.nan if row["reward"] is None else row["reward"]
+            rewards[number, sample] = np.nan if row.get(reward) is None else row[reward]
             words[number, sample] = np.nan if row["words"] is None else row["words"]
     number_of = {name: number for number, name in enumerate(sorted(set(names)))}
     return _Grid(rewards, words, np.array([number_of[name] for name in names], dtype=np.int64))

@@ -39,6 +39,13 @@ OF_SPLIT = (
         "training; their KL divergence only where they are sampled at temperature 1 and top_p 1",
     ),
     Column(
+        "audit_rate",
+        REAL,
+        "fraction",
+        "mean verdict of the classifier that nothing is trained on; null without one, and of "
+        "best_of_n",
+    ),
+    Column(
         "perplexity",
         REAL,
         "",
@@ -98,6 +105,12 @@ SAMPLE_COLUMNS = (
     never_null("cut_off", INT, "1: it had not ended at max_new_tokens; else 0"),
     Column("reward", REAL, "fraction", "what the check gives, 0 to 1; null: it failed"),
     Column("error", TEXT, "", "why there is no text, or no reward"),
+    Column(
+        "audit_reward",
+        REAL,
+        "fraction",
+        "what the classifier says that nothing is trained on; null: there is none",
+    ),
     Column("log_prob", REAL, "nat", "log π of the answer and its end, at temperature 1"),
     Column("log_prob_reference", REAL, "nat", "the same before training; null: not trained"),
     Column(
