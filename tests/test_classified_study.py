@@ -1,6 +1,5 @@
 """A study whose rewards are those of a classifier, and that another one audits."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.testing.text_studies import text_spec
+from tests.testing.text_studies import classified_spec
 from w2s_ray.plan.build import build
 from w2s_ray.report.page import Table
 from w2s_ray.report.study_page import Choices, study_page
@@ -18,44 +17,11 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 from w2s_ray.tasks.beginnings import PARTS, labelled_texts, prompts_of_beginnings
 
-GOOD, BAD = "abcdefghijklm", "nopqrstuvwxyz"
-SAMPLING = {"max_new_tokens": 40, "stop": list("!#%')+-/"), "temperature": 1.0}
-
-
-def texts(folder: Path, count: int = 240) -> Path:
-    """Texts whose last words say what they are; both classes begin alike. The words are of two
-    letters, such as random models of bytes write now and then."""
-    rng, file = np.random.default_rng(0), folder / "texts.jsonl"
-    rows = []
-    for number in range(count):
-        good = number % 2 == 0
-        first, second = (
-            rng.choice(list(GOOD if good else BAD), 12),
-            rng.choice(list(GOOD + BAD), 12),
-        )
-        words = [a + b for a, b in zip(first, second, strict=True)]
-        rows.append({"text": f"film {number} is {' '.join(words)}", "label": int(good)})
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
-def spec_of(folder: Path, **of: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    prompts = {
-        "source": str(texts(folder)),
-        "sizes": {"align": 8, "train": 6, "test": 6},
-        "classifier": {"words": 3, **of.pop("classifier", {})},
-    }
-    prompts["sizes"] |= of.pop("sizes", {})
-    grid = {"pair": [["weak", "strong"]], "method": ["best_of_n", "weak_sft"]}
-    decoding = {"decoding": SAMPLING, "evaluation": {**SAMPLING, "perplexity_model": "outside"}}
-    return text_spec(folder, prompts=prompts, grid=grid, **{**decoding, **of})
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classified")
-    assert main([str(spec_of(folder)), "--local"]) == 0
+    assert main([str(classified_spec(folder)), "--local"]) == 0
     return folder
 
 
@@ -100,7 +66,7 @@ def test_the_table_has_both_rates_and_the_report_sets_them_side_by_side(study: P
 
 
 def test_no_classifier_knows_the_texts_of_the_prompts_or_of_the_other(tmp_path: Path) -> None:
-    prompts = load(spec_of(tmp_path)).prompts  # type: ignore[union-attr]
+    prompts = load(classified_spec(tmp_path)).prompts  # type: ignore[union-attr]
     parts = {part: {of.text for of in labelled_texts(prompts, part)} for part in PARTS}
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 240
     for split in prompts_of_beginnings(prompts).values():
@@ -110,8 +76,8 @@ def test_no_classifier_knows_the_texts_of_the_prompts_or_of_the_other(tmp_path: 
 
 
 def test_more_test_prompts_train_no_classifier_and_no_model_anew(tmp_path: Path) -> None:
-    before = build(load(spec_of(tmp_path))).steps
-    after = build(load(spec_of(tmp_path, sizes={"test": 9}))).steps
+    before = build(load(classified_spec(tmp_path))).steps
+    after = build(load(classified_spec(tmp_path, sizes={"test": 9}))).steps
     new = {after[key].kind.name for key in after.keys() - before.keys()}
     assert new == {"prompts", "generate", "judge", "perplexity"}
 
@@ -128,5 +94,5 @@ def test_more_test_prompts_train_no_classifier_and_no_model_anew(tmp_path: Path)
 def test_what_cannot_work_is_refused_in_one_line(
     tmp_path: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(spec_of(tmp_path, **changes)), "--local"]) == 2
+    assert main([str(classified_spec(tmp_path, **changes)), "--local"]) == 2
     assert message in " ".join(capsys.readouterr().err.split())

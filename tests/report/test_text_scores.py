@@ -12,7 +12,7 @@ from w2s_ray.models.causal import load_causal
 from w2s_ray.models.decoding import Decoding, decode
 from w2s_ray.report.text_scores import distance, distance_per_token, perplexity
 
-LENGTH, PROMPTS, SAMPLES = 2, [[5, 9, 200], [7, 8]], 1500
+LENGTH, PROMPTS, SAMPLES = 2, [[5, 9, 200], [7, 8]], 600
 
 
 def row(prompt: int, log_ratio: float, tokens: int = LENGTH, cut_off: int = 1) -> dict[str, Any]:
@@ -56,7 +56,12 @@ def test_the_mean_log_ratio_of_plain_samples_is_the_sum_of_the_divergences_of_to
             [prompt] * SAMPLES,
             np.array([next(seeds) for _ in range(SAMPLES)], dtype=np.uint64),
             Decoding(
-                mode="contrastive", alpha=1.0, head=0.0, temperature=1.0, max_new_tokens=LENGTH
+                mode="contrastive",
+                alpha=1.0,
+                head=0.0,
+                temperature=1.0,
+                top_p=1.0,
+                max_new_tokens=LENGTH,
             ),
         )
         ratios = decoded.log_probs["model"].astype(float) - decoded.log_probs["pre"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ClassifierKind = Literal["logistic", "naive_bayes"]
 FEATURES = 2**18
 ITERATIONS = 1000
+TOLERANCE = 1e-6  # of the gradient: other machines then agree on all but the closest verdicts
 INVERSE_REGULARISATION = 10.0
 
 
@@ -52,7 +53,9 @@ def fitted(kind: ClassifierKind, texts: Sequence[str], wanted: Sequence[bool]) -
     if kind == "logistic":
         from sklearn.linear_model import LogisticRegression
 
-        model: Any = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=ITERATIONS)
+        model: Any = LogisticRegression(
+            C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=TOLERANCE
+        )
         model.fit(features, labels)
         return TextClassifier(kind, model.coef_[0], float(model.intercept_[0]))
     from sklearn.naive_bayes import MultinomialNB
