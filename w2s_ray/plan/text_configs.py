@@ -6,7 +6,7 @@ from typing import Any, Literal
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.plan.absent import without_absent
 from w2s_ray.plan.configs import Config, Json, Precision, TrainConfig
-from w2s_ray.spec.generation import PenaltyOn
+from w2s_ray.spec.stages import PenaltyOn
 from w2s_ray.spec.training import Render
 from w2s_ray.tasks.beginnings import Part
 from w2s_ray.tasks.classifiers import ClassifierKind

@@ -10,11 +10,12 @@ import numpy as np
 from w2s_ray.report.page import Cell
 from w2s_ray.report.text_chosen import at_chosen_rate
 from w2s_ray.report.text_scores import Row
-from w2s_ray.report.text_setting import FEWEST, TextSetting
+from w2s_ray.report.text_setting import TextSetting
 from w2s_ray.spec.methods import METHODS
 from w2s_ray.statistics.decomposition import decompose
 from w2s_ray.statistics.recovered_gap import recovered_gap
 from w2s_ray.statistics.text_verdicts import (
+    FEWEST,
     Arm,
     TextComparison,
     compare_texts,

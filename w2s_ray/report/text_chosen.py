@@ -17,9 +17,7 @@ from w2s_ray.report.text_scores import Row
 from w2s_ray.report.text_setting import TextSetting
 from w2s_ray.statistics.held_out_choice import FOLDS, Choice, held_out_choice
 from w2s_ray.statistics.text_measures import measures
-from w2s_ray.statistics.text_verdicts import prompt_means, rated
-
-_FEWEST = 2  # prompts of each half
+from w2s_ray.statistics.text_verdicts import FEWEST, prompt_means, rated
 
 
 class Halves(NamedTuple):
@@ -46,7 +44,7 @@ def choose(settings: Sequence[TextSetting], baseline: TextSetting | None = None)
         return None
     known = rated(rewards)
     halves = folds(settings[0].prompt_ids["test"])[known]
-    if min(np.bincount(halves, minlength=FOLDS)) < _FEWEST:
+    if min(np.bincount(halves, minlength=FOLDS)) < FEWEST:
         return None
     scores = [prompt_means(of)[:, known] for of in rewards]
     own, against = scores[: len(settings)], scores[len(settings) :]

@@ -13,12 +13,12 @@ import numpy as np
 
 from w2s_ray.report.page import Cell
 from w2s_ray.statistics.decomposition import Array, Estimate, mean
+from w2s_ray.statistics.text_verdicts import FEWEST
 
 Row = Mapping[str, Any]
 Rows = Sequence[Sequence[Row]]
 """The samples of each cell of a setting."""
 Value = Callable[[Row], float | None]
-_FEWEST = 2  # prompts that a mean is of
 
 
 def log_ratio(row: Row) -> float | None:
@@ -83,6 +83,6 @@ def _per_prompt(samples: Rows, value: Value) -> Array | None:
                 of_prompt[row["prompt_id"]].append(found)
         by_seed.append({name: fmean(values) for name, values in of_prompt.items()})
     shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-    if len(shared) < _FEWEST:
+    if len(shared) < FEWEST:
         return None
     return np.array([[of[name] for name in shared] for of in by_seed])

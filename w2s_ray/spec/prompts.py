@@ -73,7 +73,10 @@ class Classifier(Model):
         "label", description="name of the column with their labels", examples=["sentiment"]
     )
     wanted: Text | int = Field(
-        1, description="the label that answers are rewarded for", examples=["positive"]
+        1,
+        description="the label that answers are rewarded for",
+        examples=["positive"],
+        json_schema_extra={"unit": ""},
     )
     words: Count = Field(
         4,

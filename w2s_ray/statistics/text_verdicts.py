@@ -32,7 +32,7 @@ LEAST_DISTINCT = 0.9
 MOST_REPEATED = 0.02
 MOST_PERPLEXITY = 1.2
 LEAST_COMMON = 0.5
-_FEWEST = 2  # prompts
+FEWEST = 2  # prompts that a rate or a difference is of
 TextVerdict = Literal[
     "better",
     "worse",
@@ -189,7 +189,7 @@ def _audit(arm: Arm, baseline: Arm) -> Audit | None:
         return None
     four = [arm.rewards, baseline.rewards, arm.audit, baseline.audit]
     known = rated(four)
-    if known.sum() < _FEWEST:
+    if known.sum() < FEWEST:
         return None
     scores = decompose(np.stack([prompt_means(of)[:, known] for of in four]))
     return Audit(

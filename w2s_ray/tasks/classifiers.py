@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 ClassifierKind = Literal["logistic", "naive_bayes"]
 FEATURES = 2**18
-ITERATIONS = 1000
-TOLERANCE = 1e-6  # of the gradient: other machines then agree on all but the closest verdicts
+MOST_ITERATIONS = 1000
+SOLVER_TOLERANCE = 1e-6  # other machines then agree on all but the closest verdicts
+    1e-6  # of the gradient: other machines then agree on all but the closest verdicts
+)
 INVERSE_REGULARISATION = 10.0
 
 
@@ -54,7 +56,7 @@ def fitted(kind: ClassifierKind, texts: Sequence[str], wanted: Sequence[bool]) -
         from sklearn.linear_model import LogisticRegression
 
         model: Any = LogisticRegression(
-            C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=TOLERANCE
+            C=INVERSE_REGULARISATION, max_iter=MOST_ITERATIONS, tol=SOLVER_TOLERANCE
         )
         model.fit(features, labels)
         return TextClassifier(kind, model.coef_[0], float(model.intercept_[0]))
