@@ -18,7 +18,7 @@ from w2s_ray.plan.text_configs import (
     PairsConfig,
 )
 from w2s_ray.plan.text_steps import TextSteps
-from w2s_ray.spec.generation import Tuning
+from w2s_ray.spec.stages import Tuning
 from w2s_ray.spec.text_points import TextPoint, text_points
 from w2s_ray.store.text_results import UPSTREAM
 

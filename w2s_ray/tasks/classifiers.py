@@ -20,8 +20,6 @@ ClassifierKind = Literal["logistic", "naive_bayes"]
 FEATURES = 2**18
 MOST_ITERATIONS = 1000
 SOLVER_TOLERANCE = 1e-6  # other machines then agree on all but the closest verdicts
-    1e-6  # of the gradient: other machines then agree on all but the closest verdicts
-)
 INVERSE_REGULARISATION = 10.0
 
 
