@@ -81,7 +81,14 @@ _ROWS = (
         fusion=fuse_scores,
     ),
     Kind("prompts", 1, "w2s_ray.steps.prompts", needs_torch=False, plural="sets of prompts"),
-    Kind("classifier", 1, "w2s_ray.steps.classifier", needs_torch=False, plural="classifiers"),
+    Kind(
+        "classifier",
+        1,
+        "w2s_ray.steps.classifier",
+        needs_torch=False,
+        is_end=False,
+        plural="classifiers",
+    ),
     Kind(
         "pairs", 1, "w2s_ray.steps.pairs", needs_torch=False, is_end=False, plural="sets of pairs"
     ),

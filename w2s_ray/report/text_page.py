@@ -22,7 +22,7 @@ from w2s_ray.report.page import (
     Warning,
 )
 from w2s_ray.report.text_alpha import alpha_blocks
-from w2s_ray.report.text_arms import ModelPair, model_pairs
+from w2s_ray.report.text_arms import NOT_COMPARED, ModelPair, model_pairs
 from w2s_ray.report.text_audit import audit_table
 from w2s_ray.report.text_distance import measures
 from w2s_ray.report.text_queries import differences_query, rates_query
@@ -118,9 +118,11 @@ def _rates_of_learning(pair: ModelPair) -> Iterator[str]:
             "Learning rates are chosen by the checks on one half of the test prompts and scored on "
             f"the other, as factors on those of the spec: {listed}."
         )
-    if any(of.method in TRAINED and not of.chosen for of in pair.chosen):
-        others = "Others" if several else "All"
-        yield f"{others} were trained at one learning rate, and another one may turn their verdict."
+    compared = [of for of in pair.chosen if of.method in TRAINED and of.method not in NOT_COMPARED]
+    if any(of.factor is not None for of in compared):
+        yield "Too few prompts or seeds to choose: some are at the factor that is nearest to 1."
+    if compared and not any(of.chosen or of.factor is not None for of in compared):
+        yield "All were trained at one learning rate, and another one may turn the verdicts."
 
 
 def _alpha(setting: TextSetting) -> str:

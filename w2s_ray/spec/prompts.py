@@ -188,6 +188,9 @@ class Prompts(Model):
                     )
                     wrong.append(((field,), None, expected))
         if self.classifier is not None:
+            if self.column != type(self).model_fields["column"].default:
+                expected = mistake("no column beside classifier, whose field text names it")
+                wrong.append((("column",), self.column, expected))
             if self.checker is not None:
                 expected = mistake("no checker beside classifier, which gives the rewards")
                 wrong.append((("checker",), self.checker, expected))
