@@ -66,7 +66,8 @@ def at_chosen_rate(settings: Sequence[TextSetting]) -> TextSetting:
             strict=True,
         )
     )
-    rows, samples = [], {}
+    rows: list[Row] = []
+    samples: dict[str, list[Row]] = {}
     for seed in found.seeds:
         row, answers = _of_seed(settings, found.choice, halves, seed)
         rows.append(row)

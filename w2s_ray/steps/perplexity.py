@@ -56,15 +56,9 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         end_id=None,
         max_length_tokens=config.max_length_tokens,
     )
-    sums = _log_probs(model, tokens, context)
-    found = dict(
-        zip(
-            tokens.row_ids,
-            zip(sums, counted_tokens(tokens)[:, 0].tolist(), strict=True),
-            strict=True,
-        )
-    )
-    rows = [_row(sample, *found.get(_name(sample), (None, 0))) for sample in samples]
+    sums = dict(zip(tokens.row_ids, _log_probs(model, tokens, context), strict=True))
+    counts = dict(zip(tokens.row_ids, counted_tokens(tokens)[:, 0].tolist(), strict=True))
+    rows = [_row(of, sums.get(_name(of)), counts.get(_name(of), 0)) for of in samples]
     draft.write(PERPLEXITIES, pa.Table.from_pylist(rows, schema=PERPLEXITY_SCHEMA))
     draft.metrics.update(
         splits={split: {"perplexity": _of_split(rows, split)} for split in splits},
