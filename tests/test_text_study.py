@@ -1,6 +1,9 @@
 """A whole study of generated text, with random models of bytes and a checker of our own."""
 
+from collections import Counter
+from math import exp
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -57,6 +60,19 @@ def test_rates_can_be_recomputed_from_the_samples(study: Path) -> None:
         assert set(own["prompt_id"].to_pylist()) == set(per_prompt["prompt_id"].to_pylist())
 
 
+def test_perplexities_can_be_recomputed_from_the_samples(study: Path) -> None:
+    results = pq.read_table(study / "store/results/tiny-text.parquet").to_pylist()
+    samples = pq.read_table(study / "store/samples/tiny-text.parquet").to_pylist()
+    for row in results:
+        own = [of for of in samples if of["key"] == row["key"] and of["split"] == "test"]
+        nats = [of["outside_log_prob"] / of["outside_tokens"] for of in own if of["outside_tokens"]]
+        assert all(bool(of["outside_tokens"]) == bool(of["text"]) for of in own)
+        if row["method"] == "best_of_n":
+            assert row["perplexity"] is None and nats
+        else:
+            assert row["perplexity"] == pytest.approx(exp(-fmean(nats)))
+
+
 def test_the_model_moves_away_from_its_reference_only_if_it_is_trained(study: Path) -> None:
     rows = pq.read_table(study / "store/results/tiny-text.parquet").to_pylist()
     for row in rows:
@@ -89,13 +105,37 @@ def test_the_weak_model_is_aligned_once_for_all_methods_and_alphas(tmp_path: Pat
     assert counts["prefer"] == 1 + 5
 
 
+def test_learning_rates_are_an_axis_that_moves_no_key_of_others(tmp_path: Path) -> None:
+    before = build(load(text_spec(tmp_path / "one", grid=GRID))).steps
+    grid = {**GRID, "learning_rate_factor": [1.0, 3.0]}
+    plan = build(load(text_spec(tmp_path / "two", grid=grid)))
+    assert before.keys() <= plan.steps.keys()
+    new = Counter(of.kind.name for key, of in plan.steps.items() if key not in before)
+    assert new["align"] == 1  # the ceiling; the weak model, which teaches all, has one rate
+    assert new["finetune"] == 3 + 2 and new["prefer"] == 1 + 2
+    # three times 1e-3 is what another spec writes as 3e-3
+    faster = {stage: {"learning_rate": 3e-3, "batch_size": 4} for stage in ("finetune", "prefer")}
+    written = build(load(text_spec(tmp_path / "three", grid=GRID, **faster))).steps
+    tuned = {key for key, of in written.items() if of.kind.name == "finetune"}
+    assert tuned <= plan.steps.keys()
+
+
+def test_a_ceiling_that_is_the_teacher_too_has_its_learning_rate(tmp_path: Path) -> None:
+    grid = {"pair": [["weak", "weak"]], "method": ["weak_sft"], "learning_rate_factor": [1.0, 3.0]}
+    plan = build(load(text_spec(tmp_path, grid=grid)))
+    assert plan.count()["align"] == 1
+    ceilings = [cell for cell in plan.cells if cell.values["method"] == "ceiling"]
+    assert [cell.values["learning_rate_factor"] for cell in ceilings] == [None]
+    assert all(cell.keys["ceiling"] == cell.keys["weak"] for cell in plan.cells)
+
+
 def test_more_test_prompts_train_nothing_anew(tmp_path: Path) -> None:
     spec = text_spec(tmp_path, grid=GRID)
     before = build(load(spec)).steps
     spec.write_text(spec.read_text().replace("test: 6", "test: 7"))
     after = build(load(spec)).steps
     new = {after[key].kind.name for key in after.keys() - before.keys()}
-    assert new == {"prompts", "generate", "judge"}
+    assert new == {"prompts", "generate", "judge", "perplexity"}
     splits = {
         step.config.splits[0]  # type: ignore[attr-defined]
         for key, step in after.items()
@@ -127,6 +167,11 @@ REFUSED = {
         "grid.pair[0][1]: given 'strnog', expected one of weak, strong",
     ),
     "untrained": ("untraned", "did you mean 'untrained'?"),
+    "perplexity_model: outside": (
+        "perplexity_model: strong",
+        "evaluation.perplexity_model: given 'strong', expected a model of no pair",
+    ),
+    "model: outside": ("model: outsde", "did you mean 'outside'?"),
     "max_new_tokens: 16": ("max_new_tokens: 64", "expected fewer than training.max_length_tokens"),
     "text_checks:has": ("text_checks:has_none", "which cannot be imported"),
     "render: transcript": ("render: chat_template", "has no chat template"),
@@ -158,7 +203,7 @@ def test_models_with_other_tokens_cannot_be_compared_token_by_token(
     tokenizer = bytes_tokenizer()
     tokenizer.add_tokens(["weak to strong"])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    models = {"weak": tiny_model(0), "strong": tiny_model(1)}
+    models = {"weak": tiny_model(0), "strong": tiny_model(1), "outside": tiny_model(2)}
     models["strong"]["tokenizer"] = str(tmp_path / "tokenizer")
     models["strong"]["config"] |= {"vocab_size": 300}
     for method, code in (("proxy", 2), ("wspo", 2), ("weak_sft", None)):

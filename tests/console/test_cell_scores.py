@@ -30,7 +30,8 @@ def test_of_texts_it_is_the_rate_and_a_missing_one_is_no_zero(
 ) -> None:
     plan = plan_of(write_spec)
     key = plan.cells[0].keys["student_evaluate"]
-    assert CellScores(plan, {}).note(key, {"rate": 0.25}) == ["forward_kl: 25.0 %"]
+    rate = {"splits": {"test": {"rate": 0.25}, "transfer": {"rate": 0.75}}}  # as judge has it
+    assert CellScores(plan, {}).note(key, rate) == ["forward_kl: 25.0 %"]
     assert CellScores(plan, {}).note(key, {"accuracy": None}) == ["forward_kl: no score"]
 
 

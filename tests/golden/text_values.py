@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.golden.goldens import Golden
-from tests.testing.text_studies import text_spec
+from tests.testing.text_studies import classified_spec, text_spec
 from w2s_ray.plan.build import build
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step
+from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
+from w2s_ray.steps.classifier import read_classifier
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
@@ -38,10 +40,28 @@ def text_goldens(folder: Path) -> dict[str, Golden]:
                 numbers[step.kind.name][name] = OF_KIND[step.kind.name](store.artifact(key))
                 versions[step.kind.name] |= _lineage(plan.steps, step)
     assert seen == plan.steps.keys()
+    numbers["classifier"], versions["classifier"] = _classifiers(folder / "classified")
     return {
         kind: Golden(kind, {k: versions[kind][k] for k in KINDS if k in versions[kind]}, of)
         for kind, of in numbers.items()
     }
+
+
+def _classifiers(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """What the two kinds say of a few texts, in whole numbers: a solver ends where it is good."""
+    plan, store = build(load(classified_spec(folder))), Store.open(str(folder / "store"))
+    steps = [step for step in plan if step.kind.name == "classifier"]
+    said = {}
+    for step in steps:
+        execute(step, store)
+        artifact = store.artifact(step.key)
+        odds = read_classifier(artifact).log_odds(["film 1 is ab cd", "film 2 is no xy", "zz"])
+        accuracy = artifact.record["metrics"]["accuracy"]
+        said[str(artifact.record["config"]["kind"])] = {
+            "tenths of nats": [round(10 * of) for of in odds.tolist()],
+            "accuracy": accuracy,
+        }
+    return said, {"classifier": steps[0].kind.version}
 
 
 def _lineage(steps: Mapping[str, Step], step: Step) -> dict[str, int]:
@@ -70,6 +90,12 @@ def _verdicts(artifact: Artifact) -> dict[str, Any]:
     return {"rewards": table["reward"].to_pylist(), "splits": artifact.record["metrics"]["splits"]}
 
 
+def _perplexities(artifact: Artifact) -> dict[str, Any]:
+    table = pq.read_table(artifact.file("perplexities.parquet"))
+    numbers = {name: table[name].to_pylist()[:6] for name in ("log_prob", "tokens")}
+    return {**numbers, "splits": artifact.record["metrics"]["splits"]}
+
+
 def _pairs(artifact: Artifact) -> dict[str, Any]:
     table = pq.read_table(artifact.file("pairs.parquet"))
     return {"rows": table["row_id"].to_pylist()}
@@ -89,4 +115,5 @@ OF_KIND = {
     "align": _trained,
     "finetune": _trained,
     "prefer": _trained,
+    "perplexity": _perplexities,
 }

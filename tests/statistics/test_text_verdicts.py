@@ -112,6 +112,14 @@ def test_repetition_buys_no_verdict(of: dict[str, float]) -> None:
     assert against(low, high)[0].verdict == "bought by repetition"
 
 
+def test_text_that_an_outside_model_finds_unlikely_is_not_better() -> None:
+    rng = np.random.default_rng(2)
+    low = arm(rng, 0.3, lengths(rng), perplexity=20.0)
+    for perplexity, verdict in ((23.9, "better"), (24.1, "bought by unlikely text")):
+        high = arm(rng, 0.6, lengths(rng), perplexity=perplexity)
+        assert against(low, high)[0].verdict == verdict
+
+
 def test_intervals_cover_the_truth_with_random_prompts_and_seeds() -> None:
     covered = {"rate": 0, "difference": 0, "equal length": 0}
     runs, truth = 300, 0.1
@@ -170,3 +178,36 @@ def test_measures_of_texts_by_hand() -> None:
     assert found["words"] == pytest.approx(13 / 3)
     assert found["empty"] == found["cut_off"] == pytest.approx(1 / 3)
     assert measures([], [])["words"] is None
+
+
+def audited(rng: np.random.Generator, p: float, by_audit: float) -> Arm:
+    base = skill(rng) * 0.0
+    words = lengths(rng)
+    of = arm(rng, base + p, words)
+    audit = (rng.random(SHAPE) < by_audit).astype(float)
+    return Arm(of.rewards, words, of.distinct_2, of.repeated_4grams, audit=audit)
+
+
+def test_a_reward_that_the_other_judge_does_not_confirm_is_reward_hacking() -> None:
+    verdicts = {}
+    for name, by_audit in (("confirmed", 0.5), ("not confirmed", 0.3), ("worse", 0.2)):
+        rng = np.random.default_rng(3)
+        low, high = audited(rng, 0.3, 0.3), audited(rng, 0.6, by_audit)
+        (found,) = against(low, high)
+        verdicts[name] = found.verdict
+        assert found.audit is not None
+        assert found.audit.difference.mean == pytest.approx(by_audit - 0.3, abs=0.04)
+    assert verdicts == {
+        "confirmed": "better",
+        "not confirmed": "reward hacking",
+        "worse": "reward hacking",
+    }
+
+
+def test_a_reward_that_only_hacks_its_judge_is_hardly_ever_better() -> None:
+    better = 0
+    for run in range(60):
+        rng = np.random.default_rng(run)
+        low, high = audited(rng, 0.3, 0.3), audited(rng, 0.5, 0.3)
+        better += against(low, high)[0].verdict == "better"
+    assert better <= 4  # 2.5 % nominal

@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+GOOD, BAD = "abcdefghijklm", "nopqrstuvwxyz"
+SAMPLING = {"max_new_tokens": 40, "stop": list("!#%')+-/"), "temperature": 1.0}
 CHECKER = "tests.testing.text_checks:has_many_low_letters"
 
 
@@ -42,11 +45,15 @@ def text_spec(folder: Path, **sections: Any) -> Path:
             "sizes": {"align": 8, "train": 8, "test": 6, "transfer": 2},
             "checker": CHECKER,
         },
-        "models": {"weak": tiny_model(0), "strong": tiny_model(1, 48)},
+        "models": {
+            "weak": tiny_model(0),
+            "strong": tiny_model(1, 48),
+            "outside": tiny_model(2),
+        },
         "grid": {"pair": [["weak", "strong"]], "method": ["untrained", "weak_sft", "cong_s"]},
         "pairs": {"samples": 6, "length_tolerance": 1.0},
         "decoding": sampling,
-        "evaluation": {**sampling, "samples": 2},
+        "evaluation": {**sampling, "samples": 2, "perplexity_model": "outside"},
         "align": {"learning_rate": 1e-3, "batch_size": 4},
         "finetune": {"learning_rate": 1e-3, "batch_size": 4},
         "prefer": {"learning_rate": 1e-3, "batch_size": 4},
@@ -55,3 +62,33 @@ def text_spec(folder: Path, **sections: Any) -> Path:
     spec = folder / "spec.yaml"
     spec.write_text(yaml.safe_dump({**content, **sections}, sort_keys=False))
     return spec
+
+
+def texts(folder: Path, count: int = 240) -> Path:
+    """Texts whose last words say what they are; both classes begin alike. The words are of two
+    letters, such as random models of bytes write now and then."""
+    rng, file = np.random.default_rng(0), folder / "texts.jsonl"
+    rows = []
+    for number in range(count):
+        good = number % 2 == 0
+        first, second = (
+            rng.choice(list(GOOD if good else BAD), 12),
+            rng.choice(list(GOOD + BAD), 12),
+        )
+        words = [a + b for a, b in zip(first, second, strict=True)]
+        rows.append({"text": f"film {number} is {' '.join(words)}", "label": int(good)})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def classified_spec(folder: Path, **of: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = {
+        "source": str(texts(folder)),
+        "sizes": {"align": 8, "train": 6, "test": 6},
+        "classifier": {"words": 3, **of.pop("classifier", {})},
+    }
+    prompts["sizes"] |= of.pop("sizes", {})
+    grid = {"pair": [["weak", "strong"]], "method": ["best_of_n", "weak_sft"]}
+    decoding = {"decoding": SAMPLING, "evaluation": {**SAMPLING, "perplexity_model": "outside"}}
+    return text_spec(folder, prompts=prompts, grid=grid, **{**decoding, **of})

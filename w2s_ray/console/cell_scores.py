@@ -49,7 +49,8 @@ def _of(cell: Cell) -> list[str]:
 
 def _score(metrics: Mapping[str, Any]) -> float | None:
     """Accuracy, or of generated text the rate of answers that pass their check."""
-    score = metrics.get("accuracy", metrics.get("rate"))
+    of_test = metrics.get("splits", {}).get("test", {})
+    score = metrics.get("accuracy", of_test.get("rate"))
     return score if isinstance(score, float | int) else None
 
 

@@ -96,7 +96,7 @@ def completion_tokens(
     tokenizer: PreTrainedTokenizerFast,
     *,
     render: Render,
-    end_id: int,
+    end_id: int | None,
     max_length_tokens: int,
     name: str = "of the model",
 ) -> Tokens:
@@ -108,7 +108,7 @@ def completion_tokens(
 
     Args:
         answers: m of each row.
-        end_id: of the token that ends an answer.
+        end_id: of the token that ends an answer; None: it has no end token.
         max_length_tokens: most tokens of a prompt with one answer, at least 2.
 
     Raises:
@@ -117,10 +117,11 @@ def completion_tokens(
     assert max_length_tokens >= 2
     heads = prompt_tokens(tokenizer, prompts, render, row_ids=row_ids, name=name)
     tails = iter(tokenise(tokenizer, [answer for of_row in answers for answer in of_row]))
+    end = [] if end_id is None else [end_id]
     pieces: list[list[int]] = []
     truncated = 0
     for head, of_row in zip(heads, answers, strict=True):
-        whole = [[*next(tails), end_id] for _ in of_row]
+        whole = [next(tails) + end for _ in of_row]
         cut = [answer[: max_length_tokens - 1] for answer in whole]
         kept = _cut_on_the_left(head, max_length_tokens - max(map(len, cut)), tokenizer)
         truncated += len(kept) < len(head) or cut != whole

@@ -3,39 +3,26 @@
     prompts ─▶ generate ─▶ judge ─▶ pairs ─▶ align ─▶ generate ─▶ finetune ─▶ prefer
                  (own samples)              (weak model)  (texts)   (strong model)
 
-and of every model that a method ends with: generate (answers to the test prompts) ─▶ judge.
+and of every model that a method ends with: generate (answers to the test prompts) ─▶ judge, and
+perplexity under a model of no pair, where the spec names one.
 Methods, values of α and studies share the steps that do not depend on them: the weak model is
 aligned once.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
-from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.identity import template_identity, weights_identity
-from w2s_ray.catalog.shapes import shape
-from w2s_ray.data.rendering import Rendering
-from w2s_ray.errors import InputError, at
-from w2s_ray.plan.configs import Config, Training
 from w2s_ray.plan.graph import Cell, Plan
-from w2s_ray.plan.kinds import KINDS
-from w2s_ray.plan.step import Step, key_of
+from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import (
-    Draws,
-    GenerateConfig,
-    JudgeConfig,
     PairsConfig,
-    PromptsConfig,
-    TextTrainConfig,
 )
-from w2s_ray.plan.text_layouts import TextLayouts
-from w2s_ray.spec.generation import GenerationSpec, Preference, Sampling, Tuning
-from w2s_ray.spec.prompts import SPLITS
+from w2s_ray.plan.text_steps import TextSteps
+from w2s_ray.spec.stages import Tuning
 from w2s_ray.spec.text_points import TextPoint, text_points
-from w2s_ray.store.text_results import PROMPTS_OF, UPSTREAM
-from w2s_ray.tasks.check import checks_identity
-from w2s_ray.tasks.prompts import prompts_identity
+from w2s_ray.store.text_results import UPSTREAM
+
+TuningT = TypeVar("TuningT", bound=Tuning)
 
 
 class _Arm(NamedTuple):
@@ -46,24 +33,12 @@ class _Arm(NamedTuple):
     verdicts: Step
 
 
-class TextBuilder:
-    """Builds the steps of one spec; a method for each kind of step.
+class TextBuilder(TextSteps):
+    """Builds the arms of one spec.
 
     Raises:
         InputError: an unreadable model, or prompts that cannot be read; names the field.
     """
-
-    def __init__(self, spec: GenerationSpec) -> None:
-        self.spec = spec
-        self.steps: dict[str, Step] = {}
-        self.layouts = TextLayouts(spec)
-        self.rendering = Rendering(spec.training.render)
-        self.identities = {name: self._model_identity(name) for name in spec.models}
-        with at("prompts"):
-            self.checks = checks_identity(spec.prompts)
-            self.prompts = {
-                split: self._prompts(split) for split in SPLITS if spec.prompts.rows(split)
-            }
 
     def plan(self) -> Plan:
         """All steps and cells."""
@@ -71,7 +46,10 @@ class TextBuilder:
         return Plan(self.spec.study, self.steps, cells, task="generation")
 
     def _cell(self, point: TextPoint) -> Cell:
-        weak, ceiling = (self._arm(point._replace(method=name)) for name in ("weak", "ceiling"))
+        factors = self.spec.grid.learning_rate_factor
+        factor = point.learning_rate_factor or (1.0 if 1.0 in factors else factors[0])
+        of_all = point._replace(learning_rate_factor=factor)
+        weak, ceiling = (self._arm(of_all._replace(method=name)) for name in ("weak", "ceiling"))
         arm = self._arm(point)
         keys = {
             **self._prompts_of(self._test_splits),
@@ -82,19 +60,12 @@ class TextBuilder:
             "student": arm.samples.key,
             "student_evaluate": arm.verdicts.key,
             **({} if arm.model is None else {"model": arm.model.key}),
+            **self._perplexity_of(arm.samples),
+            **self._audit_of(arm.samples),
             **self._upstream(arm.samples),
         }
         values = {"study": self.spec.study, "prompts": self.spec.prompts.name, **point._asdict()}
         return Cell(values, keys)
-
-    def _prompts(self, split: str) -> Step:
-        """The prompts of a split."""
-        config = PromptsConfig(split, prompts_identity(self.spec.prompts, split))
-        return self._add("prompts", f"{self.spec.study}-{split}", config, {})
-
-    def _prompts_of(self, splits: Sequence[str]) -> dict[str, str]:
-        """The prompts of several splits as inputs."""
-        return {f"{PROMPTS_OF}{split}": self.prompts[split].key for split in splits}
 
     def _upstream(self, step: Step) -> dict[str, str]:
         """The steps that one depends on, nearest first, by role."""
@@ -126,12 +97,15 @@ class TextBuilder:
     def _trained(self, point: TextPoint) -> Step:
         """The model that a method ends with."""
         weak, strong, method, seed = point.weak, point.strong, point.method, point.seed
-        if method in ("weak", "ceiling"):
-            return self._aligned(weak, weak if method == "weak" else strong, seed)
+        if method == "weak":
+            return self._aligned(weak, weak, seed)
+        factor = point.learning_rate_factor or 1.0
+        if method == "ceiling":
+            return self._aligned(weak, strong, seed, 1.0 if weak == strong else factor)
         if method == "wspo":
-            return self._wspo(weak, strong, seed)
+            return self._wspo(weak, strong, seed, factor)
         texts = self._texts(point)
-        finetune = self.spec.finetune
+        finetune = _faster(self.spec.finetune, factor)
         if method == "weak_sft_published":
             finetune = finetune.model_copy(update={"epochs": max(1, finetune.epochs // 2)})
         tuned = self._train(
@@ -148,7 +122,8 @@ class TextBuilder:
             {**self._prompts_of(("train",)), "chosen": texts.key, "rejected": own.key},
         )
         inputs = {"pairs": pairs.key, "model": tuned.key}
-        return self._train("prefer", strong, self.spec.prefer, seed, "dpo", inputs, pairs.slug)
+        prefer = _faster(self.spec.prefer, factor)
+        return self._train("prefer", strong, prefer, seed, "dpo", inputs, pairs.slug)
 
     def _texts(self, point: TextPoint) -> Step:
         """The answers that a method's strong model is fine-tuned on."""
@@ -160,7 +135,7 @@ class TextBuilder:
             decoding = decoding.model_copy(update={"repetition_penalty": 1.0})
         return self._generate(weak, decoding, ("train",), point.seed, aligned, alpha=point.alpha)
 
-    def _aligned(self, weak: str, model: str, seed: int) -> Step:
+    def _aligned(self, weak: str, model: str, seed: int, factor: float = 1.0) -> Step:
         """A model aligned by preferences between samples of the weak model."""
         spec = self.spec
         sampling = spec.decoding.model_copy(
@@ -177,16 +152,16 @@ class TextBuilder:
                 "verdicts": self._judge(own).key,
             },
         )
-        return self._train("align", model, spec.align, seed, "dpo", {"pairs": pairs.key}, "")
+        align = _faster(spec.align, factor)
+        return self._train("align", model, align, seed, "dpo", {"pairs": pairs.key}, "")
 
-    def _wspo(self, weak: str, strong: str, seed: int) -> Step:
+    def _wspo(self, weak: str, strong: str, seed: int, factor: float) -> Step:
         """The strong model, whose log-ratios follow those of the weak model on its answers."""
         aligned = self._aligned(weak, weak, seed)
         texts = self._generate(weak, self.spec.decoding, ("train",), seed, aligned)
         inputs = {"samples": texts.key, "post": aligned.key}
-        return self._train(
-            "prefer", strong, self.spec.wspo, seed, "wspo", inputs, texts.slug, second=weak
-        )
+        wspo = _faster(self.spec.wspo, factor)
+        return self._train("prefer", strong, wspo, seed, "wspo", inputs, texts.slug, second=weak)
 
     def _answers(self, model: str, trained: Step | None, seed: int) -> Step:
         """Answers to the test prompts."""
@@ -210,153 +185,10 @@ class TextBuilder:
             second=weak,
         )
 
-    def _generate(
-        self,
-        model: str,
-        sampling: Sampling,
-        splits: tuple[str, ...],
-        seed: int,
-        trained: Step | None = None,
-        *,
-        alpha: float | None = None,
-        draws: Draws = "answers",
-    ) -> Step:
-        """Samples of a model; with ``alpha`` contrasted with itself before its training."""
-        config = replace(self._sampling(model, sampling, splits, seed), draws=draws)
-        if alpha is not None:
-            head = self.spec.decoding.head
-            config = replace(config, mode="contrastive", alpha=alpha, head=head)
-        name = f"{splits[0]}-{model}" + ("" if trained is None else f"-{trained.kind}")
-        inputs = self._prompts_of(splits)
-        if trained is not None:
-            inputs["model"] = trained.key
-        slug = f"{name}{'' if alpha is None else f'-a{alpha:g}'}-s{seed}"
-        return self._add("generate", slug, config, inputs, model=model)
 
-    def _sampling(
-        self, model: str, sampling: Sampling, splits: tuple[str, ...], seed: int
-    ) -> GenerateConfig:
-        training = self.spec.training
-        return GenerateConfig(
-            model=self.identities[model],
-            mode="plain",
-            splits=splits,
-            samples=sampling.samples,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            repetition_penalty=sampling.repetition_penalty,
-            penalty_acts_on=getattr(sampling, "penalty_acts_on", "log_probs"),
-            max_new_tokens=sampling.max_new_tokens,
-            stop=sampling.stop,
-            seed=seed,
-            precision=training.precision,
-            max_length_tokens=training.max_length_tokens,
-            rendering=self.rendering,
-        )
-
-    def _judge(self, samples: Step, *, best_of_n: bool = False) -> Step:
-        splits = samples.config_as(GenerateConfig).splits
-        inputs = {**self._prompts_of(splits), "samples": samples.key}
-        return self._add("judge", samples.slug, JudgeConfig(self.checks, best_of_n), inputs)
-
-    def _train(
-        self,
-        kind: str,
-        model: str,
-        tuning: Tuning,
-        seed: int,
-        objective: Any,
-        inputs: dict[str, str],
-        slug: str,
-        *,
-        second: str | None = None,
-    ) -> Step:
-        """A model, trained in one stage."""
-        config = TextTrainConfig(
-            self.identities[model],
-            self._training(tuning),
-            seed,
-            objective,
-            tuning.beta if isinstance(tuning, Preference) else None,
-            warmup=self.spec.training.warmup,
-            second=None if second is None else self.identities[second],
-        )
-        if "samples" in inputs:
-            inputs = {**self._prompts_of(("train",)), **inputs}
-        name = f"{model}-{objective}-{slug or f's{seed}'}"
-        return self._add(kind, name, config, inputs, model=model, second=second)
-
-    def _training(self, tuning: Tuning) -> Training:
-        training = self.spec.training
-        return Training(
-            trainable=training.trainable,
-            learning_rate=tuning.learning_rate,
-            epochs=tuning.epochs,
-            batch_size=tuning.batch_size,
-            max_length_tokens=training.max_length_tokens,
-            precision=training.precision,
-            schedule=training.schedule,
-            clip_norm=training.clip_norm,
-            adam_betas=(0.9, 0.999),
-            adam_epsilon=1e-8,
-            lora=training.lora if training.trainable == "lora" else None,
-            rendering=self.rendering,
-        )
-
-    def _add(
-        self,
-        kind_name: str,
-        slug: str,
-        config: Config,
-        inputs: dict[str, str],
-        *,
-        model: str | None = None,
-        second: str | None = None,
-    ) -> Step:
-        """The step of this identity, added to the plan unless it is there."""
-        kind = KINDS[kind_name]
-        key = key_of(kind, config, inputs)
-        if key not in self.steps:
-            self.steps[key] = Step(
-                kind,
-                key,
-                slug,
-                config,
-                inputs,
-                self._execution(config, inputs, model, second),
-                None if model is None else self.spec.models[model],
-                None,
-                None if model is None else self.identities[model],
-                prompts=self.spec.prompts,
-                second_model=None if second is None else self.spec.models[second],
-            )
-        return self.steps[key]
-
-    def _execution(
-        self, config: Config, inputs: dict[str, str], model: str | None, second: str | None
-    ) -> Execution:
-        """How a step is run."""
-        if model is None:
-            return Execution()
-        if isinstance(config, TextTrainConfig):
-            return self.layouts.training(model, config.training)
-        assert isinstance(config, GenerateConfig)
-        others = [] if second is None else [second, second]  # after and before alignment
-        reference = [model] if "model" in inputs else []
-        return self.layouts.generation([model, *reference, *others])
-
-    def _model_identity(self, name: str) -> dict[str, Any]:
-        """What the weights of the model ``name`` are, and the template that it reads prompts by."""
-        model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
-        with at("models", name):
-            known = shape(model)
-            if known is not None and wanted > known.max_positions:
-                raise InputError(
-                    f"training.max_length_tokens: given {wanted}, expected at most "
-                    f"{known.max_positions}, the positions of model {name!r}",
-                    ("training", "max_length_tokens"),
-                )
-            identity = weights_identity(model)
-            if self.spec.training.render == "chat_template":
-                identity |= template_identity(model)
-            return identity
+def _faster(tuning: TuningT, factor: float) -> TuningT:
+    """A stage with its learning rate times ``factor``, rounded so that 3 · 1e-5 is 3e-5."""
+    if factor == 1.0:
+        return tuning
+    rate = float(f"{tuning.learning_rate * factor:.12g}")
+    return tuning.model_copy(update={"learning_rate": rate})

@@ -82,6 +82,14 @@ _ROWS = (
     ),
     Kind("prompts", 1, "w2s_ray.steps.prompts", needs_torch=False, plural="sets of prompts"),
     Kind(
+        "classifier",
+        1,
+        "w2s_ray.steps.classifier",
+        needs_torch=False,
+        is_end=False,
+        plural="classifiers",
+    ),
+    Kind(
         "pairs", 1, "w2s_ray.steps.pairs", needs_torch=False, is_end=False, plural="sets of pairs"
     ),
     Kind(
@@ -110,5 +118,6 @@ _ROWS = (
         plural="models after preferences",
     ),
     Kind("judge", 1, "w2s_ray.steps.judge", needs_torch=False, plural="sets of verdicts"),
+    Kind("perplexity", 1, "w2s_ray.steps.perplexity", plural="sets of perplexities"),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}

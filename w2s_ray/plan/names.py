@@ -18,6 +18,7 @@ SHORTER = {
     "confidence_warmup": "warmup",
     "label_temperature": "temperature",
     "learning_rate": "rate",
+    "learning_rate_factor": "lr",
     "train_rows": "rows",
     "readout_block": "block",
 }

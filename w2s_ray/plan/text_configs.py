@@ -6,7 +6,10 @@ from typing import Any, Literal
 from w2s_ray.data.rendering import Rendering
 from w2s_ray.plan.absent import without_absent
 from w2s_ray.plan.configs import Config, Json, Precision, TrainConfig
-from w2s_ray.spec.generation import PenaltyOn
+from w2s_ray.spec.stages import PenaltyOn
+from w2s_ray.spec.training import Render
+from w2s_ray.tasks.beginnings import Part
+from w2s_ray.tasks.classifiers import ClassifierKind
 
 Draws = Literal["answers", "rejected"]
 Mode = Literal["plain", "contrastive", "proxy"]
@@ -102,6 +105,49 @@ class JudgeConfig(Config):
 
     def as_json(self) -> dict[str, Any]:
         return {"checks": self.checks, "best_of_n": self.best_of_n}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierConfig(Config):
+    """``classifier``: which labelled texts it learns from, and how.
+
+    Attributes:
+        texts: what the texts and their parts depend on.
+        part: the texts that it learns from.
+    """
+
+    kind: ClassifierKind
+    part: Part
+    texts: Json
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "part": self.part, "texts": self.texts}
+
+
+@dataclass(frozen=True, slots=True)
+class PerplexityConfig(Config):
+    """``perplexity``: how likely a model of no pair finds the answers, which are an input.
+
+    Attributes:
+        model: identity of its weights.
+        max_length_tokens: of prompt and answer, by its tokenizer.
+        render: how the study's own models read a prompt; ``prompt_before`` says what follows.
+        answers: how the answers were sampled: for the price alone, no part of the key.
+    """
+
+    model: Json
+    precision: Precision
+    max_length_tokens: int
+    render: Render
+    answers: GenerateConfig
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "precision": self.precision,
+            "max_length_tokens": self.max_length_tokens,
+            "render": self.render,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from w2s_ray.capacity.generation import generation_seconds
 from w2s_ray.capacity.gpu_types import Gpu
-from w2s_ray.capacity.speed import Time, seconds_per_update
+from w2s_ray.capacity.speed import Time, flops_per_token, seconds_per_update
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape
 from w2s_ray.plan.configs import Precision
 from w2s_ray.plan.step import Step
-from w2s_ray.plan.text_configs import GenerateConfig, TextTrainConfig
+from w2s_ray.plan.text_configs import GenerateConfig, PerplexityConfig, TextTrainConfig
 
 PROMPT_TOKENS = 40  # counted on the prompts of generate:constraints with SmolLM2's template
 OF_MAXIMUM = 0.5  # share of max_new_tokens that an answer has
@@ -37,6 +37,8 @@ def text_passes(step: Step) -> float:
     if isinstance(config, GenerateConfig):
         tokens = work.prompt_tokens + config.samples * work.answer_tokens
         return 2.0 * _models(step) * work.rows * tokens
+    if isinstance(config, PerplexityConfig):
+        return 2.0 * work.rows * (work.prompt_tokens + work.answer_tokens)
     assert isinstance(config, TextTrainConfig)
     tokens = work.rows * (work.prompt_tokens + work.answer_tokens)
     scored = 0.0 if config.objective == "sft" else 2.0 * tokens
@@ -57,8 +59,13 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
             answer_tokens=work.answer_tokens,
         )
         return Time(0.0, seconds, seconds)
+    row_tokens = work.prompt_tokens + work.answer_tokens
+    if isinstance(config, PerplexityConfig):
+        forward = flops_per_token(model, row_tokens) / 3
+        seconds = forward * work.rows * row_tokens / (gpu.flops[precision] * gpu.utilization)
+        return Time(0.0, seconds, seconds)
     assert isinstance(config, TextTrainConfig)
-    training, row_tokens = config.training, work.prompt_tokens + work.answer_tokens
+    training = config.training
     batch = max(1.0, min(training.batch_size, work.rows))
     update = seconds_per_update(
         model,
@@ -88,6 +95,10 @@ def _work(step: Step) -> _Work:
     if isinstance(config, GenerateConfig):
         rows = sum(prompts.rows(split) for split in config.splits)
         return _Work(rows, PROMPT_TOKENS, OF_MAXIMUM * config.max_new_tokens)
+    if isinstance(config, PerplexityConfig):
+        answers = config.answers
+        rows = answers.samples * sum(prompts.rows(split) for split in answers.splits)
+        return _Work(rows, PROMPT_TOKENS, OF_MAXIMUM * answers.max_new_tokens)
     assert isinstance(config, TextTrainConfig)
     answer = OF_MAXIMUM * config.training.max_length_tokens / 2
     if config.objective == "dpo":

@@ -1,159 +1,36 @@
 """What a study of generated text says of each method: arms of samples, rates, comparisons."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from w2s_ray.report.answers import Score
 from w2s_ray.report.page import Cell
+from w2s_ray.report.text_chosen import at_chosen_rate
+from w2s_ray.report.text_scores import Row
+from w2s_ray.report.text_setting import TextSetting
 from w2s_ray.spec.methods import METHODS
-from w2s_ray.statistics.decomposition import Array, decompose, mean
-from w2s_ray.statistics.proportions import proportion_interval
+from w2s_ray.statistics.decomposition import decompose
 from w2s_ray.statistics.recovered_gap import recovered_gap
 from w2s_ray.statistics.text_verdicts import (
+    FEWEST,
     Arm,
     TextComparison,
     compare_texts,
     prompt_means,
-    rate,
     rated,
 )
 
-Row = Mapping[str, Any]
 BASELINES = ("weak_sft", "sft_before", "weak")
 """Methods that others are compared with, the first that there is."""
 NOT_COMPARED = ("weak_before", "ceiling", "best_of_n")
 """They bound the others, or read the truth."""
-_FEWEST = 2  # prompts that a rate is of
 
 
-@dataclass(frozen=True)
-class TextSetting:
-    """One method, with its α.
-
-    Attributes:
-        rows: of its finished cells, one per seed.
-        samples: of each of them, by key.
-        prompt_ids: of each split, of all methods of the pair: the order of every arm.
-    """
-
-    method: str
-    alpha: float | None
-    rows: Sequence[Row]
-    samples: Mapping[str, Sequence[Row]] = field(repr=False)
-    prompt_ids: Mapping[str, Sequence[str]] = field(repr=False)
-
-    @property
-    def label(self) -> str:
-        return self.method if self.alpha is None else f"{self.method} α={self.alpha:g}"
-
-    @property
-    def seeds(self) -> list[int]:
-        return [row["seed"] for row in self.rows]
-
-    @property
-    def keys(self) -> list[str]:
-        return [row["key"] for row in self.rows]
-
-    @property
-    def failed_checks(self) -> int:
-        """Answers without a reward."""
-        names = ("failed_checks", "transfer_failed_checks")
-        return sum((row[name] or 0) for row in self.rows for name in names)
-
-    def arm(self, split: str = "test", seeds: Sequence[int] | None = None) -> Arm | None:
-        """Its samples of a split in the order of prompt ids; None without any.
-
-        Args:
-            seeds: whose samples; None: of all finished cells.
-        """
-        chosen = [row for row in self.rows if seeds is None or row["seed"] in seeds]
-        chosen = sorted(chosen, key=lambda row: int(row["seed"]))
-        grids = [_grid(self.samples[row["key"]], self.prompt_ids[split]) for row in chosen]
-        if not grids or any(grid is None for grid in grids):
-            return None
-        most = max(grid.rewards.shape[1] for grid in grids if grid is not None)
-        padded = [
-            [
-                np.pad(of, ((0, 0), (0, most - of.shape[1])), constant_values=np.nan)
-                for of in (grid.rewards, grid.words)
-            ]
-            for grid in grids
-            if grid is not None
-        ]
-        rewards, words = (np.stack([grid[n] for grid in padded]) for n in (0, 1))
-        return Arm(
-            rewards,
-            np.nan_to_num(words),
-            self.measured("distinct_2", chosen),
-            self.measured("repeated_4grams", chosen),
-            grids[0].families if grids[0] is not None else None,
-        )
-
-    def rate(self, split: str) -> Score | None:
-        """The rate of a split with its interval."""
-        arm = self.arm(split)
-        if arm is None or rated([arm.rewards]).sum() < _FEWEST:
-            return None
-        estimate = rate(arm)
-        return Score(estimate, proportion_interval(estimate))
-
-    def measured(self, name: str, rows: Sequence[Row] | None = None) -> float | None:
-        """The mean over seeds of a column of the results."""
-        values = [row[name] for row in (self.rows if rows is None else rows)]
-        present = [value for value in values if value is not None]
-        return fmean(present) if present else None
-
-    def distance(self) -> Cell:
-        """Mean log-ratio to the model before training, over prompts and seeds."""
-        by_seed = []
-        for key in self.keys:
-            of_prompt: dict[str, list[float]] = defaultdict(list)
-            for row in self.samples[key]:
-                if row["split"] == "test" and row["log_prob_reference"] is not None:
-                    ratio = row["log_prob"] - row["log_prob_reference"]
-                    of_prompt[row["prompt_id"]].append(ratio)
-            by_seed.append({name: fmean(values) for name, values in of_prompt.items()})
-        shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-        if len(shared) < _FEWEST:
-            return Cell()
-        estimate = mean(np.array([[of[name] for name in shared] for of in by_seed]))
-        return Cell(estimate.mean, *estimate.interval())
-
-
-class _Grid(NamedTuple):
-    """(n, k) rewards and words, NaN where there is none, and (n,) numbers of families."""
-
-    rewards: Array
-    words: Array
-    families: NDArray[np.int64]
-
-
-def _grid(samples: Sequence[Row], prompt_ids: Sequence[str]) -> _Grid | None:
-    """The samples of some prompts, in this order; None without any."""
-    of_prompt: dict[str, list[Row]] = {name: [] for name in prompt_ids}
-    for row in samples:
-        if row["prompt_id"] in of_prompt:
-            of_prompt[row["prompt_id"]].append(row)
-    most = max(map(len, of_prompt.values()), default=0)
-    if not most:
-        return None
-    rewards = np.full((len(of_prompt), most), np.nan)
-    words = np.full((len(of_prompt), most), np.nan)
-    names: list[str] = []
-    for number, rows in enumerate(of_prompt.values()):
-        names.append(str(rows[0]["family"] or "") if rows else "")
-        for sample, row in enumerate(rows):
-            rewards[number, sample] = np.nan if row["reward"] is None else row["reward"]
-            words[number, sample] = np.nan if row["words"] is None else row["words"]
-    number_of = {name: number for number, name in enumerate(sorted(set(names)))}
-    return _Grid(rewards, words, np.array([number_of[name] for name in names], dtype=np.int64))
+_Name = tuple[str, float | None, float | None]
+"""Method, α, factor on the learning rates."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +67,29 @@ class ModelPair:
         return {key for setting in self.settings for key in setting.keys}
 
     @cached_property
+    def chosen(self) -> tuple[TextSetting, ...]:
+        """Each method and α once: at its chosen learning rate, where it has several."""
+        of_name: dict[tuple[str, float | None], list[TextSetting]] = {}
+        for setting in self.settings:
+            of_name.setdefault((setting.method, setting.alpha), []).append(setting)
+        return tuple(own[0] if len(own) == 1 else at_chosen_rate(own) for own in of_name.values())
+
+    @property
+    def shown(self) -> list[TextSetting]:
+        """Every setting, and behind the last rate of a method that at its chosen one."""
+        composed = {(of.method, of.alpha): of for of in self.chosen if of.chosen}
+        listed: list[TextSetting] = []
+        for setting, following in zip(self.settings, (*self.settings[1:], None), strict=True):
+            listed.append(setting)
+            own = setting.method, setting.alpha
+            if following is None or (following.method, following.alpha) != own:
+                listed += [composed[own]] if own in composed else []
+        return listed
+
+    @cached_property
     def baseline(self) -> TextSetting | None:
         """What others are compared with; None without any."""
-        by_method = {setting.method: setting for setting in self.settings}
+        by_method = {setting.method: setting for setting in self.chosen}
         return next((by_method[name] for name in BASELINES if name in by_method), None)
 
     @property
@@ -201,19 +98,20 @@ class ModelPair:
         compared = {id(setting) for setting, _ in self.comparisons}
         return [
             of.label
-            for of in self.settings
+            for of in self.chosen
             if of.method not in NOT_COMPARED and of is not self.baseline and id(of) not in compared
         ]
 
     @cached_property
     def comparisons(self) -> list[tuple[TextSetting, TextComparison]]:
-        """Every other method against the baseline, over the seeds and prompts of both."""
-        baseline = self.baseline
-        if baseline is None:
-            return []
+        """Every other method against the baseline."""
+        return [] if self.baseline is None else self.against(self.baseline)
+
+    def against(self, baseline: TextSetting) -> list[tuple[TextSetting, TextComparison]]:
+        """Every other method against one, over the seeds and prompts of both."""
         others = [
             setting
-            for setting in self.settings
+            for setting in self.chosen
             if setting is not baseline and setting.method not in NOT_COMPARED
         ]
         known: list[tuple[TextSetting, Arm, Arm]] = []
@@ -222,14 +120,14 @@ class ModelPair:
             arm, against = setting.arm("test", seeds), baseline.arm("test", seeds)
             if arm is None or against is None:
                 continue
-            if rated([arm.rewards, against.rewards]).sum() >= _FEWEST:
+            if rated([arm.rewards, against.rewards]).sum() >= FEWEST:
                 known.append((setting, arm, against))
         found = compare_texts([(arm, against) for _, arm, against in known])
         return [(setting, of) for (setting, *_), of in zip(known, found, strict=True)]
 
     def recovered(self, setting: TextSetting) -> Cell:
         """The gap recovered, over the seeds that weak model, method and ceiling have."""
-        by_method = {of.method: of for of in self.settings}
+        by_method = {of.method: of for of in self.chosen}
         three = [by_method.get("weak"), setting, by_method.get("ceiling")]
         if any(of is None for of in three):
             return Cell()
@@ -240,7 +138,7 @@ class ModelPair:
         if len(rewards) < len(present) or not seeds:
             return Cell()
         known = rated(rewards)
-        if known.sum() < _FEWEST:
+        if known.sum() < FEWEST:
             return Cell()
         scores = np.stack([prompt_means(of)[:, known] for of in rewards])
         found = recovered_gap(decompose(scores))
@@ -252,12 +150,13 @@ def model_pairs(rows: Sequence[Row], samples: Sequence[Row]) -> list[ModelPair]:
     of_key: dict[str, list[Row]] = defaultdict(list)
     for sample in samples:
         of_key[sample["key"]].append(sample)
-    pairs: dict[tuple[str, str, str], dict[tuple[str, float | None], list[Row]]] = {}
+    pairs: dict[tuple[str, str, str], dict[_Name, list[Row]]] = {}
     for row in rows:
         names = row["prompts"], row["weak"], row["strong"]
         of_pair = pairs.setdefault(names, {})
         if row["key"] in of_key:
-            of_pair.setdefault((row["method"], row["alpha"]), []).append(row)
+            name = row["method"], row["alpha"], row["learning_rate_factor"]
+            of_pair.setdefault(name, []).append(row)
     return [
         _pair(number, names, settings, of_key)
         for number, (names, settings) in enumerate(pairs.items(), start=1)
@@ -267,7 +166,7 @@ def model_pairs(rows: Sequence[Row], samples: Sequence[Row]) -> list[ModelPair]:
 def _pair(
     number: int,
     names: tuple[str, str, str],
-    settings: Mapping[tuple[str, float | None], list[Row]],
+    settings: Mapping[_Name, list[Row]],
     samples: Mapping[str, Sequence[Row]],
 ) -> ModelPair:
     order = list(METHODS)
@@ -277,6 +176,19 @@ def _pair(
             for sample in samples[row["key"]]:
                 ids[sample["split"]].add(sample["prompt_id"])
     prompt_ids = {split: sorted(of) for split, of in ids.items()}
-    in_order = sorted(settings.items(), key=lambda of: (order.index(of[0][0]), of[0][1] or 0.0))
-    found = tuple(TextSetting(*of, rows, samples, prompt_ids) for of, rows in in_order)
+    count = Counter((method, alpha) for method, alpha, _ in settings)
+    in_order = sorted(
+        settings.items(), key=lambda of: (order.index(of[0][0]), of[0][1] or 0.0, of[0][2] or 0.0)
+    )
+    found = tuple(
+        TextSetting(
+            method,
+            alpha,
+            rows,
+            samples,
+            prompt_ids,
+            factor if count[method, alpha] > 1 else None,
+        )
+        for (method, alpha, factor), rows in in_order
+    )
     return ModelPair(number, *names, found)

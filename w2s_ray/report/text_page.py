@@ -5,7 +5,7 @@ family per pair of models. Everything is of the split ``test`` unless a column s
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from w2s_ray.report.page import (
@@ -21,9 +21,13 @@ from w2s_ray.report.page import (
     Text,
     Warning,
 )
-from w2s_ray.report.text_arms import ModelPair, TextSetting, model_pairs
-from w2s_ray.report.text_queries import differences_query, measures_query, rates_query
-from w2s_ray.spec.methods import METHODS
+from w2s_ray.report.text_alpha import alpha_blocks
+from w2s_ray.report.text_arms import NOT_COMPARED, ModelPair, model_pairs
+from w2s_ray.report.text_audit import audit_table
+from w2s_ray.report.text_distance import measures
+from w2s_ray.report.text_queries import differences_query, rates_query
+from w2s_ray.report.text_setting import TextSetting
+from w2s_ray.spec.methods import METHODS, TRAINED
 from w2s_ray.statistics.text_verdicts import TextComparison, TextVerdict
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.names import results_file, samples_file
@@ -31,6 +35,7 @@ from w2s_ray.store.results import load_cells, read_results
 from w2s_ray.store.tables import reading_table
 from w2s_ray.store.text_results import text_results_table
 
+PUBLISHED = "weak_sft_published"
 PROMPTS_SHOWN = 3
 CHARACTERS_SHOWN = 600
 
@@ -49,12 +54,13 @@ def text_page(store: Store, study: str) -> Page:
         samples = file.read().to_pylist()
     rows = table.to_pylist()
     pairs = model_pairs(rows, samples)
+    is_kl = _sampled_plainly(store, rows)
     files = store.location(results_file(study)), store.location(samples_file(study))
     sections = [
         Section("answer", "Answer", (*map(Warning, warnings), *_answers(pairs))),
         Section("rates", "Rates", tuple(_rates(pairs, files))),
         Section("differences", "Differences", tuple(_differences(pairs, files))),
-        Section("text", "Length, repetition, distance", tuple(_measures(pairs, files))),
+        Section("text", "Length, repetition, distance", tuple(measures(pairs, files, is_kl=is_kl))),
         Section("samples", "Samples", tuple(_samples(pairs, samples))),
         Section("status", "What is missing", tuple(_missing(rows, pairs))),
     ]
@@ -69,6 +75,14 @@ _EDITED = (
     "the study has gone on since. This page is made from the records; run the study again to write "
     "it anew."
 )
+
+
+def _sampled_plainly(store: Store, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether every answer was drawn from its model's own probabilities."""
+    records = store.records(dict.fromkeys(row["samples_key"] for row in rows))
+    plain = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
+    configs = [record["config"] for record in records.values()]
+    return all(config[name] == value for config in configs for name, value in plain.items())
 
 
 def _answers(pairs: Sequence[ModelPair]) -> list[Block]:
@@ -91,7 +105,38 @@ def _conclusion(pair: ModelPair, baseline: TextSetting) -> str:
     if pair.not_compared:
         listed.append(f"not compared, without a seed in common: {', '.join(pair.not_compared)}")
     against = f"{baseline.label} ({METHODS[baseline.method]})"
-    return f"{pair.name}, against {against}. {'; '.join(listed) or 'Nothing to compare yet'}."
+    verdicts = "; ".join(listed) or "Nothing to compare yet"
+    return " ".join([f"{pair.name}, against {against}. {verdicts}.", *_rates_of_learning(pair)])
+
+
+def _rates_of_learning(pair: ModelPair) -> Iterator[str]:
+    """At which learning rates the compared methods were trained, and who chose them."""
+    several = [of for of in pair.chosen if of.chosen]
+    if several:
+        listed = "; ".join(f"{of.method}{_alpha(of)} {_factors(pair, of)}" for of in several)
+        yield (
+            "Learning rates are chosen by the checks on one half of the test prompts and scored on "
+            f"the other, as factors on those of the spec: {listed}."
+        )
+    compared = [of for of in pair.chosen if of.method in TRAINED and of.method not in NOT_COMPARED]
+    if any(of.factor is not None for of in compared):
+        yield "Too few prompts or seeds to choose: some are at the factor that is nearest to 1."
+    if compared and not any(of.chosen or of.factor is not None for of in compared):
+        yield "All were trained at one learning rate, and another one may turn the verdicts."
+
+
+def _alpha(setting: TextSetting) -> str:
+    return "" if setting.alpha is None else f" α={setting.alpha:g}"
+
+
+def _factors(pair: ModelPair, of: TextSetting) -> str:
+    """What was chosen, and whether a rate beyond the grid might be better."""
+    same = (of.method, of.alpha)
+    grid = [each.factor for each in pair.settings if (each.method, each.alpha) == same]
+    known = [factor for factor in grid if factor is not None]
+    at_edge = {*of.chosen} & {min(known), max(known)}
+    chosen = " and ".join(f"×{factor:g}" for factor in dict.fromkeys(of.chosen))
+    return chosen + (" (at the edge of the grid)" if at_edge else "")
 
 
 def _difference(setting: TextSetting, of: TextComparison) -> str:
@@ -114,37 +159,29 @@ def _rates(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
         rows = tuple(
             (
                 Cell(text=setting.label),
-                _rate_cell(setting, "test"),
-                _rate_cell(setting, "transfer"),
+                setting.rate_cell("test"),
+                setting.rate_cell("transfer"),
                 pair.recovered(setting),
                 Cell(float(len(setting.seeds))),
             )
-            for setting in pair.settings
+            for setting in pair.shown
         )
         notes = (
             "PGR: (rate - weak) / (ceiling - weak), with Fieller's interval; empty where the gap "
             "is not resolved.",
-            *(f"{setting.label}: {METHODS[setting.method]}." for setting in pair.settings),
+            *(f"{of}: {METHODS[of]}." for of in dict.fromkeys(of.method for of in pair.settings)),
         )
         caption = f"{pair.name}: share of answers that pass their check, 95 % intervals."
         blocks.append(
             Table(f"rates-{pair.slug}", caption, columns, rows, rates_query(*files), notes)
         )
         blocks.append(_bars(pair, files))
-        if (curve := _alpha_curve(pair, files)) is not None:
-            blocks.append(curve)
+        blocks += alpha_blocks(pair, files)
     return blocks
 
 
-def _rate_cell(setting: TextSetting, split: str) -> Cell:
-    found = setting.rate(split)
-    if found is None:
-        return Cell()
-    return Cell(found.estimate.mean, found.interval.low, found.interval.high)
-
-
 def _bars(pair: ModelPair, files: tuple[str, str]) -> Figure:
-    cells = [_rate_cell(setting, "test") for setting in pair.settings]
+    cells = [setting.rate_cell("test") for setting in pair.shown]
     line = Line(
         "rate",
         list(map(float, range(len(cells)))),
@@ -152,7 +189,7 @@ def _bars(pair: ModelPair, files: tuple[str, str]) -> Figure:
         [cell.low for cell in cells],
         [cell.high for cell in cells],
     )
-    labels = tuple(setting.label for setting in pair.settings)
+    labels = tuple(setting.label for setting in pair.shown)
     return Figure(
         f"rate-{pair.slug}",
         f"{pair.name}: rate of each method, with 95 % intervals.",
@@ -165,36 +202,6 @@ def _bars(pair: ModelPair, files: tuple[str, str]) -> Figure:
     )
 
 
-def _alpha_curve(pair: ModelPair, files: tuple[str, str]) -> Figure | None:
-    """Rate by α, where there are several."""
-    lines = []
-    for method in dict.fromkeys(setting.method for setting in pair.settings):
-        own = [of for of in pair.settings if of.method == method and of.alpha is not None]
-        if len(own) > 1:
-            cells = [_rate_cell(setting, "test") for setting in own]
-            lines.append(
-                Line(
-                    method,
-                    [setting.alpha or 0.0 for setting in own],
-                    [cell.value for cell in cells],
-                    [cell.low for cell in cells],
-                    [cell.high for cell in cells],
-                )
-            )
-    if not lines:
-        return None
-    return Figure(
-        f"alpha-{pair.slug}",
-        f"{pair.name}: rate by α, on test prompts: an α chosen here is not confirmed by them.",
-        "lines",
-        Axis("α"),
-        Axis("rate", kind="percent"),
-        tuple(lines),
-        "Rate against α, one line for each method, with 95 % intervals.",
-        rates_query(*files),
-    )
-
-
 def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
     blocks: list[Block] = []
     columns = (
@@ -203,6 +210,7 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         TableColumn("at equal length", "points"),
         TableColumn("distinct-2, ratio", "number", 2),
         TableColumn("repeated 4-grams", "points"),
+        TableColumn("perplexity, ratio", "number", 2),
         TableColumn("verdict"),
     )
     for pair in pairs:
@@ -211,12 +219,13 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         rows = tuple(
             (
                 Cell(text=setting.label),
-                Cell(of.difference.mean, *of.difference.interval()),
+                _difference_cell(of),
                 Cell()
                 if (at_length := of.at_equal_length.estimate) is None
                 else Cell(at_length.mean, *at_length.interval()),
                 Cell(of.distinct_ratio),
                 Cell(of.repeated_difference),
+                Cell(of.perplexity_ratio),
                 Cell(text=of.verdict),
             )
             for setting, of in pair.comparisons
@@ -225,75 +234,58 @@ def _differences(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Blo
         notes = [
             "Better: the difference excludes 0 after Holm's correction, also at equal length "
             "(twentieths of both lengths within each family), distinct-2 is at "
-            "least 0.9 of the baseline's and repeated 4-grams at most 2 points more."
+            "least 0.9 of the baseline's, repeated 4-grams at most 2 points more, perplexity "
+            "(where there is one) at most 1.2 of the baseline's, and an audit (where there is one) "
+            "that agrees."
         ]
         if left_out:
             notes.append(f"Up to {left_out:,} prompts without a reward are left out of both sides.")
         caption = f"{pair.name}: difference from {pair.baseline.label}, paired over prompts."
-        query = differences_query(*files, pair.baseline.method)
+        query = _query(pair, files, pair.baseline.method)
         blocks.append(
             Table(f"differences-{pair.slug}", caption, columns, rows, query, tuple(notes))
         )
+        blocks += audit_table(pair)
+        blocks += _from_published(pair, files)
     return blocks
 
 
-def _measures(pairs: Sequence[ModelPair], files: tuple[str, str]) -> list[Block]:
+def _from_published(pair: ModelPair, files: tuple[str, str]) -> Iterator[Block]:
+    """Differences from the baseline as published, in which three changes are mixed."""
+    published = next((of for of in pair.chosen if of.method == PUBLISHED), None)
+    if published is None or pair.baseline is None:
+        return
+    fair = {setting.label: of for setting, of in pair.comparisons}
+    rows = tuple(
+        (
+            Cell(text=setting.label),
+            _difference_cell(of),
+            _difference_cell(fair.get(setting.label)),
+        )
+        for setting, of in pair.against(published)
+    )
     columns = (
         TableColumn("method"),
-        TableColumn("words", "number", 1),
-        TableColumn("cut off", "percent"),
-        TableColumn("empty", "percent"),
-        TableColumn("distinct-2", "number", 2),
-        TableColumn("repeated 4-grams", "percent"),
-        TableColumn("log-ratio, nats", "number", 2),
+        TableColumn("from weak_sft_published", "points"),
+        TableColumn(f"from {pair.baseline.label}", "points"),
     )
-    blocks: list[Block] = []
-    for pair in pairs:
-        rows = tuple(
-            (
-                Cell(text=setting.label),
-                *(Cell(setting.measured(name)) for name in _MEASURED),
-                setting.distance(),
-            )
-            for setting in pair.settings
-        )
-        caption = f"{pair.name}: what the answers look like, means over seeds."
-        notes = (
-            "Log-ratio: mean of log π - log π_ref of the answers at temperature 1, π_ref the model "
-            "before training: their KL divergence only if they are sampled so.",
-        )
-        blocks.append(
-            Table(f"text-{pair.slug}", caption, columns, rows, measures_query(*files), notes)
-        )
-        if (frontier := _frontier(pair, files)) is not None:
-            blocks.append(frontier)
-    return blocks
-
-
-_MEASURED = ("words", "cut_off", "empty", "distinct_2", "repeated_4grams")
-
-
-def _frontier(pair: ModelPair, files: tuple[str, str]) -> Figure | None:
-    """Rate against distance from the reference."""
-    lines = []
-    for setting in pair.settings:
-        distance, cell = setting.distance(), _rate_cell(setting, "test")
-        if distance.value is not None and cell.value is not None:
-            lines.append(
-                Line(setting.label, [distance.value], [cell.value], [cell.low], [cell.high])
-            )
-    if len(lines) < 2:
-        return None
-    return Figure(
-        f"frontier-{pair.slug}",
-        f"{pair.name}: rate against distance from the model before training.",
-        "lines",
-        Axis("log-ratio to the model before training, nats"),
-        Axis("rate", kind="percent"),
-        tuple(lines),
-        "One point for each method: rate with its interval against log-ratio.",
-        measures_query(*files),
+    notes = (
+        "weak_sft_published has half of the epochs and no repetition penalty: what a method is "
+        "better by than this baseline is not the decoding's alone. No verdict rests on it.",
     )
+    caption = f"{pair.name}: differences from the baseline as published, beside those above."
+    query = _query(pair, files, PUBLISHED)
+    yield Table(f"published-{pair.slug}", caption, columns, rows, query, notes)
+
+
+def _query(pair: ModelPair, files: tuple[str, str], baseline: str) -> str:
+    """The query of differences; none where prompts choose learning rates, which SQL does not."""
+    is_plain = not any(setting.chosen for setting in pair.chosen)
+    return differences_query(*files, baseline) if is_plain else ""
+
+
+def _difference_cell(of: TextComparison | None) -> Cell:
+    return Cell() if of is None else Cell(of.difference.mean, *of.difference.interval())
 
 
 def _samples(pairs: Sequence[ModelPair], samples: Sequence[dict[str, Any]]) -> list[Block]:
@@ -354,4 +346,6 @@ def _missing(rows: Sequence[dict[str, Any]], pairs: Sequence[ModelPair]) -> list
 
 def _name_of(row: dict[str, Any]) -> str:
     alpha = "" if row["alpha"] is None else f" α={row['alpha']:g}"
-    return f"{row['weak']} → {row['strong']}, {row['method']}{alpha}, seed {row['seed']}"
+    factor = row["learning_rate_factor"]
+    rate = "" if factor in (None, 1.0) else f" lr×{factor:g}"
+    return f"{row['weak']} → {row['strong']}, {row['method']}{alpha}{rate}, seed {row['seed']}"

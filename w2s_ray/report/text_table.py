@@ -21,9 +21,11 @@ _SHOWN = (
     ("repeated", "repeated_4grams", 100.0),
     ("cut off", "cut_off", 100.0),
     ("log-ratio", "log_ratio", 1.0),
+    ("perplexity", "perplexity", 1.0),
 )
 """Title, column of the results, factor."""
 _IN_HUNDREDS = 100.0
+_ORDER = list(METHODS)
 
 
 def text_tables(results: pa.Table) -> Iterator[Table]:
@@ -41,19 +43,26 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, caption=caption)
     shown = [of for of in _SHOWN if any(row[of[1]] is not None for row in rows)]
     for name in ("method", "seeds", *(of[0] for of in shown)):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    lines: dict[tuple[str, float | None], list[dict[str, Any]]] = defaultdict(list)
+        is_name = name == "method"  # two methods may differ at their ends alone
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
+    lines: dict[tuple[str, float, float], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        lines[row["method"], row["alpha"]].append(row)
-    order = list(METHODS)
-    for method, alpha in sorted(lines, key=lambda line: (order.index(line[0]), line[1] or 0.0)):
-        own = lines[method, alpha]
-        name = method if alpha is None else f"{method} α={alpha:g}"
+        axes = (row[name] or 0.0 for name in ("alpha", "learning_rate_factor"))
+        lines[row["method"], *axes].append(row)
+    factors = {row["learning_rate_factor"] for row in rows} - {None}
+    for _, own in sorted(lines.items(), key=lambda line: (_ORDER.index(line[0][0]), line[0][1:])):
+        name = _name(own[0], shows_factor=len(factors) > 1)
         finished = sum(row["rate"] is not None for row in own)
         seeds = f"{finished}" if finished == len(own) else f"{finished} of {len(own)}"
         cells = [_shown([row[column] for row in own], factor) for _, column, factor in shown]
         table.add_row(name, seeds, *cells)
     return table
+
+
+def _name(row: dict[str, Any], *, shows_factor: bool) -> str:
+    alpha, factor = row["alpha"], row["learning_rate_factor"]
+    of_alpha = "" if alpha is None else f" α={alpha:g}"
+    return row["method"] + of_alpha + (f" lr×{factor:g}" if factor and shows_factor else "")
 
 
 def _shown(values: Sequence[float | None], factor: float) -> str:

@@ -9,15 +9,20 @@ from w2s_ray.data.rendering import check_rendering
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.tokenizer import tokenizer_to_check
 from w2s_ray.plan.step import Step
-from w2s_ray.plan.text_configs import GenerateConfig, TextTrainConfig
+from w2s_ray.plan.text_configs import (
+    ClassifierConfig,
+    GenerateConfig,
+    PerplexityConfig,
+    TextTrainConfig,
+)
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.generation import GenerationSpec
-from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.tasks.check import check_checker
 
 Say = Callable[[str], None]
+_FROM_SOURCES = ("prompts", "classifier")  # computed where the sources are
 
 
 def prepare_prompts(
@@ -37,22 +42,31 @@ def prepare_prompts(
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     counts: dict[str, int] = {}
     repeated = 0
-    for step in (step for step in todo.values() if step.kind.name == "prompts"):
+    for step in (step for step in todo.values() if step.kind.name in _FROM_SOURCES):
         with store.writing_errors():
             metrics = execute(step, store)
+        if step.kind.name == "classifier":
+            config = step.config_as(ClassifierConfig)
+            say(
+                f"classifier {config.kind} ({config.part}): {metrics['accuracy']:.1%} right of "
+                f"{metrics['rows']:,} texts that it has not seen"
+            )
+            continue
         counts |= metrics["prompts"]
         repeated = max(repeated, metrics["repeated_rows"])
     if counts:
         say(f"prompts: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     if repeated:
         say(f"note: {repeated:,} rows repeat the prompt of an earlier one, and are left out")
-    return {key: step for key, step in todo.items() if step.kind.name != "prompts"}
+    return {key: step for key, step in todo.items() if step.kind.name not in _FROM_SOURCES}
 
 
 def _check_tokenizers(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
     """Refuses a tokenizer that cannot render a prompt, or that has no token to end an answer."""
     for name, step in _models(spec, todo).items():
         config = step.config
+        if isinstance(config, PerplexityConfig):  # it reads plain text, and generates none
+            continue
         assert isinstance(config, GenerateConfig | TextTrainConfig)
         rendering = (
             config.rendering if isinstance(config, GenerateConfig) else config.training.rendering
@@ -94,10 +108,15 @@ def _open_models(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
     """Opens every model once; with adapters if any step trains them."""
     from w2s_ray.models.preflight import check_models
 
-    models: dict[str, ModelSpec] = {name: spec.models[name] for name in _models(spec, todo)}
-    if models:
-        lora = spec.training.lora if spec.training.trainable == "lora" else None
-        check_models(models, lora, set(), set(models))
+    needed = _models(spec, todo)
+    outside = {
+        name: spec.models[name] for name in needed if name == spec.evaluation.perplexity_model
+    }
+    others = {name: spec.models[name] for name in needed if name not in outside}
+    lora = spec.training.lora if spec.training.trainable == "lora" else None
+    for models, adapters in ((others, lora), (outside, None)):
+        if models:
+            check_models(models, adapters, set(), set(models))
 
 
 def _models(spec: GenerationSpec, todo: Mapping[str, Step]) -> dict[str, Step]:

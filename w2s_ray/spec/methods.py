@@ -44,5 +44,15 @@ ALWAYS = ("weak_before", "weak", "ceiling")
 """Every cell's gap is measured against these."""
 WITH_ALPHA = ("cong_s", "cong")
 """Methods whose cells differ by α."""
+TRAINED = (
+    "sft_before",
+    "weak_sft",
+    "weak_sft_published",
+    "cong_s",
+    "cong",
+    "wspo",
+    "ceiling",
+)
+"""Methods that train the strong model: their cells differ by its learning rates."""
 ONE_VOCABULARY = ("wspo", "proxy")
 """Methods that compare the two models token by token."""

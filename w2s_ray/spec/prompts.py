@@ -61,6 +61,31 @@ class PromptSizes(Model):
     )
 
 
+class Classifier(Model):
+    """Rewards by classifiers of labelled texts; a prompt is how such a text begins.
+
+    A third of the texts gives the prompts, another one trains the classifier whose verdict is the
+    reward, and the last one a classifier of another kind that nothing is trained on.
+    """
+
+    text: Text = Field("text", description="name of the column with the texts", examples=["review"])
+    label: Text = Field(
+        "label", description="name of the column with their labels", examples=["sentiment"]
+    )
+    wanted: Text | int = Field(
+        1,
+        description="the label that answers are rewarded for",
+        examples=["positive"],
+        json_schema_extra={"unit": ""},
+    )
+    words: Count = Field(
+        4,
+        description="first words of a text that are its prompt",
+        examples=[3],
+        json_schema_extra={"unit": "words"},
+    )
+
+
 class Prompts(Model):
     """Where prompts come from, how they are split, and what checks their answers."""
 
@@ -109,6 +134,12 @@ class Prompts(Model):
         f"{CONSTRAINTS}, which a row names in its column check",
         examples=["my_checks:reward"],
     )
+    classifier: Classifier | None = Field(
+        None,
+        description="rewards by classifiers of the source's labelled texts, whose beginnings are "
+        "the prompts; null: rewards by checks",
+        examples=[{"text": "text", "label": "label", "wanted": 1}],
+    )
     timeout_seconds: Positive = Field(
         5.0,
         description="time of one call of checker, after which it is stopped",
@@ -149,9 +180,23 @@ class Prompts(Model):
                 if getattr(self, field) is not None:
                     expected = mistake(f"no {field} without source: {CONSTRAINTS}")
                     wrong.append(((field,), list(getattr(self, field)), expected))
-        elif self.checker is not None:
-            expected = mistake(f"no checker with source: {CONSTRAINTS}, which has its own checks")
-            wrong.append((("checker",), self.checker, expected))
+        else:
+            for field in ("checker", "classifier"):
+                if getattr(self, field) is not None:
+                    expected = mistake(
+                        f"no {field} with source: {CONSTRAINTS}, which has its own checks"
+                    )
+                    wrong.append(((field,), None, expected))
+        if self.classifier is not None:
+            if self.column != type(self).model_fields["column"].default:
+                expected = mistake("no column beside classifier, whose field text names it")
+                wrong.append((("column",), self.column, expected))
+            if self.checker is not None:
+                expected = mistake("no checker beside classifier, which gives the rewards")
+                wrong.append((("checker",), self.checker, expected))
+            if self.has_transfer:
+                expected = mistake("0 with classifier, which knows no families of prompts")
+                wrong.append((("sizes", "transfer"), self.sizes.transfer, expected))
         if not any(source.startswith("hf:") for source in self.source):
             for field in ("revision", "subset", "split"):
                 if getattr(self, field) != type(self).model_fields[field].default:

@@ -73,7 +73,7 @@ def smoke_of(spec: Spec | GenerationSpec) -> Smoke:
         values |= _sizes(spec)
     else:
         grid = {name: getattr(spec.grid, name) for name in type(spec.grid).model_fields}
-        grid |= {name: grid[name][:1] for name in ("alpha", "seed")}
+        grid |= {name: grid[name][:1] for name in ("alpha", "learning_rate_factor", "seed")}
         cells, rows = "each method once", f"at most {LARGEST['prompts.sizes.align']} prompts, "
     name = spec.study + SUFFIX
     every = {"study": name, "grid": grid, **values}

@@ -9,6 +9,7 @@ import pyarrow as pa
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import JudgeConfig
 from w2s_ray.statistics.text_measures import measures
+from w2s_ray.steps.classifier import read_classifier
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import VERDICT_SCHEMA, read_samples
@@ -16,7 +17,7 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import VERDICTS
 from w2s_ray.store.text_results import best_samples
-from w2s_ray.tasks.check import checker_of, checks_identity
+from w2s_ray.tasks.check import Checker, ClassifierChecker, checker_of, checks_identity
 from w2s_ray.training.progress import Throttle
 
 
@@ -33,7 +34,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     prompts = {row["prompt_id"]: row for row in prompts_of(inputs, splits).to_pylist()}
     verdicts: list[dict[str, Any]] = []
     throttle = Throttle()
-    with checker_of(step.prompts) as check:
+    with _checker(step, inputs) as check:
         for number, sample in enumerate(samples, start=1):
             prompt = prompts[sample["prompt_id"]]
             reward, error = None, sample["error"]
@@ -62,6 +63,14 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         for split in splits
     }
     draft.metrics.update(splits=of_split)
+
+
+def _checker(step: Step, inputs: Mapping[str, Artifact]) -> Checker:
+    """A classifier where one is an input, else the checks of the prompts."""
+    assert step.prompts is not None
+    if "classifier" in inputs:
+        return ClassifierChecker(read_classifier(inputs["classifier"]))
+    return checker_of(step.prompts)
 
 
 def _check_same(step: Step) -> None:

@@ -38,6 +38,20 @@ VERDICT_SCHEMA = pa.schema(
 failed or there is no text; ``error`` says why."""
 
 
+PERPLEXITY_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("log_prob", pa.float64()),
+        ("tokens", pa.int32()),
+    ]
+)
+"""One row per sample, in the order of the samples. ``log_prob`` sums log p over the ``tokens`` of
+the text after its prompt, by the tokenizer of the outside model and without an end token; null and
+0 where there is no text. The perplexity is exp(-log_prob / tokens)."""
+
+
 def read_samples(artifact: Artifact) -> list[dict[str, Any]]:
     """The rows of ``SCHEMA``."""
     rows: list[dict[str, Any]] = read_parquet(artifact.file(SAMPLES)).to_pylist()

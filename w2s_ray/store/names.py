@@ -37,6 +37,8 @@ VALIDATION = "validation.parquet"  # scores on held-out rows, one row per evalua
 PROMPTS = "prompts.parquet"  # what is answered, and the check of each answer
 SAMPLES = "samples.parquet"  # generated answers, one row per prompt and sample
 VERDICTS = "verdicts.parquet"  # what the checks say of them
+CLASSIFIER = "classifier.safetensors"  # weights of hashed n-grams, and a bias
+PERPLEXITIES = "perplexities.parquet"  # how likely a model of no pair finds them
 PAIRS = "pairs.parquet"  # a chosen and a rejected answer to one prompt
 STEP_LOGITS = "step_logits.npy"  # test logits of the evaluated steps before the last
 

@@ -2,8 +2,8 @@
 
 from w2s_ray.store.column import INT, REAL, TEXT, Column, never_null
 
-TEXT_RESULTS_SCHEMA_VERSION = 1
-SAMPLES_SCHEMA_VERSION = 1
+TEXT_RESULTS_SCHEMA_VERSION = 2
+SAMPLES_SCHEMA_VERSION = 2
 
 TEXT_AXES = (
     never_null("study", TEXT, "name of the study"),
@@ -12,6 +12,12 @@ TEXT_AXES = (
     never_null("strong", TEXT, "name of the strong model"),
     never_null("method", TEXT, "what the strong model learned from (docs/generation.md)"),
     Column("alpha", REAL, "", "α of contrastive decoding; null for methods without"),
+    Column(
+        "learning_rate_factor",
+        REAL,
+        "",
+        "factor on the strong model's learning rates; null where it is not trained",
+    ),
     never_null("seed", INT, "seed of sampling, adapters and row order"),
 )
 
@@ -31,6 +37,20 @@ OF_SPLIT = (
         "nat",
         "mean of log π - log π_ref of the answers at temperature 1, π_ref the model before its "
         "training; their KL divergence only where they are sampled at temperature 1 and top_p 1",
+    ),
+    Column(
+        "audit_rate",
+        REAL,
+        "fraction",
+        "mean verdict of the classifier that nothing is trained on; null without one, and of "
+        "best_of_n",
+    ),
+    Column(
+        "perplexity",
+        REAL,
+        "",
+        "geometric mean of the answers' perplexities under evaluation.perplexity_model; null "
+        "without one, and of best_of_n",
     ),
 )
 """Scores of the split ``test``; those of ``transfer`` have that word in front."""
@@ -85,6 +105,19 @@ SAMPLE_COLUMNS = (
     never_null("cut_off", INT, "1: it had not ended at max_new_tokens; else 0"),
     Column("reward", REAL, "fraction", "what the check gives, 0 to 1; null: it failed"),
     Column("error", TEXT, "", "why there is no text, or no reward"),
+    Column(
+        "audit_reward",
+        REAL,
+        "fraction",
+        "what the classifier says that nothing is trained on; null: there is none",
+    ),
     Column("log_prob", REAL, "nat", "log π of the answer and its end, at temperature 1"),
     Column("log_prob_reference", REAL, "nat", "the same before training; null: not trained"),
+    Column(
+        "outside_log_prob",
+        REAL,
+        "nat",
+        "log p of its text after its prompt under evaluation.perplexity_model, without an end",
+    ),
+    Column("outside_tokens", INT, "tokens", "its length by that model's tokenizer"),
 )

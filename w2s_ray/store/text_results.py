@@ -11,7 +11,14 @@ from w2s_ray.contents import read_parquet
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.columns import schema
-from w2s_ray.store.names import PROMPTS, SAMPLES, VERDICTS, results_file, samples_file
+from w2s_ray.store.names import (
+    PERPLEXITIES,
+    PROMPTS,
+    SAMPLES,
+    VERDICTS,
+    results_file,
+    samples_file,
+)
 from w2s_ray.store.results import (
     OWN_STEPS,
     Cell,
@@ -32,6 +39,8 @@ from w2s_ray.store.text_columns import (
 
 PROMPTS_OF = "prompts_"
 """Begins the roles of prompts; the name of their split follows."""
+BESIDE = ("perplexity", "audit")
+"""Roles of what is said of answers beside their verdicts, where the spec asks for it."""
 UPSTREAM = "upstream_"
 """Begins the roles of the steps that a cell's answers depend on."""
 _SORTED_BY = tuple((column.name, "ascending") for column in (*TEXT_AXES, TEXT_RESULTS[0]))
@@ -77,8 +86,8 @@ def write_samples(store: Store, study: str, cells: Sequence[Cell]) -> str:
         parquet.ParquetWriter(path, columns, compression="zstd") as writer,
     ):
         for key, of_cell in read.items():
-            if all(step in finished for step in of_cell.values()):
-                opened = {role: artifacts(step) for role, step in of_cell.items()}
+            if all(step in finished for role, step in of_cell.items() if role not in BESIDE):
+                opened = {role: artifacts(of) for role, of in of_cell.items() if of in finished}
                 rows = list(_samples(key, opened))
                 writer.write_table(pa.Table.from_pylist(rows, schema=columns))
     return store.location(samples_file(study))
@@ -93,10 +102,13 @@ def _row(
     metrics = {role: records.get(key, {}).get("metrics", {}) for role, key in keys.items()}
     status, error = _status(keys, records, failures)
     splits = metrics["student_evaluate"].get("splits", {})
-    row: dict[str, Any] = {axis.name: cell[axis.name] for axis in TEXT_AXES}
-    for column in OF_SPLIT:
-        row[column.name] = splits.get("test", {}).get(column.name)
-        row[f"transfer_{column.name}"] = splits.get("transfer", {}).get(column.name)
+    row: dict[str, Any] = {axis.name: cell.get(axis.name) for axis in TEXT_AXES}
+    best = records.get(keys["student_evaluate"], {}).get("config", {}).get("best_of_n")
+    outside, audit = ({} if best else metrics.get(role, {}).get("splits", {}) for role in BESIDE)
+    for split, begin in (("test", ""), ("transfer", "transfer_")):
+        scores = {**splits.get(split, {}), **outside.get(split, {})}
+        scores["audit_rate"] = audit.get(split, {}).get("rate")
+        row |= {f"{begin}{column.name}": scores.get(column.name) for column in OF_SPLIT}
     for role in ("weak", "ceiling"):
         of_role = metrics[f"{role}_evaluate"].get("splits", {})
         row[f"{role}_rate"] = of_role.get("test", {}).get("rate")
@@ -150,7 +162,7 @@ def _read_by(keys: Mapping[str, str]) -> dict[str, str]:
     return {
         role: step
         for role, step in keys.items()
-        if role in OWN_STEPS or role.startswith(PROMPTS_OF)
+        if role in (*OWN_STEPS, *BESIDE) or role.startswith(PROMPTS_OF)
     }
 
 
@@ -164,6 +176,17 @@ def _samples(key: str, artifacts: Mapping[str, Artifact]) -> Iterator[dict[str, 
         for split in splits
         for row in read_parquet(artifacts[f"{PROMPTS_OF}{split}"].file(PROMPTS)).to_pylist()
     }
+    if "perplexity" in artifacts:
+        outside = read_parquet(artifacts["perplexity"].file(PERPLEXITIES)).to_pylist()
+        samples = [
+            {**sample, "outside_log_prob": of["log_prob"], "outside_tokens": of["tokens"]}
+            for sample, of in zip(samples, outside, strict=True)
+        ]
+    if "audit" in artifacts:
+        audit = read_parquet(artifacts["audit"].file(VERDICTS))["reward"].to_pylist()
+        samples = [
+            {**sample, "audit_reward": of} for sample, of in zip(samples, audit, strict=True)
+        ]
     judged = list(zip(samples, verdicts, strict=True))
     if artifacts["student_evaluate"].record["config"]["best_of_n"]:
         judged = best_samples(judged)
@@ -178,8 +201,11 @@ def _samples(key: str, artifacts: Mapping[str, Artifact]) -> Iterator[dict[str, 
             "cut_off": int(sample["cut_off"]),
             "reward": verdict["reward"],
             "error": verdict["error"],
+            "audit_reward": sample.get("audit_reward"),
             "log_prob": sample["log_prob"],
             "log_prob_reference": sample["log_prob_reference"],
+            "outside_log_prob": sample.get("outside_log_prob"),
+            "outside_tokens": sample.get("outside_tokens"),
         }
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from w2s_ray.errors import InputError, one_line
 from w2s_ray.spec.prompts import Prompts
+from w2s_ray.tasks.classifiers import TextClassifier
 from w2s_ray.tasks.families import RULES_VERSION, obeys
 
 _BLOCK = 4096  # bytes read at a time
@@ -85,6 +86,18 @@ class RuleChecker(_Closing):
     def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
         """The verdict on ``text``; the prompt does not matter."""
         return Verdict(float(obeys(check, text)), None)
+
+
+class ClassifierChecker(_Closing):
+    """Verdicts of a classifier of texts, in this process: 1.0 if it says the wanted class."""
+
+    def __init__(self, classifier: TextClassifier) -> None:
+        self._classifier = classifier
+
+    def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
+        """The verdict on the prompt with ``text`` after it."""
+        (log_odds,) = self._classifier.log_odds([f"{prompt} {text.strip()}"])
+        return Verdict(float(log_odds > 0.0), None)
 
 
 class OwnChecker(_Closing):
@@ -236,6 +249,8 @@ def checks_identity(spec: Prompts) -> dict[str, Any]:
     Raises:
         InputError: the checker cannot be imported.
     """
+    if spec.classifier is not None:
+        return {}  # a classifier is an input of the judge
     if spec.checker is None:
         return {"rules": RULES_VERSION}
     return {**checker_identity(spec.checker), "timeout_seconds": spec.timeout_seconds}

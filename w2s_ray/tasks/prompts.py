@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from w2s_ray.data.sources import fingerprint
 from w2s_ray.spec.prompts import SPLITS, Prompts
+from w2s_ray.tasks.beginnings import prompts_of_beginnings, texts_identity
 from w2s_ray.tasks.constraints import PROMPTS_VERSION, generated
 from w2s_ray.tasks.prompt_files import ROWS_VERSION, PromptsRead, hub_part, prompts_of_files
 
@@ -28,6 +29,14 @@ def prompts_identity(spec: Prompts, split: str) -> dict[str, Any]:
         InputError: a source cannot be read.
     """
     number = SPLITS.index(split)
+    if spec.classifier is not None:
+        sizes = {name: spec.rows(name) for name in SPLITS[: number + 1]}
+        return {
+            **texts_identity(spec),
+            "words": spec.classifier.words,
+            "split": split,
+            "sizes": sizes,
+        }
     if not spec.is_generated:
         sizes = {name: spec.rows(name) for name in SPLITS[: number + 1]}
         content = fingerprint(spec.source, hub_part(spec))["digest"]
@@ -53,7 +62,10 @@ def prompt_tables(spec: Prompts) -> Mapping[str, pa.Table]:
     Raises:
         InputError: a row cannot be used, or there are too few; names file and line.
     """
-    read = PromptsRead(generated(spec), 0) if spec.is_generated else prompts_of_files(spec)
+    if spec.classifier is not None:
+        read = PromptsRead(prompts_of_beginnings(spec), 0)
+    else:
+        read = PromptsRead(generated(spec), 0) if spec.is_generated else prompts_of_files(spec)
     schema = SCHEMA.with_metadata({REPEATED: str(read.repeated)})
     return {
         split: pa.Table.from_pylist(

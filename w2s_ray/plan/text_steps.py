@@ -1,0 +1,249 @@
+"""The steps of a study of generated text by kind: what each is given, and how it is run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from w2s_ray.capacity.execution import Execution
+from w2s_ray.catalog.identity import template_identity, weights_identity
+from w2s_ray.catalog.shapes import shape
+from w2s_ray.data.rendering import Rendering
+from w2s_ray.errors import InputError, at
+from w2s_ray.plan.configs import Config, Training
+from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.step import Step, key_of
+from w2s_ray.plan.text_configs import (
+    ClassifierConfig,
+    Draws,
+    GenerateConfig,
+    JudgeConfig,
+    PerplexityConfig,
+    PromptsConfig,
+    TextTrainConfig,
+)
+from w2s_ray.plan.text_layouts import TextLayouts
+from w2s_ray.spec.generation import GenerationSpec
+from w2s_ray.spec.prompts import SPLITS
+from w2s_ray.spec.stages import Preference, Sampling, Tuning
+from w2s_ray.store.text_results import PROMPTS_OF
+from w2s_ray.tasks.beginnings import Part, texts_identity
+from w2s_ray.tasks.check import checks_identity
+from w2s_ray.tasks.classifiers import ClassifierKind
+from w2s_ray.tasks.prompts import prompts_identity
+
+
+class TextSteps:
+    """Makes the steps of one spec, each once.
+
+    Raises:
+        InputError: an unreadable model, or prompts that cannot be read; names the field.
+    """
+
+    def __init__(self, spec: GenerationSpec) -> None:
+        self.spec = spec
+        self.steps: dict[str, Step] = {}
+        self.layouts = TextLayouts(spec)
+        self.rendering = Rendering(spec.training.render)
+        self.identities = {name: self._model_identity(name) for name in spec.models}
+        with at("prompts"):
+            self.checks = checks_identity(spec.prompts)
+            self.prompts = {
+                split: self._prompts(split) for split in SPLITS if spec.prompts.rows(split)
+            }
+
+    def _prompts(self, split: str) -> Step:
+        """The prompts of a split."""
+        config = PromptsConfig(split, prompts_identity(self.spec.prompts, split))
+        return self._add("prompts", f"{self.spec.study}-{split}", config, {})
+
+    def _prompts_of(self, splits: Sequence[str]) -> dict[str, str]:
+        """The prompts of several splits as inputs."""
+        return {f"{PROMPTS_OF}{split}": self.prompts[split].key for split in splits}
+
+    def _generate(
+        self,
+        model: str,
+        sampling: Sampling,
+        splits: tuple[str, ...],
+        seed: int,
+        trained: Step | None = None,
+        *,
+        alpha: float | None = None,
+        draws: Draws = "answers",
+    ) -> Step:
+        """Samples of a model; with ``alpha`` contrasted with itself before its training."""
+        config = replace(self._sampling(model, sampling, splits, seed), draws=draws)
+        if alpha is not None:
+            head = self.spec.decoding.head
+            config = replace(config, mode="contrastive", alpha=alpha, head=head)
+        name = f"{splits[0]}-{model}" + ("" if trained is None else f"-{trained.kind}")
+        inputs = self._prompts_of(splits)
+        if trained is not None:
+            inputs["model"] = trained.key
+        slug = f"{name}{'' if alpha is None else f'-a{alpha:g}'}-s{seed}"
+        return self._add("generate", slug, config, inputs, model=model)
+
+    def _sampling(
+        self, model: str, sampling: Sampling, splits: tuple[str, ...], seed: int
+    ) -> GenerateConfig:
+        training = self.spec.training
+        return GenerateConfig(
+            model=self.identities[model],
+            mode="plain",
+            splits=splits,
+            samples=sampling.samples,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
+            penalty_acts_on=getattr(sampling, "penalty_acts_on", "log_probs"),
+            max_new_tokens=sampling.max_new_tokens,
+            stop=sampling.stop,
+            seed=seed,
+            precision=training.precision,
+            max_length_tokens=training.max_length_tokens,
+            rendering=self.rendering,
+        )
+
+    def _judge(self, samples: Step, *, best_of_n: bool = False, part: Part = "reward") -> Step:
+        """Verdicts on samples; those of a classifier are those of one ``part`` of the texts."""
+        splits = samples.config_as(GenerateConfig).splits
+        inputs = {**self._prompts_of(splits), "samples": samples.key}
+        if self.spec.prompts.classifier is not None:
+            inputs["classifier"] = self._classifier(part).key
+        return self._add("judge", samples.slug, JudgeConfig(self.checks, best_of_n), inputs)
+
+    def _audit_of(self, samples: Step) -> dict[str, str]:
+        """What the classifier that nothing is trained on says, as a role of a cell."""
+        if self.spec.prompts.classifier is None:
+            return {}
+        return {"audit": self._judge(samples, part="audit").key}
+
+    def _classifier(self, part: Part) -> Step:
+        """The classifier of the rewards, or the one of another kind that audits them."""
+        with at("prompts"):
+            texts = texts_identity(self.spec.prompts)
+        kind: ClassifierKind = "logistic" if part == "reward" else "naive_bayes"
+        config = ClassifierConfig(kind, part, texts)
+        return self._add("classifier", f"{self.spec.study}-{part}", config, {})
+
+    def _perplexity_of(self, samples: Step) -> dict[str, str]:
+        """The perplexity of answers as a role of a cell, if the spec asks for it."""
+        name, training = self.spec.evaluation.perplexity_model, self.spec.training
+        if name is None:
+            return {}
+        answers = samples.config_as(GenerateConfig)
+        config = PerplexityConfig(
+            self.identities[name],
+            training.precision,
+            training.max_length_tokens,
+            training.render,
+            answers,
+        )
+        inputs = {**self._prompts_of(answers.splits), "samples": samples.key}
+        step = self._add("perplexity", f"{name}-{samples.slug}", config, inputs, model=name)
+        return {"perplexity": step.key}
+
+    def _train(
+        self,
+        kind: str,
+        model: str,
+        tuning: Tuning,
+        seed: int,
+        objective: Any,
+        inputs: dict[str, str],
+        slug: str,
+        *,
+        second: str | None = None,
+    ) -> Step:
+        """A model, trained in one stage."""
+        config = TextTrainConfig(
+            self.identities[model],
+            self._training(tuning),
+            seed,
+            objective,
+            tuning.beta if isinstance(tuning, Preference) else None,
+            warmup=self.spec.training.warmup,
+            second=None if second is None else self.identities[second],
+        )
+        if "samples" in inputs:
+            inputs = {**self._prompts_of(("train",)), **inputs}
+        name = f"{model}-{objective}-{slug or f's{seed}'}"
+        return self._add(kind, name, config, inputs, model=model, second=second)
+
+    def _training(self, tuning: Tuning) -> Training:
+        training = self.spec.training
+        return Training(
+            trainable=training.trainable,
+            learning_rate=tuning.learning_rate,
+            epochs=tuning.epochs,
+            batch_size=tuning.batch_size,
+            max_length_tokens=training.max_length_tokens,
+            precision=training.precision,
+            schedule=training.schedule,
+            clip_norm=training.clip_norm,
+            adam_betas=(0.9, 0.999),
+            adam_epsilon=1e-8,
+            lora=training.lora if training.trainable == "lora" else None,
+            rendering=self.rendering,
+        )
+
+    def _add(
+        self,
+        kind_name: str,
+        slug: str,
+        config: Config,
+        inputs: dict[str, str],
+        *,
+        model: str | None = None,
+        second: str | None = None,
+    ) -> Step:
+        """The step of this identity, added to the plan unless it is there."""
+        kind = KINDS[kind_name]
+        key = key_of(kind, config, inputs)
+        if key not in self.steps:
+            self.steps[key] = Step(
+                kind,
+                key,
+                slug,
+                config,
+                inputs,
+                self._execution(config, inputs, model, second),
+                None if model is None else self.spec.models[model],
+                None,
+                None if model is None else self.identities[model],
+                prompts=self.spec.prompts,
+                second_model=None if second is None else self.spec.models[second],
+            )
+        return self.steps[key]
+
+    def _execution(
+        self, config: Config, inputs: dict[str, str], model: str | None, second: str | None
+    ) -> Execution:
+        """How a step is run."""
+        if model is None:
+            return Execution()
+        if isinstance(config, TextTrainConfig):
+            return self.layouts.training(model, config.training)
+        if isinstance(config, PerplexityConfig):
+            return self.layouts.generation([model])
+        assert isinstance(config, GenerateConfig)
+        others = [] if second is None else [second, second]  # after and before alignment
+        reference = [model] if "model" in inputs else []
+        return self.layouts.generation([model, *reference, *others])
+
+    def _model_identity(self, name: str) -> dict[str, Any]:
+        """What the weights of the model ``name`` are, and the template that it reads prompts by."""
+        model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
+        with at("models", name):
+            known = shape(model)
+            if known is not None and wanted > known.max_positions:
+                raise InputError(
+                    f"training.max_length_tokens: given {wanted}, expected at most "
+                    f"{known.max_positions}, the positions of model {name!r}",
+                    ("training", "max_length_tokens"),
+                )
+            identity = weights_identity(model)
+            is_outside = name == self.spec.evaluation.perplexity_model
+            if self.spec.training.render == "chat_template" and not is_outside:
+                identity |= template_identity(model)
+            return identity
