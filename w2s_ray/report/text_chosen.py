@@ -47,8 +47,8 @@ def choose(settings: Sequence[TextSetting], baseline: TextSetting | None = None)
     if min(np.bincount(halves, minlength=FOLDS)) < FEWEST:
         return None
     scores = [prompt_means(of)[:, known] for of in rewards]
-    own, against = scores[: len(settings)], scores[len(settings) :]
-    return Halves(held_out_choice(np.stack(own), halves, *against), seeds)
+    against = None if baseline is None else scores.pop()
+    return Halves(held_out_choice(np.stack(scores), halves, against), seeds)
 
 
 def at_chosen_rate(settings: Sequence[TextSetting]) -> TextSetting:

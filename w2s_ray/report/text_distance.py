@@ -43,7 +43,7 @@ def measures(pairs: Sequence[ModelPair], files: tuple[str, str], *, is_kl: bool)
 
 
 def _looks(pair: ModelPair, files: tuple[str, str], name: str) -> Table:
-    columns = (
+    columns: tuple[TableColumn, ...] = (
         TableColumn("method"),
         TableColumn("words", "number", 1),
         TableColumn("cut off", "percent"),
@@ -54,7 +54,7 @@ def _looks(pair: ModelPair, files: tuple[str, str], name: str) -> Table:
         TableColumn(f"{name} per token", "number", 3),
         TableColumn("perplexity", "number", 1),
     )
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             Cell(text=setting.label),
             *(Cell(setting.measured(name)) for name in _MEASURED),

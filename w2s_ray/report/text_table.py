@@ -62,7 +62,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
 def _name(row: dict[str, Any], *, shows_factor: bool) -> str:
     alpha, factor = row["alpha"], row["learning_rate_factor"]
     of_alpha = "" if alpha is None else f" α={alpha:g}"
-    return row["method"] + of_alpha + (f" lr×{factor:g}" if factor and shows_factor else "")
+    of_factor = f" lr×{factor:g}" if factor and shows_factor else ""
+    return f"{row['method']}{of_alpha}{of_factor}"
 
 
 def _shown(values: Sequence[float | None], factor: float) -> str:
