@@ -11,7 +11,6 @@ from dataclasses import fields
 from typing import Any, cast
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.identity import template_identity, weights_identity
 from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import InputError, at
@@ -36,6 +35,7 @@ from w2s_ray.plan.generation import TextBuilder
 from w2s_ray.plan.graph import Cell, Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.layouts import Layouts
+from w2s_ray.plan.model_identities import model_identities
 from w2s_ray.plan.row_counts import check_rows
 from w2s_ray.plan.step import Kind, Step, key_of
 from w2s_ray.plan.teachers import features_key
@@ -76,7 +76,7 @@ class Builder:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.steps: dict[str, Step] = {}
-        self.model_identities = {name: self._model_identity(name) for name in spec.models}
+        self.model_identities = model_identities(spec.models, spec.training)
         self._data_identities = {name: self._data_identity(name) for name in spec.data}
         self.layouts = Layouts(spec)
         self.shared: dict[tuple[Any, ...], Step] = {}
@@ -349,22 +349,6 @@ class Builder:
 
     def _effective(self, point: CellPoint) -> CellPoint:
         return effective(point, self.spec.training)
-
-    def _model_identity(self, name: str) -> dict[str, Any]:
-        """What the weights of the model ``name`` are."""
-        model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
-        with at("models", name):
-            known = shape(model)
-            if known is not None and wanted > known.max_positions:
-                raise InputError(
-                    f"training.max_length_tokens: given {wanted}, expected at most "
-                    f"{known.max_positions}, the positions of model {name!r}",
-                    ("training", "max_length_tokens"),
-                )
-            identity = weights_identity(model)
-            if self.spec.training.render == "chat_template":
-                identity |= template_identity(model)
-            return identity
 
     def _data_identity(self, name: str) -> dict[str, Any]:
         """What the rows of the data set ``name`` are."""

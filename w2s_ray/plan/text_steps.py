@@ -5,12 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from w2s_ray.capacity.execution import Execution
-from w2s_ray.catalog.identity import template_identity, weights_identity
-from w2s_ray.catalog.shapes import shape
 from w2s_ray.data.rendering import Rendering
-from w2s_ray.errors import InputError, at
+from w2s_ray.errors import at
 from w2s_ray.plan.configs import Config, Training
 from w2s_ray.plan.kinds import KINDS
+from w2s_ray.plan.model_identities import model_identities
 from w2s_ray.plan.step import Step, key_of
 from w2s_ray.plan.text_configs import (
     ClassifierConfig,
@@ -44,7 +43,9 @@ class TextSteps:
         self.steps: dict[str, Step] = {}
         self.layouts = TextLayouts(spec)
         self.rendering = Rendering(spec.training.render)
-        self.identities = {name: self._model_identity(name) for name in spec.models}
+        self.identities = model_identities(
+            spec.models, spec.training, plain=spec.evaluation.perplexity_model
+        )
         with at("prompts"):
             self.checks = checks_identity(spec.prompts)
             self.prompts = {
@@ -230,20 +231,3 @@ class TextSteps:
         others = [] if second is None else [second, second]  # after and before alignment
         reference = [model] if "model" in inputs else []
         return self.layouts.generation([model, *reference, *others])
-
-    def _model_identity(self, name: str) -> dict[str, Any]:
-        """What the weights of the model ``name`` are, and the template that it reads prompts by."""
-        model, wanted = self.spec.models[name], self.spec.training.max_length_tokens
-        with at("models", name):
-            known = shape(model)
-            if known is not None and wanted > known.max_positions:
-                raise InputError(
-                    f"training.max_length_tokens: given {wanted}, expected at most "
-                    f"{known.max_positions}, the positions of model {name!r}",
-                    ("training", "max_length_tokens"),
-                )
-            identity = weights_identity(model)
-            is_outside = name == self.spec.evaluation.perplexity_model
-            if self.spec.training.render == "chat_template" and not is_outside:
-                identity |= template_identity(model)
-            return identity
