@@ -24,7 +24,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
 
 
@@ -101,11 +101,11 @@ def test_a_signal_while_modules_are_imported(finished: Path, number: signal.Sign
     """It is sent as soon as it is handled, long before the imports have ended."""
     command = [sys.executable, "-m", "w2s_ray.study", str(finished), "--local"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not _catches(run.pid, signal.SIGTERM) and time.monotonic() < deadline:
         time.sleep(0.001)
     run.send_signal(number)
-    output, errors = run.communicate(timeout=60)
+    output, errors = run.communicate(timeout=200)
     assert run.returncode == 128 + number
     assert output == "" and errors.endswith(f"{RESUME}\n") and len(errors.splitlines()) == 1
 
@@ -117,18 +117,18 @@ def test_a_signal_in_the_middle_leaves_results(
     spec = write_spec(grid__seed=list(range(40)))
     command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not list(tmp_path.glob("store/weak/[!.]*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     run.send_signal(number)
-    output, errors = run.communicate(timeout=60)
+    output, errors = run.communicate(timeout=200)
     assert run.returncode == 128 + number
     assert len(errors.splitlines()) == 1 and "Traceback" not in output
     assert "unfinished: the run was interrupted" in output
     table = pq.read_table(tmp_path / "store/results/tiny.parquet")
     assert len(table) == 160 and "pending" in table["status"].to_pylist()
     # A claim that was being taken at that moment may stay; it holds nobody up, and goes.
-    again = subprocess.run([*command, "--no-report"], capture_output=True, timeout=100, check=False)
+    again = subprocess.run([*command, "--no-report"], capture_output=True, timeout=200, check=False)
     assert again.returncode == 0
     assert not list((tmp_path / "store/claims").iterdir())
 

@@ -1,6 +1,5 @@
 """A chat template that does not end, or makes endless texts, is refused in one line."""
 
-
 import pytest
 
 from w2s_ray.errors import InputError
