@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.testing.chaos.forks import Forks
 from tests.testing.specs import tiny_spec
 from w2s_ray.ending.signals import RESUME
 
@@ -53,10 +54,10 @@ def test_a_terminal_without_unicode(finished: Path) -> None:
 
 
 def test_files_that_are_too_large_are_one_line(write_spec: Callable[..., Path]) -> None:
-    """A quota: no file may have more than 1 MiB, and the features have more."""
-    sizes = {"ground_truth": 5_000, "weak": 20, "test": 20}
+    """A quota: no file may have more than 300 KiB, and the features have more."""
+    sizes = {"ground_truth": 1_500, "weak": 20, "test": 20}
     spec = write_spec(data__pairs={**_pairs(), "sizes": sizes})
-    ended = shell(f"ulimit -f 1024; {COMMAND} {spec} --local")
+    ended = shell(f"ulimit -f 300; {COMMAND} {spec} --local")
     assert ended.returncode == 1  # the cells say why; their results are small enough
     assert "File too large" in ended.stdout and "Traceback" not in ended.stdout + ended.stderr
     table = pq.read_table(spec.parent / "store" / "results" / "tiny.parquet")
@@ -75,24 +76,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk(write_spec: Callable[..., Path], small_disk: Path) -> None:
+def test_a_full_disk(write_spec: Callable[..., Path], small_disk: Path, forks: Forks) -> None:
     sizes = {"ground_truth": 200, "weak": 200, "test": 400}
     spec = write_spec(data__pairs={**_pairs(), "sizes": sizes}, grid__seed=list(range(8)))
-    ended = shell(f"{COMMAND} {spec} --local --store {small_disk}/store")
-    assert ended.returncode == 74
-    (line,) = ended.stderr.splitlines()
+    ended = forks.run(spec, "--local", "--store", small_disk / "store", folder=spec.parent)
+    assert ended.code == 74
+    (line,) = ended.errors.splitlines()
     assert "No space left on device" in line and RESUME in line
-    assert "Traceback" not in ended.stdout
+    assert "Traceback" not in ended.output
     assert list(small_disk.glob("store/weak/[!.]*/record.json"))
 
 
 def test_a_file_that_is_to_be_written_is_a_folder(
-    write_spec: Callable[..., Path], tmp_path: Path
+    write_spec: Callable[..., Path], tmp_path: Path, forks: Forks
 ) -> None:
     (tmp_path / "store/results/tiny.parquet").mkdir(parents=True)
-    ended = shell(f"{COMMAND} {write_spec()} --local")
-    assert ended.returncode == 2 and ended.stdout == ""
-    (line,) = ended.stderr.splitlines()
+    ended = forks.run(write_spec(), "--local", folder=tmp_path)
+    assert ended.code == 2 and ended.output == ""
+    (line,) = ended.errors.splitlines()
     assert "tiny.parquet" in line and "is a directory" in line
 
 
@@ -112,24 +113,22 @@ def test_a_signal_while_modules_are_imported(finished: Path, number: signal.Sign
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_leaves_results(
-    write_spec: Callable[..., Path], tmp_path: Path, number: signal.Signals
+    write_spec: Callable[..., Path], tmp_path: Path, forks: Forks, number: signal.Signals
 ) -> None:
     spec = write_spec(grid__seed=list(range(40)))
-    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = forks.begin(spec, "--local", folder=tmp_path)
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("store/weak/[!.]*")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    run.send_signal(number)
-    output, errors = run.communicate(timeout=200)
-    assert run.returncode == 128 + number
+    os.kill(run, number)
+    code, output, errors = forks.ended(run, tmp_path)
+    assert code == 128 + number
     assert len(errors.splitlines()) == 1 and "Traceback" not in output
     assert "unfinished: the run was interrupted" in output
     table = pq.read_table(tmp_path / "store/results/tiny.parquet")
     assert len(table) == 160 and "pending" in table["status"].to_pylist()
     # A claim that was being taken at that moment may stay; it holds nobody up, and goes.
-    again = subprocess.run([*command, "--no-report"], capture_output=True, timeout=200, check=False)
-    assert again.returncode == 0
+    assert forks.run(spec, "--local", folder=tmp_path).code == 0
     assert not list((tmp_path / "store/claims").iterdir())
 
 

@@ -31,13 +31,6 @@ def name(episode: Episode) -> str:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    forks = Forks()
-    yield forks
-    forks.end()
-
-
-@pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Harness:
     return Harness(tmp_path_factory.mktemp("local"), forks)
 
