@@ -54,10 +54,10 @@ def test_a_terminal_without_unicode(finished: Path) -> None:
 
 
 def test_files_that_are_too_large_are_one_line(write_spec: Callable[..., Path]) -> None:
-    """A quota: no file may have more than 300 KiB, and the features have more."""
-    sizes = {"ground_truth": 1_500, "weak": 20, "test": 20}
+    """A quota: no file may have more than 1 MiB, and the features have more."""
+    sizes = {"ground_truth": 5_000, "weak": 20, "test": 20}
     spec = write_spec(data__pairs={**_pairs(), "sizes": sizes})
-    ended = shell(f"ulimit -f 300; {COMMAND} {spec} --local")
+    ended = shell(f"ulimit -f 1024; {COMMAND} {spec} --local")
     assert ended.returncode == 1  # the cells say why; their results are small enough
     assert "File too large" in ended.stdout and "Traceback" not in ended.stdout + ended.stderr
     table = pq.read_table(spec.parent / "store" / "results" / "tiny.parquet")
