@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("W2S_RAY_NO_REPORT", "1")  # a second for each of hundreds of runs
@@ -17,8 +18,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from tests.testing.chaos.forks import Forks
 from tests.testing.process_groups import ProcessGroups
 from tests.testing.specs import tiny_spec
+
+if TYPE_CHECKING:
+    from w2s_ray.cluster.session import Session
 
 gc.disable()  # until all tests are collected: what that makes, stays
 
@@ -38,6 +43,9 @@ STARTERS = {
     "groups": ({"process_groups"}, "GLOO_SOCKET_IFNAME"),
     "ray": ({"ray_session"}, "RAY_ADDRESS"),
 }
+
+
+LONGEST = ("test_lost_node.py", "test_readme.py")  # minutes of waiting for Ray
 
 
 @pytest.fixture
@@ -78,10 +86,36 @@ def process_groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process
     groups.end()
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which Ray's processes look for programs first; it is empty."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="session")
+def ray_session(programs: Path) -> Iterator["Session"]:
+    """One real Ray, on which all tests run studies that do not start their own."""
+    from w2s_ray.cluster.session import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(programs), prepend=os.pathsep)
+        with connect(num_cpus=3) as session:
+            yield session
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts the command without its imports, where it is not the start that is tested."""
+    forks = Forks()
+    yield forks
+    forks.end()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses a test that starts Ray or a process group by a fixture, but has not the marker; puts
-    the lost machine first, which mostly waits for Ray, so that others run beside it."""
-    items.sort(key=lambda item: "faults" not in item.path.parts)
+    files first that take long or mostly wait for Ray, so that others run beside them."""
+    order = {path: place for place, path in enumerate(_longest_first(items))}
+    items.sort(key=lambda item: order[item.path])
     unmarked = [
         f"{item.nodeid}: uses {fixture}, so it needs the marker {marker!r}"
         for item in items
@@ -91,6 +125,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     if unmarked:
         raise pytest.UsageError("\n".join(unmarked))
+
+
+def _longest_first(items: list[pytest.Item]) -> list[Path]:
+    """``LONGEST``, then files with tests of Ray, of groups, with long ones, and the others."""
+    weights = {"ray": 3, "groups": 2, "long": 1}
+    heaviest = {item.path: 4 for item in items if item.path.name in LONGEST}
+    for item in items:
+        weight = max((weights.get(marker.name, 0) for marker in item.iter_markers()), default=0)
+        heaviest[item.path] = max(heaviest.get(item.path, 0), weight)
+    return sorted(heaviest, key=lambda path: -heaviest[path])
 
 
 def pytest_collection_finish() -> None:

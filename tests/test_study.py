@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pyarrow.parquet as pq
@@ -117,16 +115,15 @@ def test_models_train_whole_or_by_adapters(write_spec, tmp_path, trainable):
 
 
 @pytest.mark.long
-def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_path):
+def test_ctrl_c_says_how_to_go_on_and_costs_no_finished_step(write_spec, tmp_path, forks):
     spec = write_spec(grid__seed=list(range(40)))
-    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    deadline = time.monotonic() + 60
+    run = forks.begin(spec, "--local", folder=tmp_path)
+    deadline = time.monotonic() + 200
     while not list(tmp_path.glob("store/student/[!.]*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
-    _, output = run.communicate(timeout=30)
-    assert run.returncode == 130
+    os.kill(run, signal.SIGINT)
+    code, _, output = forks.ended(run, tmp_path)
+    assert code == 130
     assert "rerun the same command to resume" in output and "Traceback" not in output
     assert list(tmp_path.glob("store/student/[!.]*/record.json"))
     # Between two lines an interrupt may leave an empty folder, which the next step removes.

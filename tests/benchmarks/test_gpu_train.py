@@ -32,6 +32,7 @@ REFUSED = ("pydantic", "pyarrow", "ray", "deepspeed", "peft", "datasets")
 
 
 @pytest.mark.groups
+@pytest.mark.slow
 def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
     done = subprocess.run(
         [sys.executable, "benchmarks/gpu_zero.py", "--tiny"],
@@ -49,7 +50,7 @@ def test_deepspeed_on_one_device_trains_and_resumes_as_plain_torch_does():
 _TWO = ("--processes", "2")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_small_steps_of_two_processes_at_once():
     done = subprocess.run(
         [sys.executable, "benchmarks/gpu_small.py", "--tiny", "--modes", "eager", *_TWO],
@@ -126,7 +127,7 @@ def test_flops_are_six_a_weight_and_what_the_mask_lets_see():
     assert embedded - vectors == TINY["vocab_size"] * TINY["hidden_size"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_compiled_blocks_keep_what_is_predicted():
     """The states stand, and autograd saves less than for eager blocks, by as much as is said."""
     model = build(TINY | {"num_hidden_layers": 1}, torch.bfloat16, "cpu")

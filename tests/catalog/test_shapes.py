@@ -1,6 +1,6 @@
 """Dimensions and parameter counts, compared with the real models of transformers."""
 
-import time
+import os
 from importlib.metadata import PackageNotFoundError, distribution
 from math import prod
 from pathlib import Path
@@ -117,13 +117,17 @@ def test_the_packaged_model_is_its_file_and_a_file_that_is_cut_off_is_refused(
     link = tmp_path / "copy.gguf"
     link.symlink_to(file)
     assert weights_identity(ModelSpec(source=str(link))) == weights_identity(packaged)
-    started = time.process_time()
     dimensions = shape(packaged)
-    assert time.process_time() - started < 0.3
     assert dimensions == Shape(30, 576, 49152, 134_515_008, "llama", 8192, 1536, 9, 3, 64, 61 * 576)
     # Every weight but the tied LM head is in the tensor table.
     sizes = [prod(s) for s in read_gguf_header(file).tensors.values()]
     assert sum(sizes) == dimensions.parameters
+    # They are not read: in their place, a file of the same length has nothing.
+    hollow = tmp_path / "hollow.gguf"
+    with file.open("rb") as whole:
+        hollow.write_bytes(whole.read(8 * 2**20))
+    os.truncate(hollow, file.stat().st_size)
+    assert shape(ModelSpec(source=str(hollow))) == dimensions
     for length in (10, 5_000, 1_000_000, file.stat().st_size - 1):
         cut = tmp_path / "cut.gguf"
         with file.open("rb") as whole:

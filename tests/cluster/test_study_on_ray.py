@@ -61,7 +61,7 @@ def test_ray_and_local_give_the_same_results(write_spec: Any, tmp_path: Path) ->
 @pytest.mark.usefixtures("ray_session")
 def test_ray_and_local_generate_the_same_texts(tmp_path: Path) -> None:
     grid = {"pair": [["weak", "strong"]], "method": ["weak_sft", "cong", "wspo"]}
-    spec = text_spec(tmp_path, grid=grid)
+    spec = text_spec(tmp_path, grid=grid, execution={"max_concurrent_steps": 1})
     for name, options in (("local", ["--local"]), ("ray", [])):
         assert main([str(spec), *options, "--store", str(tmp_path / name)]) == 0
     for table, column in (("samples", "text"), ("results", "rate")):
@@ -98,7 +98,8 @@ def test_two_workers_under_zero_3_give_the_results_of_one_process(
         "grid__weight_decay": [0.5],
         "grid__learning_rate": [3e-3],
         "training__evaluations": 3,
-        "execution": {"workers": 2, "zero_stage": 3, "micro_batch_tokens": 256},
+        "execution": {"workers": 2, "zero_stage": 3, "micro_batch_tokens": 256}
+        | {"max_concurrent_steps": 1},
     }
     spec = write_spec(**changes)
     assert main([str(spec), "--local", "--store", str(tmp_path / "local")]) == 0

@@ -36,7 +36,12 @@ def test_the_line_of_the_dashboard_says_how_to_log_in(ray_session: Session) -> N
 def test_names_and_logs_say_which_steps_ran(
     ray_session: Session, write_spec: Any, tmp_path: Path
 ) -> None:
-    spec = write_spec(study="watched", grid__loss=["forward_kl"], grid__noise_ratio=[0.0])
+    spec = write_spec(
+        study="watched",
+        grid__loss=["forward_kl"],
+        grid__noise_ratio=[0.0],
+        execution={"max_concurrent_steps": 1},  # one process, which imports torch once
+    )
     assert main([str(spec), "--store", str(tmp_path / "store")]) == 0
     folder = logs_folder()
     assert folder is not None

@@ -1,13 +1,13 @@
 """What ``--plan`` says of a study whose GPU type is named."""
 
 import json
-import time
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from tests.testing.calls import calls
 from tests.testing.specs import TINY_MODEL, tiny_config, tiny_spec
 from w2s_ray.console.plan_view import describe, duration, show
 from w2s_ray.plan.build import build
@@ -149,25 +149,21 @@ def test_the_command_refuses_what_cannot_fit(write_spec: Any, capsys: Any) -> No
     assert error.count("\n") == 1 and f"{path}:" in error
 
 
-@pytest.mark.long
-def test_ten_thousand_cells_are_placed_at_once() -> None:
+def test_a_thousand_cells_are_placed_at_once() -> None:
     models = {
         name: {**TINY_MODEL, "config": tiny_config(16 * n)} for n, name in ((1, "a"), (2, "b"))
     }
     grid = {
         "pair": [["a", "b"]],
         "loss": ["forward_kl", "reverse_kl"],
-        "noise_ratio": [n / 100 for n in range(50)],
+        "noise_ratio": [n / 50 for n in range(25)],
         "trainable": ["full"],
-        "seed": list(range(100)),
+        "seed": list(range(20)),
     }
     content = study(models=models, grid=grid, training={"max_length_tokens": 128})
-    seconds = {}
+    counts = {}
     for name, execution in (("plain", {}), ("placed", {"gpu_type": "H100"})):
         spec = Spec.model_validate({**content, "execution": execution})
-        start = time.process_time()
-        plan = build(spec)
-        describe(spec, plan, (), {}, ())
-        seconds[name] = time.process_time() - start
-    assert len(plan.cells) == 10_000
-    assert seconds["placed"] < 1.5 * seconds["plain"] + 0.5
+        counts[name] = calls(lambda spec=spec: describe(spec, build(spec), (), {}, ()))
+    assert len(build(spec).cells) == 1_000
+    assert counts["placed"] < 1.5 * counts["plain"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.testing.chaos.forks import Forks
 from tests.testing.specs import tiny_spec
 from w2s_ray.ending.signals import RESUME
 from w2s_ray.study import main
@@ -27,7 +28,7 @@ def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
 
 
@@ -78,24 +79,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk(write_spec: Callable[..., Path], small_disk: Path) -> None:
+def test_a_full_disk(write_spec: Callable[..., Path], small_disk: Path, forks: Forks) -> None:
     sizes = {"ground_truth": 200, "weak": 200, "test": 400}
     spec = write_spec(data__pairs={**_pairs(), "sizes": sizes}, grid__seed=list(range(8)))
-    ended = shell(f"{COMMAND} {spec} --local --store {small_disk}/store")
-    assert ended.returncode == 74
-    (line,) = ended.stderr.splitlines()
+    ended = forks.run(spec, "--local", "--store", small_disk / "store", folder=spec.parent)
+    assert ended.code == 74
+    (line,) = ended.errors.splitlines()
     assert "No space left on device" in line and RESUME in line
-    assert "Traceback" not in ended.stdout
+    assert "Traceback" not in ended.output
     assert list(small_disk.glob("store/weak/[!.]*/record.json"))
 
 
 def test_a_file_that_is_to_be_written_is_a_folder(
-    write_spec: Callable[..., Path], tmp_path: Path
+    write_spec: Callable[..., Path], tmp_path: Path, forks: Forks
 ) -> None:
     (tmp_path / "store/results/tiny.parquet").mkdir(parents=True)
-    ended = shell(f"{COMMAND} {write_spec()} --local")
-    assert ended.returncode == 2 and ended.stdout == ""
-    (line,) = ended.stderr.splitlines()
+    ended = forks.run(write_spec(), "--local", folder=tmp_path)
+    assert ended.code == 2 and ended.output == ""
+    (line,) = ended.errors.splitlines()
     assert "tiny.parquet" in line and "is a directory" in line
 
 
@@ -104,37 +105,37 @@ def test_a_signal_while_modules_are_imported(finished: Path, number: signal.Sign
     """It is sent as soon as it is handled, long before the imports have ended."""
     command = [sys.executable, "-m", "w2s_ray.study", str(finished), "--local"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not _catches(run.pid, signal.SIGTERM) and time.monotonic() < deadline:
         time.sleep(0.001)
     run.send_signal(number)
-    output, errors = run.communicate(timeout=60)
+    output, errors = run.communicate(timeout=200)
     assert run.returncode == 128 + number
     assert output == "" and errors.endswith(f"{RESUME}\n") and len(errors.splitlines()) == 1
 
 
-def signalled(spec: Path, number: signal.Signals, moment: str) -> str:
+def signalled(forks: Forks, spec: Path, number: signal.Signals, moment: str) -> str:
     """The output of a run that gets the signal as soon as the store has a file like ``moment``."""
-    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(spec.parent.glob(f"store/{moment}")) and time.monotonic() < deadline:
+    folder = spec.parent
+    run = forks.begin(spec, "--local", folder=folder)
+    deadline = time.monotonic() + 200
+    while not list(folder.glob(f"store/{moment}")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    run.send_signal(number)
-    output, errors = run.communicate(timeout=60)
-    assert run.returncode == 128 + number
+    os.kill(run, number)
+    code, output, errors = forks.ended(run, folder)
+    assert code == 128 + number
     assert len(errors.splitlines()) == 1 and "Traceback" not in output
     assert "unfinished: the run was interrupted" in output
     return output
 
 
 def test_a_signal_in_the_middle_of_training_leaves_a_checkpoint(
-    write_spec: Callable[..., Path], tmp_path: Path
+    write_spec: Callable[..., Path], tmp_path: Path, forks: Forks
 ) -> None:
     """The terminal is closed while the weak model trains; the rerun changes no bit."""
     changes = {"grid__trainable": ["full"], "training__epochs": 12}
     spec = write_spec(**changes, execution={"checkpoint_steps": 12})
-    assert LINE in signalled(spec, signal.SIGHUP, "checkpoints/*/*.json")
+    assert LINE in signalled(forks, spec, signal.SIGHUP, "checkpoints/*/*.json")
     assert not list((tmp_path / "store/claims").iterdir())
     (newest, *_) = sorted(tmp_path.glob("store/checkpoints/*/*.json"), reverse=True)
     only = [str(spec), "--local", "--only", newest.parent.name]
@@ -148,10 +149,10 @@ def test_a_signal_in_the_middle_of_training_leaves_a_checkpoint(
 
 
 def test_a_signal_in_the_middle_leaves_results(
-    write_spec: Callable[..., Path], tmp_path: Path
+    write_spec: Callable[..., Path], tmp_path: Path, forks: Forks
 ) -> None:
     spec = write_spec(grid__seed=list(range(40)))
-    assert LINE not in signalled(spec, signal.SIGTERM, "weak/[!.]*")
+    assert LINE not in signalled(forks, spec, signal.SIGTERM, "weak/[!.]*")
     table = pq.read_table(tmp_path / "store/results/tiny.parquet")
     assert len(table) == 160 and "pending" in table["status"].to_pylist()
     # A claim that was being taken at that moment may stay; it holds nobody up, and goes.

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -30,11 +31,14 @@ def name(episode: Episode) -> str:
     return episode.name
 
 
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    forks = Forks()
-    yield forks
-    forks.end()
+Kind = TypeVar("Kind", bound=Harness)
+
+
+def beside(harness: Harness, kind: type[Kind]) -> Kind:
+    """A harness of another kind in the same folder, with the same undisturbed runs."""
+    other = kind(harness._folder, harness._forks)
+    other._straight = harness._straight
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +53,8 @@ def test_a_study_on_a_disk_survives(harness: Harness, episode: Episode) -> None:
 
 @pytest.mark.skipif(not can_mount(), reason="mounting a tmpfs takes root")
 @pytest.mark.parametrize("episode", share("disk", len(KINDS["disk"])), ids=name)
-def test_a_study_on_a_disk_that_refuses_survives(
-    tmp_path: Path, forks: Forks, episode: Episode
-) -> None:
-    assert DiskHarness(tmp_path, forks).run(episode) == []
+def test_a_study_on_a_disk_that_refuses_survives(harness: Harness, episode: Episode) -> None:
+    assert beside(harness, DiskHarness).run(episode) == []
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +136,8 @@ class Tampering(Harness):
     "change",
     ["claim_is_left", "folder_is_left", "step_is_there_twice", "step_ran_again", "row_is_lost"],
 )
-def test_what_is_wrong_is_noticed(
-    tmp_path_factory: pytest.TempPathFactory, forks: Forks, change: str
-) -> None:
-    harness = Tampering(tmp_path_factory.mktemp("tampering"), forks)
-    assert len(harness.tampered(change)) == 1
+def test_what_is_wrong_is_noticed(harness: Harness, change: str) -> None:
+    assert len(beside(harness, Tampering).tampered(change)) == 1
 
 
 def test_a_driver_that_ends_otherwise_is_noticed(harness: Harness) -> None:

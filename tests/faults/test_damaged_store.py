@@ -1,8 +1,6 @@
 """Damage of every kind to a finished store: one line, made again, the same results, exit code 0."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.testing.chaos.forks import Forks
 from w2s_ray import study
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
@@ -157,6 +156,7 @@ def test_what_cannot_be_made_whole_ends_in_one_line(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
 def test_an_actor_that_reads_damage_has_it_made_again(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +165,7 @@ def test_an_actor_that_reads_damage_has_it_made_again(
     other_features(root)
     zeros_of_labels = one(root, "label/*/soft_labels.parquet")
     zeros_of_labels.write_bytes(bytes(zeros_of_labels.stat().st_size))
-    assert main([str(finished)]) == 0
+    assert main([str(finished), "--set", "execution.max_concurrent_steps=1"]) == 0
     output = capsys.readouterr().out
     assert output.count(" is damaged: weak.npy") == 1 == output.count(" is damaged: soft_labels")
     assert len(list(root.glob("damaged/*/*"))) == 2
@@ -174,20 +174,20 @@ def test_an_actor_that_reads_damage_has_it_made_again(
 
 @pytest.mark.long
 def test_two_commands_that_find_the_same_damage_end_with_one_good_artifact(
-    finished: Path, tmp_path: Path
+    finished: Path, tmp_path: Path, forks: Forks
 ) -> None:
     root = tmp_path / "store"
     before = tables(root)
     other_features(root)
     for evaluation in root.glob("evaluate/*"):
         shutil.rmtree(evaluation)
-    command = [sys.executable, "-m", "w2s_ray.study", str(finished), "--local"]
-    both = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+    both = [forks.begin(finished, "--local", folder=folder) for folder in folders]
+    ended = [forks.ended(run, folder) for run, folder in zip(both, folders, strict=True)]
+    outputs = [end.output + end.errors for end in ended]
+    assert [end.code for end in ended] == [0, 0], outputs
     assert "Traceback" not in "".join(outputs)
     assert any(" is damaged: weak.npy" in output for output in outputs)
     assert len(list(root.glob("damaged/*/*"))) == 1

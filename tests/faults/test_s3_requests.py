@@ -22,10 +22,9 @@ REQUESTS_PER_CELL = 0.7  # 21 seeds: 42 models, their labels and claims beside t
 
 
 @pytest.mark.skipif(moto_server() is None, reason=f"there is no moto_server, see {MOTO}")
-def test_a_thousand_cells_ask_little_of_an_object_store(tmp_path: Path) -> None:
+def test_a_thousand_cells_ask_little_of_an_object_store(tmp_path: Path, forks: Forks) -> None:
     spec, output = tmp_path / "study.yaml", tmp_path / "output"
     spec.write_text(yaml.safe_dump(tiny_spec(**GRID)))
-    forks = Forks()
     counts = []
     with serving() as port:
         proxy = Proxy(port)
@@ -36,7 +35,6 @@ def test_a_thousand_cells_ask_little_of_an_object_store(tmp_path: Path) -> None:
             pid = forks.start(Request(arguments, str(output), environment=environment))
             assert forks.wait(pid) == 0, output.read_text()
             counts.append(dict(proxy.counts))
-    forks.end()
     first, second = (sum(count.values()) for count in counts)
     print(f"{CELLS:,} cells: {counts[0]}, {first / CELLS:.3f} a cell; again: {counts[1]}")
     assert first <= REQUESTS_PER_CELL * CELLS

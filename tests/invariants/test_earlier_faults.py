@@ -9,11 +9,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -34,35 +33,34 @@ def scores(store):
     return [{name: row[name] for name in kept} for row in results(store)]
 
 
-def killed_in_the_midst(kind, command, root):
+def killed_in_the_midst(kind, forks, spec, root):
     """Runs the command and kills it while it computes a step of this kind; the step's key."""
-    run = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 90
-        while run.poll() is None and time.monotonic() < deadline:
-            if drafts := list(root.glob(f"{kind}/.tmp-*")):
-                run.send_signal(signal.SIGSTOP)  # so that the step cannot end before the kill
-                os.waitid(os.P_PID, run.pid, os.WSTOPPED)
-                key = drafts[0].name.split("-")[1]
-                if drafts[0].is_dir() and key not in Store.open(root).finished():
-                    run.kill()
-                    assert run.wait() == -signal.SIGKILL
-                    return key
-                run.send_signal(signal.SIGCONT)
-            time.sleep(0.005)
-        raise AssertionError(f"no step of kind {kind} was seen; exit code {run.poll()}")
-    finally:
-        run.kill()
+    run, deadline = forks.begin(spec, "--local", folder=spec.parent), time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if drafts := list(root.glob(f"{kind}/.tmp-*")):
+            os.kill(run, signal.SIGSTOP)  # so that the step cannot end before the kill
+            while psutil.Process(run).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                time.sleep(0.001)
+            key = drafts[0].name.split("-")[1]
+            if drafts[0].is_dir() and key not in Store.open(root).finished():
+                os.kill(run, signal.SIGKILL)
+                assert forks.wait(run) == -signal.SIGKILL
+                return key
+            os.kill(run, signal.SIGCONT)
+        time.sleep(0.005)
+    os.kill(run, signal.SIGKILL)
+    raise AssertionError(f"no step of kind {kind} was seen; exit code {forks.wait(run)}")
 
 
 @pytest.mark.long
-def test_2_a_killed_run_counts_for_nothing_and_the_same_command_carries_on(write_spec, tmp_path):
+def test_2_a_killed_run_counts_for_nothing_and_the_same_command_carries_on(
+    write_spec, tmp_path, forks
+):
     spec = write_spec(grid__trainable=["full"], grid__seed=[0, 1, 2])
-    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local"]
     root = tmp_path / "store"
     kept, unfinished = {}, []
     for kind in ("weak", "student"):
-        unfinished.append(killed_in_the_midst(kind, command, root))
+        unfinished.append(killed_in_the_midst(kind, forks, spec, root))
         store = Store.open(root)
         kept |= store.records(store.finished())
         assert unfinished[-1] not in kept and list(root.glob(f"{kind}/.tmp-{unfinished[-1]}-*"))

@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from tests.testing.families import FAMILIES, save_family, with_end
+from tests.testing.shares import share
 from tests.testing.tiny_models import ARCHITECTURES, tiny_spec
 from w2s_ray.catalog import measured
 from w2s_ray.errors import InputError
@@ -110,7 +111,7 @@ def test_batched_padded_and_cached_is_one_by_one(how: Decoding) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", share(FAMILIES, 3))
 def test_every_family_decodes_in_batches_as_one_by_one(name: str, tmp_path: Path) -> None:
     """Sliding windows, ALiBi, experts: caches and padding on the left are theirs to handle."""
     spec = with_end(save_family(name, tmp_path / "model"), *range(0, 257, 9))

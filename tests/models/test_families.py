@@ -21,6 +21,7 @@ from tests.testing.exports import (
     trained,
 )
 from tests.testing.families import FAMILIES, SEPARATE, save_family, table_row
+from tests.testing.shares import alternating
 from w2s_ray.capacity.memory import activation_bytes, adapter_parameters
 from w2s_ray.catalog import measured
 from w2s_ray.catalog.shapes import Shape, shape, shape_from
@@ -136,8 +137,7 @@ def test_the_first_blocks_are_those_of_the_whole_model(saved: Any, name: str) ->
     torch.testing.assert_close(found, expected, atol=1e-5 * scale, rtol=0)
 
 
-@every_family
-@pytest.mark.parametrize("trainable", ["full", "lora"])
+@pytest.mark.parametrize(("name", "trainable"), alternating(FAMILIES, ["full", "lora"]))
 def test_exports_give_the_same_scores(
     saved: Any, name: str, trainable: str, tmp_path: Path
 ) -> None:
@@ -166,8 +166,7 @@ def test_the_check_before_a_run_lets_pass_what_can_be_exported(saved: Any, name:
     check_exportable(config, "full", 2)
 
 
-@every_family
-@pytest.mark.parametrize("per_row", [1, 2])
+@pytest.mark.parametrize(("name", "per_row"), alternating(FAMILIES, [1, 2]))
 def test_last_layers_are_exported_with_their_bias(
     saved: Any, name: str, per_row: int, tmp_path: Path
 ) -> None:

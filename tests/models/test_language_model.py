@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.testing.families import FAMILIES, SEPARATE, save_family
 from tests.testing.gguf_file import write_gguf
+from tests.testing.shares import share
 from tests.testing.tiny_models import tiny_spec
 from w2s_ray.catalog import measured
 from w2s_ray.data.rendering import Rendering
@@ -63,7 +64,7 @@ def expected(model: PreTrainedModel, tokens: Tokens) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", share(FAMILIES, 3))
 def test_every_family_has_the_log_probs_of_the_whole_model(name: str, tmp_path: Path) -> None:
     spec = save_family(name, tmp_path / "model")
     model = load_language_model(spec, "fp32")

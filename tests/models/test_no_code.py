@@ -95,7 +95,9 @@ def answered(code: str, argument: str, where: str, home: Path) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("where", ["pipe", "terminal"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("pipe", marks=pytest.mark.slow), "terminal"]
+)  # where transformers asks
 def test_code_is_refused_in_one_line_and_never_run(where: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     ran.mkdir()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,16 +47,14 @@ def change(folder: Path, changes: Mapping[str, Any]) -> Path:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("place", ["random", "folder"])
-def test_a_model_that_loads_passes_and_costs_little(
+def test_a_model_that_loads_passes_and_draws_nothing(
     architecture: str, place: str, tmp_path: Path
 ) -> None:
     model = tiny_spec(architecture)
     if place == "folder":
         model = ModelSpec(source=str(save(tmp_path / "m", architecture)), num_layers=2)
     before = torch.random.get_rng_state()
-    started = time.process_time()
     check_models({"one": model}, None)
-    assert time.process_time() - started < 1
     assert torch.equal(before, torch.random.get_rng_state())
     check_models({"one": model}, Lora())
     every = "linear|.*(c_attn|query_key_value|q_proj)"
@@ -92,6 +89,11 @@ def test_a_missing_weight_is_named_unless_its_block_is_left_out(tmp_path: Path) 
 def test_a_weight_of_another_shape_is_named(tmp_path: Path) -> None:
     folder = change(save(tmp_path / "m"), {"intermediate_size": 100})
     assert "gate_proj.weight is (128, 32), expected (100, 32)" in str(refused(folder))
+
+
+def test_a_model_of_a_terabyte_is_checked_without_its_weights() -> None:
+    wide = {"hidden_size": 65_536, "intermediate_size": 200_000, "num_attention_heads": 512}
+    check_models({"one": tiny_spec("llama", config={**wide, "num_hidden_layers": 8})}, None)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

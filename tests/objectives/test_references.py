@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.objectives.exact_losses import CONTEXT, VALUES, exact_loss
+from tests.testing.shares import alternating
 from w2s_ray.objectives.divergence import LOSSES, loss
 from w2s_ray.objectives.names import DEFINITIONS
 
@@ -116,8 +117,7 @@ ROWS = {"2": pairs(), "3": many(3), "5": many(5)}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("classes", ROWS)
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("name", "classes"), alternating(LOSSES, list(ROWS)))
 def test_value_and_gradient_in_float32_are_those_of_50_digits(name: str, classes: str) -> None:
     for parameters in settings(name):
         worst = errors(name, parameters, ROWS[classes])

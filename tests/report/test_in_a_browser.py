@@ -7,6 +7,7 @@ import pytest
 
 from tests.report.demo_page import demo_page
 from tests.testing.browser import Browser, chromium
+from tests.testing.shares import share
 from w2s_ray.report.study_page import Choices, study_page
 from w2s_ray.report.write import write_report
 from w2s_ray.store.artifacts import Store
@@ -77,7 +78,7 @@ def browser() -> Iterator[Browser]:
     browser.end()
 
 
-@pytest.mark.parametrize("width", [400, 700, 1000, 1400])
+@pytest.mark.parametrize("width", share([400, 700, 1000, 1400], 3))
 def test_nothing_overflows_is_asked_for_or_goes_wrong(
     browser: Browser, report: Path, width: int
 ) -> None:
@@ -89,7 +90,7 @@ def test_nothing_overflows_is_asked_for_or_goes_wrong(
     assert [url for url in tab.requests() if not url.startswith("data:")] == [report.as_uri()]
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", share([400, 1400], 2))
 def test_the_page_of_a_study_is_in_order_too(
     browser: Browser, store: Store, tmp_path: Path, width: int
 ) -> None:

@@ -70,11 +70,18 @@ def test_who_holds_a_step_is_said_once_while_it_is_waited_for(first_step, tmp_pa
     assert name == "waiting" and re.fullmatch(expected, line), line
 
 
-def test_a_step_of_ones_own_is_not_waited_for(first_step, tmp_path):
-    wait = waiting.Waiting(Store.open(tmp_path / "store"), pytest.fail)
-    started = time.monotonic()
-    wait([first_step])
-    assert time.monotonic() - started < waiting.SAID_AFTER_SECONDS
+def test_of_a_step_that_nobody_holds_nothing_is_said(first_step, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "SAID_AFTER_SECONDS", 0.001)
+    monkeypatch.setattr(waiting, "ASKED_EVERY_SECONDS", 0.0)
+    store = Store.open(tmp_path / "store")
+    said = []
+    wait = waiting.Waiting(store, said.append)
+    for _ in range(3):
+        wait([first_step])
+    assert said == []
+    with store.claim(first_step.claim):
+        wait([first_step])
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("others", [0, 1_999])

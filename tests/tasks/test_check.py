@@ -1,7 +1,5 @@
 """Verdicts by rules and by the researcher's own Python, which may raise or never end."""
 
-import time
-
 import pytest
 
 from w2s_ray.errors import InputError
@@ -94,10 +92,8 @@ def test_own_checker_gives_rewards_and_its_mistakes_are_errors_of_one_answer(own
 def test_a_checker_that_does_not_end_is_stopped_and_the_next_answer_is_checked(own, text):
     with checker_of(own("whatever", seconds=1.0)) as checker:
         assert checker({}, "p", "half").reward == 0.5
-        started = time.monotonic()
         reward, error = checker({}, "p", text)
         assert (reward, error) == (None, "the checker did not end within 1 seconds")
-        assert time.monotonic() - started < 10
         assert checker({}, "p", "half").reward == 0.5
 
 

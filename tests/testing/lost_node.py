@@ -1,7 +1,7 @@
 """A cluster of three "hosts" with fake GPUs, two of which train under ZeRO-3: one is lost.
 
 Run by ``tests/faults`` as a program, since its Ray is another than that of the test session.
-Usage: lost_node.py FOLDER. Prints one JSON object.
+Usage: lost_node.py FOLDER KEY, a key of ``STUDENTS``. Prints one JSON object.
 """
 
 import json
@@ -32,6 +32,7 @@ from w2s_ray.training.job import TrainJob
 SECONDS_A_BATCH = 0.4
 HEAD = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
 LOST_AFTER = 3  # updates
+STUDENTS: dict[str, dict[str, Any]] = {"replaced": {}, "fewer": {"min_workers": 1}}
 
 
 class Slow(Objective):
@@ -99,7 +100,7 @@ def save_model(folder: Path) -> None:
     bytes_tokenizer().save_pretrained(folder)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, student: str) -> None:
     save_model(folder / "model")
     uri = str(folder / "store")
     cluster = Cluster(initialize_head=True, head_node_args=HEAD)
@@ -123,13 +124,12 @@ def main(folder: Path) -> None:
         run({"four": step("four", workers=4)}, uri, execute=execute)
     except InputError as error:
         output["refused"] = str(error)
-    todo = {"replaced": {}, "fewer": {"min_workers": 1}}
-    for key, changes in todo.items():
-        run({key: step(key, **changes)}, uri, execute=execute, on_event=on_event)
+    todo = {student: step(student, **STUDENTS[student])}
+    run(todo, uri, execute=execute, on_event=on_event)
     ray.shutdown()
     cluster.shutdown()
     print(json.dumps(output))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -307,7 +307,7 @@ def test_activation_checkpointing_changes_nothing_but_time(tmp_path):
 
 
 @pytest.mark.long
-def test_a_killed_study_resumes_inside_the_step(write_spec, tmp_path):
+def test_a_killed_study_resumes_inside_the_step(write_spec, tmp_path, forks):
     """``kill -9`` while a student is trained; the same command ends with the same results."""
     spec = write_spec(
         models={
@@ -318,22 +318,18 @@ def test_a_killed_study_resumes_inside_the_step(write_spec, tmp_path):
         training__epochs=12,
         execution={"checkpoint_steps": 3},
     )
-    command = [sys.executable, "-m", "w2s_ray.study", str(spec), "--local", "--json"]
 
-    def study(store):
-        return [*command, "--store", str(tmp_path / store)]
+    def command(store):
+        return (spec, "--local", "--json", "--store", tmp_path / store)
 
-    subprocess.run(study("straight"), check=True, cwd=REPOSITORY, capture_output=True, timeout=300)
-    process = subprocess.Popen(
-        study("killed"), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    assert forks.run(*command("straight"), folder=tmp_path).code == 0
+    process = forks.begin(*command("killed"), folder=tmp_path)
     folder, deadline = tmp_path / "killed/checkpoints", time.monotonic() + 200
     while time.monotonic() < deadline and len(list(folder.glob("*/*.json"))) < 2:
-        assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(study("killed"), check=True, cwd=REPOSITORY, capture_output=True, timeout=300)
+    os.kill(process, signal.SIGKILL)
+    assert forks.wait(process) == -signal.SIGKILL, "it ended before it could be killed"
+    assert forks.run(*command("killed"), folder=tmp_path).code == 0
     tables = [
         pq.read_table(tmp_path / store / "results/tiny.parquet").to_pylist()
         for store in ("straight", "killed")

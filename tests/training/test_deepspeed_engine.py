@@ -177,7 +177,7 @@ def freed(stage: int) -> dict[str, Any]:
     before = {name: storage.expired() for name, storage in storages.items()}
     shares = held(parameters) if stage == 3 else []
     engine.close()
-    deadline = time.monotonic() + 20  # gloo's thread lets go of what it sent a moment later
+    deadline = time.monotonic() + 100  # gloo's thread lets go of what it sent a moment later
     while time.monotonic() < deadline and not all(s.expired() for s in storages.values()):
         time.sleep(0.05)
     return {

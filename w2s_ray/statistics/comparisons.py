@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import binom, binomtest
+from scipy.special import bdtr  # scipy.stats takes a second to import
 
 from w2s_ray.statistics.decomposition import Array, Estimate, t_tail
 
@@ -101,7 +101,7 @@ def equivalence(difference: Estimate, margin: float) -> float:
     discordant = difference.variance * rows * rows
     if not rows or discordant > FEW_DISCORDANT:
         return p_value
-    return max(p_value, float(binom.cdf(round(discordant), rows, margin)))
+    return max(p_value, float(bdtr(round(discordant), rows, margin)))
 
 
 class Discordant(NamedTuple):
@@ -136,5 +136,5 @@ def mcnemar(first: Array, second: Array) -> Discordant:
         )
     gained = int(((first == 1.0) & (second == 0.0)).sum())
     lost = int(((first == 0.0) & (second == 1.0)).sum())
-    p_value = 1.0 if gained + lost == 0 else float(binomtest(gained, gained + lost).pvalue)
+    p_value = min(1.0, 2.0 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
     return Discordant(gained, lost, p_value)

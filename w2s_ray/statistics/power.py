@@ -8,7 +8,6 @@ planning figure: the components are estimates themselves.
 from collections.abc import Callable
 from functools import lru_cache
 
-from scipy.optimize import brentq
 from scipy.special import nctdtrinc
 
 from w2s_ray.statistics.decomposition import Components, t_quantile
@@ -60,11 +59,8 @@ def published_resolution(rows: int, discordant: float = 0.05, power: float = 0.8
         A fraction; 0.01 for 4,000 rows of which 5 % are discordant.
     """
     normal = t_quantile(0.975, float("inf")) + t_quantile(power, float("inf"))
-
-    def excess(difference: float) -> float:
-        return float(difference - normal * ((discordant - difference**2) / rows) ** 0.5)
-
-    return float(brentq(excess, 0.0, discordant**0.5))
+    # The difference is so many standard errors, √((discordant − difference²) / rows) each.
+    return float(normal * (discordant / (rows + normal**2)) ** 0.5)
 
 
 def _fewest(resolved: Callable[[int], float], difference: float) -> int | None:

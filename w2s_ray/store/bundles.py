@@ -322,7 +322,7 @@ class _Rows:
         last = int(np.searchsorted(self._ends, start + rows, "left"))
         groups = range(min(first, len(self._ends) - 1), min(last, len(self._ends) - 1) + 1)
         if not groups:
-            return self._file.schema_arrow.empty_table().drop(["key"])
+            return pa.Table.from_batches([], self._file.schema_arrow).drop(["key"])
         begin = int(self._ends[groups[0] - 1]) if groups[0] else 0
         tables = [self._group(group) for group in groups]
         return pa.concat_tables(tables).slice(start - begin, rows)

@@ -66,7 +66,7 @@ def read_transfer(store: Store, study: str) -> pa.Table:
         with store.open_file(transfer_file(study)) as file:
             return parquet.ParquetFile(file).read()
     except FileNotFoundError:
-        return schema(TRANSFER).empty_table()
+        return pa.Table.from_batches([], schema(TRANSFER))  # `empty_table` imports pandas
 
 
 def write_transfer(

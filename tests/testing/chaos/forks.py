@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.testing.chaos import points
 from tests.testing.specs import REPOSITORY
@@ -46,6 +46,7 @@ class Request:
     Attributes:
         arguments: of the command.
         output: file to which standard output and error are appended.
+        errors: file for standard error, where it is to be apart.
         start: when it begins (``time.monotonic``); others begin at the same moment.
         root: folder of the store, for points.
         point: name and occurrence of the point at which it kills itself.
@@ -60,6 +61,7 @@ class Request:
 
     arguments: Sequence[str]
     output: str
+    errors: str = ""
     start: float = 0.0
     root: str = ""
     point: tuple[str, int] | None = None
@@ -70,6 +72,14 @@ class Request:
     contention: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
     modules: str = ""
+
+
+class Ended(NamedTuple):
+    """The exit code of a command, or minus the signal that ended it, and what it has printed."""
+
+    code: int
+    output: str
+    errors: str
 
 
 class Forks:
@@ -94,6 +104,23 @@ class Forks:
     def start(self, request: Request) -> int:
         """The number of a new process."""
         return int(self._ask(asdict(request)))
+
+    def run(self, *arguments: object, folder: Path) -> Ended:
+        """How the command ends; what it prints goes through files in ``folder``."""
+        return self.ended(self.begin(*arguments, folder=folder), folder)
+
+    def begin(self, *arguments: object, folder: Path) -> int:
+        """The number of a process that runs the command; ``ended`` waits for it."""
+        output, errors = folder / "output", folder / "errors"
+        for file in (output, errors):
+            file.unlink(missing_ok=True)
+        words = [str(argument) for argument in arguments]
+        return self.start(Request(words, str(output), errors=str(errors)))
+
+    def ended(self, pid: int, folder: Path) -> Ended:
+        """How a process that ``begin`` started with this folder ends."""
+        code = self.wait(pid)
+        return Ended(code, (folder / "output").read_text(), (folder / "errors").read_text())
 
     def wait(self, pid: int) -> int:
         """How the process ended: its exit code, or minus the signal that ended it."""
@@ -148,7 +175,7 @@ def _drive(request: Request) -> None:
     output = os.open(request.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(os.open(request.errors, os.O_WRONLY | os.O_CREAT) if request.errors else output, 2)
     os.environ |= request.environment
     _shift(request)
     if request.point:

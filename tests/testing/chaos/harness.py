@@ -153,9 +153,9 @@ class Harness:
         request = Request(
             [spec, *self._mode, "--no-report", "--store", root],
             str(output),
-            start,
-            root,
-            self._point(study, driver.point),
+            start=start,
+            root=root,
+            point=self._point(study, driver.point),
             machine=driver.machine,
             clock=driver.clock,
             lease=lease,
