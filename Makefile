@@ -10,7 +10,7 @@
 # make chaos N=200               episodes of kills, signals, races and outages, N for each kind of
 #                                store (docs/reliability.md); STORES=local,s3 some of them; SEED=…
 #
-# Tests run in JOBS=3 processes, some of which wait for Ray; JOBS=0 runs them in one, for a debugger.
+# Tests run in JOBS=2 processes; JOBS=0 runs them in one, for a debugger.
 #
 # Every target makes .venv when it is missing, and again when pyproject.toml or constraints.txt
 # have changed. PYTHON=… chooses the interpreter it is made with.
@@ -19,7 +19,7 @@ PYTHON ?= python3
 SPEC ?= study_specs/quickstart.yaml
 ARGS ?=
 ROWS ?=
-JOBS ?= 3
+JOBS ?= 2
 STORES ?= local,disk,s3,ray
 
 VENV := .venv
