@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from w2s_ray.statistics.decomposition import decompose
-from w2s_ray.statistics.recovered_gap import GAP, recovered_gap
+from w2s_ray.statistics.recovered_gap import GAIN, GAP, recovered_gap
 
 
 def study(
@@ -69,3 +69,36 @@ def test_with_a_sure_gap_it_is_the_interval_of_the_gain_over_the_gap() -> None:
     found = recovered_gap(decompose(np.stack([weak, student, ceiling])))
     low, high = decompose(student).estimate(np.ones(1)).interval()
     assert (found.low, found.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_its_ends_are_the_shares_that_a_test_at_its_level_just_rejects(seeds: int) -> None:
+    rng = np.random.default_rng(5)
+    for level in (0.9, 0.95):
+        scores = decompose(study(rng, 2000, seeds, (0.6, 0.7, 0.9)))
+        found = recovered_gap(scores, level)
+        for end in (found.low, found.high):
+            assert end is not None
+            assert scores.estimate(GAIN - end * GAP).p_value() == pytest.approx(1 - level, rel=1e-6)
+
+
+def test_students_that_differ_between_two_seeds_do_not_unmake_a_gap_that_is_resolved() -> None:
+    """Of a student at 45 % and one at 95 % nothing is known, but the gap of 35 points is."""
+    rng = np.random.default_rng(6)
+    y = study(rng, 240, 2, (0.55, 0.7, 0.9))
+    y[1] = rng.random((2, 240)) < np.array([[0.45], [0.95]])
+    scores = decompose(y)
+    found = recovered_gap(scores)
+    assert found.gap_low > 0.0
+    assert found.low is not None and found.high is not None
+    assert found.low < -2.0 and found.high > 3.0
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_the_share_has_an_interval_where_that_of_the_gap_does_not_hold_0(seeds: int) -> None:
+    rng, resolved = np.random.default_rng(7), 0
+    for _ in range(60):
+        found = recovered_gap(decompose(study(rng, 200, seeds, (0.7, 0.72, 0.76))))
+        assert found.is_resolved == (not found.gap_low <= 0.0 <= found.gap_high)
+        resolved += found.is_resolved
+    assert 0 < resolved < 60

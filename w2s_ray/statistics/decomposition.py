@@ -86,25 +86,31 @@ class Decomposition:
 
     def estimate(self, weights: Array) -> Estimate:
         """The linear combination of the scores with these (C,) weights."""
-        rows, seeds, rest = (self._form(of, weights) for of in self._squares)
+        variance, df = self.errors(weights[None])
+        mean = float(self.means @ weights)
+        return Estimate(mean, float(variance[0]), float(df[0]), int(self.independent))
+
+    def errors(self, weights: Array) -> tuple[Array, Array]:
+        """(m,) variances and degrees of freedom of the combinations with these (m, C) weights."""
+        rows, seeds, rest = (_forms(of, weights) for of in self._squares)
         cells = self.rows * self.seeds
-        variance = (rows + max(seeds - rest, 0.0)) / cells
-        df = max(self.independent - 1.0, 1.0)
-        error = (rows / cells) ** 2 / df
+        variance = (rows + np.maximum(seeds - rest, 0.0)) / cells
+        fewest = max(self.independent - 1.0, 1.0)
+        error = (rows / cells) ** 2 / fewest
         if self.seeds > 1:
             error += (seeds / cells) ** 2 / (self.seeds - 1)
         if self.crossed is not None and self.crossed.seeds > 1:
-            _, others, left = (self._form(of, weights) for of in self.crossed._squares)
+            _, others, left = (_forms(of, weights) for of in self.crossed._squares)
             of_others = self.crossed.rows * self.crossed.seeds
-            variance += max(others - left, 0.0) / of_others
+            variance += np.maximum(others - left, 0.0) / of_others
             error += (others / of_others) ** 2 / (self.crossed.seeds - 1)
-        if error > 0.0 and variance > 0.0:
-            df = max(1.0, variance**2 / error)
-        return Estimate(float(self.means @ weights), variance, df, int(self.independent))
+        known = (error > 0.0) & (variance > 0.0)
+        df = np.maximum(1.0, variance**2 / np.where(known, error, 1.0))
+        return variance, np.where(known, df, fewest)
 
     def components(self, weights: Array) -> "Components":
         """The variances of rows, seeds and their interaction of a linear combination."""
-        rows, seeds, rest = (self._form(of, weights) for of in self._squares)
+        rows, seeds, rest = (float(_forms(of, weights[None])[0]) for of in self._squares)
         return Components(
             rows=max(0.0, (rows - rest) / self.seeds),
             seeds=max(0.0, (seeds - rest) / self.rows),
@@ -115,10 +121,6 @@ class Decomposition:
     @property
     def _squares(self) -> tuple[Array, Array, Array]:
         return self.of_rows, self.of_seeds, self.of_rest
-
-    @staticmethod
-    def _form(of: Array, weights: Array) -> float:
-        return float(weights @ of @ weights)
 
 
 class Components(NamedTuple):
@@ -202,6 +204,12 @@ def t_quantile(probability: float, df: float) -> float:
 def t_tail(distance: float, df: float) -> float:
     """Probability of more than this distance above the middle of Student's distribution."""
     return float(stdtr(df, -distance))
+
+
+def _forms(of: Array, weights: Array) -> Array:
+    """(m,) values of the quadratic form of a (C, C) matrix at (m, C) weights."""
+    forms: Array = np.einsum("mc,cd,md->m", weights, of, weights)
+    return forms
 
 
 def _summed(centred: Array, groups: NDArray[np.int64]) -> Array:

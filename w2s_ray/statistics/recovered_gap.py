@@ -2,19 +2,23 @@
 
 A ratio has no mean and no variance to speak of where its denominator may be 0; Fieller (1954)
 inverts a test in its place: θ is in the interval if the difference
-d(θ) = (student − weak) − θ (ceiling − weak) is within t(df) √V(d(θ)) of 0, with V of
-``decomposition``. V is the larger of two quadratics in θ (with and without the seeds' part), so the
-interval is the union of two, each between the roots of a quadratic.
+d(θ) = (student − weak) − θ (ceiling − weak) is within t(df) √V(d(θ)) of 0, with V and df of
+``decomposition``. df is that of each θ, as V is. Where students of few seeds differ much, it is low
+near their own share and that of the gap far from it: so the interval has ends where the gap's own
+interval does not hold 0.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
-from w2s_ray.statistics.decomposition import Array, Decomposition, t_quantile
+from w2s_ray.statistics.decomposition import Array, Decomposition
 
 GAP = np.array([-1.0, 0.0, 1.0])  # ceiling − weak, of the scores (weak, student, ceiling)
 GAIN = np.array([-1.0, 1.0, 0.0])  # student − weak
+
+_POINTS, _ROUNDS = 33, 7  # of the search for an end: a part in 1e10 of a right angle
 
 
 class Recovered(NamedTuple):
@@ -53,28 +57,25 @@ def recovered_gap(scores: Decomposition, level: float = 0.95) -> Recovered:
     unresolved = Recovered(value, None, None, gap.mean, gap_low, gap_high)
     if value is None or gap_low <= 0.0 <= gap_high:
         return unresolved
-    df = scores.estimate(GAIN - value * GAP).df
-    square = t_quantile(0.5 + level / 2.0, df) ** 2
-    cells = scores.rows * scores.seeds
-    ends: list[float] = []
-    forms = [scores.of_rows, scores.of_rows + scores.of_seeds - scores.of_rest]
-    if (crossed := scores.crossed) is not None:
-        share = cells / (crossed.rows * crossed.seeds)
-        forms += [of + share * (crossed.of_seeds - crossed.of_rest) for of in forms]
-    for of in forms:
-        roots = _roots(gain.mean, gap.mean, of * (square / cells))
-        if roots is None:
-            return unresolved
-        ends += roots
-    return Recovered(value, min(ends), max(ends), gap.mean, gap_low, gap_high)
+    low, high = (_end(scores, value, side, level) for side in (-1.0, 1.0))
+    return Recovered(value, low, high, gap.mean, gap_low, gap_high)
 
 
-def _roots(gain: float, gap: float, of: Array) -> tuple[float, float] | None:
-    """Where (gain − θ gap)² = t² V(θ); None where the set between them is not bounded."""
-    a = gap * gap - float(GAP @ of @ GAP)
-    b = gain * gap - float(GAIN @ of @ GAP)
-    c = gain * gain - float(GAIN @ of @ GAIN)
-    if a <= 0.0:
-        return None
-    root = max(b * b - a * c, 0.0) ** 0.5  # 0 only by rounding: the ratio itself is inside
-    return (b - root) / a, (b + root) / a
+def _end(scores: Decomposition, value: float, side: float, level: float) -> float:
+    """The last share on a side of the estimate, -1 or 1, that the test does not reject."""
+    gain, gap = float(scores.means @ GAIN), float(scores.means @ GAP)
+    scale = float(scores.errors((GAIN - value * GAP)[None])[0][0]) ** 0.5 / abs(gap)
+
+    def shares(angles: Array) -> Array:
+        """From the estimate (0) to infinity (π/2), finest near the estimate."""
+        return value + side * scale * np.tan(angles)
+
+    inside, outside = 0.0, np.pi / 2.0
+    for _ in range(_ROUNDS):
+        angles = np.linspace(inside, outside, _POINTS)
+        of = shares(angles)
+        variance, df = scores.errors(GAIN - of[:, None] * GAP)
+        rejected = np.abs(gain - of * gap) > stdtrit(df, 0.5 + level / 2.0) * variance**0.5
+        last = min(int(np.flatnonzero(~rejected).max(initial=0)), _POINTS - 2)
+        inside, outside = angles[last], angles[last + 1]
+    return float(shares(np.array(inside)))
