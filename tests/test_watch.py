@@ -79,3 +79,17 @@ def test_failures_that_nobody_tries_again_end_it(
     assert f"({weak.key}): ValueError: no good" in said
     assert said.splitlines()[-1].startswith("ended: 1 steps failed, ")
     assert content(tmp_path / "store") == before
+
+
+def test_ctrl_c_ends_the_watching_alone_and_says_no_more(
+    finished: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    shutil.rmtree(tmp_path / "store/student")
+    monkeypatch.setattr(watching.time, "sleep", interrupted)
+    assert main([str(finished), "--watch"]) == 130
+    said = capsys.readouterr()
+    assert said.out.endswith("no longer watching; nothing was stopped\n") and said.err == ""
+
+
+def interrupted(seconds: float) -> None:
+    raise KeyboardInterrupt

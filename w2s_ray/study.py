@@ -120,9 +120,9 @@ def _end_of_one(study: Study, name: str) -> int:
 def _describe(study: Study, *, as_json: bool) -> None:
     """Shows the plan and its state, for ``--plan`` and ``--status``."""
     store = study.store
-    finished, failures, claimed = store.finished(), store.failures(), store.claimed()
+    finished, failures, held = store.finished(), store.failures(), store.held()
     speed = measured_speed(study.plan, store, finished, study.spec.execution)
-    description = describe(study.spec, study.plan, finished, failures, claimed, speed)
+    description = describe(study.spec, study.plan, finished, failures, held, speed)
     description["set"] = masked_value(study.file.overridden)
     if as_json:
         print(json.dumps(description))

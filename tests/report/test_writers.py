@@ -95,6 +95,8 @@ def test_a_table_as_csv_is_unrounded_and_has_its_intervals() -> None:
     assert "rate low" not in rows[0]
     both = Table("b", "", (TableColumn("n", "number"),), ((Cell(0.3, text="about ⅓"),), (Cell(),)))
     assert table_csv(both) == "n,n text\n0.3,about ⅓\n,\n"
+    share = Table("s", "", (TableColumn("share, %", "percent"),), ((Cell(0.5, 0.4, 0.6),),))
+    assert table_csv(share) == "share,share low,share high\n0.5,0.4,0.6\n"
     names = Table("n", "", (TableColumn("n"),), tuple((Cell(text=name),) for name in HOSTILE))
     read = list(csv.reader(io.StringIO(table_csv(names), newline="")))
     assert [row[0] for row in read[1:]] == list(HOSTILE)

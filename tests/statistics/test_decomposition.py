@@ -201,3 +201,11 @@ def test_a_crossed_factor_of_one_seed_adds_nothing(y: np.ndarray) -> None:
 def test_many_rows_far_from_an_end_have_the_t_interval() -> None:
     y = simulated(np.random.default_rng(5), 1000, 3, 0.01)
     assert proportion_interval(mean(y)) == (*mean(y).interval(), "t")
+
+
+def test_the_interval_of_an_accuracy_is_cut_where_accuracies_end() -> None:
+    """Two seeds that differ much have a t interval of many times the range."""
+    y = np.random.default_rng(3).random((2, 500)) < np.array([[0.4], [0.9]])
+    estimate = mean(y.astype(float))
+    assert estimate.interval()[0] < 0.0 and estimate.interval()[1] > 1.0
+    assert proportion_interval(estimate) == (0.0, 1.0, "t")

@@ -37,7 +37,7 @@ def describe(
     plan: Plan,
     finished: Container[str],
     failures: Mapping[str, Any],
-    claimed: Container[str],
+    held: Container[str],
     speed: Speed | None = None,
 ) -> dict[str, Any]:
     """The plan as one JSON object, without secrets.
@@ -74,7 +74,7 @@ def describe(
         "todo": len(todo),
         "done_by_kind": dict(Counter(step.kind.name for step in done)),
         "todo_by_kind": dict(Counter(step.kind.name for step in todo.values())),
-        "running": [f"{s.kind} {s.slug}" for s in todo.values() if s.claim in claimed],
+        "running": [f"{s.kind} {s.slug}" for s in todo.values() if s.claim in held],
         "failed": len(failed),
         "failures": {key: failure["error"] for key, failure in failed.items()},
         "blocked": _blocked(todo, failed),

@@ -9,6 +9,7 @@ from w2s_ray.masking import masked_value
 from w2s_ray.plan.graph import Cell
 from w2s_ray.plan.lookup import step_or_cell
 from w2s_ray.plan.step import Step
+from w2s_ray.store.checkpoints import Checkpoints
 
 MOST_CELLS = 3  # that are named
 
@@ -72,7 +73,10 @@ def _state(study: Study, key: str, finished: set[str]) -> str:
         return "done"
     if holder := study.store.holder(study.plan.steps[key].claim):
         return f"running (process {holder.pid} on {holder.host})"
-    return "failed" if key in study.store.failures() else "not done"
+    if key in study.store.failures():
+        return "failed"
+    reached = Checkpoints(study.store, key).latest()
+    return "not done" + (f", a checkpoint of update {reached.update:,}" if reached else "")
 
 
 def _show(study: Study, explained: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from w2s_ray.driver.executing import costs, display_of
 from w2s_ray.driver.study import Study
+from w2s_ray.ending import signals
 from w2s_ray.ending.codes import ExitCode
 from w2s_ray.plan.step import Step
 from w2s_ray.running.events import OnEvent
@@ -39,7 +40,7 @@ def watch(study: Study, *, as_json: bool) -> int:
             _follow(study, looks)
     except KeyboardInterrupt:
         study.say("no longer watching; nothing was stopped")
-        raise
+        return signals.code()
     _conclude(study, looks, as_json=as_json)
     return ExitCode.INCOMPLETE if looks.missing else ExitCode.DONE
 

@@ -60,10 +60,11 @@ def cell_name(cell: Cell, axes: Collection[str]) -> str:
 def cells_named(words: str, plan: Plan) -> list[Cell]:
     """The cells that have every word of a name, as ``reverse_kl seed=2``.
 
-    A word is ``axis=value``, with the axis as in the spec or as names show it, or a value alone.
+    A word is ``axis=value``, with the axis as in the spec or as names show it, or a value alone;
+    numbers are compared as numbers, so that 1e30 and 1.0e+30 are one.
     """
     try:
-        wanted = {*shlex.split(words.replace(",", " "))}
+        wanted = {_comparable(word) for word in shlex.split(words.replace(",", " "))}
     except ValueError:  # an open quotation mark
         return []
     return [cell for cell in plan.cells if wanted and wanted <= _all_words(cell)]
@@ -116,5 +117,14 @@ def _shown(value: Any) -> str:
 def _all_words(cell: Cell) -> set[str]:
     words = {*_words(cell.values.items())}
     for axis, value in cell.values.items():
-        words |= {f"{name}={_shown(value)}" for name in (axis, SHORTER.get(axis, axis))}
-    return words
+        for name in (axis, SHORTER.get(axis, axis)):
+            words |= {f"{name}={_shown(value)}", f"{name}={value}"}
+    return {_comparable(word) for word in words}
+
+
+def _comparable(word: str) -> str:
+    axis, equals, value = word.rpartition("=")
+    try:
+        return f"{axis}{equals}{float(value)!r}"
+    except ValueError:
+        return word

@@ -63,7 +63,7 @@ def _gap(answer: Answer) -> Cell:
     return Cell(found.value, found.low, found.high)
 
 
-def _axes_of(answers: Sequence[Answer]) -> list[str]:
+def axes_of(answers: Sequence[Answer]) -> list[str]:
     """The axes that vary, but for the models, which one column names."""
     names = varying_axes([answer.setting.axes for answer in answers])
     hidden = {"loss", "loss_parameters", "control", "weak", "strong", "chain", "combine"}
@@ -77,7 +77,7 @@ def accuracy_table(answers: Sequence[Answer], *, controls: bool, query: str) -> 
         controls: the controls, in place of the students.
     """
     own = [answer for answer in answers if bool(answer.setting.axes["control"]) == controls]
-    axes = _axes_of(own)
+    axes = axes_of(own)
     named = {models(answer.setting.axes) for answer in own}
     many = len(named) > 1
     columns = (

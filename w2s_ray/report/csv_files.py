@@ -13,20 +13,21 @@ def table_csv(table: Table) -> str:
     """A table with all of its rows.
 
     A column whose cells have intervals is followed by its lower and upper ends. Percentages and
-    points are fractions, as in the results. A text is where the value would be; where a cell has
-    both, the text is in one more column.
+    points are fractions, as in the results, so a title is without its unit. A text is where the
+    value would be; where a cell has both, the text is in one more column.
     """
     header: list[str] = []
     columns: list[list[Any]] = []
     for index, column in enumerate(table.columns):
         cells = [row[index] for row in table.rows]
-        header.append(column.title)
+        name = column.title.removesuffix(", %").removesuffix(", points")
+        header.append(name)
         columns.append([cell.text if cell.value is None else cell.value for cell in cells])
         if any(cell.low is not None or cell.high is not None for cell in cells):
-            header += [f"{column.title} low", f"{column.title} high"]
+            header += [f"{name} low", f"{name} high"]
             columns += [[cell.low for cell in cells], [cell.high for cell in cells]]
         if any(_has_both(cell) for cell in cells):
-            header.append(f"{column.title} text")
+            header.append(f"{name} text")
             columns.append([cell.text if _has_both(cell) else None for cell in cells])
     return _written(header, zip(*columns, strict=True))
 

@@ -195,10 +195,10 @@ def steps(root: str, study: str, *, bundled: bool) -> str:
     )
 
 
-def unfinished(file: str) -> str:
+def unfinished(file: str, axes: Sequence[str]) -> str:
     """Cells that are not done, or lack a score."""
     return (
-        f"select key, control, loss, seed, status, error from '{quoted(file)}' "
+        f"select key, {', '.join(axes)}, seed, status, error from '{quoted(file)}' "
         "where status <> 'done' or error is not null order by all"
     )
 

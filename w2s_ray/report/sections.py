@@ -8,6 +8,7 @@ from w2s_ray.report import queries
 from w2s_ray.report.answer_figures import axis_figures, misfit_figure, phase_figure, rate_figure
 from w2s_ray.report.answer_tables import (
     accuracy_table,
+    axes_of,
     difference_table,
     power_table,
     treatment_table,
@@ -21,7 +22,7 @@ from w2s_ray.report.pair_figures import gap_figure, size_figure
 from w2s_ray.report.published_table import published_table
 from w2s_ray.report.row_queries import RowQueries
 from w2s_ray.report.row_scores import RowScores
-from w2s_ray.report.sentences import conclusions
+from w2s_ray.report.sentences import conclusions, shown_value
 from w2s_ray.report.settings import Row, Setting, UnitKind, units
 from w2s_ray.report.theory_sections import theory_blocks
 from w2s_ray.report.transfer_sections import transfer_blocks
@@ -59,7 +60,7 @@ class Queries:
         self.by_rate = queries.by_rate(file, axes)
         self.by_step = queries.curves(root, file, axes, chosen=chosen, bundled=with_scores)
         self.students = queries.students(file)
-        self.unfinished = queries.unfinished(file)
+        self.unfinished = queries.unfinished(file, axes)
         self.deciles = queries.deciles(file, axes, chosen=chosen)
         self.reliability, self.recalibrated = rows.reliability(), rows.recalibrated()
         self.cost = queries.cost(file)
@@ -176,14 +177,23 @@ def _unfinished(of: Material) -> Section | None:
     named = [row for row in of.rows if row["status"] != "done" or row["error"]]
     if not named:
         return None
+    axes = axes_of(of.answers)
     values = (
-        (row["key"], row["control"] or row["loss"], row["seed"], row["status"], row["error"])
+        (
+            row["key"],
+            row["control"] or row["loss"],
+            *(shown_value(axis, row[axis]) for axis in axes),
+            row["seed"],
+            row["status"],
+            row["error"],
+        )
         for row in named
     )
+    titles = ("key", "loss", *(axis.replace("_", " ") for axis in axes), "seed", "status", "reason")
     table = Table(
         "unfinished",
         "Cells that are not done, or lack a score",
-        tuple(TableColumn(title) for title in ("key", "loss", "seed", "status", "reason")),
+        tuple(TableColumn(title) for title in titles),
         tuple(
             tuple(Cell(text="not run yet" if value is None else str(value)) for value in row)
             for row in values

@@ -21,7 +21,8 @@ def proportion_interval(estimate: Estimate, level: float = 0.95) -> Interval:
 
     Wilson's is of the number of rows that has the estimate's variance, p(1 − p)/V, at most that of
     independent ones: rows of one prompt may all be right or wrong together. So it is as wide as
-    seeds and groups of rows make it.
+    seeds and groups of rows make it. That of two seeds that differ may reach beyond 0 or 1, and is
+    cut there.
 
     Args:
         estimate: of scores in [0, 1], with its number of independent rows.
@@ -29,7 +30,8 @@ def proportion_interval(estimate: Estimate, level: float = 0.95) -> Interval:
     p, rows = min(max(estimate.mean, 0.0), 1.0), estimate.groups
     near_an_end = min(p, 1.0 - p) * rows <= FEW_ERRORS
     if rows >= FEW_ROWS and not near_an_end:
-        return Interval(*estimate.interval(level), "t")
+        low, high = estimate.interval(level)
+        return Interval(max(0.0, low), min(high, 1.0), "t")
     spread = p * (1.0 - p)
     effective = float(rows)
     if estimate.variance > 0.0 and spread > 0.0:

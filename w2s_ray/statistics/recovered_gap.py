@@ -68,7 +68,8 @@ def _end(scores: Decomposition, value: float, side: float, level: float) -> floa
 
     def shares(angles: Array) -> Array:
         """From the estimate (0) to infinity (π/2), finest near the estimate."""
-        return value + side * scale * np.tan(angles)
+        of: Array = value + side * scale * np.tan(angles)
+        return of
 
     inside, outside = 0.0, np.pi / 2.0
     for _ in range(_ROUNDS):
