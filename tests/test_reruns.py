@@ -30,7 +30,7 @@ def test_a_forced_step_is_made_again_and_no_other(
     capsys.readouterr()
     assert main([str(finished), "--local", "--force", given]) == 0
     said = capsys.readouterr().out
-    assert f"set aside: {path}; it is made again" in said and "1 steps to do" in said
+    assert f"set aside: {path}; it is made again" in said and "1 step to do" in said
     assert f"finished steps that read {key} as it was" in said
     assert len(list((store / "damaged" / kind).iterdir())) == 1
     assert {p: p.stat().st_ino for p in others} == others

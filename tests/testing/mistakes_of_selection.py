@@ -49,7 +49,8 @@ MISTAKES_OF_SELECTION: dict[str, tuple[str, str, str]] = {
         "  epochs: 1",
         "  epochs: 1\nvalidation: {rows: 1}\nselect: {over: [learning_rate], by: own_loss}",
         "16: select.over: given 'learning_rate', expected two or more values of "
-        "grid.learning_rate with it, or there is nothing to choose from",
+        "grid.learning_rate with it, or there is nothing to choose from (select: null "
+        "chooses nothing)",
     ),
     "rule": (
         "  epochs: 1",

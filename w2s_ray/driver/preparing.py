@@ -1,5 +1,6 @@
 """Before a run: the store is tried, inputs are checked, data prepared; what remains is found."""
 
+from w2s_ray.data.counting import counted
 from w2s_ray.driver.study import Study
 from w2s_ray.plan.exports import not_exported
 from w2s_ray.plan.step import Step
@@ -40,7 +41,8 @@ def prepared(study: Study, *, local: bool) -> dict[str, Step]:
         study.set_aside(damage)
     todo = study.reruns.todo(plan, checked.finished, store)
     study.say(
-        f"study {plan.study}: {len(plan.cells):,} cells, {len(todo):,} steps to do, "
+        f"study {plan.study}: {counted(len(plan.cells), 'cell')}, "
+        f"{counted(len(todo), 'step')} to do, "
         f"{len(checked.finished):,} already done"
     )
     _say_what_changes(study, checked.finished)

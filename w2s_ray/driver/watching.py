@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from w2s_ray.data.counting import counted
 from w2s_ray.driver.executing import costs, display_of
 from w2s_ray.driver.study import Study
 from w2s_ray.ending import signals
@@ -31,7 +32,8 @@ def watch(study: Study, *, as_json: bool) -> int:
     finished = store.finished_among(plan.steps)
     todo = plan.todo(finished)
     study.say(
-        f"study {plan.study}: {len(plan.cells):,} cells, {len(todo):,} steps to do, "
+        f"study {plan.study}: {counted(len(plan.cells), 'cell')}, "
+        f"{counted(len(todo), 'step')} to do, "
         f"{len(finished):,} already done; watching {store.location('')}"
     )
     try:

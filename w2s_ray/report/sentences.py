@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from w2s_ray.data.counting import counted
 from w2s_ray.report.answers import FAMILY, Answer, Difference
 from w2s_ray.report.collapsed import named
 from w2s_ray.report.selected import chosen_over, rule, shown
@@ -98,7 +99,7 @@ def _of_differences(own: Sequence[Difference], varying: Sequence[str], margin: f
     units = " or ".join(sorted({f"{of.unit}{plural}" for of in own}))
     within = f"{100 * margin:g} point" + ("" if margin == 0.01 else "s")
     text = (
-        f"of {_counted(len(own), 'comparison')} with {baseline} over {rows} test rows and {over} "
+        f"of {counted(len(own), 'comparison')} with {baseline} over {rows} test rows and {over} "
         f"{units}, {counts['better']} {'is' if counts['better'] == 1 else 'are'} better, "
         f"{counts['worse']} worse, "
         f"{counts['equivalent']} equivalent within {within} and {counts['undecided']} undecided "
@@ -134,7 +135,7 @@ def _uncompared(own: Sequence[Difference], of_family: Sequence[Answer]) -> str:
     )
     if not alone:
         return ""
-    return f" {_counted(alone, 'setting')} without a counterpart of {base} not compared."
+    return f" {counted(alone, 'setting')} without a counterpart of {base} not compared."
 
 
 def _named(of: Difference, varying: Sequence[str], says_seeds: bool) -> str:
@@ -146,7 +147,7 @@ def _named(of: Difference, varying: Sequence[str], says_seeds: bool) -> str:
     low, high = of.comparison.estimate.interval()
     at = where(of.setting.axes, varying)
     confidence = "" if of.confidence is None else f"labels {of.confidence:.2f} from uniform"
-    seeds = _counted(len(of.seeds), of.unit) if says_seeds else ""
+    seeds = counted(len(of.seeds), of.unit) if says_seeds else ""
     conditions = ", ".join(filter(None, (seeds, at, confidence)))
     inside = "; ".join(filter(None, (f"95 % {points(low)} to {points(high)}", conditions)))
     return (
@@ -172,24 +173,20 @@ def _of_gap(of_family: Sequence[Answer]) -> str:
         text += f", where students recover {percent(shares[0])} to {percent(shares[-1])} % of it"
     if below:
         text += (
-            f"; in {_counted(below, 'setting')} the ceiling is below its weak model, and there is "
+            f"; in {counted(below, 'setting')} the ceiling is below its weak model, and there is "
             "nothing to recover"
         )
     if any(of.one_weak_model for of in known):
         text += "; all seeds share one weak model, so nothing here holds for another"
     if collapsed := [row for of in of_family for row in of.collapsed]:
         text += (
-            f"; {_counted(len(collapsed), 'student')} collapsed below chance ({named(collapsed)})"
+            f"; {counted(len(collapsed), 'student')} collapsed below chance ({named(collapsed)})"
         )
     if missing:
-        text += f"; {_counted(missing, 'cell')} missing"
+        text += f"; {counted(missing, 'cell')} missing"
     if incomplete := sum(of.incomplete for of in of_family):
-        text += f"; {_counted(incomplete, 'finished cell')} without weak model or ceiling"
+        text += f"; {counted(incomplete, 'finished cell')} without weak model or ceiling"
     return text + "."
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _of_choice(rows: Sequence[Row]) -> str:
@@ -208,7 +205,7 @@ def _of_choice(rows: Sequence[Row]) -> str:
         fewer = sum(bool(row["selection_missing"]) for row in shown(students))
         if fewer:
             text += (
-                f" {_counted(fewer, 'choice')} among fewer cells than others, since some failed or "
+                f" {counted(fewer, 'choice')} among fewer cells than others, since some failed or "
                 "are not finished: what was chosen there is not comparable."
             )
         return text

@@ -77,6 +77,7 @@ class Selection:
         for axis in select.cells:
             if len(self.values[axis]) < 2:
                 text = (
-                    f"two or more values of grid.{axis} with it, or there is nothing to choose from"
+                    f"two or more values of grid.{axis} with it, or there is nothing to choose "
+                    "from (select: null chooses nothing)"
                 )
                 yield ("select", "over"), axis, mistake(text)
