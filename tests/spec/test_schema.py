@@ -57,13 +57,15 @@ FIELDS = {
     "Machine": "name gpus host_memory_gib network_gbit_s usd_per_hour",
     "GenerationSpec": "study task store prompts models grid pairs decoding evaluation align "
     "finetune prefer wspo training execution",
-    "Evaluation": "samples temperature top_p repetition_penalty max_new_tokens stop",
+    "Evaluation": "samples temperature top_p repetition_penalty max_new_tokens stop "
+    "perplexity_model",
     "Finetune": "epochs batch_size learning_rate",
     "Prefer": "epochs batch_size learning_rate beta",
     "Prompts": "source sizes families transfer_families seed revision subset split "
-    "column checker timeout_seconds",
+    "column checker classifier timeout_seconds",
+    "Classifier": "text label wanted words",
     "PromptSizes": "align train test transfer",
-    "TextGrid": "pair method alpha seed",
+    "TextGrid": "pair method alpha learning_rate_factor seed",
     "PairMaking": "samples length_tolerance most_per_prompt",
     "Decoding": "samples temperature top_p repetition_penalty max_new_tokens stop "
     "penalty_acts_on head",
