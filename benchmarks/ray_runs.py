@@ -8,22 +8,20 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from benchmarks.empty_step import empty_step, nothing
 from benchmarks.measure import Row, alternate, share, stopwatch, times_faster
 from benchmarks.options import Options
 from benchmarks.sides import REPOSITORY
 from benchmarks.studies import emptied, quickstart, write
 from w2s_ray.plan.build import build
-from w2s_ray.plan.configs import Config
-from w2s_ray.plan.step import Kind, Step
+from w2s_ray.plan.step import Step
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
 
 START_SECONDS = 8.0  # of Ray; beyond them a run may take a tenth longer
 EMPTY_STEPS = 10_000
 INFERENCE_ROWS = 16 * 1024  # sixteen parts: minutes of work, beside which the start is short
-KIND = Kind("student", 1, "")
 
 
 def ray_against_local(options: Options) -> Iterator[Row]:
@@ -71,7 +69,7 @@ def empty_steps(options: Options) -> Iterator[Row]:
     from w2s_ray.cluster.session import connect
 
     count = options.size(EMPTY_STEPS, 50)
-    steps = {str(n): Step(KIND, str(n), "empty", NoConfig(), {}) for n in range(count)}
+    steps = {str(n): empty_step(str(n)) for n in range(count)}
     with connect():
         _milliseconds(options, dict(list(steps.items())[:10]))  # starts the processes
         values = [
@@ -149,21 +147,10 @@ def _pool_seconds(options: Options, prepare: Step, features: Step, processes: in
     return watch.seconds
 
 
-class NoConfig(Config):
-    """Nothing to say."""
-
-    def as_json(self) -> dict[str, Any]:
-        return {}
-
-
 def _milliseconds(options: Options, steps: Mapping[str, Step]) -> float:
     from w2s_ray.cluster.tune_run import run
 
     began = time.perf_counter()
-    schedule = run(steps, str(options.scratch / "empty-steps-store"), execute=_nothing)
+    schedule = run(steps, str(options.scratch / "empty-steps-store"), execute=nothing)
     assert len(schedule.done) == len(steps)
     return 1000 * (time.perf_counter() - began) / len(steps)
-
-
-def _nothing(step: Step, store: Any, context: Any) -> dict[str, Any]:
-    return {}

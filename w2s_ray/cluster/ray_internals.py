@@ -44,6 +44,7 @@ __all__ = [
     "autoscaler_config",
     "dashboard_address",
     "draining_nodes",
+    "has_actor",
     "kill_actors_after",
     "local_rays",
     "logs_folder",
@@ -121,6 +122,14 @@ def kill_actors_after(seconds: float, tune_controller: Any) -> None:
     Ray 2.60.0: ten seconds, without an option. Schedulers are handed a wrapper of the controller.
     """
     tune_controller._tune_controller._actor_force_cleanup_timeout = seconds
+
+
+def has_actor(trial: Any, tune_controller: Any) -> bool:
+    """Whether Tune has an actor for the trial, which runs or is being started.
+
+    Ray 2.60.0 has no public name for it. Schedulers are handed a wrapper of the controller.
+    """
+    return trial in tune_controller._tune_controller._trial_to_actor
 
 
 def logs_folder() -> Path | None:

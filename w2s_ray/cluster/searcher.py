@@ -20,13 +20,14 @@ from functools import partial
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
-from ray.tune import PlacementGroupFactory
+from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.experiment import Experiment, Trial
+from ray.tune.registry import get_trainable_cls
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import SearchAlgorithm
 
 from w2s_ray.cluster.placement import Need, Node, fits, slots
-from w2s_ray.cluster.ray_internals import kill_actors_after
+from w2s_ray.cluster.ray_internals import has_actor, kill_actors_after
 from w2s_ray.cluster.trial import KILL_SECONDS, NUMBERS, StepError
 from w2s_ray.plan.schedule import Group, Schedule
 from w2s_ray.plan.step import Step
@@ -55,6 +56,20 @@ class StepTrial(Trial):
     crashed: bool
     outcome: dict[str, dict[str, Any]]
     given_back: list[Step]
+
+    def __init__(self, trainable: type[Trainable], group: Group, **options: Any) -> None:
+        self._trainable = trainable
+        self.group, self.reason, self.crashed = group, "", False
+        self.outcome, self.given_back = {}, []
+        super().__init__(trainable.__name__, stub=True, **options)
+
+    def get_trainable_cls(self) -> type[Trainable]:
+        """The actor's class: Tune would fetch and unpickle it from the cluster for every trial."""
+        return self._trainable
+
+    def set_ray_actor(self, ray_actor: Any) -> None:
+        """Without Tune's call to the actor for metrics of a trial that has none yet."""
+        self.temporary_state.ray_actor = ray_actor
 
     def handle_error(self, exc: Any = None) -> None:
         self.crashed = isinstance(exc, RayActorError)
@@ -90,7 +105,12 @@ class StepTrial(Trial):
 
 
 class FirstPending(FIFOScheduler):
-    """Tune's own order, without iterating over all finished trials in every turn of its loop."""
+    """Tune's own order, without iterating over all finished trials in every turn of its loop.
+
+    A trial whose own actor is starting leaves idle ones to those that have none. Given an idle
+    one, as Tune's order would do, it gives up its own, and a machine whose first steps are short
+    starts and ends processes for ever without a second one that runs.
+    """
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """An actor may need long to end: it finishes an update and saves its state."""
@@ -98,7 +118,7 @@ class FirstPending(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         pending = (t for t in tune_controller.get_live_trials() if t.status == Trial.PENDING)
-        return next(pending, None)
+        return next((trial for trial in pending if not has_actor(trial, tune_controller)), None)
 
 
 class StepSearch(SearchAlgorithm):
@@ -126,6 +146,11 @@ class StepSearch(SearchAlgorithm):
         self._running: dict[str, StepTrial] = {}  # by id
         self._crashes: Counter[str] = Counter()  # by key of the step whose process died
         self._distinct_needs = set(needs.values())
+        # One object a need, as Tune compares those of all trials
+        self._requests = {
+            need: PlacementGroupFactory([need.process if need.is_alone else LAUNCHER])
+            for need in self._distinct_needs
+        }
         self._read_nodes = nodes
         self._nodes = list(nodes())
         self._nodes_read_at = time.monotonic()
@@ -143,6 +168,7 @@ class StepSearch(SearchAlgorithm):
         (experiment,) = experiments
         assert isinstance(experiment, Experiment)
         self._spec = experiment.spec
+        self._trainable = get_trainable_cls(experiment.spec["run"])
 
     def next_trial(self) -> StepTrial | None:
         """The most urgent step that is ready and fits, as a trial; None if there is none now."""
@@ -213,20 +239,17 @@ class StepSearch(SearchAlgorithm):
         need = self._needs[step.key]
         name = f"{step.kind}-{step.slug}-{step.key}"
         trial = StepTrial(
-            self._spec["run"],
+            self._trainable,
+            group,
             config={"keys": [step.key for step in group], "threads": self._threads()},
             trial_id=f"{step.key}-{self._crashes[step.key]}",
             experiment_tag=name,
             storage=self._spec["storage"],
-            placement_group_factory=PlacementGroupFactory(
-                [need.process if need.is_alone else LAUNCHER]
-            ),
+            placement_group_factory=self._requests[need],
             checkpoint_config=self._spec["checkpoint_config"],
             max_failures=0,
             trial_name_creator=lambda trial: name,
         )
-        trial.group, trial.reason, trial.crashed = group, "", False
-        trial.outcome, trial.given_back = {}, []
         self._running[trial.trial_id] = trial
         assert trial.storage is not None
         # One folder for the temporary files of all trials, in place of one per trial.
