@@ -129,7 +129,8 @@ def test_a_failed_step_says_how_many_wait_for_it() -> None:
     console = Console(file=StringIO(), width=120)
     show(output, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert f"no memory ({len(waiting) - 1} steps wait for it)" in text
+    assert f"({weak.key}): no memory ({len(waiting) - 1} steps wait for it)" in text
+    assert output["failed_steps"][weak.key].startswith("weak ")
 
 
 def test_people_see_a_table() -> None:

@@ -50,7 +50,7 @@ def test_in_a_pipe_each_event_is_a_line_and_many_of_one_moment_are_one():
         for step in list(todo.values())[:2]:
             display("done", step, {"seconds": 1.0})
     assert console.file.getvalue().splitlines() == [
-        "started  9 students, from student named k0 to student named k8",
+        "started  9 students: first student named k0, last student named k8",
         "done     student named k0",
         "done     student named k1",
     ]
@@ -84,6 +84,16 @@ def test_whom_a_group_waits_for_is_said_once():
             display("progress", todo[key], {"waiting": "waiting for weak a, held by process 2"})
     said = console.file.getvalue().splitlines()
     assert said == [f"waiting for weak a, held by process {n}" for n in (1, 2)]
+
+
+def test_from_which_update_a_step_goes_on_is_said_once():
+    todo, console = steps(), Console(file=io.StringIO(), width=120)
+    with display_of(todo, console, Display.NONE) as display:
+        display("started", todo["a"], {})
+        for update in (1200, 1201):
+            display("progress", todo["a"], {"step": update, "steps": 6000, "resumed_at": 1199})
+    said = console.file.getvalue().splitlines()
+    assert said == ["resumed  student named a after update 1,199 of 6,000"]
 
 
 def test_flops_have_three_digits_and_a_prefix():

@@ -1,7 +1,9 @@
 """A model over several devices computes what it computes on one; here all of them are CPUs."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from tests.testing.families import save_family
 from tests.testing.jobs import MODEL, job, rows
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.models.inference import last_states
+from w2s_ray.models.language_model import answer_log_probs, load_language_model
 from w2s_ray.models.split import split, split_over
 from w2s_ray.models.structure import blocks_of, own_attention
 
@@ -39,6 +42,15 @@ def test_each_device_has_a_stretch_of_blocks_which_is_sent_the_states() -> None:
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
         last_states(backbone, job().encoded(rows(2), backbone.tokenizer))
     assert arrived == [META]
+
+
+def test_answers_are_as_likely_as_by_the_whole_model(tmp_path: Path) -> None:
+    """The head is on the first device, apart from the embeddings that it shares weights with."""
+    model = load_language_model(save_family("GPT-2", tmp_path / "model"), "fp32", gpus=2)
+    tokens = job().encoded(rows(9), model.backbone.tokenizer)
+    found = answer_log_probs(model, tokens)
+    parts = replace(model, backbone=split_over(model.backbone, [CPU, CPU]))
+    np.testing.assert_allclose(answer_log_probs(parts, tokens), found, rtol=1e-4, atol=1e-3)
 
 
 def test_a_process_with_too_few_gpus_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What the spec says of execution reaches every step, and what it leaves open is chosen once."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +149,24 @@ def test_a_cell_names_its_steps_by_their_roles_and_its_values_by_their_axes() ->
     assert set(AXES) - {"pair"} <= cell.values.keys() >= {"study", "weak", "strong"}
 
 
-def test_inference_workers_compute_features_and_labels_and_move_no_key() -> None:
+def test_inference_workers_run_models_forward_and_move_no_key() -> None:
     for trainable, kind in (("last_layer", "features"), ("full", "label")):
         alone, several = (
-            steps(planned(trainable, execution={"workers": 2, "inference_workers": count}))
+            steps(
+                planned(
+                    trainable,
+                    controls=["untrained"],
+                    execution={"workers": 2, "inference_workers": count},
+                )
+            )
             for count in (1, 4)
         )
         assert {step.key for step in alone.values()} == {step.key for step in several.values()}
         processes = {kind: step.execution.processes for kind, step in several.items()}
         trained = ("weak", "ceiling", "student") if trainable == "full" else ()
-        expected = dict.fromkeys(processes, 1) | {kind: 4} | dict.fromkeys(trained, 2)
+        expected = (
+            dict.fromkeys(processes, 1) | {kind: 4, "untrained": 4} | dict.fromkeys(trained, 2)
+        )
         assert processes == expected
         assert alone[kind].execution.processes == 1
 
@@ -166,19 +175,21 @@ def test_a_model_that_no_gpu_holds_is_split_over_the_fewest_of_a_machine_that_do
     """7B in bf16 has 14 GB of weights: one A10G holds it, which fp32 exceeds."""
     models = {name: MODELS[name] for name in ("0.5B", "7B")}
 
-    def features(precision: str, gpus: int, **execution: Any) -> Step:
+    def largest(kind: str, precision: str, gpus: int, **execution: Any) -> Step:
         machine = {"name": "mine", "gpus": gpus, "host_memory_gib": 192, "network_gbit_s": 25}
         plan = planned(
             "last_layer",
             models,
+            controls=["untrained"],
             training__precision=precision,
             execution={"gpu_type": "A10G", "machine": machine, **execution},
         )
         return max(
-            (step for step in plan if step.kind.name == "features"),
+            (step for step in plan if step.kind.name == kind),
             key=lambda step: step.execution.predicted_memory_bytes or 0,
         )
 
+    features = partial(largest, "features")
     alone, several = features("bf16", 4).execution, features("fp32", 4).execution
     assert (alone.inference_gpus, alone.layout_reason, alone.is_pooled) == (1, None, False)
     assert (several.inference_gpus, several.devices, several.is_pooled) == (3, 3, True)
@@ -187,6 +198,7 @@ def test_a_model_that_no_gpu_holds_is_split_over_the_fewest_of_a_machine_that_do
     )
     assert 34.2 / 3 * GIB < (several.predicted_memory_bytes or 0) < 19.2 * GIB
     assert features("fp32", 4, inference_workers=3).execution.devices == 9
+    assert largest("untrained", "fp32", 4).execution.inference_gpus == 4  # one has the head too
     assert features("fp32", 4).key == features("fp32", 4, inference_workers=3).key
     with pytest.raises(InputError, match=r"and a machine has 1; it fits .*H100"):
         features("fp32", 1)

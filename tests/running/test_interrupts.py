@@ -66,7 +66,14 @@ def test_the_first_signal_ends_training_after_its_update_and_with_a_checkpoint(t
         if thread.name == "early-end":
             thread.join()
     assert said == [LINE]
-    local.run({key: plan.steps[key] for key in plan.todo(cut.finished())}, cut)
+    resumed = set()
+
+    def note(event, step, numbers):
+        if "resumed_at" in numbers:
+            resumed.add((event, step.key, numbers["resumed_at"]))
+
+    local.run({key: plan.steps[key] for key in plan.todo(cut.finished())}, cut, note)
+    assert resumed == {("progress", student.key, 3)}
     one, other = (store.artifact(student.key) for store in (straight, cut))
     assert other.record["metrics"]["checkpoints"]["resumed_at"] == 3
     for name in ("test.parquet", "curve.parquet"):

@@ -55,14 +55,11 @@ class Inference(NamedTuple):
     why: str | None = None
 
 
-def fit_inference(
-    workload: Workload, gpu: Gpu, margin: float, kind: str, *, may_split: bool
-) -> Inference:
+def fit_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Inference:
     """The fewest GPUs of a machine that hold a step that runs the backbone forward.
 
     Args:
         kind: features, label, predict or untrained, which has the output head too.
-        may_split: whether it may take more than one.
 
     Raises:
         InputError: it exceeds what they have.
@@ -82,16 +79,15 @@ def fit_inference(
     if alone.total <= usable:
         return Inference(1, alone)
     needs = f"needs {gib(alone.total)}, one {gpu.name} has {gib(usable)} usable"
-    most = min(gpu.gpus_per_machine, workload.shape.layers) if may_split else 1
+    most = min(gpu.gpus_per_machine, workload.shape.layers)
     for gpus in range(2, most + 1):
         if memory(gpus).total <= usable:
             return Inference(gpus, memory(gpus), f"blocks over {gpus} GPUs of a machine: {needs}")
-    held = f"and a machine has {most}; " if may_split else ""
     fitting = [other.name for other in gpu_types().values() if alone.total <= other.usable(margin)]
     remedy = f"it fits {', '.join(fitting)}" if fitting else "no listed GPU type holds it"
     raise InputError(
         f"execution.gpu_type: the {kind} step of model '{workload.name}' runs in one process and "
-        f"{needs}{' ' + held if held else '; '}{remedy}",
+        f"{needs} and a machine has {most}; {remedy}",
         ("execution", "gpu_type"),
     )
 

@@ -168,7 +168,7 @@ class StepSearch(SearchAlgorithm):
         (experiment,) = experiments
         assert isinstance(experiment, Experiment)
         self._spec = experiment.spec
-        self._trainable = get_trainable_cls(experiment.spec["run"])
+        self._trainable = get_trainable_cls(experiment.spec["run"])  # type: ignore[no-untyped-call]
 
     def next_trial(self) -> StepTrial | None:
         """The most urgent step that is ready and fits, as a trial; None if there is none now."""

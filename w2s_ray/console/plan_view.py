@@ -17,6 +17,7 @@ from w2s_ray.plan.cost import estimate
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.layout_table import layout_table
 from w2s_ray.plan.measured_speed import Speed
+from w2s_ray.plan.names import step_names
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.times import times
 from w2s_ray.plan.wall_clock import WallClock, wall_clock
@@ -44,7 +45,8 @@ def describe(
 
     ``cells``, ``steps`` (kind → count), ``naive_steps`` (if no two cells shared any), ``done``,
     ``todo`` and ``failed`` are counts; ``flops`` is a rough estimate for ``todo`` alone. ``axes``
-    holds the values of every axis, ``running`` the steps that a process holds at this moment.
+    holds the values of every axis, ``running`` the steps that a process holds at this moment,
+    ``failures`` the errors by key and ``failed_steps`` the names of their steps.
     ``cells_sharing_students`` counts cells whose student another cell has too, since an axis has no
     effect there. ``blocked`` counts the steps that wait for a failed one.
     With a ``gpu_type``, ``placements`` says how each kind of step of each model is run, and
@@ -77,6 +79,7 @@ def describe(
         "running": [f"{s.kind} {s.slug}" for s in todo.values() if s.claim in held],
         "failed": len(failed),
         "failures": {key: failure["error"] for key, failure in failed.items()},
+        "failed_steps": _named(plan, failed),
         "blocked": _blocked(todo, failed),
         "flops": cost.flops,
         "steps_of_unknown_cost": cost.unknown_steps,
@@ -98,6 +101,14 @@ def describe(
         description |= _hours(gpu, sum(hours), clock)
     masked: dict[str, Any] = masked_value(description)
     return masked
+
+
+def _named(plan: Plan, keys: Container[str]) -> dict[str, str]:
+    """Kind and name of the steps with these keys."""
+    if not keys:
+        return {}
+    names = step_names(plan)
+    return {step.key: f"{step.kind} {names[step.key]}" for step in plan if step.key in keys}
 
 
 def _hours(gpu: Gpu, hours: float, clock: WallClock) -> dict[str, float | str | None]:
@@ -158,7 +169,10 @@ def show(description: Mapping[str, Any], console: Console) -> None:
         waiting = description["blocked"].get(key, 0)
         wait = f" ({waiting:,} step{'s wait' if waiting > 1 else ' waits'} for it)" * bool(waiting)
         console.print(
-            f"failed: {key}: {error}{wait}", markup=False, highlight=False, soft_wrap=True
+            f"failed: {description['failed_steps'][key]} ({key}): {error}{wait}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 

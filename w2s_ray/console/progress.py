@@ -93,6 +93,10 @@ class ProgressDisplay:
         if (line := numbers.get("waiting", "")) and line not in self._said:
             self._said.add(line)  # one for all steps of a group
             self._lines(line)
+        if "resumed_at" in numbers and step.key not in self._said:
+            self._said.add(step.key)
+            done, steps = numbers["resumed_at"], numbers["steps"]
+            self._lines(f"resumed  {self._named(step)} after update {done:,} of {steps:,}")
 
     def _crashed(self, step: Step, numbers: dict[str, Any]) -> None:
         if numbers:  # of the first of a group
@@ -154,7 +158,7 @@ class ProgressDisplay:
                     self._lines(f"{event:<8} {text}")
             else:
                 what = f"{len(texts):,} {kind or 'cells'}"
-                self._lines(f"{event:<8} {what}, from {texts[0]} to {texts[-1]}")
+                self._lines(f"{event:<8} {what}: first {texts[0]}, last {texts[-1]}")
 
     def _drawn(self) -> Any:
         return drawn(self.state, self._names, self._cells, self._cells_done)

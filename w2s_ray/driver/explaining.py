@@ -89,10 +89,12 @@ def _show(study: Study, explained: dict[str, Any]) -> None:
     study.say(f"{'cells':<10} {first or 'none reads it directly'}{more}")
     for title in ("cell", "configuration", "execution", "inputs", "record"):
         if explained.get(title):
-            study.say(f"\n{title}")
+            study.say("")
+            study.say(title)
             for line in json.dumps(explained[title], indent=2, ensure_ascii=False).splitlines():
                 study.say(f"  {line}")
     if failure := explained["failure"]:
-        study.say(f"\nfailed at {failure['time']}: {failure['error']}", style="red")
+        study.say("")
+        study.say(f"failed at {failure['time']}: {failure['error']}", style="red")
         for line in failure["traceback"].splitlines():
             study.say(f"  {line}")

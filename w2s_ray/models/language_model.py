@@ -7,7 +7,7 @@ loading compares them with those of the whole model.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from w2s_ray.models.finite_weights import check_scores, weights_not_finite
 from w2s_ray.models.folders import model_folder
 from w2s_ray.models.given_states import GivenStates
 from w2s_ray.models.inference import sweep, token_budget_of
+from w2s_ray.models.split import split
 from w2s_ray.models.structure import PRECISIONS, own_attention, untrained_language_model
 from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.spec.schema import ModelSpec
@@ -58,15 +59,19 @@ class LanguageModel:
         return logits
 
 
-def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
+def load_language_model(model: ModelSpec, precision: str, gpus: int = 1) -> LanguageModel:
     """Loads weights, head and tokenizer.
+
+    Args:
+        gpus: of this machine, over which the backbone is split; the first one has the head.
 
     Raises:
         InputError: unreadable or unsupported model, no head, or one that cannot be computed apart
             from its backbone.
     """
+    device = None if gpus == 1 else "cpu"  # until it is split
     if model.source is None:
-        backbone = load_backbone(model, precision)
+        backbone = load_backbone(model, precision, device)
         causal = random_causal(model, backbone.module)
         setattr(causal, causal.base_model_prefix, backbone.module)
         causal.tie_weights()
@@ -74,7 +79,7 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
         check_dimensions(model)
         causal = pretrained_causal(model, PRECISIONS[precision])
         base: Any = causal.base_model
-        backbone = backbone_of(model, base, load_tokenizer(model))
+        backbone = backbone_of(model, base, load_tokenizer(model), device)
     module = backbone.module
     causal.to(module.device)  # type: ignore[arg-type]
     sample = _sample(causal, module)
@@ -93,7 +98,9 @@ def load_language_model(model: ModelSpec, precision: str) -> LanguageModel:
             f"model {model.source or model.architecture}: the control untrained needs logits that "
             f"depend on the last states alone; those of {module.config.model_type} do not"
         )
-    return language_model
+    split_model = replace(language_model, backbone=split(backbone, gpus))
+    causal.to(next(module.parameters()).device)  # type: ignore[arg-type]
+    return split_model
 
 
 class _Sample(NamedTuple):

@@ -28,9 +28,6 @@ TEXTS_PER_ROW = {"preference": 2, "classification": 1}
 TRAINED = ("weak", "student", "ceiling", "strong_on_weak_rows")
 """All kinds of steps whose weights may be kept."""
 
-SPREAD = ("features", "label")
-"""Kinds of inference that several processes may share."""
-
 
 class Layouts:
     """The executions of the steps of one spec.
@@ -85,8 +82,8 @@ class Layouts:
         return self._chosen[name]
 
     def inference(self, model: str, kind: str | None) -> Execution:
-        """How ``features`` or labels are computed: by processes that have the whole model each,
-        on one GPU or, of features and labels, on the fewest of a machine that hold it.
+        """How a backbone is run forward: by processes that have the whole model each, on one GPU
+        or on the fewest of a machine that hold it.
 
         Args:
             kind: of the step; None: it runs no backbone.
@@ -100,7 +97,7 @@ class Layouts:
         return self._chosen[name]
 
     def _inference(self, model: str, kind: str | None) -> Execution:
-        together = self._spec.execution.inference_workers if kind in SPREAD else 1
+        together = 1 if kind is None else self._spec.execution.inference_workers
         execution = replace(self._written, workers=1, inference_workers=together)
         known = self._shape(model)
         if self._gpu is None or kind is None or known is None:
@@ -115,8 +112,7 @@ class Layouts:
             longest_row=settings.max_length_tokens,
             row_tokens=settings.max_length_tokens,
         )
-        margin, may_split = self._constraints.margin, kind in SPREAD
-        chosen = fit_inference(work, self._gpu, margin, kind, may_split=may_split)
+        chosen = fit_inference(work, self._gpu, self._constraints.margin, kind)
         return replace(
             execution,
             inference_gpus=chosen.gpus,

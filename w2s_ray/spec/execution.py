@@ -92,8 +92,8 @@ class Execution(Model):
     )
     inference_workers: Count = Field(
         1,
-        description="processes that compute the features or the weak labels of one data set "
-        "together, each with the whole model; with --local one does",
+        description="processes that run a model over one data set together, for features, labels "
+        "or predictions, each with the whole model; with --local one does",
         examples=[8],
         json_schema_extra={"unit": "processes"},
     )

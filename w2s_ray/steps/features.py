@@ -21,7 +21,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prepare import Rows
-from w2s_ray.steps.shards import MODEL, Counts, Loaded, Sharded
+from w2s_ray.steps.shards import Counts, Loaded, Sharded
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 
@@ -81,7 +81,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     shards = sharded(step, inputs, context)
     draft.metrics.update(shards.spread())
     counts = {split: _write(shards, split, draft) for split in shards.splits}
-    shares_prompts, compiled = context.keep(MODEL, partial(_facts, shards)).tolist()
+    shares_prompts, compiled = shards.facts.tolist()
     draft.metrics.update(
         tokens=sum(each.tokens for each in counts.values()),
         hidden_size=np.load(draft.folder / f"{shards.splits[0]}.npy", mmap_mode="r").shape[2],
@@ -90,12 +90,6 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         truncated_rows={split: each.truncated for split, each in counts.items()},
         identical_rows={split: each.identical for split, each in counts.items()},
     )
-
-
-def _facts(shards: Sharded) -> NDArray[np.bool_]:
-    facts = shards.model.facts
-    assert facts is not None
-    return facts
 
 
 def _write(shards: Sharded, split: str, draft: Draft) -> Counts:

@@ -27,6 +27,7 @@ from w2s_ray.steps.label import load_scorer
 from w2s_ray.steps.metrics import softmax
 from w2s_ray.steps.prepare import Rows
 from w2s_ray.steps.shards import Sharded
+from w2s_ray.steps.untrained import likelihoods, sharded_likelihoods
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import TEST_PREDICTIONS
@@ -47,10 +48,13 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         probs = of_kind[inputs["model"].record["kind"]](step, rows, inputs)
         _write_table(rows["test"], probs_column(probs), draft)
         return
-    if inputs["model"].record["kind"] == "untrained":
-        _write_table(rows["test"], probs_column(_of_untrained(step, rows, inputs, context)), draft)
-        return
-    _write(rows["test"], _model_logits(step, rows, inputs["model"], context), draft)
+    shards = sharded(step, inputs, context)
+    draft.metrics.update(shards.spread())
+    if _is_untrained(inputs["model"]):
+        probs = softmax(likelihoods(shards).logits)
+        _write_table(rows["test"], probs_column(probs), draft)
+    else:
+        _write(rows["test"], shards.values("test"), draft)
 
 
 def run_together(
@@ -92,35 +96,36 @@ def _of_baseline(step: Step, rows: Rows, inputs: Mapping[str, Artifact]) -> NDAr
     return baseline_probs(config, Rows(inputs["prepare"]), inputs["label"], rows["test"])[1]
 
 
-def _of_untrained(
-    step: Step, rows: Rows, inputs: Mapping[str, Artifact], context: Context
-) -> NDArray[np.float64]:
-    """(n, 2) probabilities of a model before any training, whose artifact holds no weights."""
-    from w2s_ray.steps.untrained import likelihoods
+def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sharded:
+    """The test rows through a model, not loaded yet: one that was trained, or before any training.
 
-    assert step.model is not None
-    config = FeaturesConfig.from_json(inputs["model"].record["config"])
-    return softmax(likelihoods(step.model, config, rows, context).logits)
-
-
-def _model_logits(step: Step, rows: Rows, model: Artifact, context: Context) -> NDArray[np.float32]:
-    """(n, K) float32 logits of a model whose backbone or adapters were trained."""
+    Raises:
+        FileNotFoundError: the weights of the trained model were not kept.
+    """
     from w2s_ray.models.tokenizer import load_tokenizer  # transformers, which heads need not
 
+    model, rows = inputs["model"], Rows(inputs["test_set"])
+    assert step.model is not None
+    if _is_untrained(model):
+        config = FeaturesConfig.from_json(model.record["config"])
+        return sharded_likelihoods(step, config, rows, context)
     if not model.has(WEIGHTS):
         raise FileNotFoundError(not_kept(model.folder))
     training = Training.from_json(model.record["config"]["training"])
-    assert step.model is not None
-    shards = Sharded(
+    return Sharded(
         rows=rows,
         splits=("test",),
         tokenizer=load_tokenizer(step.model),
         max_length_tokens=training.max_length_tokens,
         rendering=training.rendering,
-        load=partial(load_scorer, step.model, training, model, 1),
+        load=partial(load_scorer, step.model, training, model, step.execution.inference_gpus),
         context=context,
     )
-    return shards.values("test")
+
+
+def _is_untrained(model: Artifact) -> bool:
+    """Whether its artifact holds no weights, since it was never trained."""
+    return bool(model.record["kind"] == "untrained")
 
 
 def not_kept(folder: Path) -> str:

@@ -89,6 +89,16 @@ class Sharded:
             self.context.keep(MODEL, lambda: facts)
         return model
 
+    @property
+    def facts(self) -> NDArray[np.bool_]:
+        """What the record says of the model, which is not loaded if that is kept."""
+        return self.context.keep(MODEL, self._loaded_facts)
+
+    def _loaded_facts(self) -> NDArray[np.bool_]:
+        facts = self.model.facts
+        assert facts is not None
+        return facts
+
     def tokens_expected(self) -> int:
         """Estimate of the tokens of all splits, from the first shard whatever is kept."""
         first = self.read(self.parts(self.splits[0])[0])

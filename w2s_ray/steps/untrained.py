@@ -6,6 +6,7 @@ record beside it. A row's labels are never read.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from w2s_ray.data.labels import probs_column
 from w2s_ray.data.tokens import Tokens
-from w2s_ray.models.language_model import answer_log_probs, load_language_model
 from w2s_ray.plan.configs import FeaturesConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.spec.inputs import ModelSpec
@@ -29,10 +29,10 @@ from w2s_ray.store.names import TEST_PREDICTIONS
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``test.parquet``: row_id, label, probs."""
-    config, data = step.config_as(FeaturesConfig), Rows(inputs["prepare"])
-    assert step.model is not None
-    answers = likelihoods(step.model, config, data, context)
-    test, probs = data["test"], softmax(answers.logits)
+    shards = sharded(step, inputs, context)
+    draft.metrics.update(shards.spread())
+    answers = likelihoods(shards)
+    test, probs = shards.rows["test"], softmax(answers.logits)
     labels = test["label"].to_numpy()
     table = pa.table(
         {"row_id": test["row_id"], "label": test["label"], "probs": probs_column(probs)}
@@ -43,6 +43,41 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         accuracy_of_mean_log_probs=accuracy(softmax(answers.logits_of_means), labels),
         **answers.counts,
     )
+
+
+def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sharded:
+    """The test rows through the model, which is not loaded yet."""
+    rows = Rows(inputs["prepare"])
+    return sharded_likelihoods(step, step.config_as(FeaturesConfig), rows, context)
+
+
+def sharded_likelihoods(
+    step: Step, config: FeaturesConfig, rows: Rows, context: Context
+) -> Sharded:
+    """The test rows of a data set through the step's model."""
+    from w2s_ray.models.tokenizer import load_tokenizer
+
+    assert step.model is not None
+    return Sharded(
+        rows=rows,
+        splits=("test",),
+        tokenizer=load_tokenizer(step.model),
+        max_length_tokens=config.max_length_tokens,
+        rendering=config.rendering,
+        load=partial(_load, step.model, config.precision, step.execution.inference_gpus),
+        context=context,
+    )
+
+
+def _load(spec: ModelSpec, precision: str, gpus: int, shards: Sharded) -> Loaded:
+    from w2s_ray.models.language_model import answer_log_probs, load_language_model
+
+    model = load_language_model(spec, precision, gpus)
+
+    def sums(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
+        return answer_log_probs(model, tokens, progress=progress)
+
+    return Loaded(sums, np.array([model.backbone.shares_prompts]))
 
 
 class Likelihoods(NamedTuple):
@@ -59,28 +94,12 @@ class Likelihoods(NamedTuple):
     counts: dict[str, int]
 
 
-def likelihoods(
-    spec: ModelSpec, config: FeaturesConfig, data: Rows, context: Context
-) -> Likelihoods:
-    """Runs the model on the rows ``test`` of ``data``."""
-    model = load_language_model(spec, config.precision)
-
-    def sums(tokens: Tokens, progress: Callable[[int], None]) -> NDArray[np.float32]:
-        return answer_log_probs(model, tokens, progress=progress)
-
-    sharded = Sharded(
-        rows=data,
-        splits=("test",),
-        tokenizer=model.backbone.tokenizer,
-        max_length_tokens=config.max_length_tokens,
-        rendering=config.rendering,
-        load=lambda shards: Loaded(sums),
-        context=context,
-    )
+def likelihoods(shards: Sharded) -> Likelihoods:
+    """Runs the model on the test rows, as far as their results are not kept."""
     logits: list[NDArray[np.float64]] = []
     of_means: list[NDArray[np.float64]] = []
     computed = truncated = identical = 0
-    for shard in sharded.of("test"):
+    for shard in shards.of("test"):
         tokens, values = shard.tokens, shard.values
         counted = tokens.segments[:, 1:] - (tokens.segments[:, :1] == 0)
         logits.append(_margins(values))
@@ -90,7 +109,7 @@ def likelihoods(
         identical += int(tokens.identical.sum())
     counts = {
         "tokens": computed,
-        "shares_prompts": model.backbone.shares_prompts,
+        "shares_prompts": bool(shards.facts[0]),
         "truncated_test_rows": truncated,
         "identical_test_rows": identical,
     }

@@ -135,6 +135,7 @@ def train(
     """
     curve = curve or Curve()
     started = time.monotonic() - curve.seconds
+    resumed = {"resumed_at": len(curve.loss)} if curve.loss else {}
     for step, batches in enumerate(stream, start=len(curve.loss)):
         alpha = objective.alpha(step, total_steps)
         threshold = buffer.threshold if buffer else PREFERENCE_THRESHOLD
@@ -177,6 +178,7 @@ def train(
                 "steps": total_steps,
                 "loss": total,
                 "tokens_per_second": curve.tokens / max(curve.seconds, 1e-9),
+                **resumed,
             }
         )
         if evaluations is not None and evaluations.due(step + 1):
