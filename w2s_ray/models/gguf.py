@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -110,9 +111,23 @@ def _alone(file: Path) -> Iterator[Path]:
         yield link
 
 
+@contextmanager
+def names_remembered() -> Iterator[None]:
+    """Transformers makes the map of a format's names anew for each part of a model, and 400 of
+    them take 6 s: within this context it is made once."""
+    import gguf  # which other models need not have
+
+    made = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(made)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = made
+
+
 def _unpack(file: Path, folder: Path) -> None:
     gguf_tokenizer(file).save_pretrained(folder)
-    with _alone(file) as link:
+    with _alone(file) as link, names_remembered():
         loaded: Any = AutoModelForCausalLM.from_pretrained(  # with its head, for ``language_model``
             link.parent,
             gguf_file=link.name,

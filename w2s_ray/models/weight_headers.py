@@ -20,6 +20,7 @@ from w2s_ray.catalog.gguf_header import GgufHeader
 from w2s_ray.errors import InputError
 from w2s_ray.foreign.opening import check_regular
 from w2s_ray.foreign.safetensors_header import read_safetensors_header
+from w2s_ray.models.gguf import names_remembered
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -89,7 +90,8 @@ def check_gguf_header(source: str, header: GgufHeader, module: PreTrainedModel) 
     architecture = str(header.metadata["general.architecture"])
     processors: Mapping[str, Any] = TENSOR_PROCESSORS
     processor = processors.get(architecture, TensorProcessor)(config={})
-    names: Mapping[str, str] = get_gguf_hf_weights_map(module, processor)
+    with names_remembered():
+        names: Mapping[str, str] = get_gguf_hf_weights_map(module, processor)
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     missing = sorted(
         name for name, own in names.items() if own in sizes and name not in header.tensors
