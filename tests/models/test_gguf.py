@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,20 @@ def _cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """A cache of its own, but for the real model: unpacking that takes up to half a minute."""
     if "real" not in request.node.name:
         monkeypatch.setenv("W2S_CACHE", str(tmp_path / "cache"))
+
+
+def test_names_are_mapped_once_for_a_model_and_not_for_each_of_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of SmolLM2's 426 parts that took 6 s."""
+    made, own = [], gguf.get_tensor_name_map
+    monkeypatch.setattr(gguf, "get_tensor_name_map", lambda *of: made.append(of) or own(*of))
+    write_gguf(tmp_path / "tiny.gguf")
+    spec = ModelSpec(source=str(tmp_path / "tiny.gguf"))
+    check_models({"tiny": spec}, None)
+    assert len(made) == 1
+    load_backbone(spec, "fp32")
+    assert len(made) == 2
 
 
 def test_a_file_is_unpacked_exactly_and_only_once(tmp_path: Path) -> None:
