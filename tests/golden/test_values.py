@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.golden.goldens import Golden, check, write
 from tests.golden.text_values import text_goldens
@@ -25,6 +26,7 @@ from w2s_ray.plan.configs import StudentConfig, TrainConfig
 from w2s_ray.plan.graph import Plan
 from w2s_ray.plan.kinds import KINDS
 from w2s_ray.plan.step import Step
+from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
@@ -52,6 +54,26 @@ def goldens(store: Path) -> dict[str, Golden]:
         kind: Golden(kind, {k: versions[kind][k] for k in KINDS if k in versions[kind]}, of_kind)
         for kind, of_kind in numbers.items()
     }
+
+
+def reward_golden(folder: Path) -> dict[str, Golden]:
+    """A weak model of the same study that labels by implicit rewards, and its labels."""
+    spec = yaml.safe_load(SPEC.read_text())
+    del spec["data"]["pairs"]["tests"]
+    spec["training"]["weak"] = {"objective": "implicit_reward", "trainable": "full"}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    plan, store = build(load(folder / "spec.yaml")), Store.open(folder / "store")
+    step = next(step for step in plan if step.kind.name == "reward")
+    labels = next(s for s in plan if s.kind.name == "label" and s.inputs["weak"] == step.key)
+    found = {}
+    for needed in (plan.steps[step.inputs["prepare"]], step, labels):
+        execute(needed, store)
+        inputs = {role: store.artifact(key) for role, key in needed.inputs.items()}
+        found[needed.kind.name] = OF_KIND[needed.kind.name](
+            store.artifact(needed.key), needed, inputs
+        )
+    del found["prepare"]
+    return {"reward": Golden("reward", lineage(plan, labels), found)}
 
 
 def named(plan: Plan) -> dict[str, Step]:
@@ -184,6 +206,7 @@ OF_KIND = {
     "features": features,
     "test_features": features,
     "weak": trained,
+    "reward": trained,
     "label": label,
     "ensemble": label,
     "ceiling": trained,
@@ -196,11 +219,14 @@ OF_KIND = {
 }
 
 
+def computed_in(values: Path, text: Path, reward: Path) -> dict[str, Golden]:
+    return goldens(values) | text_goldens(text) | reward_golden(reward)
+
+
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Golden]:
-    return goldens(tmp_path_factory.mktemp("values")) | text_goldens(
-        tmp_path_factory.mktemp("text")
-    )
+    folders = (tmp_path_factory.mktemp(name) for name in ("values", "text", "reward"))
+    return computed_in(*folders)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,6 +235,9 @@ def test_numbers_of_a_kind_move_only_with_a_version(kind: str, computed: dict[st
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory() as folder, TemporaryDirectory() as of_text:
-        for golden in (*goldens(Path(folder)).values(), *text_goldens(Path(of_text)).values()):
+    with TemporaryDirectory() as folder:
+        folders = [Path(folder, name) for name in ("values", "text", "reward")]
+        for made in folders:
+            made.mkdir()
+        for golden in computed_in(*folders).values():
             print(golden.name, "written" if write(golden, FILES) else "has not moved")

@@ -49,7 +49,7 @@ FIELDS = {
     "Select": "over by",
     "LearningRates": "full last_layer lora",
     "Lora": "rank alpha target_modules",
-    "WeakOverrides": "trainable epochs learning_rate batch_size calibrate",
+    "WeakOverrides": "objective beta trainable epochs learning_rate batch_size calibrate",
     "Execution": "gpu_type prefer machine workers max_workers inference_workers min_workers "
     "zero_stage offload offload_path activation_checkpointing memory_margin micro_batch_tokens "
     "checkpoint_steps checkpoint_minutes cpus_per_worker gpus_per_worker max_concurrent_steps "

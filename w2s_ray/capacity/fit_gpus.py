@@ -59,7 +59,8 @@ def fit_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Inf
     """The fewest GPUs of a machine that hold a step that runs the backbone forward.
 
     Args:
-        kind: features, label, predict or untrained, which has the output head too.
+        kind: features, label or predict; untrained, which has the output head too; or reward,
+            which also has the model as it was before its training, both on one GPU.
 
     Raises:
         InputError: it exceeds what they have.
@@ -70,7 +71,7 @@ def fit_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Inf
             workload.shape,
             precision=workload.precision,
             tokens=INFERENCE_TOKENS["cuda"],
-            language_model=kind == "untrained",
+            language_model=kind in ("untrained", "reward"),
             gpus=gpus,
         )
         return with_warm_copy(needed, workload) if gpus == 1 else needed
@@ -79,7 +80,7 @@ def fit_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Inf
     if alone.total <= usable:
         return Inference(1, alone)
     needs = f"needs {gib(alone.total)}, one {gpu.name} has {gib(usable)} usable"
-    most = min(gpu.gpus_per_machine, workload.shape.layers)
+    most = 1 if kind == "reward" else min(gpu.gpus_per_machine, workload.shape.layers)
     for gpus in range(2, most + 1):
         if memory(gpus).total <= usable:
             return Inference(gpus, memory(gpus), f"blocks over {gpus} GPUs of a machine: {needs}")
@@ -87,7 +88,7 @@ def fit_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Inf
     remedy = f"it fits {', '.join(fitting)}" if fitting else "no listed GPU type holds it"
     raise InputError(
         f"execution.gpu_type: the {kind} step of model '{workload.name}' runs in one process and "
-        f"{needs} and a machine has {most}; {remedy}",
+        f"{needs}{f' and a machine has {most}' * (kind != 'reward')}; {remedy}",
         ("execution", "gpu_type"),
     )
 

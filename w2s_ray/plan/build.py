@@ -23,6 +23,7 @@ from w2s_ray.plan.configs import (
     LabelConfig,
     Noise,
     PrepareConfig,
+    RewardConfig,
     StudentConfig,
     StudentObjective,
     TrainConfig,
@@ -189,6 +190,26 @@ class Builder:
             )
         return self.shared[name]
 
+    def reward(self, data: str, model: str, training: Training, seed: int) -> Step:
+        """A weak language model that learns the true preferences by DPO, in one process.
+
+        Raises:
+            InputError: it needs more than one GPU.
+        """
+        name = ("reward", data, model, training, seed)
+        if name not in self.shared:
+            beta = self.spec.training.weak.beta
+            self.shared[name] = self.add(
+                KINDS["reward"],
+                f"{data}-{model}-{training.trainable}-s{seed}",
+                RewardConfig(self.model_identities[model], training, seed, beta),
+                {"prepare": self.prepare(data).key},
+                self.layouts.alone(data, model, training),
+                model=model,
+                data=data,
+            )
+        return self.shared[name]
+
     @property
     def _validation_rows(self) -> int:
         """Rows of the split ``weak`` that students and ceilings are scored on while they train."""
@@ -196,14 +217,17 @@ class Builder:
 
     def label(self, data: str, model: str, weak: Step) -> Step:
         """The soft labels of a weak model, or of a student, for the students' rows."""
-        kind, slug = "label" if "features" not in weak.inputs else None, f"by-{weak.slug}"
-        learned_from, calibrate = ("label", "label_features"), self.spec.training.weak.calibrate
+        learned_from, slug = ("label", "label_features"), f"by-{weak.slug}"
         inputs = {role: key for role, key in weak.inputs.items() if role not in learned_from}
         inputs["weak"] = weak.key
-        if weak.kind.name != "weak":
-            calibrate = "none"  # a student holds no true labels out
+        calibrate = self.spec.training.weak.calibrate
+        if weak.kind.name == "student":
+            calibrate = "none"  # it holds no true labels out
         else:
             slug = f"{data}-by-{model}-s{weak.config_as(TrainConfig).seed}"
+        kind = None if "features" in weak.inputs else "label"
+        if weak.kind.name == "reward":
+            kind = "reward"  # which has two models
         name = ("label", weak.key)
         if name not in self.shared:
             self.shared[name] = self.add(

@@ -296,6 +296,16 @@ class WeakConfig(TrainConfig):
 
 
 @dataclass(frozen=True, slots=True)
+class RewardConfig(TrainConfig):
+    """``reward``. ``beta``: β of DPO and of the implicit rewards."""
+
+    beta: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {**TrainConfig.as_json(self), "beta": self.beta}
+
+
+@dataclass(frozen=True, slots=True)
 class StudentConfig(TrainConfig):
     """``student``.
 

@@ -26,6 +26,14 @@ _ROWS = (
         fusion=fuse_training,
     ),
     Kind(
+        "reward",
+        1,
+        "w2s_ray.steps.reward",
+        trained_on="ground_truth",
+        scored=("test",),
+        plural="weak models with implicit rewards",
+    ),
+    Kind(
         "label",
         1,
         "w2s_ray.steps.label",

@@ -81,6 +81,21 @@ class Layouts:
             self._chosen[name] = replace(chosen, keep_models=TRAINED) if has_weights else chosen
         return self._chosen[name]
 
+    def alone(self, data: str, model: str, training: Training) -> Execution:
+        """How one process trains a model whose initial weights it has beside it.
+
+        Raises:
+            InputError: no GPU of the type holds both.
+        """
+        chosen = self.training(data, model, training, anchored=True)
+        if self._gpu is not None and chosen.workers > 1:
+            raise InputError(
+                f"execution.gpu_type: model '{model}' with implicit rewards is trained in one "
+                f"process, and one {self._gpu.name} does not hold it with its initial weights",
+                ("execution", "gpu_type"),
+            )
+        return replace(chosen, workers=1, offload="none")
+
     def inference(self, model: str, kind: str | None) -> Execution:
         """How a backbone is run forward: by processes that have the whole model each, on one GPU
         or on the fewest of a machine that hold it.

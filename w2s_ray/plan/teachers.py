@@ -6,6 +6,7 @@ those of one. In a chain each student labels for the next, and so keeps its weig
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from w2s_ray.errors import InputError
@@ -15,17 +16,20 @@ from w2s_ray.plan.step import Kind, Step
 from w2s_ray.plan.step_builder import StepBuilder
 from w2s_ray.plan.trainings import Trainings
 from w2s_ray.spec.expansion import CellPoint
+from w2s_ray.spec.schema import Spec
 
 
 class Builder(StepBuilder, Protocol):
     """What is needed here of ``build.Builder``."""
 
+    spec: Spec
     steps: dict[str, Step]
     trainings: Trainings
 
     def trained_on_truth(
         self, kind: Kind, data: str, model: str, training: Training, seed: int
     ) -> Step: ...
+    def reward(self, data: str, model: str, training: Training, seed: int) -> Step: ...
     def label(self, data: str, model: str, weak: Step) -> Step: ...
     def student(self, point: CellPoint, training: Training, label: Step) -> Step: ...
 
@@ -48,10 +52,9 @@ class Teacher:
 def weak_models(builder: Builder, point: CellPoint) -> list[Step]:
     """The weak models of a cell: one, or the members of its ensemble."""
     training = builder.trainings.weak(point)
-    return [
-        builder.trained_on_truth(KINDS["weak"], point.data, name, training, point.weak_seed)
-        for name in point.members
-    ]
+    by_reward = builder.spec.training.weak.objective == "implicit_reward"
+    train = builder.reward if by_reward else partial(builder.trained_on_truth, KINDS["weak"])
+    return [train(point.data, name, training, point.weak_seed) for name in point.members]
 
 
 def weak_side(builder: Builder, point: CellPoint, weak: Sequence[Step]) -> Teacher:

@@ -125,7 +125,7 @@ def _open_models(spec: Spec, todo: Mapping[str, Step]) -> None:
             opened[name] = step.backbone
             if step.execution.is_sharded:
                 sharded.add(name)
-            if step.kind.name == "untrained":
+            if step.kind.name in ("untrained", "reward"):
                 with_head.add(name)
     if not plain and not adapted:
         return

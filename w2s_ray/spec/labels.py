@@ -1,6 +1,6 @@
 """What a study may do to weak labels, as fields of the grid."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from w2s_ray.objectives.calibration import FEWEST_ROWS
 from w2s_ray.objectives.noise import noisy_count
 from w2s_ray.spec.fields import Mistake, Model, Number, mistake
+from w2s_ray.spec.training import WeakOverrides
 
 FilterBy = Literal["confidence", "margin_to_prior", "probe", "knn"]
 Relabel = Literal["none", "probe", "knn"]
@@ -57,6 +58,32 @@ def filters_without_rows(
                 expected = mistake(f"a share that keeps one of the {rows} rows of data {name!r}")
                 wrong.append(((position, "keep"), value.keep, expected))
     return wrong[:1]
+
+
+def rewards_without_pairs(
+    weak: WeakOverrides, kinds: Mapping[str, str], trainable: Collection[str]
+) -> list[Mistake]:
+    """Mistakes where implicit rewards are asked for of what has none.
+
+    Args:
+        weak: how the weak model is trained.
+        kinds: of each data set.
+        trainable: of the weak model, the students' where it has none of its own.
+    """
+    if weak.objective != "implicit_reward":
+        return []
+    wrong: list[Mistake] = []
+    where = ("training", "weak")
+    for name in (name for name, kind in kinds.items() if kind != "preference"):
+        expected = mistake(f"classifier with data {name!r}, which has no pairs")
+        wrong.append(((*where, "objective"), weak.objective, expected))
+    if "last_layer" in trainable:
+        expected = mistake("full or lora with objective: implicit_reward, a language model's")
+        wrong.append(((*where, "trainable"), weak.trainable, expected))
+    if weak.calibrate != "none":
+        expected = mistake("none with objective: implicit_reward, which trains on all true labels")
+        wrong.append(((*where, "calibrate"), weak.calibrate, expected))
+    return wrong
 
 
 def calibrations_without_rows(

@@ -31,6 +31,7 @@ from w2s_ray.spec.labels import (
     LabelFilter,
     calibrations_without_rows,
     filters_without_rows,
+    rewards_without_pairs,
 )
 from w2s_ray.spec.loss import Loss
 from w2s_ray.spec.selection import CELL_AXES, Select, Validation
@@ -193,6 +194,18 @@ class Spec(Model):
             for within, given, expected in filters_without_rows(part.label_filter, weak):
                 wrong.append(((*location, "label_filter", *within), given, expected))
         refuse(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_have_pairs(self) -> Self:
+        """Check that implicit rewards are those of a language model on pairs."""
+        weak = self.training.weak
+        parts: list[Grid | Cells] = [self.grid, *self.grid.include]
+        trainable = {t for part in parts for t in part.trainable}
+        if weak.trainable is not None:
+            trainable = {weak.trainable}
+        kinds = {name: data.kind for name, data in self.data.items()}
+        refuse(rewards_without_pairs(weak, kinds, trainable))
         return self
 
     @model_validator(mode="after")

@@ -79,8 +79,21 @@ class WeakOverrides(Model):
     """Training of the weak model where it differs.
 
     ``null`` means the student's value for ``trainable``, and the value in ``training`` for the
-    other fields.
+    fields that ``training`` has too.
     """
+
+    objective: Literal["classifier", "implicit_reward"] = Field(
+        "classifier",
+        description="classifier, or implicit_reward: the weak language model learns the true "
+        "preferences by DPO, and labels a pair by its implicit rewards",
+        examples=["implicit_reward"],
+    )
+    beta: Positive = Field(
+        0.1,
+        description="β above 0 of DPO and of the rewards, with objective: implicit_reward",
+        examples=[0.5],
+        json_schema_extra={"unit": ""},
+    )
 
     trainable: Trainable | None = Field(
         None, description="full, last_layer, lora or null", examples=["full"]

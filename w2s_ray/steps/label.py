@@ -131,13 +131,18 @@ def sharded(step: Step, inputs: Mapping[str, Artifact], context: Context) -> Sha
 def load_scorer(
     model: ModelSpec, training: Training, trained: Artifact, gpus: int, shards: Sharded
 ) -> Loaded:
-    """A trained model, which gives (n, K) float32 logits.
+    """A trained model, which gives (n, K) float32 logits: its own, or its implicit rewards'.
 
     Args:
         model: the weights before training.
         trained: has the weights.
         gpus: of this machine, over which the model is split.
     """
+    if trained.record["kind"] == "reward":
+        from w2s_ray.steps.reward import reward_logits
+
+        beta, weights = trained.record["config"]["beta"], trained.file(WEIGHTS)
+        return Loaded(reward_logits(model, training, beta, weights))
     from w2s_ray.models.inference import scorer_logits
     from w2s_ray.training.fit import trained_scorer
 
