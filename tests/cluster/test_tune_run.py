@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray import cloudpickle
 from ray.util.state import list_actors
 
@@ -304,6 +305,7 @@ def nothing(step: Step, store: Store, context: Any) -> dict[str, Any]:
 
 
 def actors() -> set[str]:
-    """Ids of all actors that Ray knows to have been started for steps."""
-    known = list_actors(filters=[("class_name", "=", "StepActor")], limit=10_000)
+    """Ids of all actors for steps that this Ray, not another one beside it, has started."""
+    address = ray.get_runtime_context().gcs_address
+    known = list_actors(address, filters=[("class_name", "=", "StepActor")], limit=10_000)
     return {actor.actor_id for actor in known}
