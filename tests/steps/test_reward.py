@@ -105,6 +105,8 @@ def test_the_labels_are_the_sigmoid_of_the_rewards_difference(folder: Path, plan
     assert probs[:, 1].std() > 0.1  # it has learned, and some pairs show A first
     (row,) = pq.read_table(folder / "store/results").to_pylist()
     assert row["weak_accuracy"] > 0.9 and row["status"] == "done"
+    metrics = Store.open(folder / "store").artifact(of_kind(plan, "reward").key).record["metrics"]
+    assert metrics["preference_accuracy"] > 0.9 and metrics["mean_margin"] > 0
 
 
 def test_test_rows_are_scored_alike_now_and_from_the_kept_weights(folder: Path, plan: Plan) -> None:
@@ -150,13 +152,26 @@ def test_what_has_no_implicit_reward_is_refused(
     assert place.rpartition(".")[2] in str(refused.value)
 
 
-def test_a_model_beside_which_its_first_weights_do_not_fit_is_refused() -> None:
+@pytest.mark.parametrize("trainable", ["full", "lora"])
+def test_a_model_that_one_gpu_cannot_train_or_hold_twice_is_refused(trainable: str) -> None:
+    """7B in bf16: of LoRA the training fits an A10G, the two models that give rewards do not."""
     models = {name: {"source": f"hf:Qwen/Qwen2.5-{name}"} for name in ("0.5B", "7B")}
     spec = tiny_spec(
         models=models,
         grid__pair=[["7B", "0.5B"]],
-        training__weak=WEAK,
-        execution={"gpu_type": "H100"},
+        training__weak={**WEAK, "trainable": trainable},
+        training__precision="bf16",
+        execution={"gpu_type": "A10G"},
     )
-    with pytest.raises(InputError, match="does not hold it with its initial weights"):
+    with pytest.raises(InputError, match=r"model '7B'.* needs"):
         build(Spec.model_validate(spec))
+
+
+@pytest.mark.parametrize("execution", [{"gpu_type": "H100", "workers": 2}, {"workers": 2}])
+def test_one_process_trains_it_whatever_the_students_have(execution: dict[str, Any]) -> None:
+    models = {name: {"source": f"hf:Qwen/Qwen2.5-{name}"} for name in ("0.5B", "3B")}
+    spec = tiny_spec(
+        models=models, grid__pair=[["0.5B", "3B"]], training__weak=WEAK, execution=execution
+    )
+    step = of_kind(build(Spec.model_validate(spec)), "reward")
+    assert (step.execution.workers, step.execution.offload) == (1, "none")

@@ -74,6 +74,9 @@ def fit_inference(workload: Workload, gpu: Gpu, margin: float, kind: str) -> Inf
             language_model=kind in ("untrained", "reward"),
             gpus=gpus,
         )
+        if kind == "reward":
+            more = needed.weights
+            return replace(needed, weights=needed.weights + more, total=needed.total + more)
         return with_warm_copy(needed, workload) if gpus == 1 else needed
 
     usable, alone = gpu.usable(margin), memory(1)

@@ -107,9 +107,9 @@ class StepTrial(Trial):
 class FirstPending(FIFOScheduler):
     """Tune's own order, without iterating over all finished trials in every turn of its loop.
 
-    A trial whose own actor is starting leaves idle ones to those that have none. Given an idle
-    one, as Tune's order would do, it gives up its own, and a machine whose first steps are short
-    starts and ends processes for ever without a second one that runs.
+    A trial whose own actor is starting leaves idle ones to those that have none, if there are any.
+    Given an idle one, as Tune's order would do, it gives up its own, and a machine whose first
+    steps are short starts and ends processes for ever without a second one that runs.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:

@@ -82,19 +82,21 @@ class Layouts:
         return self._chosen[name]
 
     def alone(self, data: str, model: str, training: Training) -> Execution:
-        """How one process trains a model whose initial weights it has beside it.
+        """How one process trains a model, and then gives the rewards of the two that it has.
 
         Raises:
-            InputError: no GPU of the type holds both.
+            InputError: no GPU of the type holds either.
         """
-        chosen = self.training(data, model, training, anchored=True)
-        if self._gpu is not None and chosen.workers > 1:
-            raise InputError(
-                f"execution.gpu_type: model '{model}' with implicit rewards is trained in one "
-                f"process, and one {self._gpu.name} does not hold it with its initial weights",
-                ("execution", "gpu_type"),
-            )
-        return replace(chosen, workers=1, offload="none")
+        written = replace(self._written, workers=1, offload="none")
+        known = self._shape(model)
+        if self._gpu is None or known is None:
+            return written
+        self.inference(model, "reward")
+        rows = self._spec.data[data]
+        texts, row_tokens = TEXTS_PER_ROW[rows.kind], tokens_per_row(rows)
+        work = self._workload(model, known, training, texts, row_tokens, anchored=False)
+        one = replace(self._constraints, workers=1, max_workers=1, zero_stage=0, offload="none")
+        return _as_chosen(written, choose_layout(work, self._gpu, one))
 
     def inference(self, model: str, kind: str | None) -> Execution:
         """How a backbone is run forward: by processes that have the whole model each, on one GPU
@@ -152,11 +154,23 @@ class Layouts:
                     ("execution", "gpu_type"),
                 )
             return self._written
+        work = self._workload(model, known, training, texts, row_tokens, anchored)
+        return _as_chosen(self._written, self._choose(work, self._gpu))
+
+    def _workload(
+        self,
+        model: str,
+        known: Shape,
+        training: Training,
+        texts: int,
+        row_tokens: int,
+        anchored: bool,
+    ) -> Workload:
         adapters = 0
         if training.lora is not None:
             adapters = adapter_parameters(known, training.lora.rank, training.lora.target_modules)
             adapters *= self._spec.execution.lora_together
-        work = Workload(
+        return Workload(
             name=model,
             shape=known,
             precision=training.precision,
@@ -166,17 +180,6 @@ class Layouts:
             row_tokens=row_tokens,
             adapters=adapters,
             anchored=anchored,
-        )
-        chosen = self._choose(work, self._gpu)
-        return replace(
-            self._written,
-            workers=chosen.workers,
-            zero_stage=chosen.zero_stage,
-            offload=chosen.offload,
-            activation_checkpointing=chosen.activation_checkpointing,
-            micro_batch_tokens=chosen.micro_batch_tokens,
-            predicted_memory_bytes=chosen.memory.total,
-            layout_reason=chosen.why,
         )
 
     def _choose(self, work: Workload, gpu: Gpu) -> Layout:
@@ -216,4 +219,18 @@ def written_execution(written: WrittenExecution) -> Execution:
         keep_models=written.keep_models,
         export_models=written.export_models,
         train_predictions=written.train_predictions,
+    )
+
+
+def _as_chosen(written: Execution, chosen: Layout) -> Execution:
+    """The execution with this layout."""
+    return replace(
+        written,
+        workers=chosen.workers,
+        zero_stage=chosen.zero_stage,
+        offload=chosen.offload,
+        activation_checkpointing=chosen.activation_checkpointing,
+        micro_batch_tokens=chosen.micro_batch_tokens,
+        predicted_memory_bytes=chosen.memory.total,
+        layout_reason=chosen.why,
     )

@@ -154,16 +154,17 @@ class TestSteps:
                 f"{test}-by-{trained.kind}-{trained.slug}",
                 PredictConfig(),
                 inputs,
-                self._execution(model, is_head=is_head),
+                self._execution(model, trained, is_head=is_head),
                 model=model,
                 data=self._sets[data, test],
             )
         return builder.shared[name]
 
-    def _execution(self, model: str | None, *, is_head: bool) -> Execution:
+    def _execution(self, model: str | None, trained: Step, *, is_head: bool) -> Execution:
         if model is None:
             return Execution()
-        return self._builder.layouts.inference(model, None if is_head else "predict")
+        kind = "reward" if trained.kind.name == "reward" else "predict"
+        return self._builder.layouts.inference(model, None if is_head else kind)
 
     def _predict_together(
         self, data: str, test: str, ensemble: Step, by_members: Sequence[Step]

@@ -61,7 +61,7 @@ def filters_without_rows(
 
 
 def rewards_without_pairs(
-    weak: WeakOverrides, kinds: Mapping[str, str], trainable: Collection[str]
+    weak: WeakOverrides, kinds: Mapping[str, str], trainable: Collection[str], identical: str
 ) -> list[Mistake]:
     """Mistakes where implicit rewards are asked for of what has none.
 
@@ -69,6 +69,7 @@ def rewards_without_pairs(
         weak: how the weak model is trained.
         kinds: of each data set.
         trainable: of the weak model, the students' where it has none of its own.
+        identical: what is done with pairs of identical answers.
     """
     if weak.objective != "implicit_reward":
         return []
@@ -80,6 +81,9 @@ def rewards_without_pairs(
     if "last_layer" in trainable:
         expected = mistake("full or lora with objective: implicit_reward, a language model's")
         wrong.append(((*where, "trainable"), weak.trainable, expected))
+    if identical != "leave_out":
+        expected = mistake("leave_out with training.weak.objective: implicit_reward")
+        wrong.append((("training", "identical_pairs"), identical, expected))
     if weak.calibrate != "none":
         expected = mistake("none with objective: implicit_reward, which trains on all true labels")
         wrong.append(((*where, "calibrate"), weak.calibrate, expected))

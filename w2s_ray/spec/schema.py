@@ -204,8 +204,10 @@ class Spec(Model):
         trainable = {t for part in parts for t in part.trainable}
         if weak.trainable is not None:
             trainable = {weak.trainable}
-        kinds = {name: data.kind for name, data in self.data.items()}
-        refuse(rewards_without_pairs(weak, kinds, trainable))
+        named = {name for part in parts for name in part.data or self.grid.data or self.data}
+        kinds = {name: data.kind for name, data in self.data.items() if name in named}
+        identical = self.training.identical_pairs
+        refuse(rewards_without_pairs(weak, kinds, trainable, identical))
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -136,6 +137,8 @@ def fit_text(
 def _pair_metrics(job: TextJob, rows: TextRows, scorer: AnswerScorer) -> dict[str, float]:
     """Of pairs: how the trained model's implicit rewards order the pairs that it was trained on.
 
+    The chosen answer is the one that the pair's label prefers.
+
     ``preference_accuracy`` is the share of pairs whose first answer has the higher reward, where a
     tie counts ½; ``mean_margin`` the mean of their difference, in nats.
     """
@@ -145,11 +148,13 @@ def _pair_metrics(job: TextJob, rows: TextRows, scorer: AnswerScorer) -> dict[st
     sums = torch.from_numpy(answer_sums(scorer, rows.tokens, budget)).double()
     references = torch.stack([torch.from_numpy(of_row) for of_row in rows.references]).double()
     rewards = job.objective.beta * (sums - references)
-    margins = rewards[:, 0] - rewards[:, 1]
+    chosen = torch.from_numpy(np.stack(rows.labels)[:, 1] < 0.5).long()[:, None]  # 0 or 1
+    wanted, other = (rewards.gather(1, of)[:, 0] for of in (chosen, 1 - chosen))
+    margins = wanted - other
     return {
         "preference_accuracy": float(((margins.sign() + 1) / 2).mean()),
         "mean_margin": float(margins.mean()),
-        "mean_chosen_reward": float(rewards[:, 0].mean()),
+        "mean_chosen_reward": float(wanted.mean()),
     }
 
 
