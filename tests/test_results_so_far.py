@@ -14,29 +14,49 @@ from w2s_ray.study import main
 END, OTHER = a_step("evaluate", "end"), a_step("weak", "other")
 
 
-def told(*events: tuple[str, Any], between: float = 0.0) -> int:
-    """How often results were written."""
+BETWEEN = 60.0
+
+
+def told(*events: tuple[float, str, Any], takes: float = 0.0) -> list[float]:
+    """When results were written by a clock that is ours, of events at given seconds.
+
+    Args:
+        takes: seconds that a writing takes.
+    """
     cells = [SimpleNamespace(keys={"student_evaluate": "end"})]
     study: Any = SimpleNamespace(plan=SimpleNamespace(cells=cells))
-    written: list[Any] = []
-    with ResultsSoFar(study, written.append, between) as results:
-        for event, step in events:
+    now = 0.0
+    written: list[float] = []
+
+    def write(given: Any) -> None:
+        nonlocal now
+        assert given is study
+        written.append(now)
+        now += takes
+
+    with ResultsSoFar(study, write, BETWEEN, clock=lambda: now) as results:
+        for at, event, step in events:
+            now = at
             results(event, step, {})
             if results._writing is not None:
                 results._writing.join()
-    assert all(each is study for each in written)
-    return len(written)
+    return written
 
 
 def test_they_are_written_after_a_cell_or_a_failure_and_not_otherwise() -> None:
-    assert told(("started", END), ("progress", END), ("done", OTHER)) == 0
-    assert told(("started", END), ("done", END)) == 1
-    assert told(("failed", OTHER)) == 1
+    assert told((61, "started", END), (62, "progress", END), (63, "done", OTHER)) == []
+    assert told((61, "started", END), (62, "done", END)) == [62]
+    assert told((61, "failed", OTHER)) == [61]
 
 
 def test_what_finishes_too_early_is_written_with_a_later_event() -> None:
-    assert told(("done", END), ("done", OTHER), between=60.0) == 0
-    assert told(("done", END), ("started", OTHER), ("done", END)) == 2
+    assert told((59, "done", END), (60, "progress", OTHER)) == [60]
+    assert told((61, "done", END), (120, "done", END), (121, "started", OTHER)) == [61, 121]
+
+
+def test_they_take_at_most_a_twentieth_of_the_time() -> None:
+    ends = [(float(at), "done", END) for at in range(60, 400, 10)]
+    assert told(*ends, takes=8.0) == [60, 220, 380]
 
 
 def test_they_hold_finished_cells_and_say_that_more_is_to_come(

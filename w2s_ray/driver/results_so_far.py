@@ -41,6 +41,7 @@ class ResultsSoFar:
     Args:
         write: writes them.
         between: least seconds from one writing to the next, and from the start to the first.
+        clock: tells the seconds.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class ResultsSoFar:
         study: Study,
         write: Callable[[Study], object] = write_so_far,
         between: float = SECONDS_BETWEEN,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._study, self._write, self._between = study, write, between
+        self._study, self._write, self._between, self._clock = study, write, between, clock
         self._ends = {cell.keys["student_evaluate"] for cell in study.plan.cells}
-        self._next = time.monotonic() + between
+        self._next = clock() + between
         self._has_new = False
         self._writing: threading.Thread | None = None
 
@@ -71,13 +73,13 @@ class ResultsSoFar:
         """Takes an event of the run."""
         self._has_new |= event == "failed" or (event == "done" and step.key in self._ends)
         is_free = self._writing is None or not self._writing.is_alive()
-        if self._has_new and is_free and time.monotonic() >= self._next:
+        if self._has_new and is_free and self._clock() >= self._next:
             self._has_new = False
             self._writing = threading.Thread(target=self._work, name="results", daemon=True)
             self._writing.start()
 
     def _work(self) -> None:
-        began = time.monotonic()
+        began = self._clock()
         self._write(self._study)
-        took = time.monotonic() - began
+        took = self._clock() - began
         self._next = began + max(self._between, took / SHARE_OF_TIME)
