@@ -4,6 +4,7 @@
 # make test                      what a change must pass: lint, types, all tests but the slow ones
 # make test-all                  every test: the long products and the README at full size too
 # make simulate N=1000000        so many simulated schedules of the store's faults, of each model
+# make fuzz MINUTES=10           each reader of foreign input, for so many minutes
 # make install                   the virtual environment alone
 # make bench                     all measurements of docs/benchmarks.md, on a machine at rest
 # make bench ROWS=trl,heads      some of them; ARGS=--quick tries whether they run
@@ -34,7 +35,7 @@ PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := install
-.PHONY: bench chaos check install lint simulate study test test-all
+.PHONY: bench chaos check fuzz install lint simulate study test test-all
 
 install: $(STAMP)
 
@@ -59,6 +60,11 @@ chaos: N ?= 200
 chaos: SEED ?= 0
 chaos: $(STAMP)
 	$(VENV)/bin/python -m tests.testing.chaos --stores $(STORES) --episodes $(N) --seed $(SEED)
+
+fuzz: MINUTES ?= 10
+fuzz: SEED ?= 1
+fuzz: $(STAMP)
+	$(VENV)/bin/python -m tests.testing.fuzzing --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(STAMP) $(TRL)/.installed
 	$(VENV)/bin/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from tests.testing.fuzzing import fuzzed
 from tests.testing.gguf_file import write_gguf
 from tests.testing.mutations import mutated
 from w2s_ray.catalog.configs import config_fields
@@ -31,12 +31,7 @@ from w2s_ray.foreign.safetensors_header import read_safetensors_header
 from w2s_ray.models.tokenizer import bytes_tokenizer, load_tokenizer
 from w2s_ray.spec.schema import DataSpec, ModelSpec
 
-EXAMPLES = int(os.environ.get("W2S_MUTATIONS", "60"))
-MUTATED = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+MUTATED = fuzzed(60)
 ROWS = [
     {"prompt": f"p{n}", "chosen": [{"role": "user", "content": f"é{n}"}], "rejected": []}
     for n in range(9)

@@ -8,9 +8,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.testing.fuzzing import fuzzed
 from w2s_ray.report.html import html
 from w2s_ray.report.latex_text import escaped
 from w2s_ray.report.markdown import markdown
@@ -66,7 +67,7 @@ class Structure(HTMLParser):
         self.elements.append(("comment", data))
 
 
-@settings(deadline=None)
+@fuzzed(100)
 @given(TEXTS)
 def test_no_text_changes_the_elements_of_a_page(text: str) -> None:
     content = html(page(text))
@@ -74,7 +75,7 @@ def test_no_text_changes_the_elements_of_a_page(text: str) -> None:
     assert not HIDDEN.search(content)
 
 
-@settings(deadline=None)
+@fuzzed(100)
 @given(TEXTS)
 @example("\\].")
 @example("    .")

