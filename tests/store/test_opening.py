@@ -2,15 +2,12 @@
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from w2s_ray.errors import InputError
 from w2s_ray.store.artifacts import Store
@@ -68,17 +65,6 @@ def test_a_uri_without_its_slashes_makes_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-PIECES = [*"/:?#@%.~\\ \x00\x1b\n", "\udcff", "\ud800", "s3", "file", "mock", "://", "a"]
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
-def test_any_address_is_a_store_or_one_line(address: str) -> None:
-    assume(not re.match(r"\w+://", address) or address.startswith("file://"))  # no network
-    with suppress(InputError):
-        Store.open(address).location("")
-
-
 @pytest.mark.parametrize("name", ["s3:bucket", "my:store", "s3"])
 def test_a_folder_may_have_a_colon_in_its_name(tmp_path: Path, name: str) -> None:
     use(str(tmp_path / name))
@@ -133,6 +119,26 @@ def test_a_probe_leaves_what_is_in_the_store_as_it_is(store: Store) -> None:
     assert store.listing("") == ["failures", "results"]
     assert store.listing("results") == ["hh.parquet"]
     assert store.read_json("results/hh.parquet") == [1]
+
+
+def test_what_a_killed_probe_leaves_goes_with_the_next(
+    store: Store, raw: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_json("weak/x.json", [1])
+
+    def killed(_backend: object, path: str) -> None:
+        if path.startswith("weak/"):
+            raise KeyboardInterrupt
+        remove(_backend, path)
+
+    remove = type(store.backend).remove
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store.backend), "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.probe(["weak"])
+    assert len(raw(store.backend).files()) == 2
+    store.probe(["weak"])
+    assert raw(store.backend).files() == ["weak/x.json"]
 
 
 def test_what_is_in_the_way_of_a_run_is_found_before_it(local: Store, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from pyarrow import NativeFile
 
@@ -16,6 +15,7 @@ from w2s_ray.store.names import component
 from w2s_ray.store.owners import Holder
 from w2s_ray.store.records import json_bytes
 
+PROBE = ".probe"  # one name: what a killed process leaves, the next one replaces and removes
 PROBE_BYTES = 1 << 20  # of a file written to see whether there is space
 
 
@@ -47,12 +47,11 @@ class StoreFiles:
         Raises:
             InputError: That is not possible.
         """
-        name = f".probe-{uuid4().hex}"
         # Nothing is computed yet; fsspec raises errors of the library behind it.
         with self.writing_errors(Exception, InputError):
-            self._write_and_remove(name, bytes(PROBE_BYTES))
+            self._write_and_remove(PROBE, bytes(PROBE_BYTES))
             for folder in sorted(set(folders).intersection(self.listing(""))):
-                self._write_and_remove(f"{folder}/{name}", b"{}")
+                self._write_and_remove(f"{folder}/{PROBE}", b"{}")
             for file in files:
                 with suppress(FileNotFoundError):
                     self.open_file(file).close()
