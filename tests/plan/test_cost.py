@@ -5,6 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.testing.specs import TINY_MODEL
+from w2s_ray.catalog.shapes import shape
 from w2s_ray.models.backbone import load_backbone
 from w2s_ray.plan.build import build
 from w2s_ray.plan.cost import TOKENS_PER_ROW, estimate, flops
@@ -60,6 +61,27 @@ def test_a_step_costs_what_torch_counts(write_spec, counted):
         # The embedding counts among the plan's parameters: 5 % of this model.
         expected *= TOKENS_PER_ROW["generated"]
         assert each[step.key] == pytest.approx(expected, rel=0.08), step.kind.name
+
+
+def test_implicit_rewards_take_two_models(write_spec):
+    """Besides its training, DPO passes its rows through the model before and the trained one."""
+    models = {"small": MODEL, "large": {**MODEL, "init_seed": 1}}
+    weak = {"trainable": "full", "epochs": 2}
+    by_head = build(load(write_spec(models=models, training__weak=weak)))
+    weak["objective"] = "implicit_reward"
+    by_reward = build(load(write_spec(models=models, training__weak=weak)))
+
+    def forward_rows(plan, kind):
+        """Passes of a row of a kind's first step, of 2 N operations a token."""
+        step = next(step for step in plan if step.kind.name == kind)
+        size = shape(step.model).parameters
+        return flops(plan)[step.key] / size / 2 / TOKENS_PER_ROW["generated"]
+
+    trained, test = 2 * 3 * ROWS["ground_truth"], ROWS["test"]
+    assert forward_rows(by_head, "weak") == trained + test
+    assert forward_rows(by_reward, "reward") == trained + 2 * test + 2 * ROWS["ground_truth"]
+    assert forward_rows(by_head, "label") == ROWS["weak"]
+    assert forward_rows(by_reward, "label") == 2 * ROWS["weak"]
 
 
 def test_costs_of_steps_sum_to_that_of_the_plan(write_spec):

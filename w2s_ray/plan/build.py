@@ -207,6 +207,7 @@ class Builder:
                 self.layouts.alone(data, model, training),
                 model=model,
                 data=data,
+                second_model=model,  # as it was before
             )
         return self.shared[name]
 
@@ -225,9 +226,8 @@ class Builder:
             calibrate = "none"  # it holds no true labels out
         else:
             slug = f"{data}-by-{model}-s{weak.config_as(TrainConfig).seed}"
-        kind = None if "features" in weak.inputs else "label"
-        if weak.kind.name == "reward":
-            kind = "reward"  # which has two models
+        by_reward = weak.kind.name == "reward"  # which has two models
+        kind = "reward" if by_reward else None if "features" in weak.inputs else "label"
         name = ("label", weak.key)
         if name not in self.shared:
             self.shared[name] = self.add(
@@ -238,6 +238,7 @@ class Builder:
                 self.layouts.inference(model, kind),
                 model=model,
                 data=data,
+                second_model=model if by_reward else None,
             )
         return self.shared[name]
 
@@ -310,11 +311,12 @@ class Builder:
         *,
         model: str | None = None,
         data: str | DataSpec | None = None,
+        second_model: str | None = None,
     ) -> Step:
         """The step of this identity, added to the plan unless it is there.
 
         Args:
-            model: name in the spec.
+            model: name in the spec, as ``second_model``.
             data: name in the spec, or a further test set (``data.test_sets.as_data``).
         """
         key = key_of(kind, config, inputs)
@@ -329,6 +331,7 @@ class Builder:
                 None if model is None else self.spec.models[model],
                 self.spec.data[data] if isinstance(data, str) else data,
                 None if model is None else self.model_identities[model],
+                second_model=None if second_model is None else self.spec.models[second_model],
             )
         return self.steps[key]
 

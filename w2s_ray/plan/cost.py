@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.data.prepare import SPLITS
-from w2s_ray.plan.configs import FeaturesConfig, StudentConfig, TrainConfig
+from w2s_ray.plan.configs import FeaturesConfig, RewardConfig, StudentConfig, TrainConfig
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_cost import text_passes
 from w2s_ray.spec.inputs import DataSpec, ModelSpec
@@ -61,20 +61,39 @@ def _flops(step: Step, model: Shape) -> float:
     if step.prompts is not None:
         return model.parameters * text_passes(step)
     assert step.data is not None
-    tokens = {split: tokens_per_row(step.data) * n for split, n in rows(step.data).items()}
-    passes = 2.0 * sum(tokens[split] for split in step.kind.scored)
-    if step.scores_trained_rows:
-        passes += 2.0 * tokens["weak"]
+    passes = 2.0 * scored_rows(step)
     if step.kind.trained_on is not None:
-        config = step.config_as(TrainConfig)
-        trained = tokens[step.kind.trained_on]
-        if isinstance(config, StudentConfig) and config.train_rows is not None:
-            trained = min(trained, tokens_per_row(step.data) * config.train_rows)
-        passes += 6.0 * config.training.epochs * trained
-        on_validation = tokens_per_row(step.data) * config.validation_rows
-        evaluations = config.training.evaluations if config.validation_rows else 1
-        passes += 2.0 * (evaluations - 1) * tokens["test"] + 2.0 * evaluations * on_validation
-    return model.parameters * passes
+        passes += 6.0 * step.config_as(TrainConfig).training.epochs * trained_rows(step)
+    return model.parameters * passes * tokens_per_row(step.data)
+
+
+def trained_rows(step: Step) -> int:
+    """Rows of an epoch of a step that trains."""
+    assert step.data is not None and step.kind.trained_on is not None
+    trained = rows(step.data)[step.kind.trained_on]
+    limit = step.config.train_rows if isinstance(step.config, StudentConfig) else None
+    return trained if limit is None else min(trained, limit)
+
+
+def scored_rows(step: Step) -> int:
+    """How often a row of a step passes a model forward, apart from its training.
+
+    Implicit rewards take two models. Those that learn them also pass what they train on: the model
+    before, which DPO refers to, and the trained one, which says how it orders the pairs.
+    """
+    assert step.data is not None
+    counts = rows(step.data)
+    scored = sum(counts[split] for split in step.kind.scored)
+    if step.scores_trained_rows:
+        scored += counts["weak"]
+    if step.second_model is not None:
+        scored *= 2
+    if isinstance(step.config, RewardConfig):
+        return scored + 2 * trained_rows(step)
+    if isinstance(step.config, TrainConfig) and step.config.validation_rows:
+        evaluations = step.config.training.evaluations
+        scored += (evaluations - 1) * counts["test"] + evaluations * step.config.validation_rows
+    return scored
 
 
 def tokens_per_row(data: DataSpec) -> int:

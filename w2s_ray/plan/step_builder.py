@@ -26,4 +26,5 @@ class StepBuilder(Protocol):
         *,
         model: str | None = None,
         data: str | DataSpec | None = None,
+        second_model: str | None = None,
     ) -> Step: ...

@@ -157,6 +157,7 @@ class TestSteps:
                 self._execution(model, trained, is_head=is_head),
                 model=model,
                 data=self._sets[data, test],
+                second_model=model if trained.kind.name == "reward" else None,
             )
         return builder.shared[name]
 

@@ -17,6 +17,9 @@ from w2s_ray.plan.text_configs import GenerateConfig, PerplexityConfig, TextTrai
 PROMPT_TOKENS = 40  # counted on the prompts of generate:constraints with SmolLM2's template
 OF_MAXIMUM = 0.5  # share of max_new_tokens that an answer has
 PAIRED = 0.5  # share of prompts whose samples give a pair
+SCORED = {"sft": 0, "dpo": 2, "wspo": 3}
+"""Times that each answer passes a model forward beside its training: the reference; after DPO the
+trained model; for WSPO the weak model before and after its alignment."""
 
 
 class _Work(NamedTuple):
@@ -31,7 +34,7 @@ def text_passes(step: Step) -> float:
     """Operations per parameter: 2 a token forward, 6 forward and backward.
 
     A prompt is computed once for all its samples. Where two models are contrasted, or a trained one
-    is scored under its reference, each answer passes two.
+    is scored under its reference, each answer passes two. What training scores: ``SCORED``.
     """
     config, work = step.config, _work(step)
     if isinstance(config, GenerateConfig):
@@ -41,8 +44,7 @@ def text_passes(step: Step) -> float:
         return 2.0 * work.rows * (work.prompt_tokens + work.answer_tokens)
     assert isinstance(config, TextTrainConfig)
     tokens = work.rows * (work.prompt_tokens + work.answer_tokens)
-    scored = 0.0 if config.objective == "sft" else 2.0 * tokens
-    return 6.0 * config.training.epochs * tokens + scored
+    return (6.0 * config.training.epochs + 2.0 * SCORED[config.objective]) * tokens
 
 
 def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
@@ -60,10 +62,10 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
         )
         return Time(0.0, seconds, seconds)
     row_tokens = work.prompt_tokens + work.answer_tokens
+    forward = flops_per_token(model, row_tokens) / 3
+    scoring = forward * work.rows * row_tokens / (gpu.flops[precision] * gpu.utilization)
     if isinstance(config, PerplexityConfig):
-        forward = flops_per_token(model, row_tokens) / 3
-        seconds = forward * work.rows * row_tokens / (gpu.flops[precision] * gpu.utilization)
-        return Time(0.0, seconds, seconds)
+        return Time(0.0, scoring, scoring)
     assert isinstance(config, TextTrainConfig)
     training = config.training
     batch = max(1.0, min(training.batch_size, work.rows))
@@ -77,7 +79,7 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
         trainable=training.trainable,
         recomputed=execution.activation_checkpointing,
     )
-    seconds = update * training.epochs * work.rows / batch
+    seconds = update * training.epochs * work.rows / batch + SCORED[config.objective] * scoring
     return Time(update, seconds, seconds)
 
 
