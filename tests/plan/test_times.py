@@ -1,11 +1,13 @@
 """Predicted times of steps: two ways that must agree, and the direction of each choice."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.testing.specs import tiny_spec
+from tests.testing.text_studies import text_spec
 from w2s_ray.capacity.gpu_types import gpu_type
 from w2s_ray.capacity.speed import Time
 from w2s_ray.catalog.shapes import shape
@@ -14,6 +16,7 @@ from w2s_ray.plan.cost import rows, tokens_per_row
 from w2s_ray.plan.layout_table import LayoutRow, layout_table
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.times import times
+from w2s_ray.spec.loading import load
 from w2s_ray.spec.schema import Spec
 
 MODELS = {name: {"source": f"hf:Qwen/Qwen2.5-{name}"} for name in ("0.5B", "7B")}
@@ -148,3 +151,15 @@ def test_a_step_on_two_gpus_takes_less_wall_clock_than_gpu_time() -> None:
     step, time = timed(study(), "student")
     assert step.execution.workers == 2
     assert time.seconds < time.gpu_seconds < 2 * time.seconds
+
+
+def test_each_step_of_text_has_a_time_of_its_own(tmp_path: Path) -> None:
+    """Two that generate by one model differ in what they answer, and how often."""
+    plan = build(load(text_spec(tmp_path)))
+    together = times(plan, "fp32", gpu_type("H100"))
+    for step in plan:
+        if step.prompts is not None and step.backbone is not None:
+            alone = times([step], "fp32", gpu_type("H100"))
+            assert together[step.key] == alone[step.key], step.slug
+    generating = {together[step.key] for step in plan if step.kind.name == "generate"}
+    assert len(generating) > 2
