@@ -1,7 +1,9 @@
 # make study                     the quickstart study, from nothing to a table
 # make study SPEC=… ARGS=--plan  any other spec, with any arguments of the command
 # make check                     lint, types and the tests that start nothing: seconds each
-# make test                      what a change must pass: lint, types, all tests but the slow ones
+# make test                      these, and of the tests that take long or start processes one for
+#                                each promise (tests/witnesses.txt)
+# make ci                        what a change must pass, as .ci/run: all tests but the slow ones
 # make test-all                  every test: the long products and the README at full size too
 # make simulate N=1000000        so many simulated schedules of the store's faults, of each model
 # make fuzz MINUTES=10           each reader of foreign input, for so many minutes
@@ -30,12 +32,14 @@ TRL := $(VENV)-trl
 # A file stays in one process, which starts its fixtures once.
 PYTEST := $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+QUICK := not long and not groups and not ray
+
 # Compiled files are kept, also where that is switched off: hundreds of processes of the tests
 # import the package.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := install
-.PHONY: bench chaos check fuzz install lint simulate study test test-all
+.PHONY: bench chaos check ci fuzz install lint simulate study test test-all
 
 install: $(STAMP)
 
@@ -48,9 +52,12 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 check: lint
-	$(PYTEST) -m "not long and not groups and not ray and not slow"
+	$(PYTEST) -m "$(QUICK) and not slow"
 
 test: lint
+	$(PYTEST) -m "($(QUICK) or witness) and not slow"
+
+ci: lint
 	$(PYTEST) -m "not slow"
 
 test-all: lint

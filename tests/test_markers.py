@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.testing.witnesses import WITNESSES
+
 pytestmark = pytest.mark.long
 
 REPOSITORY = Path(__file__).parents[1]
@@ -45,6 +47,13 @@ def pytest_on(path: Path, source: str, *options: str) -> subprocess.CompletedPro
         text=True,
         check=False,
     )
+
+
+def test_every_witness_is_a_test() -> None:
+    for witness in WITNESSES:
+        path, _, name = witness.partition("::")
+        source = (REPOSITORY / path).read_text()
+        assert f"def {name.partition('[')[0]}" in source, witness
 
 
 NEEDED = {"ray_session": "ray", "process_groups": "groups", "through_another": "groups"}

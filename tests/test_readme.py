@@ -8,7 +8,7 @@ which renders as nothing:
 
 A block in another shell's name (sh, console, …) is refused, since it would escape unnoticed.
 
-``make test`` runs the blocks on a quickstart of fewer rows; the quickstart at its full size is
+``make ci`` runs the blocks on a quickstart of fewer rows; the quickstart at its full size is
 among the slow tests.
 """
 
@@ -96,7 +96,7 @@ def active(folder: Path) -> dict[str, str]:
     binaries = folder / ".venv" / "bin"
     variables = {**os.environ, "VIRTUAL_ENV": str(folder / ".venv")}
     variables["PATH"] = f"{binaries}{os.pathsep}{os.environ['PATH']}"
-    variables.pop("MAKEFLAGS", None)  # of the `make test` that may have called us
+    variables.pop("MAKEFLAGS", None)  # of the `make ci` that may have called us
     variables.pop("MAKELEVEL", None)
     return variables
 

@@ -5,7 +5,7 @@ seed decides which process acts next, and whether an operation is delayed for up
 process stopped for up to 150 s or killed, the power cut, a bit flipped, a request delivered twice.
 After each schedule, and at every look into the store: exactly once, never half, never lost.
 
-``make test`` runs a tenth of them, ``make test-all`` all, ``make simulate N=…`` others. That they
+``make ci`` runs a tenth of them, ``make test-all`` all, ``make simulate N=…`` others. That they
 would find something is shown at the end: faults that the store has had, or could have, are put
 back in.
 """

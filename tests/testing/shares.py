@@ -1,4 +1,4 @@
-"""Values of a test's parameters, of which ``make test`` runs a share and ``make test-all`` all."""
+"""Values of a test's parameters, of which ``make ci`` runs a share and ``make test-all`` all."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 def share(values: Iterable[Any], every: int) -> list[Any]:
-    """All of the values; the first is run by ``make test``, and each ``every``-th from there."""
+    """All of the values; the first is run by ``make ci``, and each ``every``-th from there."""
     return [
         pytest.param(value, marks=[] if place % every == 0 else [pytest.mark.slow])
         for place, value in enumerate(values)
@@ -15,7 +15,7 @@ def share(values: Iterable[Any], every: int) -> list[Any]:
 
 
 def alternating(values: Iterable[Any], ways: Sequence[Any]) -> list[Any]:
-    """Each value in each of the ways; ``make test`` runs each value in one of them, by turns."""
+    """Each value in each of the ways; ``make ci`` runs each value in one of them, by turns."""
     return [
         pytest.param(value, way, marks=[] if place % len(ways) == turn else [pytest.mark.slow])
         for place, value in enumerate(values)

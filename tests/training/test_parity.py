@@ -1,7 +1,7 @@
 """Every objective, with confidence on, is trained alike at every stage and world size.
 
 One run of each on ranks of a group against plain torch with the whole batch in one process: the
-same losses, norms and weights to 1e-5, and no shift to one side. ``make test`` runs every objective
+same losses, norms and weights to 1e-5, and no shift to one side. ``make ci`` runs every objective
 at one stage and one objective at every stage; the whole product is among the slow tests.
 """
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from pyarrow import NativeFile, fs
 
 from w2s_ray.store.addresses import shown
+from w2s_ray.store.asking_again import asked_again, patient_file
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.names import RECORD, damaged_folder
@@ -149,7 +150,7 @@ class ObjectStoreBackend:
         return self._system.at_once([partial(self._read, p) for p in paths], PARALLEL_REQUESTS)
 
     def open_file(self, path: str) -> NativeFile:
-        return self.filesystem.open_input_file(self._absolute(path))
+        return patient_file(self.filesystem, self._absolute(path), self._system)
 
     def write(self, path: str, content: bytes) -> None:
         self._make_parent(path)
@@ -188,11 +189,14 @@ class ObjectStoreBackend:
         return target
 
     def _read(self, path: str) -> bytes | None:
-        try:
-            with self.filesystem.open_input_stream(self._absolute(path)) as content:
-                return bytes(content.read())
-        except FileNotFoundError:
-            return None
+        def once() -> bytes | None:
+            try:
+                with self.filesystem.open_input_stream(self._absolute(path)) as content:
+                    return bytes(content.read())
+            except FileNotFoundError:
+                return None
+
+        return asked_again(once, self._system)
 
     def _upload(self, source: str, path: str) -> None:
         self._make_parent(path)
@@ -205,12 +209,16 @@ class ObjectStoreBackend:
     def _download(self, path: str, target: Path) -> None:
         """Copy an object to a local file, if it exists."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            suppress(FileNotFoundError),
-            self.filesystem.open_input_stream(self._absolute(path)) as content,
-            open(target, "wb") as copy,
-        ):
-            shutil.copyfileobj(content, copy, COPY_BYTES)
+
+        def once() -> None:
+            with (
+                suppress(FileNotFoundError),
+                self.filesystem.open_input_stream(self._absolute(path)) as content,
+                open(target, "wb") as copy,
+            ):
+                shutil.copyfileobj(content, copy, COPY_BYTES)
+
+        asked_again(once, self._system)
 
     def _make_parent(self, path: str) -> None:
         if self.filesystem.type_name not in _WITHOUT_FOLDERS:

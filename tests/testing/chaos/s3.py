@@ -30,6 +30,12 @@ CREDENTIALS = {
 }
 _NOT_PASSED_ON = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"}
 _CHANGES = ("PUT", "POST", "DELETE")
+# As long as that of S3, so longer than many an object.
+SLOW_DOWN = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code><Message>Please reduce '
+    b"your request rate.</Message><RequestId>0123456789ABCDEF</RequestId>"
+    b"<HostId>%b</HostId></Error>"
+) % (b"x" * 76)
 
 
 def moto_server() -> str | None:
@@ -145,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if proxy.fails():
-            self._send(503, [], b"<Error><Code>SlowDown</Code></Error>")
+            self._send(503, [], SLOW_DOWN)
             return
         if method in _CHANGES:
             proxy.before(number)
