@@ -23,11 +23,12 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training import oom_retry
 from w2s_ray.training.early_end import ask
-from w2s_ray.training.engine import Adam
+from w2s_ray.training.engine import Adam, TorchEngine
 from w2s_ray.training.fit_text import fit_text, load_text
 from w2s_ray.training.loop import learning_rate_at
 from w2s_ray.training.text_batches import text_rows, text_stream
 from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
+from w2s_ray.training.text_losses import module_of
 
 ROWS = 11
 WORDS = ["the", "cat", "dogs", "run", "runs", "in", "a!", "very long garden"]
@@ -180,10 +181,10 @@ def test_the_metrics_are_those_of_the_written_weights(tmp_path: Path) -> None:
     metrics = run(settings, tmp_path / "out")
     trained = load_text(replace(settings, initial=tmp_path / "out" / "model.safetensors"))
     initial = load_text(settings)
-    rows = text_rows(
-        settings, initial.scorer, initial.causal.tokenizer, initial.causal.end_ids[0],
-        lambda name, make: make(),
-    )  # fmt: skip
+    tokens = settings.encoded(initial.causal.tokenizer, initial.causal.end_ids[0])
+    module = module_of(settings.objective, initial.scorer)
+    engine = TorchEngine(module, initial.parameters, settings.adam)
+    rows = text_rows(settings, tokens, engine, initial.scorer, lambda name, make: make())
     sums = [
         np.array([[v.sum()] for v in token_log_probs(model.scorer, one)])
         for one in (rows.tokens,)

@@ -22,6 +22,7 @@ from w2s_ray.models.answer_states import packed_states, separate_states
 from w2s_ray.models.given_states import GivenStates
 from w2s_ray.models.structure import own_attention
 
+_HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 LOGITS_AT_ONCE = 2**25
 """Logits of a chunk: 128 MiB in fp32, of which the backward pass holds about four copies."""
 
@@ -112,8 +113,13 @@ class AnswerScorer(nn.Module):
 
 
 def _with_base(causal: PreTrainedModel, base: nn.Module) -> PreTrainedModel:
-    """The model with another base model; it shares all else, and ``causal`` is not changed."""
+    """The model with another base model; it shares all else, and ``causal`` is not changed.
+
+    Hooks that ``causal`` is given later, such as those of ZeRO 3, are its own: the head has its.
+    """
     other = copy(causal)
+    hooks = {name: type(of)() for name, of in vars(causal).items() if name.endswith(_HOOKS)}
+    vars(other).update(hooks)
     other._modules = {**causal._modules, causal.base_model_prefix: base}
     return other
 

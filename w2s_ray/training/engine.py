@@ -4,7 +4,7 @@ bf16 models train with fp32 master weights: at a learning rate of 1e-5 a pure bf
 of mantissa) would not move at all for most updates. Gradients of micro-batches are summed in fp32.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -121,6 +121,9 @@ class Engine(Protocol):
 
     def restored(self, updates: int) -> None:
         """Rebuilds the weights once the fragments hold the state after ``updates`` steps."""
+
+
+MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
 
 
 class TorchEngine:

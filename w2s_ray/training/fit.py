@@ -7,7 +7,7 @@ Train group with the DeepSpeed engine; only ``make_engine`` and ``stream`` diffe
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -41,7 +41,7 @@ from w2s_ray.models.weight_files import write_file
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.schema import Lora, ModelSpec
 from w2s_ray.training.early_end import hearing
-from w2s_ray.training.engine import Adam, Batch, Engine, TorchEngine
+from w2s_ray.training.engine import Batch, Engine, MakeEngine, TorchEngine
 from w2s_ray.training.evaluations import Evaluations
 from w2s_ray.training.job import (
     ScoredTokens,
@@ -59,7 +59,6 @@ from w2s_ray.training.resume import Checkpointer
 from w2s_ray.training.trained_rows import scored_rows
 from w2s_ray.training.validation import evaluated_steps
 
-MakeEngine = Callable[[nn.Module, Sequence[nn.Parameter], Adam], Engine]
 Stream = Callable[[int], Iterable[list[Batch]]]
 
 

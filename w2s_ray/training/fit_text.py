@@ -1,13 +1,13 @@
-"""Training a ``TextJob``: load, score by the initial model, train, write.
+"""Training a ``TextJob`` in one process of however many: load, score, train, write.
 
-One process with the torch engine. For several processes there are missing: loading in shards
-(``models.partitioned`` makes backbones, not whole language models), a rank's part of the stream
-(``text_batches.text_stream`` makes the whole one; ``micro_batches`` takes rank and world), and
-references that are gathered over ranks (``inference.sweep`` does that for pairs).
+The same function runs in the calling process with the torch engine and in each worker of a group
+with DeepSpeed's, as ``fit`` does. Each rank loads the whole model, which ZeRO 3 then shards: the
+machines need memory for it (``models.partitioned`` makes backbones, not language models).
 """
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -18,22 +18,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import write_content
+from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import CausalModel, load_causal, load_text_state, set_text_trainable
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.training.early_end import hearing
-from w2s_ray.training.engine import Engine, TorchEngine
+from w2s_ray.training.engine import Engine, MakeEngine, TorchEngine
 from w2s_ray.training.loop import Curve, train
 from w2s_ray.training.outputs import curve_table, size_metrics, training_metrics
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
-from w2s_ray.training.text_batches import Keep, TextRows, answer_sums, text_rows, text_stream
+from w2s_ray.training.text_batches import Keep, TextRows, log_probs, text_rows, text_stream
 from w2s_ray.training.text_job import Dpo, TextJob, Wspo
 from w2s_ray.training.text_losses import SCORER, loss_of, module_of
+
+Kinds = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Dtype and shape of each trained parameter, by its name in the module that is trained."""
 
 
 class LoadedText(NamedTuple):
@@ -48,13 +51,16 @@ class LoadedText(NamedTuple):
     parameters: list[nn.Parameter]
 
 
-def load_text(job: TextJob) -> LoadedText:
+def load_text(job: TextJob, device: str | None = None) -> LoadedText:
     """The job's model with the trained state that it starts from.
+
+    Args:
+        device: where to; None: the job's own.
 
     Raises:
         InputError, ValueError, FloatingPointError: as ``load_causal``.
     """
-    causal = load_causal(job.model, job.precision, device=job.device)
+    causal = load_causal(job.model, job.precision, device=device or job.device)
     parameters = set_text_trainable(causal.module, job.trainable, job.lora, job.seed)
     if job.initial is not None:
         load_text_state(causal.module, load_file(job.initial))
@@ -68,18 +74,23 @@ def fit_text(
     job: TextJob,
     out: Path,
     *,
+    make_engine: MakeEngine = TorchEngine,
+    tokens: Tokens | None = None,
     progress: Progress = lambda numbers: None,
     keep: Keep = lambda name, make: make(),
     preempted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Trains the job; resumes from its newest checkpoint if there is one.
 
-    The initial model scores all rows once, before any update. Writes ``model.safetensors``, the
-    trained parameters by their names in the language model, and ``curve.parquet`` into
+    The initial model scores all rows once, before any update. Rank 0 writes ``model.safetensors``,
+    the trained parameters by their names in the language model, and ``curve.parquet`` into
     ``out``. Longer than other functions so that a training reads from top to bottom in one piece.
 
     Args:
-        keep: an array under a name, made if an earlier try of this step has not left it.
+        make_engine: that of a group moves the model to its device.
+        tokens: of the job's rows; None: they are made here.
+        keep: an array under a name, made if an earlier try of this step has not left it. Where
+            there are several ranks it must make it: all of them take part.
         preempted: whether this process's machine is about to be reclaimed.
 
     Returns:
@@ -87,23 +98,28 @@ def fit_text(
 
     Raises:
         FloatingPointError: a loss, gradient, log-probability or trained weight is not finite.
-        InputError, ValueError: as ``load_text`` and ``text_rows``.
+        InputError, ValueError: as ``load_text``, ``TextJob.encoded`` and ``text_rows``.
     """
     with peak_memory() as peak:
-        model = load_text(job)
+        model = load_text(job, None if make_engine is TorchEngine else "cpu")
         causal, scorer = model.causal, model.scorer
-        rows = text_rows(job, scorer, causal.tokenizer, causal.end_ids[0], keep)
+        if tokens is None:
+            tokens = job.encoded(causal.tokenizer, causal.end_ids[0])
         module = module_of(job.objective, scorer)
-        engine = TorchEngine(module, model.parameters, job.adam)
-        shapes = {name: tuple(p.shape) for name, p in module.named_parameters() if p.requires_grad}
+        size = sum(p.numel() for p in module.parameters())
+        kinds = {
+            n: (p.dtype, tuple(p.shape)) for n, p in module.named_parameters() if p.requires_grad
+        }
+        engine = make_engine(module, model.parameters, job.adam)
+        rows = text_rows(job, tokens, engine, scorer, keep)
         total_steps = rows.total_steps(job)
-        checkpointer = _checkpointer(job, engine, rows, shapes, total_steps, preempted)
+        checkpointer = _checkpointer(job, engine, rows, kinds, total_steps, preempted)
         curve = checkpointer.restore(None) if checkpointer else Curve()
         resumed_at = len(curve.loss)
         with hearing(can_save=checkpointer is not None):
             curve = train(
                 engine,
-                text_stream(job, rows, resumed_at),
+                text_stream(job, rows, resumed_at, engine.rank, engine.world),
                 loss_of(job.objective),
                 total_steps=total_steps,
                 learning_rate=job.learning_rate,
@@ -113,39 +129,43 @@ def fit_text(
                 checkpointer=checkpointer,
                 progress=progress,
             )
-        measured = _pair_metrics(job, rows, scorer)
-        _write_weights(out / WEIGHTS, engine, module)
-        write_content(out / "curve.parquet", curve_table(curve))
-        trained = sum(math.prod(shape) for shape in shapes.values())
-        return {
+        measured = _pair_metrics(job, rows, engine, scorer)
+        _write_weights(out / WEIGHTS, engine, kinds)
+        if engine.rank == 0:
+            write_content(out / "curve.parquet", curve_table(curve))
+        trained_size = sum(math.prod(shape) for _, shape in kinds.values())
+        metrics = {
             "device": job.device,
             "compiled": False,
             **rows.counted,
             "answer_tokens": int(rows.counts.sum()),
             **training_metrics(curve),
-            **size_metrics(sum(p.numel() for p in module.parameters()), trained, curve.tokens),
+            **size_metrics(size, trained_size, curve.tokens),
             **({"checkpoints": checkpointer.metrics(resumed_at)} if checkpointer else {}),
             **measured,
             "micro_batch_tokens": job.token_budget,
             "out_of_memory": job.oom_retries,
-            "peak_memory_bytes": peak(),
+            "peak_memory_bytes": int(engine.gather(torch.tensor([peak()])).max()),
             "shares_prompts": scorer.shares_prompts,
             "workers": engine.world,
         }
+        engine.close()
+        return metrics
 
 
-def _pair_metrics(job: TextJob, rows: TextRows, scorer: AnswerScorer) -> dict[str, float]:
+def _pair_metrics(
+    job: TextJob, rows: TextRows, engine: Engine, scorer: AnswerScorer
+) -> dict[str, float]:
     """Of pairs: how the trained model's implicit rewards order the pairs that it was trained on.
 
-    The chosen answer is the one that the pair's label prefers.
+    Every rank takes part. The chosen answer is the one that the pair's label prefers.
 
     ``preference_accuracy`` is the share of pairs whose first answer has the higher reward, where a
     tie counts ½; ``mean_margin`` the mean of their difference, in nats.
     """
     if not isinstance(job.objective, Dpo) or rows.references is None:
         return {}
-    budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
-    sums = torch.from_numpy(answer_sums(scorer, rows.tokens, budget)).double()
+    sums = torch.from_numpy(log_probs(job, rows.tokens, engine, scorer)).double()
     references = torch.stack([torch.from_numpy(of_row) for of_row in rows.references]).double()
     rewards = job.objective.beta * (sums - references)
     chosen = torch.from_numpy(np.stack(rows.labels)[:, 1] < 0.5).long()[:, None]  # 0 or 1
@@ -162,7 +182,7 @@ def _checkpointer(
     job: TextJob,
     engine: Engine,
     rows: TextRows,
-    shapes: Mapping[str, tuple[int, ...]],
+    kinds: Kinds,
     total_steps: int,
     preempted: Callable[[], bool],
 ) -> Checkpointer | None:
@@ -177,6 +197,7 @@ def _checkpointer(
     values = b"".join(of_row.tobytes() for of_row in rows.labels)
     tokens = rows.tokens
     data = [trained, tokens.row_ids, sha256(tokens.ids.tobytes() + values).hexdigest()]
+    shapes = {name: shape for name, (_, shape) in kinds.items()}
     return Checkpointer(
         job.checkpoints,
         engine,
@@ -192,8 +213,9 @@ def _digest(value: Any) -> str:
     return sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _write_weights(file: Path, engine: Engine, module: nn.Module) -> None:
-    """Writes the trained parameters as the model has them, by their names in it.
+def _write_weights(file: Path, engine: Engine, kinds: Kinds) -> None:
+    """Rank 0 writes the trained parameters as the model has them, by their names in it; the other
+    ranks take part in gathering them.
 
     They are read into a model of the same precision, so the fp32 masters of bf16 weights would only
     take twice the room.
@@ -201,10 +223,11 @@ def _write_weights(file: Path, engine: Engine, module: nn.Module) -> None:
     Raises:
         FloatingPointError: one has a number that is not finite.
     """
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    kinds = {name.removeprefix(SCORER): (p.dtype, tuple(p.shape)) for name, p in trained.items()}
-    whole = engine.whole(trained)
-    write_file(file, kinds, (_finite(name, tensor, trained[name].dtype) for name, tensor in whole))
+    whole = (_finite(name, tensor, kinds[name][0]) for name, tensor in engine.whole(kinds))
+    if engine.rank == 0:
+        write_file(file, {name.removeprefix(SCORER): of for name, of in kinds.items()}, whole)
+    else:
+        deque(whole, maxlen=0)
 
 
 def _finite(name: str, tensor: Tensor, dtype: torch.dtype) -> tuple[str, Tensor]:

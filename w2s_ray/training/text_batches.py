@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.token_budgets import INFERENCE_TOKENS
 from w2s_ray.data.batches import epoch_order, micro_batches, optimizer_batches, pack, trained_rows
@@ -19,8 +18,8 @@ from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.inference import sweep
-from w2s_ray.models.log_ratios import counted_tokens, token_log_probs
-from w2s_ray.training.engine import Batch
+from w2s_ray.models.log_ratios import counted_tokens
+from w2s_ray.training.engine import Batch, Engine
 from w2s_ray.training.outputs import counts_of
 from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
 
@@ -54,58 +53,65 @@ class TextRows:
 
 
 def text_rows(
-    job: TextJob,
-    scorer: AnswerScorer,
-    tokenizer: PreTrainedTokenizerFast,
-    end_id: int,
-    keep: Keep,
+    job: TextJob, tokens: Tokens, engine: Engine, scorer: AnswerScorer, keep: Keep
 ) -> TextRows:
     """The job's rows, without pairs whose answers are the same tokens, which have no gradient.
 
     Args:
-        scorer: the initial model; it is asked for the references unless they are kept.
+        tokens: of all rows of the job.
+        engine: holds the initial model; it is asked for the references unless they are kept.
+        scorer: the model, to name weights at fault.
         keep: an array under a name, made if an earlier try of this step has not left it.
 
     Raises:
-        InputError: the tokenizer has no chat template where one is asked for.
         ValueError: no row remains, or weak log-ratios are not one for each token of a row.
         FloatingPointError: the initial model's log-probabilities are not finite.
     """
-    tokens = job.encoded(tokenizer, end_id)
     counted = counts_of(tokens)
     kept = trained_rows(tokens.identical, "leave_out")
     labels = _labels(job, tokens)
     tokens, labels = tokens.take(kept), [labels[row] for row in kept]
     counts = counted_tokens(tokens).sum(axis=1)
-    budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    score = partial(log_probs, job, tokens, engine, scorer)
     references: list[Array] | None = None
     if isinstance(job.objective, Dpo):
-        references = list(keep("reference", partial(answer_sums, scorer, tokens, budget)))
+        references = list(keep("reference", score))
     elif isinstance(job.objective, Wspo):
-        flat = keep("reference", partial(_flat_log_probs, scorer, tokens, budget))
+        flat = keep("reference", lambda: _flat(score(int(counts.max())), counts))
         references = np.split(flat, np.cumsum(counts)[:-1])
     return TextRows(tokens, labels, references, counts, counted)
 
 
-def answer_sums(scorer: AnswerScorer, tokens: Tokens, token_budget: int) -> Array:
-    """(n, m) log p(answer | prompt) of all rows.
+def log_probs(
+    job: TextJob, tokens: Tokens, engine: Engine, scorer: AnswerScorer, width: int | None = None
+) -> Array:
+    """(n, 2) log p(answer | prompt) of pairs, or (n, width) of each token of single answers.
+
+    On every rank; all of them take part.
+
+    Args:
+        width: of ``Wspo``: most tokens of an answer; shorter ones have 0 after their end.
 
     Raises:
         FloatingPointError: one is not finite; names the row.
     """
-    sums = sweep(partial(_sums, scorer), tokens, token_budget)
-    check_scores(sums, "the model's log-probabilities", tokens.row_ids, scorer.causal)
-    return sums
+
+    def forward(input_ids: Tensor, segments: Tensor) -> Tensor:
+        inputs = {"input_ids": input_ids, "segments": segments}
+        if width is not None:  # a ratio to probabilities of 1
+            inputs["reference"] = torch.zeros(len(segments), width)
+        return engine.logits(inputs)
+
+    budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    rank, world = engine.rank, engine.world
+    found = sweep(forward, tokens, budget, rank=rank, world=world, gather=engine.gather)
+    check_scores(found, "the model's log-probabilities", tokens.row_ids, scorer.causal)
+    return found
 
 
-def _sums(scorer: AnswerScorer, input_ids: Tensor, segments: Tensor) -> Tensor:
-    device = next(scorer.parameters()).device
-    sums: Tensor = scorer(input_ids.to(device), segments.to(device))
-    return sums
-
-
-def _flat_log_probs(scorer: AnswerScorer, tokens: Tokens, token_budget: int) -> Array:
-    return np.concatenate(token_log_probs(scorer, tokens, token_budget))
+def _flat(padded: Array, counts: NDArray[np.int64]) -> Array:
+    """The first ``counts`` numbers of each row, row after row."""
+    return padded[np.arange(padded.shape[1]) < counts[:, None]]
 
 
 def _labels(job: TextJob, tokens: Tokens) -> list[Array]:
@@ -129,8 +135,10 @@ def _labels(job: TextJob, tokens: Tokens) -> list[Array]:
     return ratios
 
 
-def text_stream(job: TextJob, rows: TextRows, start: int = 0) -> Iterator[list[Batch]]:
-    """Yields the micro-batches of each optimizer step.
+def text_stream(
+    job: TextJob, rows: TextRows, start: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[list[Batch]]:
+    """Yields this rank's micro-batches of each optimizer step.
 
     A row weighs as much as any other; for ``Sft`` in proportion to the tokens of its answer.
 
@@ -144,13 +152,15 @@ def text_stream(job: TextJob, rows: TextRows, start: int = 0) -> Iterator[list[B
     for batch in islice(batches, start, None):
         total = share[batch].sum()
         yield [
-            _micro_batch(rows, indices, (share[indices] / total).astype(np.float32))
-            for indices, _ in micro_batches(batch, lengths, job.token_budget)
+            _micro_batch(rows, indices, np.where(weights > 0, share[indices] / total, 0))
+            for indices, weights in micro_batches(batch, lengths, job.token_budget, rank, world)
         ]
 
 
-def _micro_batch(rows: TextRows, indices: NDArray[np.int64], weights: Array) -> Batch:
-    """The rows ``indices`` as one packed micro-batch."""
+def _micro_batch(
+    rows: TextRows, indices: NDArray[np.int64], weights: NDArray[np.floating]
+) -> Batch:
+    """The rows ``indices`` as one packed micro-batch; a filler row weighs 0."""
     input_ids, segments = (torch.from_numpy(array) for array in pack(rows.tokens, indices))
     inputs = {"input_ids": input_ids, "segments": segments}
     if rows.references is not None:
@@ -158,8 +168,8 @@ def _micro_batch(rows: TextRows, indices: NDArray[np.int64], weights: Array) -> 
     return Batch(
         inputs=inputs,
         soft_labels=_padded([rows.labels[row] for row in indices], float("nan")),
-        weights=torch.from_numpy(weights),
-        tokens=len(input_ids),
+        weights=torch.from_numpy(weights.astype(np.float32)),
+        tokens=int(segments[weights > 0].sum()),
     )
 
 

@@ -38,9 +38,13 @@ class PairLogits(nn.Module):
         super().__init__()
         self.scorer, self._beta = scorer, beta
 
-    def forward(self, input_ids: Tensor, segments: Tensor, reference: Tensor) -> Tensor:
-        """Args: reference: (b, 2) log p of both answers under the initial model."""
-        return pair_logits(self.scorer(input_ids, segments), reference, self._beta)
+    def forward(
+        self, input_ids: Tensor, segments: Tensor, reference: Tensor | None = None
+    ) -> Tensor:
+        """Args: reference: (b, 2) log p of both answers under the initial model; None: the present
+        model's own log p are returned."""
+        sums: Tensor = self.scorer(input_ids, segments)
+        return sums if reference is None else pair_logits(sums, reference, self._beta)
 
 
 class TokenLogRatios(nn.Module):

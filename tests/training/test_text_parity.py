@@ -1,0 +1,98 @@
+"""Training on text is the same at every stage of ZeRO and on any number of ranks as in plain torch.
+
+The same losses and norms to 1e-5 and the same weights, for each objective, and with adapters; the
+batches are cut into micro-batches of unequal numbers of rows, some of them fillers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.testing.process_groups import ProcessGroups
+from tests.training.test_fit_text import EVERY, job, lora
+from w2s_ray.capacity.execution import Execution
+from w2s_ray.training.fit_text import fit_text
+from w2s_ray.training.text_job import TextJob
+
+pytestmark = pytest.mark.groups
+
+STAGES = (0, 1, 2, 3)
+BUDGET = 70  # tokens of a micro-batch: two or three rows
+SEEN = ("loss", "learning_rate", "gradient_norm")
+Found = dict[str, Any]
+
+
+def jobs() -> Mapping[str, TextJob]:
+    """Each objective at one stage, one at every stage, and adapters."""
+    found = {f"{type(of).__name__}-3": job(of) for of in EVERY}
+    found |= {f"Dpo-{stage}": job(EVERY[1]) for stage in STAGES}
+    found["lora-2"] = lora(job(EVERY[1]))
+    return {
+        name: replace(
+            of,
+            name=name,
+            execution=Execution(workers=2, zero_stage=int(name[-1]), micro_batch_tokens=BUDGET),
+        )
+        for name, of in found.items()
+    }
+
+
+def trained(settings: TextJob, **options: Any) -> Found:
+    """Curve, metrics and weights of one run; of ranks above 0 only the metrics."""
+    with TemporaryDirectory() as folder:
+        out = Path(folder)
+        metrics = fit_text(settings, out, **options)
+        if not (out / "curve.parquet").exists():
+            return {"metrics": metrics}
+        table = pq.read_table(out / "curve.parquet")
+        return {
+            "metrics": metrics,
+            "weights": load_file(out / "model.safetensors"),
+            **{name: np.array(table[name]) for name in SEEN},
+        }
+
+
+def train_all(rank: int, world: int, names: list[str]) -> dict[str, Found]:
+    """What each rank does."""
+    from w2s_ray.training.deepspeed_engine import engine_options
+
+    every = jobs()
+    return {
+        name: trained(
+            every[name], make_engine=engine_options(every[name].execution, name)["make_engine"]
+        )
+        for name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def seen(process_groups: ProcessGroups) -> dict[int, list[dict[str, Found]]]:
+    return process_groups.run(train_all, {2: (list(jobs()),), 1: (["Wspo-3"],)})
+
+
+@pytest.mark.parametrize("name", jobs())
+def test_a_group_trains_as_plain_torch_does(seen: Any, name: str) -> None:
+    plain = trained(jobs()[name])
+    worlds = [world for world, ranks in seen.items() if name in ranks[0]]
+    assert 2 in worlds
+    for world in worlds:
+        first, *others = (rank[name] for rank in seen[world])
+        for column in SEEN:
+            np.testing.assert_allclose(first[column], plain[column], rtol=1e-5, atol=1e-6)
+        assert first["weights"].keys() == plain["weights"].keys()
+        for parameter, value in plain["weights"].items():
+            torch.testing.assert_close(first["weights"][parameter], value, rtol=1e-4, atol=1e-5)
+        for metric in ("preference_accuracy", "mean_margin", "final_loss", "answer_tokens"):
+            assert first["metrics"].get(metric) == pytest.approx(
+                plain["metrics"].get(metric), abs=1e-5
+            )
+        assert first["metrics"]["workers"] == world
+        assert all("weights" not in other for other in others), "rank 0 writes"
