@@ -10,6 +10,7 @@ import pytest
 from tests.testing.specs import REPOSITORY, tiny_spec
 from tests.testing.text_studies import text_spec
 from w2s_ray.cluster.session import Session
+from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
 
 pytestmark = pytest.mark.ray
@@ -69,6 +70,34 @@ def test_ray_and_local_generate_the_same_texts(tmp_path: Path) -> None:
         assert [of(row, ("key", column)) for row in local] == [
             of(row, ("key", column)) for row in ray
         ]
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    "only",
+    [("--only", "align weak-dpo-s0"), pytest.param((), marks=pytest.mark.slow)],
+    ids=["align", "whole study"],
+)
+def test_two_workers_under_zero_3_learn_from_text_as_one_process_does(
+    tmp_path: Path, only: tuple[str, ...]
+) -> None:
+    """DPO, SFT, and DPO from an earlier step's weights. Answers of trained models may differ by
+    rounding, so the trainings before them are compared."""
+    grid = {"pair": [["weak", "strong"]], "method": ["cong"]}
+    group = {"workers": 2, "zero_stage": 3}
+    spec = text_spec(tmp_path, grid=grid, execution=group)
+    aligned = {}
+    for name, options in (("local", ["--local"]), ("ray", [])):
+        assert main([str(spec), *options, *only, "--store", str(tmp_path / name)]) == 0
+        store = Store.open(str(tmp_path / name))
+        records = [store.artifact(key).record for key in sorted(store.finished())]
+        trained = [record for record in records if "final_loss" in record["metrics"]]
+        assert {record["metrics"]["workers"] for record in trained} == {1 if options else 2}
+        aligned[name] = {of["key"]: of["metrics"] for of in trained if of["kind"] == "align"}
+    compared = ("first_loss", "final_loss", "preference_accuracy", "mean_margin", "tokens")
+    assert aligned["local"]
+    for key, here in aligned["local"].items():
+        assert of(aligned["ray"][key], compared) == pytest.approx(of(here, compared), abs=1e-5)
 
 
 def test_the_dashboard_is_on_loopback(ray_session: Session) -> None:

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.testing.jobs import MODEL
+from tests.testing.text_jobs import EVERY, ROWS, job, lora
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.batches import epoch_order
 from w2s_ray.data.completions import completion_tokens
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import load_causal
 from w2s_ray.models.log_ratios import token_log_probs
-from w2s_ray.spec.schema import Lora
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.training import oom_retry
@@ -30,43 +30,7 @@ from w2s_ray.training.text_batches import text_rows, text_stream
 from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
 from w2s_ray.training.text_losses import module_of
 
-ROWS = 11
-WORDS = ["the", "cat", "dogs", "run", "runs", "in", "a!", "very long garden"]
-EVERY = [Sft(), Dpo(0.5), Wspo(0.3, ())]
 every_objective = pytest.mark.parametrize("objective", EVERY, ids=["sft", "dpo", "wspo"])
-
-
-def job(objective: Sft | Dpo | Wspo = EVERY[0], **changes: Any) -> TextJob:
-    """11 rows in batches of 4, twice: 6 optimizer steps, some of 3 rows."""
-    rng = np.random.default_rng(0)
-    per_row = 2 if isinstance(objective, Dpo) else 1
-    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 7))) for _ in range(3 * ROWS)]
-    answers = [(texts[3 * i + 1], "not " + texts[3 * i + 2])[:per_row] for i in range(ROWS)]
-    if isinstance(objective, Wspo):
-        ratios = [rng.normal(size=len(a.encode()) + 1).astype(np.float32) for (a,) in answers]
-        objective = replace(objective, weak_log_ratios=ratios)
-    base = TextJob(
-        name="test",
-        model=MODEL,
-        initial=None,
-        row_ids=tuple(f"r{i}" for i in range(ROWS)),
-        prompts=tuple(f"{text}: " for text in texts[::3]),
-        answers=tuple(answers),
-        objective=objective,
-        trainable="full",
-        lora=None,
-        seed=3,
-        epochs=2,
-        batch_size=4,
-        learning_rate=1e-3,
-        schedule="cosine",
-        warmup=0.1,
-        adam=Adam(clip_norm=1.0),
-        max_length_tokens=128,
-        precision="fp32",
-        render="transcript",
-    )
-    return replace(base, **changes)
 
 
 def run(settings: TextJob, out: Path, **options: Any) -> dict[str, Any]:
@@ -76,10 +40,6 @@ def run(settings: TextJob, out: Path, **options: Any) -> dict[str, Any]:
 
 def curve(out: Path) -> np.ndarray[Any, Any]:
     return np.array(pq.read_table(out / "curve.parquet")["loss"])
-
-
-def lora(settings: TextJob) -> TextJob:
-    return replace(settings, trainable="lora", lora=Lora(rank=2), learning_rate=1e-2)
 
 
 @every_objective
@@ -174,6 +134,20 @@ def test_dpo_begins_at_log_2_and_learns_to_order_its_pairs(tmp_path: Path, adapt
     names = load_file(tmp_path / "out" / "model.safetensors").keys()
     whole = {name for name, _ in load_causal(MODEL, "fp32").module.named_parameters()}
     assert all("lora_" in name for name in names) if adapted else names == whole
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
+def test_an_earlier_state_is_the_same_from_a_file_and_by_value(
+    tmp_path: Path, adapted: bool
+) -> None:
+    """Workers on other machines see no file of this one."""
+    settings = lora(job(Dpo(0.5))) if adapted else job(Dpo(0.5))
+    run(settings, tmp_path / "before")
+    file = tmp_path / "before" / "model.safetensors"
+    run(replace(settings, initial=file), tmp_path / "file")
+    run(replace(settings, initial=load_file(file)), tmp_path / "value")
+    assert curve(tmp_path / "file").tolist() == curve(tmp_path / "value").tolist()
+    assert curve(tmp_path / "file").tolist() != curve(tmp_path / "before").tolist()
 
 
 def test_the_metrics_are_those_of_the_written_weights(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.testing.process_groups import ProcessGroups
-from tests.training.test_fit_text import EVERY, job, lora
+from tests.testing.text_jobs import EVERY, job, lora
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.training.fit_text import fit_text
 from w2s_ray.training.text_job import TextJob

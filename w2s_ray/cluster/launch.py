@@ -1,9 +1,10 @@
 """A training job on several processes: a Ray Train worker group, DeepSpeed, and Ray Data.
 
-Called by a step that runs in a Tune trial. The trial tokenises once, puts the tokens into the
-object store and waits; no worker is sent a text. Every worker streams its own part of the batches,
-and rank 0 returns its files as a checkpoint of Ray Train, which works on any storage. Only the
-storage and the model's source must be visible from all machines.
+Called by a step that runs in a Tune trial. For rows of a data set the trial tokenises once, puts
+the tokens into the object store and waits; no worker is sent a text. Every worker streams its own
+part of the batches. A job on text travels whole, and every worker makes its part of the batches.
+Rank 0 returns its files as a checkpoint of Ray Train, which works on any storage. Only the storage
+and the model's source must be visible from all machines.
 
 A worker that dies ends its group, and the group restarts, with fewer workers if the spec allows it;
 on OOM the group restarts with a smaller micro-batch. Train could retry a group itself, but it would
@@ -27,6 +28,7 @@ import torch
 from ray.exceptions import RayActorError
 from ray.train import Checkpoint, WorkerGroupError
 from ray.train.torch import TorchConfig
+from safetensors.torch import load_file
 
 from w2s_ray.cluster.background import in_thread
 from w2s_ray.cluster.environment import TRAIN, set_defaults
@@ -54,10 +56,12 @@ from w2s_ray.models.tokenizer import load_tokenizer
 from w2s_ray.store.addresses import child, remove_scratch
 from w2s_ray.training.engine import Batch
 from w2s_ray.training.fit import fit
-from w2s_ray.training.job import ScoredTokens, TrainJob, rows_to_train_on
+from w2s_ray.training.fit_text import fit_text
+from w2s_ray.training.job import TrainJob, rows_to_train_on
 from w2s_ray.training.oom_retry import with_smaller_micro_batch
 from w2s_ray.training.outputs import counts_of
 from w2s_ray.training.progress import Progress, Throttle
+from w2s_ray.training.text_job import TextJob
 
 RETRIES = 2  # of a group that lost a process before it wrote a new checkpoint
 # Messages of gloo and NCCL in a worker whose peer is gone.
@@ -99,7 +103,7 @@ class WorkerGroup:
     join: Callable[[Any], object]
     threads: int | None = None
 
-    def fit(self, job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
+    def fit(self, job: TrainJob | TextJob, out: Path, progress: Progress) -> dict[str, Any]:
         """Trains ``job``, writes its files into ``out`` and returns its metrics.
 
         ``progress`` is not called: progress comes from another process, through ``note``.
@@ -109,17 +113,23 @@ class WorkerGroup:
             KeyboardInterrupt: the workers were asked to end early, and have saved their state.
         """
         set_defaults(TRAIN)
-        tokenizer = load_tokenizer(job.model)
-        tokens = job.encoded(job.rows, tokenizer)
-        counts = counts_of(tokens)
-        job, tokens = rows_to_train_on(job, tokens)
-        source, scored = put(tokens, job.soft_labels), ray.put(job.scored_tokens(tokenizer))
-        job = job.without_texts()
+        given: dict[str, Any] = {}  # what workers take out of the object store, beside the job
+        counts: dict[str, int] = {}
+        if isinstance(job, TrainJob):
+            tokenizer = load_tokenizer(job.model)
+            tokens = job.encoded(job.rows, tokenizer)
+            counts = counts_of(tokens)
+            job, tokens = rows_to_train_on(job, tokens)
+            given["source"] = put(tokens, job.soft_labels)
+            given["scored"] = ray.put(job.scored_tokens(tokenizer))
+            job = job.without_texts()
+        elif isinstance(job.initial, Path):  # a file of this machine
+            job = replace(job, initial=load_file(job.initial))
         saved_update, losses = 0, 0
         while True:
             self._remove(job)
             try:
-                result: Result = in_thread(self._trainer(job, source, scored).fit, "worker-group")
+                result: Result = in_thread(self._trainer(job, given).fit, "worker-group")
                 break
             except WorkerGroupError as error:
                 cause = _cause(error)
@@ -138,9 +148,7 @@ class WorkerGroup:
         self._remove(job)
         return {**result.return_value, **counts}
 
-    def _trainer(
-        self, job: TrainJob, source: Source, scored: ray.ObjectRef[ScoredTokens]
-    ) -> TorchTrainer:
+    def _trainer(self, job: TrainJob | TextJob, given: dict[str, Any]) -> TorchTrainer:
         need = need_of(job.execution, cluster_nodes())
         workers = need.workers
         min_workers = job.execution.min_workers or workers
@@ -149,9 +157,8 @@ class WorkerGroup:
         return TorchTrainer(
             _work,
             train_loop_config={
-                "job": job,
-                "source": source,
-                "scored": scored,
+                **given,
+                "job": ray.put(job),
                 "note": self.note,
                 "join": self.join,
                 "threads": self.threads,
@@ -173,11 +180,11 @@ class WorkerGroup:
             ),
         )
 
-    def _remove(self, job: TrainJob) -> None:
+    def _remove(self, job: TrainJob | TextJob) -> None:
         remove_scratch(child(self.storage, job.name))
 
 
-def _saved_update(job: TrainJob) -> int:
+def _saved_update(job: TrainJob | TextJob) -> int:
     """Optimizer steps in the newest checkpoint; 0 if there is none."""
     checkpoint = job.checkpoints.latest() if job.checkpoints else None
     return checkpoint.update if checkpoint else 0
@@ -204,7 +211,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
     """Trains the job in one worker; every worker runs this. None: it was asked to end early."""
     from w2s_ray.training.deepspeed_engine import engine_options
 
-    job: TrainJob = config["job"]
+    job: TrainJob | TextJob = ray.get(config["job"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     if rank == 0:
@@ -214,16 +221,21 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["threads"] is None:  # not by what runs: a group of one size computes the same
         torch.set_num_threads(max(1, machine_cpus() // context.get_local_world_size()))
     with running(), suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as folder:
-        metrics = fit(
-            job,
-            Path(folder),
-            **engine_options(execution, job.name),
-            rank=rank,
-            stream=partial(_stream, job, config["source"], rank, world),
-            scored=ray.get(config["scored"]),
-            preempted=_DrainWatch().node_is_draining,
-            progress=_Throttled(config["note"]) if rank == 0 else lambda numbers: None,
-        )
+        options = engine_options(execution, job.name)
+        options["preempted"] = _DrainWatch().node_is_draining
+        options["progress"] = _Throttled(config["note"]) if rank == 0 else lambda numbers: None
+        if isinstance(job, TextJob):
+            del options["partition"]
+            metrics = fit_text(job, Path(folder), **options)
+        else:
+            metrics = fit(
+                job,
+                Path(folder),
+                rank=rank,
+                stream=partial(_stream, job, config["source"], rank, world),
+                scored=ray.get(config["scored"]),
+                **options,
+            )
         ray.train.report({}, checkpoint=Checkpoint(folder) if rank == 0 else None)
         return metrics
     return None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from w2s_ray.capacity.generation import generation_seconds
 from w2s_ray.capacity.gpu_types import Gpu
-from w2s_ray.capacity.speed import Time, flops_per_token, seconds_per_update
+from w2s_ray.capacity.speed import Time, batch_tokens, flops_per_token, seconds_per_update
 from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape
 from w2s_ray.plan.configs import Precision
@@ -68,19 +68,22 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
         return Time(0.0, scoring, scoring)
     assert isinstance(config, TextTrainConfig)
     training = config.training
-    batch = max(1.0, min(training.batch_size, work.rows))
+    batch = max(1, min(training.batch_size, round(work.rows)))
     update = seconds_per_update(
         model,
         gpu,
         precision=precision,
-        tokens=batch * row_tokens,
+        tokens=batch_tokens(batch, row_tokens, execution.workers),
         row_tokens=row_tokens,
+        world=execution.workers,
+        stage=execution.zero_stage,
         micro_batch_tokens=execution.micro_batch_tokens or MICRO_BATCH_TOKENS["gpu"],
         trainable=training.trainable,
         recomputed=execution.activation_checkpointing,
     )
-    seconds = update * training.epochs * work.rows / batch + SCORED[config.objective] * scoring
-    return Time(update, seconds, seconds)
+    scored = SCORED[config.objective] * scoring / execution.workers
+    seconds = update * training.epochs * work.rows / batch + scored
+    return Time(update, execution.workers * seconds, seconds)
 
 
 def _models(step: Step) -> int:

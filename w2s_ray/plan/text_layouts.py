@@ -1,4 +1,4 @@
-"""How the steps of a study of generated text are run: each by one process, which must have room."""
+"""How the steps of a study of generated text are run: one process generates, one or more train."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +31,8 @@ class TextLayouts:
     def __init__(self, spec: GenerationSpec) -> None:
         self._spec, written = spec, spec.execution
         self._gpu = planned_gpu(written)
-        self._written = replace(written_execution(written), workers=1, offload="none")
+        self._written = replace(written_execution(written), offload="none")
+        self._alone = replace(self._written, workers=1, min_workers=None)
         self._shapes: dict[str, Shape | None] = {}
         self._trained: dict[tuple[str, int], Execution] = {}
 
@@ -44,7 +45,7 @@ class TextLayouts:
         shapes = [self._shape(name) for name in models]
         known = [of for of in shapes if of is not None]
         if self._gpu is None or len(known) < len(shapes):
-            return self._written
+            return self._alone
         training = self._spec.training
         memory = generation_bytes(
             known, precision=training.precision, row_tokens=training.max_length_tokens
@@ -59,13 +60,13 @@ class TextLayouts:
                 f"{gib(self._gpu.usable(margin))} usable; {remedy}",
                 ("execution", "gpu_type"),
             )
-        return replace(self._written, predicted_memory_bytes=memory.total)
+        return replace(self._alone, predicted_memory_bytes=memory.total)
 
     def training(self, model: str, training: Training) -> Execution:
         """How a model is trained on text.
 
         Raises:
-            InputError: it does not fit one GPU of the type.
+            InputError: it does not fit as many GPUs of the type as the spec allows.
         """
         known = self._shape(model)
         if self._gpu is None or known is None:
@@ -91,18 +92,22 @@ class TextLayouts:
             adapters=adapters,
         )
         constraints = Constraints(
-            workers=1,
-            max_workers=1,
-            zero_stage=0,
+            prefer=written.prefer,
+            workers=written.workers,
+            max_workers=written.max_workers,
+            zero_stage=written.zero_stage,
             offload="none",
             activation_checkpointing=written.activation_checkpointing,
             micro_batch_tokens=written.micro_batch_tokens,
             margin=written.memory_margin,
+            steps_at_once=written.max_concurrent_steps,
         )
         assert self._gpu is not None
         chosen = choose_layout(work, self._gpu, constraints)
         return replace(
             self._written,
+            workers=chosen.workers,
+            zero_stage=chosen.zero_stage,
             activation_checkpointing=chosen.activation_checkpointing,
             micro_batch_tokens=chosen.micro_batch_tokens,
             predicted_memory_bytes=chosen.memory.total,

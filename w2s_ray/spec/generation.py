@@ -33,8 +33,6 @@ from w2s_ray.spec.training import Lora, Render
 
 NOT_HERE = (
     "inference_workers",
-    "min_workers",
-    "zero_stage",
     "offload",
     "offload_path",
     "lora_together",
@@ -232,9 +230,6 @@ class GenerationSpec(Model):
             if new >= most:
                 expected = mistake(f"fewer than training.max_length_tokens ({most:,})")
                 wrong.append(((section, "max_new_tokens"), new, expected))
-        if (self.execution.workers or 1) > 1:
-            expected = mistake("1: a model that generates text is trained by one process")
-            wrong.append((("execution", "workers"), self.execution.workers, expected))
         if self.decoding.temperature == 0:
             expected = mistake("above 0: pairs are made of samples that differ")
             wrong.append((("decoding", "temperature"), self.decoding.temperature, expected))

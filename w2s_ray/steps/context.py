@@ -20,16 +20,23 @@ from w2s_ray.training.progress import Progress
 
 if TYPE_CHECKING:  # a process that trains no model must not wait for transformers
     from w2s_ray.training.job import TrainJob
+    from w2s_ray.training.text_job import TextJob
 
 Artifacts = Callable[[str], Artifact]  # a finished step by its key
 Write = Callable[[Draft], None]
 Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 
 
-def fit_in_process(job: TrainJob, out: Path, progress: Progress) -> dict[str, Any]:
+def fit_in_process(job: TrainJob | TextJob, out: Path, progress: Progress) -> dict[str, Any]:
     """Trains in the calling process, whatever number of workers the spec asks for."""
-    from w2s_ray.training.fit import fit
     from w2s_ray.training.oom_retry import retry_on_oom
+    from w2s_ray.training.text_job import TextJob
+
+    if isinstance(job, TextJob):
+        from w2s_ray.training.fit_text import fit_text
+
+        return retry_on_oom(job, lambda job: fit_text(job, out, progress=progress))
+    from w2s_ray.training.fit import fit
 
     options: dict[str, Any] = {}
     if job.execution.offload != "none":
@@ -73,7 +80,7 @@ class Context:
     """
 
     progress: Progress = lambda numbers: None
-    fit: Callable[[TrainJob, Path, Progress], dict[str, Any]] = fit_in_process
+    fit: Callable[[TrainJob | TextJob, Path, Progress], dict[str, Any]] = fit_in_process
     runner: str = "in process"
     keep: Keep = lambda name, make: make()
     checkpoints: Checkpoints | None = None

@@ -77,8 +77,11 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         execution=step.execution,
         checkpoints=context.checkpoints,
     )
-    fit = partial(fit_text, out=draft.folder, progress=context.progress, keep=context.keep)
-    draft.metrics.update(retry_on_oom(job, fit))
+    if step.execution.workers > 1:  # which keep nothing: all of them make the references
+        draft.metrics.update(context.fit(job, draft.folder, context.progress))
+    else:
+        fit = partial(fit_text, out=draft.folder, progress=context.progress, keep=context.keep)
+        draft.metrics.update(retry_on_oom(job, fit))
     draft.metrics.update(rows=len(rows.row_ids), left_out=rows.left_out)
 
 

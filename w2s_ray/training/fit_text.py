@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import write_content
-from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import CausalModel, load_causal, load_text_state, set_text_trainable
 from w2s_ray.models.weight_files import write_file
@@ -63,7 +62,8 @@ def load_text(job: TextJob, device: str | None = None) -> LoadedText:
     causal = load_causal(job.model, job.precision, device=device or job.device)
     parameters = set_text_trainable(causal.module, job.trainable, job.lora, job.seed)
     if job.initial is not None:
-        load_text_state(causal.module, load_file(job.initial))
+        state = load_file(job.initial) if isinstance(job.initial, Path) else job.initial
+        load_text_state(causal.module, state)
     causal.module.train()  # no dropout; without it activations are not checkpointed
     if job.execution.activation_checkpointing:
         causal.module.activation_checkpointing_enable()
@@ -75,7 +75,6 @@ def fit_text(
     out: Path,
     *,
     make_engine: MakeEngine = TorchEngine,
-    tokens: Tokens | None = None,
     progress: Progress = lambda numbers: None,
     keep: Keep = lambda name, make: make(),
     preempted: Callable[[], bool] = lambda: False,
@@ -88,7 +87,6 @@ def fit_text(
 
     Args:
         make_engine: that of a group moves the model to its device.
-        tokens: of the job's rows; None: they are made here.
         keep: an array under a name, made if an earlier try of this step has not left it. Where
             there are several ranks it must make it: all of them take part.
         preempted: whether this process's machine is about to be reclaimed.
@@ -103,8 +101,7 @@ def fit_text(
     with peak_memory() as peak:
         model = load_text(job, None if make_engine is TorchEngine else "cpu")
         causal, scorer = model.causal, model.scorer
-        if tokens is None:
-            tokens = job.encoded(causal.tokenizer, causal.end_ids[0])
+        tokens = job.encoded(causal.tokenizer, causal.end_ids[0])
         module = module_of(job.objective, scorer)
         size = sum(p.numel() for p in module.parameters())
         kinds = {

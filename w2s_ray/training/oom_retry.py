@@ -15,7 +15,7 @@ import torch
 from w2s_ray.training.job import TrainJob
 from w2s_ray.training.text_job import TextJob
 
-Job = TypeVar("Job", TrainJob, TextJob)
+Job = TypeVar("Job", bound=TrainJob | TextJob)
 
 MAX_OOM_RETRIES = 3
 # Messages of torch without a GPU, of NCCL, and of cuBLAS.

@@ -3,13 +3,14 @@
 A ``TextJob`` is plain values and arrays, so that it travels by pickle. ``fit_text`` trains it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from w2s_ray.capacity.execution import Execution
@@ -63,7 +64,7 @@ class TextJob:
     Attributes:
         name: stable and unique.
         initial: trained parameters of an earlier step, of the same ``trainable`` and ``lora``, to
-            start from; None: the model as it is.
+            start from, in a file of this machine or by their names; None: the model as it is.
         answers: of each row: one for ``Sft`` and ``Wspo``, two for ``Dpo``, the chosen first.
         trainable: "full" or "lora".
         lora: of the adapters; None for "full".
@@ -75,7 +76,7 @@ class TextJob:
 
     name: str
     model: ModelSpec
-    initial: Path | None
+    initial: Path | Mapping[str, Tensor] | None
     row_ids: tuple[str, ...]
     prompts: tuple[str, ...]
     answers: tuple[tuple[str, ...], ...]
