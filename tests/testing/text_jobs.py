@@ -12,7 +12,7 @@ from w2s_ray.training.text_job import Dpo, Sft, TextJob, Wspo
 
 ROWS = 11
 WORDS = ["the", "cat", "dogs", "run", "runs", "in", "a!", "very long garden"]
-EVERY = [Sft(), Dpo(0.5), Wspo(0.3, ())]
+EVERY: list[Sft | Dpo | Wspo] = [Sft(), Dpo(0.5), Wspo(0.3, ())]
 
 
 def job(objective: Sft | Dpo | Wspo = EVERY[0], **changes: Any) -> TextJob:
