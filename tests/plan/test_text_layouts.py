@@ -1,0 +1,69 @@
+"""Models that generate text are trained by as many GPUs as they need, and sampled by one."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.testing.specs import REPOSITORY
+from w2s_ray.capacity.gpu_types import gpu_type
+from w2s_ray.capacity.memory import GIB
+from w2s_ray.errors import InputError
+from w2s_ray.plan.build import build
+from w2s_ray.plan.step import Step
+from w2s_ray.plan.times import times
+from w2s_ray.spec.loading import load
+from w2s_ray.spec.overrides import parsed
+
+SPEC = REPOSITORY / "study_specs" / "cong_qwen.yaml"
+TRAINED = ("align", "finetune", "prefer")
+
+
+def planned(*changes: str) -> list[Step]:
+    """The steps of the published study, with values changed as ``--set`` does."""
+    return list(build(load(SPEC, parsed(changes))))
+
+
+def trained(steps: Iterable[Step], width: str) -> list[Step]:
+    """The steps that train the model of this size."""
+    return [
+        step
+        for step in steps
+        if step.kind.name in TRAINED and width in str(step.model and step.model.source)
+    ]
+
+
+def test_what_one_gpu_cannot_train_is_sharded_over_several() -> None:
+    steps = planned("training.trainable=full")
+    usable = gpu_type("H100").usable(0.1)
+    for step in trained(steps, "7B"):
+        assert step.execution.workers > 1
+        assert step.execution.zero_stage == 3
+        assert 15 * GIB < (step.execution.predicted_memory_bytes or 0) <= usable
+    assert {step.execution.workers for step in trained(steps, "3B")} == {1}
+    generated = [step.execution for step in steps if step.kind.name == "generate"]
+    assert {execution.workers for execution in generated} == {1}
+
+
+def test_what_is_written_is_done() -> None:
+    steps = planned("execution.workers=4", "execution.zero_stage=2")
+    for step in steps:
+        if step.kind.name in TRAINED:
+            assert (step.execution.workers, step.execution.zero_stage) == (4, 2)
+        else:
+            assert step.execution.workers == 1
+
+
+def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
+    """Weights are sent and received; adapters are too few to count."""
+    gpu, changes = gpu_type("H100"), ("training.trainable=full", "execution.zero_stage=3")
+    (four, eight) = (trained(planned(*changes, f"execution.workers={n}"), "7B")[0] for n in (4, 8))
+    (slower,), (faster,) = (times([step], "bf16", gpu).values() for step in (four, eight))
+    assert slower is not None
+    assert faster is not None
+    assert 0.5 * slower.seconds < faster.seconds < slower.seconds
+    assert faster.gpu_seconds > slower.gpu_seconds
+
+
+def test_too_few_gpus_are_refused() -> None:
+    with pytest.raises(InputError, match=r"qwen2\.5-7b"):
+        planned("training.trainable=full", "execution.workers=1")
