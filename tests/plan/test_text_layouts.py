@@ -55,7 +55,8 @@ def test_what_is_written_is_done() -> None:
 
 def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
     """Weights are sent and received; adapters are too few to count."""
-    gpu, changes = gpu_type("H100"), ("training.trainable=full", "execution.zero_stage=3")
+    gpu, changes = gpu_type("H100"), ["training.trainable=full", "execution.zero_stage=3"]
+    changes += ["execution.activation_checkpointing=true", "execution.micro_batch_tokens=4096"]
     (four, eight) = (trained(planned(*changes, f"execution.workers={n}"), "7B")[0] for n in (4, 8))
     (slower,), (faster,) = (times([step], "bf16", gpu).values() for step in (four, eight))
     assert slower is not None
