@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.testing.process_groups import ProcessGroups
+from tests.testing.specs import TINY_MODEL
 from tests.testing.text_jobs import EVERY, job, lora
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.training.fit_text import fit_text
 from w2s_ray.training.text_job import TextJob
 
@@ -26,15 +28,23 @@ pytestmark = pytest.mark.groups
 
 STAGES = (0, 1, 2, 3)
 BUDGET = 70  # tokens of a micro-batch: two or three rows
+TIED = ModelSpec.model_validate(
+    {
+        **TINY_MODEL,
+        "architecture": "gpt2",
+        "config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    }
+)
 SEEN = ("loss", "learning_rate", "gradient_norm")
 Found = dict[str, Any]
 
 
 def jobs() -> Mapping[str, TextJob]:
-    """Each objective at one stage, one at every stage, and adapters."""
+    """Each objective at one stage, one at every stage, adapters, a head that is the embedding."""
     found = {f"{type(of).__name__}-3": job(of) for of in EVERY}
     found |= {f"Dpo-{stage}": job(EVERY[1]) for stage in STAGES}
-    found["lora-2"] = lora(job(EVERY[1]))
+    found |= {f"lora-{stage}": lora(job(EVERY[1])) for stage in (2, 3)}
+    found["tied-3"] = replace(job(EVERY[1]), model=TIED)
     return {
         name: replace(
             of,
