@@ -10,12 +10,13 @@ from w2s_ray.capacity.memory import GIB
 from w2s_ray.errors import InputError
 from w2s_ray.plan.build import build
 from w2s_ray.plan.step import Step
+from w2s_ray.plan.text_configs import TextTrainConfig
 from w2s_ray.plan.times import times
 from w2s_ray.spec.loading import load
 from w2s_ray.spec.overrides import parsed
 
 SPEC = REPOSITORY / "study_specs" / "cong_qwen.yaml"
-TRAINED = ("align", "finetune", "prefer")
+WITHOUT_WSPO = "grid.method=[untrained, weak_sft, cong_s, cong]"
 
 
 def planned(*changes: str) -> list[Step]:
@@ -23,17 +24,23 @@ def planned(*changes: str) -> list[Step]:
     return list(build(load(SPEC, parsed(changes))))
 
 
+def is_in_a_group(step: Step) -> bool:
+    """Whether several processes may train its model."""
+    config = step.config
+    return isinstance(config, TextTrainConfig) and config.objective != "wspo"
+
+
 def trained(steps: Iterable[Step], width: str) -> list[Step]:
-    """The steps that train the model of this size."""
+    """The steps that train the model of this size, and may do so in a group."""
     return [
         step
         for step in steps
-        if step.kind.name in TRAINED and width in str(step.model and step.model.source)
+        if is_in_a_group(step) and width in str(step.model and step.model.source)
     ]
 
 
 def test_what_one_gpu_cannot_train_is_sharded_over_several() -> None:
-    steps = planned("training.trainable=full")
+    steps = planned("training.trainable=full", WITHOUT_WSPO)
     usable = gpu_type("H100").usable(0.1)
     for step in trained(steps, "7B"):
         assert step.execution.workers > 1
@@ -47,7 +54,7 @@ def test_what_one_gpu_cannot_train_is_sharded_over_several() -> None:
 def test_what_is_written_is_done() -> None:
     steps = planned("execution.workers=4", "execution.zero_stage=2")
     for step in steps:
-        if step.kind.name in TRAINED:
+        if is_in_a_group(step):
             assert (step.execution.workers, step.execution.zero_stage) == (4, 2)
         else:
             assert step.execution.workers == 1
@@ -55,7 +62,10 @@ def test_what_is_written_is_done() -> None:
 
 def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
     """Weights are sent and received; adapters are too few to count."""
-    gpu, changes = gpu_type("H100"), ["training.trainable=full", "execution.zero_stage=3"]
+    gpu, changes = (
+        gpu_type("H100"),
+        ["training.trainable=full", "execution.zero_stage=3", WITHOUT_WSPO],
+    )
     changes += ["execution.activation_checkpointing=true", "execution.micro_batch_tokens=4096"]
     (four, eight) = (trained(planned(*changes, f"execution.workers={n}"), "7B")[0] for n in (4, 8))
     (slower,), (faster,) = (times([step], "bf16", gpu).values() for step in (four, eight))
@@ -67,4 +77,6 @@ def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
 
 def test_too_few_gpus_are_refused() -> None:
     with pytest.raises(InputError, match=r"qwen2\.5-7b"):
-        planned("training.trainable=full", "execution.workers=1")
+        planned("training.trainable=full", WITHOUT_WSPO, "execution.workers=1")
+    with pytest.raises(InputError, match=r"wspo trains 'qwen2\.5-7b' in one process"):
+        planned("training.trainable=full")

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def test_an_earlier_state_is_the_same_from_a_file_and_by_value(
     run(settings, tmp_path / "before")
     file = tmp_path / "before" / "model.safetensors"
     run(replace(settings, initial=file), tmp_path / "file")
-    run(replace(settings, initial=load_file(file)), tmp_path / "value")
+    run(replace(settings, initial=partial(load_file, file)), tmp_path / "value")
     assert curve(tmp_path / "file").tolist() == curve(tmp_path / "value").tolist()
     assert curve(tmp_path / "file").tolist() != curve(tmp_path / "before").tolist()
 

@@ -27,6 +27,7 @@ from w2s_ray.training.text_job import TextJob
 pytestmark = pytest.mark.groups
 
 STAGES = (0, 1, 2, 3)
+CHUNK = 15  # tokens for which the head is called together, of about 260 logits each
 BUDGET = 70  # tokens of a micro-batch: two or three rows
 TIED = ModelSpec.model_validate(
     {
@@ -71,9 +72,11 @@ def trained(settings: TextJob, **options: Any) -> Found:
 
 
 def train_all(rank: int, world: int, names: list[str]) -> dict[str, Found]:
-    """What each rank does."""
+    """What each rank does; ZeRO 3 calls the head for some fifteen tokens at a time."""
+    from w2s_ray.models import answer_scorer
     from w2s_ray.training.deepspeed_engine import engine_options
 
+    answer_scorer.SHARDED_LOGITS_AT_ONCE = CHUNK * 260
     every = jobs()
     return {
         name: trained(

@@ -124,7 +124,7 @@ class WorkerGroup:
             given["scored"] = ray.put(job.scored_tokens(tokenizer))
             job = job.without_texts()
         elif isinstance(job.initial, Path):  # a file of this machine
-            job = replace(job, initial=load_file(job.initial))
+            given["initial"] = ray.put(load_file(job.initial))
         saved_update, losses = 0, 0
         while True:
             self._remove(job)
@@ -226,6 +226,8 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         options["progress"] = _Throttled(config["note"]) if rank == 0 else lambda numbers: None
         if isinstance(job, TextJob):
             del options["partition"]
+            if "initial" in config:
+                job = replace(job, initial=lambda: ray.get(config["initial"]))
             metrics = fit_text(job, Path(folder), **options)
         else:
             metrics = fit(

@@ -22,6 +22,8 @@ from w2s_ray.models.answer_states import packed_states, separate_states
 from w2s_ray.models.given_states import GivenStates
 from w2s_ray.models.structure import own_attention
 
+SHARDED_LOGITS_AT_ONCE = 2**28
+"""The same where ZeRO 3 fetches the head for every chunk: 1 GiB, so that it is fetched seldom."""
 _HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 LOGITS_AT_ONCE = 2**25
 """Logits of a chunk: 128 MiB in fp32, of which the backward pass holds about four copies."""
@@ -57,9 +59,22 @@ class AnswerScorer(nn.Module):
         self._given = (GivenStates(),)  # in tuples: no parts of this module
         self._head = (_with_base(causal, self._given[0]),)
         self._at_once = max(1, logits_at_once // int(causal.config.vocab_size))
+        self._chunks: int | None = None
         base: Any = causal.base_model
         self.shares_prompts = packed_attention.use_if_exact(base)
         _check_head(self)
+
+    def cut_equally(self, most_tokens: int) -> None:
+        """From now on every pass has equally many chunks, however few its answers are.
+
+        Under ZeRO 3 ranks wait for each other whenever one fetches the head, so all of them must
+        call it equally often.
+
+        Args:
+            most_tokens: of a pass, the same on every rank.
+        """
+        at_once = max(1, SHARDED_LOGITS_AT_ONCE // int(self.causal.config.vocab_size))
+        self._chunks = -(-most_tokens // at_once)
 
     def forward(self, input_ids: Tensor, segments: Tensor) -> Tensor:
         """(b, m) float32 log p(answer | prompt) of b packed rows, summed over tokens.
@@ -80,12 +95,12 @@ class AnswerScorer(nn.Module):
         read = packed_states if self.shares_prompts else separate_states
         base: Any = self.causal.base_model
         scored = read(base, input_ids, segments)
-        states = scored.states[scored.before]
-        chunks = zip(
-            torch.split(states, self._at_once),
-            torch.split(scored.targets, self._at_once),
-            strict=True,
-        )
+        each = scored.states[scored.before], scored.targets
+        if self._chunks is None:
+            cut = (torch.split(of, self._at_once) for of in each)
+        else:
+            cut = (torch.tensor_split(of, self._chunks) for of in each)
+        chunks = zip(*cut, strict=True)
         return TokenLogProbs(torch.cat([self._chunk(*c) for c in chunks]), scored.answer)
 
     def logits(self, states: Tensor) -> Tensor:

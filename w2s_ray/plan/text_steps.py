@@ -224,7 +224,8 @@ class TextSteps:
         if model is None:
             return Execution()
         if isinstance(config, TextTrainConfig):
-            return self.layouts.training(model, config.training)
+            alone = config.objective == "wspo"  # that asks the weak model about the answers too
+            return self.layouts.training(model, config.training, alone=alone)
         if isinstance(config, PerplexityConfig):
             return self.layouts.generation([model])
         assert isinstance(config, GenerateConfig)

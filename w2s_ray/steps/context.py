@@ -28,16 +28,15 @@ Keep = Callable[[str, Callable[[], NDArray[Any]]], NDArray[Any]]
 
 
 def fit_in_process(job: TrainJob | TextJob, out: Path, progress: Progress) -> dict[str, Any]:
-    """Trains in the calling process, whatever number of workers the spec asks for."""
-    from w2s_ray.training.oom_retry import retry_on_oom
-    from w2s_ray.training.text_job import TextJob
+    """Trains in the calling process, whatever number of workers the spec asks for.
 
-    if isinstance(job, TextJob):
-        from w2s_ray.training.fit_text import fit_text
-
-        return retry_on_oom(job, lambda job: fit_text(job, out, progress=progress))
+    Steps that train on text do so by themselves, since they keep what the model made of their rows.
+    """
     from w2s_ray.training.fit import fit
+    from w2s_ray.training.job import TrainJob
+    from w2s_ray.training.oom_retry import retry_on_oom
 
+    assert isinstance(job, TrainJob)
     options: dict[str, Any] = {}
     if job.execution.offload != "none":
         from w2s_ray.training.deepspeed_engine import engine_options

@@ -21,7 +21,7 @@ from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import TextTrainConfig
 from w2s_ray.spec.inputs import ModelSpec
-from w2s_ray.steps.context import Context
+from w2s_ray.steps.context import Context, fit_in_process
 from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import is_usable, read_samples
 from w2s_ray.steps.targets import adam
@@ -77,7 +77,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         execution=step.execution,
         checkpoints=context.checkpoints,
     )
-    if step.execution.workers > 1:  # which keep nothing: all of them make the references
+    if context.fit is not fit_in_process:  # workers keep nothing: all of them make the references
         draft.metrics.update(context.fit(job, draft.folder, context.progress))
     else:
         fit = partial(fit_text, out=draft.folder, progress=context.progress, keep=context.keep)

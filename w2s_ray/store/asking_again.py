@@ -8,6 +8,7 @@ client does not try again. Such a read is repeated here, once it is known that t
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ def asked_again(read: Callable[[], T], system: System) -> T:
         try:
             return read()
         except OSError as error:
-            if _DID_NOT_FIT not in str(error):
+            if not _did_not_fit(error):
                 raise
         system.sleep(pause)
     return read()
@@ -74,7 +75,16 @@ class _Patient(io.RawIOBase):
         self._file.seek(place)
         try:
             return bytes(self._file.read(size))
-        except OSError:
-            if self._filesystem.get_file_info(self._path).type == fs.FileType.NotFound:
+        except OSError as error:
+            if _did_not_fit(error) and self._is_gone():
                 raise FileNotFoundError(self._path) from None
             raise
+
+    def _is_gone(self) -> bool:
+        with suppress(OSError):  # the server is too busy for this question too
+            return bool(self._filesystem.get_file_info(self._path).type == fs.FileType.NotFound)
+        return False
+
+
+def _did_not_fit(error: OSError) -> bool:
+    return _DID_NOT_FIT in str(error)

@@ -30,7 +30,14 @@ from w2s_ray.training.outputs import curve_table, size_metrics, training_metrics
 from w2s_ray.training.peak_memory import peak_memory
 from w2s_ray.training.progress import Progress
 from w2s_ray.training.resume import Checkpointer
-from w2s_ray.training.text_batches import Keep, TextRows, log_probs, text_rows, text_stream
+from w2s_ray.training.text_batches import (
+    Keep,
+    TextRows,
+    cut_equally,
+    log_probs,
+    text_rows,
+    text_stream,
+)
 from w2s_ray.training.text_job import Dpo, TextJob, Wspo
 from w2s_ray.training.text_losses import SCORER, loss_of, module_of
 
@@ -62,7 +69,7 @@ def load_text(job: TextJob, device: str | None = None) -> LoadedText:
     causal = load_causal(job.model, job.precision, device=device or job.device)
     parameters = set_text_trainable(causal.module, job.trainable, job.lora, job.seed)
     if job.initial is not None:
-        state = load_file(job.initial) if isinstance(job.initial, Path) else job.initial
+        state = load_file(job.initial) if isinstance(job.initial, Path) else job.initial()
         load_text_state(causal.module, state)
     causal.module.train()  # no dropout; without it activations are not checkpointed
     if job.execution.activation_checkpointing:
@@ -113,6 +120,7 @@ def fit_text(
         checkpointer = _checkpointer(job, engine, rows, kinds, total_steps, preempted)
         curve = checkpointer.restore(None) if checkpointer else Curve()
         resumed_at = len(curve.loss)
+        cut_equally(scorer, rows.tokens, job.token_budget)
         with hearing(can_save=checkpointer is not None):
             curve = train(
                 engine,

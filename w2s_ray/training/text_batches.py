@@ -103,10 +103,17 @@ def log_probs(
         return engine.logits(inputs)
 
     budget = max(1, INFERENCE_TOKENS[job.device] >> job.oom_retries)
+    cut_equally(scorer, tokens, budget)
     rank, world = engine.rank, engine.world
     found = sweep(forward, tokens, budget, rank=rank, world=world, gather=engine.gather)
     check_scores(found, "the model's log-probabilities", tokens.row_ids, scorer.causal)
     return found
+
+
+def cut_equally(scorer: AnswerScorer, tokens: Tokens, token_budget: int) -> None:
+    """Prepares passes of at most so many tokens, or one longer row; needed under ZeRO 3 alone."""
+    if any(hasattr(parameter, "ds_id") for parameter in scorer.parameters()):
+        scorer.cut_equally(max(token_budget, int(tokens.row_lengths.max())))
 
 
 def _flat(padded: Array, counts: NDArray[np.int64]) -> Array:

@@ -3,7 +3,7 @@
 A ``TextJob`` is plain values and arrays, so that it travels by pickle. ``fit_text`` trains it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,8 @@ class TextJob:
     Attributes:
         name: stable and unique.
         initial: trained parameters of an earlier step, of the same ``trainable`` and ``lora``, to
-            start from, in a file of this machine or by their names; None: the model as it is.
+            start from: a file of this machine, or what gives them by their names; None: the model
+            as it is.
         answers: of each row: one for ``Sft`` and ``Wspo``, two for ``Dpo``, the chosen first.
         trainable: "full" or "lora".
         lora: of the adapters; None for "full".
@@ -76,7 +77,7 @@ class TextJob:
 
     name: str
     model: ModelSpec
-    initial: Path | Mapping[str, Tensor] | None
+    initial: Path | Callable[[], Mapping[str, Tensor]] | None
     row_ids: tuple[str, ...]
     prompts: tuple[str, ...]
     answers: tuple[tuple[str, ...], ...]
