@@ -112,8 +112,8 @@ class TextLayouts:
             if not alone or written.workers == 1:
                 raise
             raise InputError(
-                f"grid.method: wspo trains '{model}' in one process, which one {self._gpu.name} has "
-                "no room for; leave wspo out, or train adapters (training.trainable: lora)",
+                f"grid.method: wspo trains '{model}' in one process, and one {self._gpu.name} has "
+                "no room for that; leave wspo out, or train adapters (training.trainable: lora)",
                 ("grid", "method"),
             ) from None
         return replace(
