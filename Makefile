@@ -1,7 +1,7 @@
 # make study                     the quickstart study, from nothing to a table
 # make study SPEC=… ARGS=--plan  any other spec, with any arguments of the command
-# make check                     lint, types and the tests that start nothing: seconds each
-# make test                      these, and of the tests that take long or start processes one for
+# make check                     lint, types and the tests that take under half a second each
+# make test                      all that start nothing, and of the tests that take long or start processes one for
 #                                each promise (tests/witnesses.txt)
 # make ci                        what a change must pass, as .ci/run: all tests but the slow ones
 # make test-all                  every test: the long products and the README at full size too
@@ -52,7 +52,7 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 
 check: lint
-	$(PYTEST) -m "$(QUICK) and not slow"
+	$(PYTEST) -m "$(QUICK) and not seconds and not slow"
 
 test: lint
 	$(PYTEST) -m "($(QUICK) or witness) and not slow"

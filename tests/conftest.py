@@ -19,9 +19,9 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from tests.testing.chaos.forks import Forks
+from tests.testing.listed import is_witness, takes_its_time
 from tests.testing.process_groups import ProcessGroups
 from tests.testing.specs import tiny_spec
-from tests.testing.witnesses import is_witness
 
 if TYPE_CHECKING:
     from w2s_ray.cluster.session import Session
@@ -115,11 +115,13 @@ def forks() -> Iterator[Forks]:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuses a test that starts Ray or a process group by a fixture, but has not the marker; marks
-    the witnesses; puts files first that take long or mostly wait for Ray, so that others run beside
-    them."""
+    the witnesses and what takes its time; puts files first that take long or mostly wait for Ray,
+    so that others run beside them."""
     for item in items:
         if is_witness(item.nodeid):
             item.add_marker("witness")
+        if takes_its_time(item.nodeid):
+            item.add_marker("seconds")
     order = {path: place for place, path in enumerate(_longest_first(items))}
     items.sort(key=lambda item: order[item.path])
     unmarked = [

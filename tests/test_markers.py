@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.testing.witnesses import WITNESSES
+from tests.testing.listed import SLOWER_ONES, WITNESSES
 
 pytestmark = pytest.mark.long
 
@@ -49,11 +49,11 @@ def pytest_on(path: Path, source: str, *options: str) -> subprocess.CompletedPro
     )
 
 
-def test_every_witness_is_a_test() -> None:
-    for witness in WITNESSES:
-        path, _, name = witness.partition("::")
+def test_what_the_lists_name_is_a_test() -> None:
+    for listed in (*WITNESSES, *SLOWER_ONES):
+        path, _, name = listed.partition("::")
         source = (REPOSITORY / path).read_text()
-        assert f"def {name.partition('[')[0]}" in source, witness
+        assert f"def {name.partition('[')[0]}" in source, listed
 
 
 NEEDED = {"ray_session": "ray", "process_groups": "groups", "through_another": "groups"}
