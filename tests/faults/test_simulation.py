@@ -39,6 +39,18 @@ def test_so_do_the_other_nine_tenths(name: str) -> None:
     check(MODELS[name], range(SCHEDULES[name] // 10, SCHEDULES[name]))
 
 
+# A stopped process moved away what another had repaired, and was killed before it put its own there
+# (until 2026-11-29).
+TWO_REPAIRS = 5_019_054
+
+
+def test_the_seeds_that_were_found_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(DISK, [TWO_REPAIRS])
+    monkeypatch.setattr(SimulatedSystem, "exchange", lambda *arguments: False)
+    with pytest.raises(Violation, match="lost"):
+        check(DISK, [TWO_REPAIRS])
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_seed_gives_the_same_schedule_each_time(name: str) -> None:
     for seed in range(20):

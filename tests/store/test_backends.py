@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from w2s_ray.store import system
 from w2s_ray.store.backend import Backend, StoreError
+from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.names import key_of
 from w2s_ray.store.records import record_bytes, sizes_below
 
@@ -89,7 +91,10 @@ def test_a_second_commit_leaves_the_first_as_it_is(backend: Backend) -> None:
     assert text_of(backend) == {"first"}
 
 
-@pytest.mark.parametrize("content", [b"", b'{"half', b"[]", None], ids=repr)
+BAD_RECORDS = [b"", b'{"half', b"[]", None]
+
+
+@pytest.mark.parametrize("content", BAD_RECORDS, ids=repr)
 def test_a_folder_without_a_readable_record_is_replaced(
     backend: Backend, raw: Seen, content: bytes | None
 ) -> None:
@@ -101,6 +106,24 @@ def test_a_folder_without_a_readable_record_is_replaced(
     commit(backend)
     assert list(backend.committed()) == [FOLDER]
     assert text_of(backend) == {"content"}
+    aside = [path for path in raw(backend).files() if path.startswith("damaged/")]
+    assert bool(aside) == (content is not None), "a damaged record is kept"
+
+
+@pytest.mark.parametrize("content", BAD_RECORDS, ids=repr)
+def test_also_where_two_folders_cannot_change_places(
+    tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "_RENAMEAT2", None)
+    backend = LocalBackend(tmp_path)
+    (tmp_path / FOLDER).mkdir(parents=True)
+    if content is not None:
+        (tmp_path / RECORD).write_bytes(content)
+    (tmp_path / FOLDER / "weights.bin").write_bytes(b"half of a copy")
+    commit(backend)
+    assert text_of(backend) == {"content"}
+    aside = sorted(path.name for path in tmp_path.glob("damaged/student/*/*"))
+    assert aside == ([] if content is None else ["record.json", "weights.bin"])
 
 
 def test_concurrent_commits_never_mix_their_files(backend: Backend) -> None:

@@ -96,7 +96,7 @@ class Backend(Protocol):
         Atomic: a reader sees the whole folder or none, and the files of two concurrent commits are
         never mixed. Durable on return: files first, then the record. If ``path`` is committed
         already, that folder stays as it is; if it is there without a record, it is replaced; if it
-        has a damaged one, it is set aside.
+        has a damaged one, it is set aside. Of two that repair it at once one stays.
         """
         ...
 

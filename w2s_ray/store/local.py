@@ -82,14 +82,26 @@ class LocalBackend:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            if self._is_committed(path):
+            if self._is_committed(path) or self._takes_the_place(workspace, path):
                 break
-            if self._read(f"{final}/{RECORD}") is not None:
-                with suppress(FileNotFoundError):
-                    self.set_aside(path)
-            else:  # an interrupted copy
-                self.discard(path)
         self._system.flush(os.path.dirname(final))
+
+    def _takes_the_place(self, workspace: Path, path: str) -> bool:
+        """Puts a workspace where something is that is not committed; False if nothing is any more.
+
+        Both change places at once, since whoever removes first what was damaged a moment ago may
+        remove what another process has made of it since, and die before it puts its own there.
+        """
+        with suppress(FileNotFoundError):
+            if self._system.exchange(workspace, self._at(path)):
+                if self._is_damaged(f"{workspace}/{RECORD}", path):
+                    self._move_aside(str(workspace), path)
+                return True
+            if self._read(f"{self._at(path)}/{RECORD}") is None:  # an interrupted copy
+                self.discard(path)
+            else:
+                self.set_aside(path)
+        return False
 
     def local_copy(self, path: str, record: bytes) -> Path:
         folder = self.root / path
@@ -101,12 +113,16 @@ class LocalBackend:
         return f"{path}/{name}"
 
     def set_aside(self, path: str) -> str:
+        return self._move_aside(self._at(path), path)
+
+    def _move_aside(self, folder: str, path: str) -> str:
+        """Moves a folder that was ``path`` below ``names.DAMAGED``; returns its new path."""
         target = damaged_folder(path, self._system.unique())
         parent = os.path.dirname(self._at(target))
         self._system.make_folders(parent)
-        self._system.rename(self._at(path), self._at(target))
+        self._system.rename(folder, self._at(target))
         self._system.flush(parent)
-        self._system.flush(os.path.dirname(self._at(path)))
+        self._system.flush(os.path.dirname(folder))
         return target
 
     def remove_abandoned(self) -> None:
@@ -176,6 +192,11 @@ class LocalBackend:
     def _is_committed(self, path: str) -> bool:
         content = self._read(f"{self._at(path)}/{RECORD}")
         return content is not None and is_record(content, path)
+
+    def _is_damaged(self, record: str, path: str) -> bool:
+        """Whether there is a file that should be the record of ``path``, but is not."""
+        content = self._read(record)
+        return content is not None and not is_record(content, path)
 
     def _names(self, folder: AnyPath) -> list[str]:
         """The visible names in a folder; none if it does not exist."""

@@ -6,6 +6,8 @@ the process may be killed, the power may fail and other processes may act; what 
 another ``System``, in memory and with a virtual clock, that tries such orders by the million.
 """
 
+import ctypes
+import errno
 import os
 import shutil
 import socket
@@ -25,6 +27,12 @@ from w2s_ray.store.owners import Owner, this_process
 
 T = TypeVar("T")
 AnyPath = str | Path
+
+# Linux' call to exchange two names, which Python does not have; elsewhere, and on file systems
+# that refuse it with one of these errors, there is none.
+_RENAMEAT2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_WORKING_FOLDER, _EXCHANGE = -100, 2
+_NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 class System:
@@ -96,6 +104,18 @@ class System:
     def rename(self, source: AnyPath, target: AnyPath) -> None:
         """Move a file or folder; a file replaces another, a folder an empty one."""
         os.replace(source, target)
+
+    def exchange(self, one: AnyPath, other: AnyPath) -> bool:
+        """Give two folders each other's names, at once; False where the system cannot."""
+        if _RENAMEAT2 is None:
+            return False
+        names = (_WORKING_FOLDER, os.fsencode(one), _WORKING_FOLDER, os.fsencode(other))
+        if _RENAMEAT2(*names, _EXCHANGE) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in _NO_EXCHANGE:
+            return False
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
     def remove(self, path: AnyPath) -> None:
         """Remove a file."""

@@ -3,7 +3,8 @@
 Of a file its content, of a folder its names are durable once flushed (fsync). When the power fails
 each name that was not flushed is there as it was or as it is, and content that was not flushed may
 be old, new, half, or zeros. Nothing stronger is assumed: two renames may reach the disk in either
-order, and of a rename the new name, the old one, or none may be left; a file may keep both.
+order, and of a rename the new name, the old one, or none may be left; a file may keep both. Only
+two names that were exchanged are there both as they were or both as they are.
 """
 
 import errno
@@ -23,13 +24,18 @@ class File:
 
 
 class Folder:
-    """A folder: entries by name, those that are durable, and time of the last change."""
+    """A folder: entries by name, those that are durable, and time of the last change.
 
-    __slots__ = ("changed", "durable", "entries")
+    Attributes:
+        together: by name, the number of the exchange, not yet durable, that it was in.
+    """
+
+    __slots__ = ("changed", "durable", "entries", "together")
 
     def __init__(self, changed: float) -> None:
         self.entries: dict[str, File | Folder] = {}
         self.durable: dict[str, File | Folder] = {}
+        self.together: dict[str, int] = {}
         self.changed = changed
 
 
@@ -126,6 +132,19 @@ class Disk:
         folder.entries[name] = node
         folder.changed = now
 
+    def exchange(self, one: str, other: str, now: float) -> None:
+        """Of two names in one folder."""
+        a, b = self.find(one), self.find(other)
+        (parent, _, name), (same, _, second) = one.rpartition("/"), other.rpartition("/")
+        assert parent == same
+        folder = self.folder(parent)
+        folder.entries[name], folder.entries[second] = b, a
+        joined = {folder.together.get(n) for n in (name, second)}
+        number = max(folder.together.values(), default=0) + 1
+        folder.together = {n: number if of in joined else of for n, of in folder.together.items()}
+        folder.together |= {name: number, second: number}
+        folder.changed = now
+
     def remove_entry(self, path: str, now: float) -> None:
         parent, _, name = path.rpartition("/")
         folder = self.folder(parent)
@@ -138,6 +157,7 @@ class Disk:
         node = self.find(path)
         if isinstance(node, Folder):
             node.durable = dict(node.entries)
+            node.together = {}
         else:
             node.durable = node.content
 
@@ -157,13 +177,17 @@ class Disk:
             names = sorted(node.entries.keys() | node.durable.keys())
             random.shuffle(names)
             left: dict[str, File | Folder] = {}
+            is_old = {number: random.random() < 0.5 for number in node.together.values()}
             for name in names:
                 before, after = node.durable.get(name), node.entries.get(name)
-                kept = before if before is after or random.random() < 0.5 else after
+                old = is_old.get(node.together.get(name, 0))
+                if old is None:
+                    old = before is after or random.random() < 0.5
+                kept = before if old else after
                 if kept is not None and not (isinstance(kept, Folder) and id(kept) in named):
                     left[name] = kept
                     named.add(id(kept))
-            node.entries, node.durable = left, dict(left)
+            node.entries, node.durable, node.together = left, dict(left), {}
             stack.extend(left.values())
 
     def below(self, path: str) -> Iterator[str]:

@@ -120,6 +120,10 @@ class SimulatedSystem(System):
         source = self._step("rename", source)
         self._disk.rename(source, str(target), self._now)
 
+    def exchange(self, one: AnyPath, other: AnyPath) -> bool:
+        self._disk.exchange(self._step("exchange", one), str(other), self._now)
+        return True
+
     def remove(self, path: AnyPath) -> None:
         self._disk.file(self._step("unlink", path))
         self._disk.remove_entry(str(path), self._now)
