@@ -172,11 +172,15 @@ def test_a_draw_inverts_the_cumulated_probabilities() -> None:
 
 
 def test_a_draw_does_not_depend_on_other_rows() -> None:
-    scores = torch.cat([logits(0, 20, 3000), logits(1, 20, 3000, 8.0)])
+    """Of rows whose nuclei have a few, some hundred and thousands of tokens."""
+    scores = torch.cat([logits(i, 20, 3000, scale) for i, scale in enumerate((8.0, 2.5, 0.5))])
+    sizes = (top_p(scores, 0.9) > -math.inf).sum(-1)
+    assert (int(sizes.min()) < 128) and (int(sizes.max()) > 1024)
+    assert ((sizes > 128) & (sizes < 1024)).any()
     scores[5, 7:] = -math.inf
-    uniform = torch.from_numpy(np.random.default_rng(0).random(40))
+    uniform = torch.from_numpy(np.random.default_rng(0).random(60))
     together = draw(top_p(scores, 0.9), uniform)
-    alone = [int(draw(top_p(scores[i : i + 1], 0.9), uniform[i : i + 1])) for i in range(40)]
+    alone = [int(draw(top_p(scores[i : i + 1], 0.9), uniform[i : i + 1])) for i in range(60)]
     assert together.tolist() == alone
 
 

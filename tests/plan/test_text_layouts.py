@@ -1,6 +1,7 @@
 """Models that generate text are trained by as many GPUs as they need, and sampled by one."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,21 @@ def test_what_one_gpu_cannot_train_is_sharded_over_several() -> None:
     assert {step.execution.workers for step in trained(steps, "3B")} == {1}
     generated = [step.execution for step in steps if step.kind.name == "generate"]
     assert {execution.workers for execution in generated} == {1}
+
+
+def test_as_many_rows_generate_together_as_fit() -> None:
+    most = {}
+    for name in ("L40S", "H200"):
+        gpu = gpu_type(name)
+        steps = planned(f"execution.gpu_type={name}")
+        for step in (step for step in steps if step.kind.name == "generate"):
+            execution = step.execution
+            assert (execution.predicted_memory_bytes or 0) <= gpu.usable(0.1)
+            most[name] = execution.decoded_rows or 0
+            one_by_one = replace(step, execution=replace(execution, decoded_rows=1))
+            (many,), (one,) = (times([of], "bf16", gpu).values() for of in (step, one_by_one))
+            assert many is not None and one is not None and 4 * many.seconds < one.seconds
+    assert 8 <= most["L40S"] < most["H200"]
 
 
 def test_what_is_written_is_done() -> None:

@@ -20,6 +20,8 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.drafts import Draft
 
+SAMPLES = 6  # of a prompt of the tiny study, for pairs
+
 
 class Interrupted(Exception):
     pass
@@ -63,7 +65,7 @@ def answered(started: tuple[Step, dict[str, Artifact]], folder: Path, kept: Kept
 def test_a_step_that_was_killed_resumes_at_its_next_shard_with_the_same_answers(
     started: tuple[Step, dict[str, Artifact]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "PROMPTS", 3)
+    monkeypatch.setattr(generate, "DECODED_ROWS", 3 * SAMPLES)
     straight = answered(started, tmp_path / "straight", Kept(10))
     kept = Kept(1)
     with pytest.raises(Interrupted):
@@ -78,7 +80,7 @@ def test_answers_do_not_depend_on_the_size_of_a_shard(
 ) -> None:
     found = []
     for size in (1, 5, 100):
-        monkeypatch.setattr(generate, "PROMPTS", size)
+        monkeypatch.setattr(generate, "DECODED_ROWS", size * SAMPLES)
         found.append(answered(started, tmp_path / str(size), Kept(100)))
     assert [row["tokens"] for row in found[0]] == [row["tokens"] for row in found[1]]
     assert [row["text"] for row in found[1]] == [row["text"] for row in found[2]]
@@ -104,4 +106,4 @@ def test_a_prompt_without_room_for_an_answer_is_a_row_that_says_so(
     failed = [row for row in rows if row["error"]]
     assert {row["prompt_id"] for row in failed} == {table["prompt_id"][0].as_py()}
     assert "more than max_length_tokens" in failed[0]["error"] and failed[0]["text"] is None
-    assert len(rows) == 8 * 6
+    assert len(rows) == 8 * SAMPLES

@@ -26,6 +26,8 @@ class Execution:
         zero_stage: DeepSpeed ZeRO stage; ignored unless ``uses_deepspeed``.
         offload_path: folder on a local NVMe disk for offloaded state; None: host memory.
         micro_batch_tokens: tokens of one micro-batch on one worker; None: the device's default.
+        decoded_rows: rows that generate text together; None: ``DECODED_ROWS``, and no more than
+            ``DECODED_TOKENS`` in their caches.
         checkpoint_steps, checkpoint_minutes: interval between checkpoints; None: not by this rule.
         cpus_per_worker, gpus_per_worker: resources of each process; fractions share a device.
         lora_together: LoRA students that may be fused into one group.
@@ -45,6 +47,7 @@ class Execution:
     offload_path: str | None = None
     activation_checkpointing: bool = False
     micro_batch_tokens: int | None = None
+    decoded_rows: int | None = None
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None
     cpus_per_worker: float = 1.0

@@ -191,8 +191,9 @@ class Batch:
 
     def _keep(self, kept: Sequence[int], chosen: Tensor) -> Tensor:
         """Drops the other rows from all tensors."""
-        rows = torch.tensor(kept, device=self._device)
-        self._rows = [self._rows[position] for position in kept]
+        order = _filled(kept)
+        rows = torch.tensor(order, device=self._device)
+        self._rows = [self._rows[position] for position in order]
         self._mask, self._uniform = self._mask[rows], self._uniform[rows]
         self._sums = {role: values[rows] for role, values in self._sums.items()}
         if self._seen is not None:
@@ -209,6 +210,15 @@ class Batch:
             role: next_logits(model, ids, self._mask, positions, self._caches[role])
             for role, model in self.models.items()
         }
+
+
+def _filled(kept: Sequence[int]) -> list[int]:
+    """The rows that are kept, the last ones in the places of those that are not: few move."""
+    order = list(range(len(kept)))
+    free = sorted(set(order).difference(kept))
+    for place, row in zip(free, (row for row in kept if row >= len(kept)), strict=True):
+        order[place] = row
+    return order
 
 
 def combined_scores(logits: Mapping[str, Tensor], decoding: Decoding) -> Tensor:

@@ -55,9 +55,19 @@ class _Growing(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' 
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """As transformers' own; the next token makes new buffers."""
-        super().reorder_cache(beam_idx)
-        self._buffers = None
+        """As transformers' own. Where rows leave, only those are copied that take their places."""
+        count = len(beam_idx)
+        if self._buffers is None or count > len(self._buffers[0]):
+            super().reorder_cache(beam_idx)
+            self._buffers = None  # the next token makes new ones
+            return
+        moved = (beam_idx != torch.arange(count, device=beam_idx.device)).nonzero()[:, 0]
+        length = self.get_seq_length()
+        keys, values = (buffer[:count] for buffer in self._buffers)
+        for target, source in zip((keys, values), self._buffers, strict=True):
+            target[moved, :, :length] = source[beam_idx[moved], :, :length]
+        self._buffers = (keys, values)
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
 
 def _longer(kept: Tensor | None, new: Tensor, length: int) -> Tensor:

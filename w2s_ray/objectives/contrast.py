@@ -9,6 +9,7 @@ repetition penalty does; it is therefore said for each what it acts on. Shapes: 
 """
 
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 ActsOn = Literal["log_probs", "released"]
 
-_FEW = 1024  # tokens that nearly always hold a nucleus
+_FEW = (128, 1024)  # tokens that mostly, and nearly always, hold a nucleus
 
 
 def head_mask(log_probs_BV: Tensor, share: float) -> Tensor:
@@ -131,12 +132,12 @@ def top_p(scores_BV: Tensor, share: float) -> Tensor:
     """
     if share >= 1:
         return scores_BV
-    ordered = _descending(scores_BV, share)
-    mass = ordered.weights.cumsum(-1)
-    outside = mass - ordered.weights >= share * ordered.total
     kept = torch.full_like(scores_BV, -math.inf)
-    chosen = scores_BV.gather(-1, ordered.tokens).masked_fill(outside, -math.inf)
-    return kept.scatter_(-1, ordered.tokens, chosen)
+    for ordered in _descending(scores_BV, share):
+        outside = ordered.weights.cumsum(-1) - ordered.weights >= share * ordered.total
+        places = (ordered.rows[:, None], ordered.tokens)
+        kept[places] = scores_BV[places].masked_fill(outside, -math.inf)
+    return kept
 
 
 def draw(scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
@@ -152,50 +153,59 @@ def draw(scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
     Returns:
         (B,) int64.
     """
-    ordered = _descending(scores_BV, 1.0)
-    mass = ordered.weights.cumsum(-1)
-    position = (mass <= uniform_B[:, None] * mass[:, -1:]).sum(-1, keepdim=True)
-    last = (ordered.weights > 0).sum(-1, keepdim=True) - 1  # u · total can round up to the total
-    return ordered.tokens.gather(-1, torch.minimum(position, last.clamp_min(0)))[:, 0]
+    drawn = torch.empty(len(scores_BV), dtype=torch.int64, device=scores_BV.device)
+    for ordered in _descending(scores_BV, 1.0):
+        mass = ordered.weights.cumsum(-1)
+        below = mass <= uniform_B[ordered.rows, None] * mass[:, -1:]
+        last = (ordered.weights > 0).sum(-1) - 1  # u · total can round up to the total
+        position = torch.minimum(below.sum(-1), last.clamp_min(0))
+        drawn[ordered.rows] = ordered.tokens.gather(-1, position[:, None])[:, 0]
+    return drawn
 
 
 class _Ordered(NamedTuple):
-    """The k most probable tokens of each row, in descending order.
+    """The k most probable tokens of b rows, in descending order.
 
     Attributes:
-        tokens: (B, k) int64.
-        weights: (B, k) float64, probabilities but for the factor 1 / total.
-        total: (B, 1) float64, over all V tokens.
+        rows: (b,) int64.
+        tokens: (b, k) int64.
+        weights: (b, k) float64, probabilities but for the factor 1 / total.
+        total: (b, 1) float64, over all V tokens.
     """
 
+    rows: Tensor
     tokens: Tensor
     weights: Tensor
     total: Tensor
 
 
-def _descending(scores_BV: Tensor, share: float) -> _Ordered:
-    """As many tokens as hold ``share`` of every row's probability, or more.
+def _descending(scores_BV: Tensor, share: float) -> Iterator[_Ordered]:
+    """As many tokens as hold ``share`` of a row's probability, or more; each row once.
 
-    Sorting the whole vocabulary would take longer than a small model's forward pass. A smaller k
-    never shows: no token outside equals the last one that counts.
+    Sorting the whole vocabulary would take longer than a small model's forward pass, so rows are
+    tried with few tokens first. How many there are never shows: no token outside equals the last
+    one that counts.
     """
-    finite = max(1, int((scores_BV > -math.inf).sum(-1).max()))
     highest = scores_BV.amax(-1, keepdim=True)
-    if share < 1 and finite > _FEW:
-        weights = (scores_BV - highest).double().exp()
-        total = weights.sum(-1, keepdim=True)
-        few = _top(scores_BV, highest, _FEW, total)
-        above = few.weights.where(few.weights > few.weights[:, -1:], 0.0)
-        if bool((above.sum(-1, keepdim=True) > share * total * (1 + 1e-9)).all()):
-            return few
-        return _top(scores_BV, highest, finite, total)
-    return _top(scores_BV, highest, finite, None)
+    total = (scores_BV - highest).exp().sum(-1, keepdim=True, dtype=torch.float64)
+    finite = (scores_BV > -math.inf).sum(-1)
+    rows = torch.arange(len(scores_BV), device=scores_BV.device)
+    for most in (*_FEW, scores_BV.shape[-1]):
+        k = max(1, min(most, int(finite[rows].max())))
+        part = scores_BV if len(rows) == len(scores_BV) else scores_BV[rows]
+        tokens, weights = _top(part, highest[rows], k)
+        above = weights.where(weights > weights[:, -1:], 0.0).sum(-1)
+        enough = (finite[rows] <= k) | (above > share * total[rows, 0] * (1 + 1e-9))
+        if bool(enough.all()):
+            yield _Ordered(rows, tokens, weights, total[rows])
+            return
+        yield _Ordered(rows[enough], tokens[enough], weights[enough], total[rows[enough]])
+        rows = rows[~enough]
 
 
-def _top(scores_BV: Tensor, highest: Tensor, k: int, total: Tensor | None) -> _Ordered:
-    """The k highest scores of each row; of equal ones the lowest token first."""
+def _top(scores_BV: Tensor, highest: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each row, as (B, k) tokens and weights; of equal ones the lowest
+    token first."""
     tokens = scores_BV.topk(k, dim=-1, sorted=False).indices.sort(-1).values
     scores, order = scores_BV.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
-    weights = (scores - highest).double().exp()
-    summed = weights.sum(-1, keepdim=True) if total is None else total
-    return _Ordered(tokens.gather(-1, order), weights, summed)
+    return tokens.gather(-1, order), (scores - highest).double().exp()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from w2s_ray.capacity.generation import generation_seconds
 from w2s_ray.capacity.gpu_types import Gpu
 from w2s_ray.capacity.speed import Time, batch_tokens, flops_per_token, seconds_per_update
-from w2s_ray.capacity.token_budgets import MICRO_BATCH_TOKENS
+from w2s_ray.capacity.token_budgets import DECODED_ROWS, MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape
 from w2s_ray.plan.configs import Precision
 from w2s_ray.plan.step import Step
@@ -55,6 +55,7 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
             [model] * _models(step),
             gpu,
             precision=precision,
+            batch_rows=execution.decoded_rows or DECODED_ROWS,
             prompts=round(work.rows),
             samples=config.samples,
             prompt_tokens=work.prompt_tokens,

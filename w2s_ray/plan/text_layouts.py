@@ -10,6 +10,7 @@ from w2s_ray.capacity.gpu_types import gpu_types
 from w2s_ray.capacity.layout import Constraints, Workload
 from w2s_ray.capacity.machines import planned_gpu
 from w2s_ray.capacity.memory import adapter_parameters, gib
+from w2s_ray.capacity.token_budgets import DECODED_ROWS_CANDIDATES
 from w2s_ray.catalog.shapes import Shape, shape
 from w2s_ray.errors import InputError
 from w2s_ray.plan.configs import Training
@@ -47,11 +48,17 @@ class TextLayouts:
         if self._gpu is None or len(known) < len(shapes):
             return self._alone
         training = self._spec.training
-        memory = generation_bytes(
-            known, precision=training.precision, row_tokens=training.max_length_tokens
-        )
         margin = self._spec.execution.memory_margin
-        if memory.total > self._gpu.usable(margin):
+        for rows in DECODED_ROWS_CANDIDATES:
+            memory = generation_bytes(
+                known,
+                precision=training.precision,
+                rows=rows,
+                row_tokens=training.max_length_tokens,
+            )
+            if memory.total <= self._gpu.usable(margin):
+                break
+        else:
             fitting = [of.name for of in gpu_types().values() if memory.total <= of.usable(margin)]
             remedy = f"it fits {', '.join(fitting)}" if fitting else "no listed GPU type holds it"
             raise InputError(
@@ -60,7 +67,7 @@ class TextLayouts:
                 f"{gib(self._gpu.usable(margin))} usable; {remedy}",
                 ("execution", "gpu_type"),
             )
-        return replace(self._alone, predicted_memory_bytes=memory.total)
+        return replace(self._alone, decoded_rows=rows, predicted_memory_bytes=memory.total)
 
     def training(self, model: str, training: Training, *, alone: bool = False) -> Execution:
         """How a model is trained on text.

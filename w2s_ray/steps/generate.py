@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from w2s_ray.capacity.token_budgets import DECODED_ROWS, DECODED_TOKENS
 from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.completions import prompt_tokens
 from w2s_ray.data.rendering import RowError
@@ -35,9 +36,6 @@ from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SAMPLES
 
-PROMPTS = 32
-"""Prompts of a shard."""
-
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``samples.parquet`` (``samples.SCHEMA``)."""
@@ -45,12 +43,13 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     prompts = prompts_of(inputs, config.splits)
     sampler = _sampler(step, config, inputs)
     parts: list[pa.Table] = []
-    for first in range(0, prompts.num_rows, PROMPTS):
-        shard = prompts.slice(first, PROMPTS).to_pylist()
-        name = f"samples-{first:06}-of-{PROMPTS}"
+    length = max(1, sampler.batch_rows // config.samples)
+    for first in range(0, prompts.num_rows, length):
+        shard = prompts.slice(first, length).to_pylist()
+        name = f"samples-{first:06}-of-{length}"
         kept = context.keep(name, partial(_shard, sampler, shard))
         parts.append(pa.ipc.open_file(pa.py_buffer(kept.tobytes())).read_all())
-        done = min(first + PROMPTS, prompts.num_rows)
+        done = min(first + length, prompts.num_rows)
         context.progress({"step": done, "steps": prompts.num_rows, "unit": "prompts"})
     table = pa.concat_tables(parts)
     draft.write(SAMPLES, table)
@@ -72,11 +71,21 @@ class _Sampler:
         models: by role, as ``decode`` takes them.
         reference: the sampled model before its training; None: it has none, or it is among
             ``models``.
+        planned_rows: rows that generate text together, by the planner; None: it said nothing.
     """
 
     config: GenerateConfig
     models: Mapping[str, CausalModel]
     reference: LanguageModel | None
+    planned_rows: int | None
+
+    @property
+    def batch_rows(self) -> int:
+        return self.planned_rows or DECODED_ROWS
+
+    @property
+    def batch_tokens(self) -> int | None:
+        return None if self.planned_rows else DECODED_TOKENS
 
     @property
     def main(self) -> CausalModel:
@@ -113,7 +122,7 @@ def _sampler(step: Step, config: GenerateConfig, inputs: Mapping[str, Artifact])
         models["post"] = _load(step.second_model, config, inputs["post"])
     elif trained is not None:
         reference = load_language_model(step.model, config.precision)
-    return _Sampler(config, models, reference)
+    return _Sampler(config, models, reference, step.execution.decoded_rows)
 
 
 def _load(model: ModelSpec, config: GenerateConfig, trained: Artifact | None) -> CausalModel:
@@ -139,7 +148,14 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
     if answered:
         names = [f"{row['prompt_id']}/{row['sample']}" for row in answered]
         seeds = hashes(names, config.seed, config.draws)
-        decoded = decode(sampler.models, asked, seeds, sampler.decoding)
+        decoded = decode(
+            sampler.models,
+            asked,
+            seeds,
+            sampler.decoding,
+            batch_rows=sampler.batch_rows,
+            batch_tokens=sampler.batch_tokens,
+        )
         _fill(answered, sampler, asked, decoded)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA) as writer:
