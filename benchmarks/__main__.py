@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import decoding, heads, inference, ray_runs, training, whole_studies
+from benchmarks import decoding, heads, inference, preference, ray_runs, training, whole_studies
 from benchmarks.machine import facts
 from benchmarks.measure import Row
 from benchmarks.options import Options
@@ -23,6 +23,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "tokens": training.tokens_computed,
     "trl": training.trl,
     "long_prompts": training.long_prompts,
+    "dpo": preference.dpo,
     "features": inference.features,
     "decoding": decoding.decoding,
     "gemm": training.gemm,
@@ -35,7 +36,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "inference_workers": ray_runs.inference_workers,
 }
 ON_REQUEST = {"trl_tuning": training.tuning}  # takes long; the page has it as prose
-NEED_TRL = {"trl", "long_prompts", "trl_tuning"}
+NEED_TRL = {"trl", "long_prompts", "dpo", "trl_tuning"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
