@@ -28,11 +28,9 @@ from w2s_ray.store.owners import Owner, this_process
 T = TypeVar("T")
 AnyPath = str | Path
 
-# Linux' call to exchange two names, which Python does not have; elsewhere, and on file systems
-# that refuse it with one of these errors, there is none.
+# Linux' call to exchange two names, which Python does not have; other systems have none.
 _RENAMEAT2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 _WORKING_FOLDER, _EXCHANGE = -100, 2
-_NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV}
 
 
 class System:
@@ -106,16 +104,19 @@ class System:
         os.replace(source, target)
 
     def exchange(self, one: AnyPath, other: AnyPath) -> bool:
-        """Give two folders each other's names, at once; False where the system cannot."""
+        """Give two folders each other's names, at once; False where system or disk cannot.
+
+        Raises:
+            FileNotFoundError: One of them does not exist.
+        """
         if _RENAMEAT2 is None:
             return False
         names = (_WORKING_FOLDER, os.fsencode(one), _WORKING_FOLDER, os.fsencode(other))
         if _RENAMEAT2(*names, _EXCHANGE) == 0:
             return True
-        number = ctypes.get_errno()
-        if number in _NO_EXCHANGE:
-            return False
-        raise OSError(number, os.strerror(number), str(one), None, str(other))
+        if ctypes.get_errno() == errno.ENOENT:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(one))
+        return False
 
     def remove(self, path: AnyPath) -> None:
         """Remove a file."""
