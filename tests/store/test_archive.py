@@ -22,7 +22,7 @@ from w2s_ray.store.upkeep import collect
 from w2s_ray.store.upkeep.archive import export
 from w2s_ray.store.upkeep.intake import take_in
 from w2s_ray.store.upkeep.inventory import read_inventory
-from w2s_ray.store.upkeep.tar import ArchiveError
+from w2s_ray.store.upkeep.tar import ArchiveError, reading, writing
 from w2s_ray.store.upkeep.verify import verify
 from w2s_ray.study import main as run_study
 
@@ -133,6 +133,19 @@ def test_the_archive_is_one_that_tar_reads(bundled: Path, tmp_path: Path) -> Non
         names = tar.getnames()
     assert names[0] == "archive.json" and "results/tiny.parquet" in names
     assert any(name.startswith("student/@4-") for name in names)
+
+
+def test_names_of_any_length_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """Of more than 100 bytes they stand before the file, in a block of their own."""
+    names = ["short", f"student/{'a' * 150}/record.json", "student/b", f"{'ß' * 60}/c", "last"]
+    target = tmp_path / "long.tar"
+    with writing(target, compressed=False) as writer:
+        for name in names:
+            writer.add(name, len(name), io.BytesIO(name.encode()[: len(name)]))
+    with reading(target) as found:
+        assert [member.name for member in found] == names
+    with tarfile.open(target) as tar:
+        assert tar.getnames() == names
 
 
 def test_what_is_there_stays(archive: Path, tmp_path: Path) -> None:

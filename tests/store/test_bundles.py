@@ -15,6 +15,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.identity import Identity
+from w2s_ray.store.upkeep.inventory import read_inventory
 
 KEYS = [f"{number:02x}key" for number in range(20)]
 
@@ -187,6 +188,8 @@ def test_the_record_of_a_bundle_is_compared_with_its_name(
         assert not checked.finished
         (said,) = checked.damaged
         assert f"{path} is damaged: record.json is" in str(said)
+        (found,) = read_inventory(store).damaged
+        assert f"{path} is damaged: record.json " in str(found)
     moved = store.set_aside(said)
     assert moved is not None and "damaged/student/@4-" in moved
     monkeypatch.setattr(finished, "_members_of", {})

@@ -21,7 +21,7 @@ from w2s_ray.store.results import (
     save_cells,
     write_results,
 )
-from w2s_ray.store.selection import RULES, best, edges, groups
+from w2s_ray.store.selection import RULES, best, edges, groups, rule_for
 from w2s_ray.study import main
 
 LOWEST = {"weak_ce", "own_loss"}
@@ -39,6 +39,13 @@ def test_a_rule_takes_the_first_best_score(scores: list[float | None], by: str) 
         if chosen is None or (score < scores[chosen] if by in LOWEST else score > scores[chosen]):
             chosen = index
     assert best([{column: score} for score in scores], by) == chosen
+
+
+@pytest.mark.parametrize("by", RULES)
+def test_what_learned_from_the_truth_is_chosen_by_it_and_shuffled_labels_never(by: str) -> None:
+    assert rule_for("student", by) == by
+    assert rule_for("ceiling", by) == rule_for("strong_on_weak_rows", by) == "ground_truth"
+    assert rule_for("shuffled_labels", by) == ("weak_ce" if by == "ground_truth" else by)
 
 
 def test_an_edge_needs_two_values() -> None:

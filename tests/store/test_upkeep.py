@@ -172,6 +172,7 @@ def test_repair_of_a_damaged_record(store: Store, study: Any, raw: Any) -> None:
     (moved,) = set_aside(store, damages)
     assert "damaged/student/" in moved and verify(store, QUIET).damaged == []
     assert list(set_aside(store, damages)) == [f"{damages[0].error.path} is gone already"]
+    assert overview(store).set_aside.count == 1
 
 
 def test_gc_removes_what_no_study_needs_and_nothing_else(
