@@ -3,15 +3,21 @@
     python scripts/mutation.py objectives              all mutants of the room
     python scripts/mutation.py data 'w2s_ray.data.batches*'    of one file
     python scripts/mutation.py store --sample 1000             so many, drawn at random
+    python scripts/mutation.py store --sample 1000 --apart     those that are left, each by itself
     python scripts/mutation.py --table objectives data         counts of earlier runs
 
 mutmut changes the code (``docs/mutation.md`` has its version, the results and the survivors). It
 needs a quarter of an hour to an hour a room and is no part of CI. The run happens on a copy of the
 working tree in ``--folder``, which is kept, so that a second run only tries what has changed; the
 survivors' changes are written to ``survivors.diff`` there.
+
+mutmut tries a mutant in a fork of one process. Where the tests of that process have started threads
+(pyarrow's, for Parquet) the fork may hang for ever; stop the run then, and let ``--apart`` try what
+is left in a process of its own.
 """
 
 import argparse
+import configparser
 import json
 import os
 import random
@@ -20,6 +26,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -62,6 +69,9 @@ OUTCOMES = {
     33: "not covered",
     None: "not tried",
 }
+TIMED_OUT = 36
+SECONDS = 300.0  # of the tests of one mutant
+ENVIRONMENT = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1"}  # CI: Hypothesis draws no dice
 COLUMNS = ("killed", "timed out", "survived", "not covered", "not tried")
 
 
@@ -71,11 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(table(options.folder, [options.room, *options.names]))
         return 0
     folder = options.folder / options.room
+    if options.apart:
+        apart(folder, chosen(folder, options.sample), options.jobs)
+        print(table(options.folder, [options.room]))
+        return 0
     prepare(folder, options.room)
-    environment = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1"}  # CI: Hypothesis draws no dice
     names = options.names or drawn(folder, options.mutmut, options.sample)
     command = [options.mutmut, "run", "--max-children", str(options.jobs), *names]
-    code = subprocess.run(command, cwd=folder, env=environment).returncode
+    code = subprocess.run(command, cwd=folder, env=ENVIRONMENT).returncode
     if code == 0:
         write_survivors(folder, options.mutmut)
         print(table(options.folder, [options.room]))
@@ -90,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--mutmut", default=shutil.which("mutmut") or "mutmut", help="the command")
     made.add_argument("--jobs", type=int, default=1, help="mutants tried at a time")
     made.add_argument("--sample", type=int, help="mutants to draw at random; default: all")
+    made.add_argument("--apart", action="store_true", help="a process for each that is left")
     made.add_argument("--table", action="store_true", help="only count the results of earlier runs")
     return made
 
@@ -125,8 +139,50 @@ def drawn(folder: Path, mutmut: str, count: int | None) -> list[str]:
         return []
     # A run of no mutant makes them all.
     subprocess.run([mutmut, "run", "no.such.mutant"], cwd=folder, capture_output=True)
+    return chosen(folder, count)
+
+
+def chosen(folder: Path, count: int | None) -> list[str]:
+    """So many of the mutants that were made; None: all."""
     names = sorted(name for outcomes in results(folder).values() for name in outcomes)
+    if count is None:
+        return names
     return sorted(random.Random(count).sample(names, min(count, len(names))))
+
+
+def apart(folder: Path, names: Sequence[str], jobs: int) -> None:
+    """Tries those of the mutants that mutmut has not, or not to their end, each in a process of its
+    own."""
+    mutants = folder / "mutants"
+    stats = json.loads((mutants / "mutmut-stats.json").read_text())
+    settings = configparser.ConfigParser()
+    settings.read(folder / "setup.cfg")
+    options = settings["mutmut"]["pytest_add_cli_args"].split("\n")[1:]
+    left = [
+        (meta, name)
+        for meta in sorted((mutants / "w2s_ray").rglob("*.py.meta"))
+        for name, code in json.loads(meta.read_text())["exit_code_by_key"].items()
+        if name in names and OUTCOMES.get(code, "timed out") in ("not tried", "timed out")
+    ]
+
+    def code_of(name: str) -> int:
+        tests = stats["tests_by_mangled_function_name"].get(name.partition("__mutmut_")[0], [])
+        command = [sys.executable, "-m", "pytest", "-x", *options, *tests]
+        environment = ENVIRONMENT | {"MUTANT_UNDER_TEST": name}
+        try:
+            run = subprocess.run(
+                command, cwd=mutants, env=environment, capture_output=True, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
+        return run.returncode if tests else 33
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for (meta, name), code in zip(left, pool.map(code_of, [n for _, n in left]), strict=True):
+            content = json.loads(meta.read_text())
+            content["exit_code_by_key"][name] = code
+            meta.write_text(json.dumps(content, indent=4))
+            print(name, OUTCOMES.get(code, "timed out"), flush=True)
 
 
 def results(folder: Path) -> dict[str, dict[str, str]]:

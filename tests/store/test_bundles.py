@@ -1,5 +1,6 @@
 """A bundle's members are artifacts like any other: written, found, read, damaged and made again."""
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.identity import Identity
+from w2s_ray.store.records import record_bytes
 from w2s_ray.store.upkeep.inventory import read_inventory
 
 KEYS = [f"{number:02x}key" for number in range(20)]
@@ -188,14 +190,25 @@ def test_the_record_of_a_bundle_is_compared_with_its_name(
         assert not checked.finished
         (said,) = checked.damaged
         assert f"{path} is damaged: record.json is" in str(said)
-        (found,) = read_inventory(store).damaged
-        assert f"{path} is damaged: record.json " in str(found)
     moved = store.set_aside(said)
     assert moved is not None and "damaged/student/@4-" in moved
     monkeypatch.setattr(finished, "_members_of", {})
     assert store.checked(KEYS) == (set(), [])
     assert commit_bundle(store, KEYS[:4]) == path
     assert set(store.records(KEYS)) == set(KEYS[:4])
+
+
+def test_a_whole_record_of_other_members_is_damage(store: Store, raw: Any) -> None:
+    path = commit_bundle(store, KEYS[:4])
+    files = raw(store.backend)
+    record = json.loads(files.read(f"{path}/record.json"))
+    del record["digest"]
+    record["members"] = [*KEYS[:3], KEYS[4]]
+    files.write(f"{path}/record.json", record_bytes(record))
+    inventory = read_inventory(store)
+    assert not inventory.folders
+    (found,) = inventory.damaged
+    assert f"{path} is damaged: record.json lists other members than its key names" in str(found)
 
 
 def test_a_slug_cannot_look_like_a_bundle(local: Store) -> None:
