@@ -7,12 +7,14 @@ from w2s_ray.report.page import Block, Figure, Page, Table, Warning
 from w2s_ray.report.page_checks import check_page
 from w2s_ray.report.shown import ROWS_SHOWN, cell_text, plain, title
 
+_AFTER_A_NUMBER = "|".join(rf"(?<=^\d{{{digits}}})" for digits in range(1, 10))
 _SPECIAL = re.compile(
     r"([\\`*<>|~$]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # not within a name, where it marks nothing
     r"|\](?=[(\[:])"  # intervals are in brackets, and stay legible
     r"|&(?=#?\w+;)"
-    r"|^#|^[+-](?=\s|$)|(?<=^\d)[.)](?=\s|$))"
+    r"|^#|^[+-](?=\s|-|$)"
+    rf"|(?:{_AFTER_A_NUMBER})[.)](?=\s|$))"  # up to nine digits number the items of a list
 )
 
 
