@@ -15,6 +15,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
 from w2s_ray.steps.classifier import read_classifier
+from w2s_ray.steps.ratios import read_ratios
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 from w2s_ray.study import main
@@ -96,6 +97,11 @@ def _perplexities(artifact: Artifact) -> dict[str, Any]:
     return {**numbers, "splits": artifact.record["metrics"]["splits"]}
 
 
+def _ratios(artifact: Artifact) -> dict[str, Any]:
+    found = read_ratios(artifact)
+    return {row_id: ratios.tolist() for row_id, ratios in list(found.items())[:3]}
+
+
 def _pairs(artifact: Artifact) -> dict[str, Any]:
     table = pq.read_table(artifact.file("pairs.parquet"))
     return {"rows": table["row_id"].to_pylist()}
@@ -116,4 +122,5 @@ OF_KIND = {
     "finetune": _trained,
     "prefer": _trained,
     "perplexity": _perplexities,
+    "ratios": _ratios,
 }

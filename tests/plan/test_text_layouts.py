@@ -17,7 +17,6 @@ from w2s_ray.spec.loading import load
 from w2s_ray.spec.overrides import parsed
 
 SPEC = REPOSITORY / "study_specs" / "cong_qwen.yaml"
-WITHOUT_WSPO = "grid.method=[untrained, weak_sft, cong_s, cong]"
 
 
 def planned(*changes: str) -> list[Step]:
@@ -27,8 +26,7 @@ def planned(*changes: str) -> list[Step]:
 
 def is_in_a_group(step: Step) -> bool:
     """Whether several processes may train its model."""
-    config = step.config
-    return isinstance(config, TextTrainConfig) and config.objective != "wspo"
+    return isinstance(step.config, TextTrainConfig)
 
 
 def trained(steps: Iterable[Step], width: str) -> list[Step]:
@@ -41,7 +39,7 @@ def trained(steps: Iterable[Step], width: str) -> list[Step]:
 
 
 def test_what_one_gpu_cannot_train_is_sharded_over_several() -> None:
-    steps = planned("training.trainable=full", WITHOUT_WSPO)
+    steps = planned("training.trainable=full")
     usable = gpu_type("H100").usable(0.1)
     for step in trained(steps, "7B"):
         assert step.execution.workers > 1
@@ -78,10 +76,7 @@ def test_what_is_written_is_done() -> None:
 
 def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
     """Weights are sent and received; adapters are too few to count."""
-    gpu, changes = (
-        gpu_type("H100"),
-        ["training.trainable=full", "execution.zero_stage=3", WITHOUT_WSPO],
-    )
+    gpu, changes = gpu_type("H100"), ["training.trainable=full", "execution.zero_stage=3"]
     changes += ["execution.activation_checkpointing=true", "execution.micro_batch_tokens=4096"]
     (four, eight) = (trained(planned(*changes, f"execution.workers={n}"), "7B")[0] for n in (4, 8))
     (slower,), (faster,) = (times([step], "bf16", gpu).values() for step in (four, eight))
@@ -93,6 +88,4 @@ def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
 
 def test_too_few_gpus_are_refused() -> None:
     with pytest.raises(InputError, match=r"qwen2\.5-7b"):
-        planned("training.trainable=full", WITHOUT_WSPO, "execution.workers=1")
-    with pytest.raises(InputError, match=r"wspo trains 'qwen2\.5-7b' in one process"):
-        planned("training.trainable=full")
+        planned("training.trainable=full", "execution.workers=1")

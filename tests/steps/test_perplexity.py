@@ -17,7 +17,7 @@ from w2s_ray.plan.cost import flops
 from w2s_ray.plan.graph import Plan
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.loading import load
-from w2s_ray.steps import perplexity
+from w2s_ray.steps import answer_shards, perplexity
 from w2s_ray.steps.context import Context
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.drafts import Draft
@@ -89,7 +89,7 @@ def test_it_is_that_of_transformers_own_loss(plan: Plan, tmp_path: Path) -> None
 def test_a_step_that_was_killed_scores_only_what_was_left(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perplexity, "ANSWERS", 1)
+    monkeypatch.setattr(answer_shards, "ANSWERS", 1)
     kept: dict[str, NDArray[Any]] = {}
     made: list[str] = []
 

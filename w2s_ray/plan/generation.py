@@ -159,9 +159,12 @@ class TextBuilder(TextSteps):
         """The strong model, whose log-ratios follow those of the weak model on its answers."""
         aligned = self._aligned(weak, weak, seed)
         texts = self._generate(weak, self.spec.decoding, ("train",), seed, aligned)
-        inputs = {"samples": texts.key, "post": aligned.key}
+        ratios = self._ratios_of(weak, aligned, texts)
+        inputs = {"samples": texts.key, "ratios": ratios.key}
         wspo = _faster(self.spec.wspo, factor)
-        return self._train("prefer", strong, wspo, seed, "wspo", inputs, texts.slug, second=weak)
+        return self._train(
+            "prefer", strong, wspo, seed, "wspo", inputs, texts.slug, compared_with=weak
+        )
 
     def _answers(self, model: str, trained: Step | None, seed: int) -> Step:
         """Answers to the test prompts."""

@@ -109,6 +109,7 @@ _ROWS = (
         plural="aligned models",
     ),
     Kind("generate", 1, "w2s_ray.steps.generate", plural="sets of samples"),
+    Kind("ratios", 1, "w2s_ray.steps.ratios", is_end=False, plural="sets of weak log-ratios"),
     Kind(
         "finetune",
         1,

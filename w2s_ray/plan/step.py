@@ -102,7 +102,7 @@ class Step:
         data: the data set that its rows come from; None: it reads predictions alone.
         model_identity: what the weights of ``model`` were when the key was made.
         prompts: what is answered, in a study of generated text.
-        second_model: another model that the step runs beside ``model``.
+        second_model: another model that the step runs beside ``model``, or whose tokens it needs.
     """
 
     kind: Kind

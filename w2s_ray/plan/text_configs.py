@@ -151,6 +151,31 @@ class PerplexityConfig(Config):
 
 
 @dataclass(frozen=True, slots=True)
+class RatiosConfig(Config):
+    """``ratios``: the weak model's log-ratio of each token of its answers, for WSPO.
+
+    Attributes:
+        model: identity of the weak model's weights before its alignment, which is an input.
+        max_length_tokens, rendering: as those of the model that is trained to follow them.
+        answers: how the answers were sampled: for the price alone, no part of the key.
+    """
+
+    model: Json
+    precision: Precision
+    max_length_tokens: int
+    rendering: Rendering
+    answers: GenerateConfig
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "precision": self.precision,
+            "max_length_tokens": self.max_length_tokens,
+            **self.rendering.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class PairsConfig(Config):
     """``pairs``: preferences between answers to one prompt.
 
@@ -184,13 +209,11 @@ class TextTrainConfig(TrainConfig):
         objective: sft, dpo or wspo.
         beta: of dpo and wspo; None with sft.
         warmup: share of the optimizer steps over which the rate rises.
-        second: identity of the weights of the weak model, for wspo; None: there is none.
     """
 
     objective: TextObjective
     beta: float | None = None
     warmup: float = field(default=0.0, kw_only=True)
-    second: Json | None = field(default=None, kw_only=True)
 
     def as_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -202,6 +225,4 @@ class TextTrainConfig(TrainConfig):
         }
         if self.beta is not None:
             values["beta"] = self.beta
-        if self.second is not None:
-            values["second"] = self.second
         return without_absent(values)

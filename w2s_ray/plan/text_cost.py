@@ -12,14 +12,19 @@ from w2s_ray.capacity.token_budgets import DECODED_ROWS, MICRO_BATCH_TOKENS
 from w2s_ray.catalog.shapes import Shape
 from w2s_ray.plan.configs import Precision
 from w2s_ray.plan.step import Step
-from w2s_ray.plan.text_configs import GenerateConfig, PerplexityConfig, TextTrainConfig
+from w2s_ray.plan.text_configs import (
+    GenerateConfig,
+    PerplexityConfig,
+    RatiosConfig,
+    TextTrainConfig,
+)
 
 PROMPT_TOKENS = 40  # counted on the prompts of generate:constraints with SmolLM2's template
 OF_MAXIMUM = 0.5  # share of max_new_tokens that an answer has
 PAIRED = 0.5  # share of prompts whose samples give a pair
-SCORED = {"sft": 0, "dpo": 2, "wspo": 3}
+SCORED = {"sft": 0, "dpo": 2, "wspo": 1}
 """Times that each answer passes a model forward beside its training: the reference; after DPO the
-trained model; for WSPO the weak model before and after its alignment."""
+trained model."""
 
 
 class _Work(NamedTuple):
@@ -40,10 +45,10 @@ def text_passes(step: Step) -> float:
     if isinstance(config, GenerateConfig):
         tokens = work.prompt_tokens + config.samples * work.answer_tokens
         return 2.0 * _models(step) * work.rows * tokens
-    if isinstance(config, PerplexityConfig):
-        return 2.0 * work.rows * (work.prompt_tokens + work.answer_tokens)
-    assert isinstance(config, TextTrainConfig)
     tokens = work.rows * (work.prompt_tokens + work.answer_tokens)
+    if isinstance(config, PerplexityConfig | RatiosConfig):
+        return 2.0 * _models(step) * tokens
+    assert isinstance(config, TextTrainConfig)
     return (6.0 * config.training.epochs + 2.0 * SCORED[config.objective]) * tokens
 
 
@@ -65,8 +70,9 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
     row_tokens = work.prompt_tokens + work.answer_tokens
     forward = flops_per_token(model, row_tokens) / 3
     scoring = forward * work.rows * row_tokens / (gpu.flops[precision] * gpu.utilization)
-    if isinstance(config, PerplexityConfig):
-        return Time(0.0, scoring, scoring)
+    if isinstance(config, PerplexityConfig | RatiosConfig):
+        seconds = _models(step) * scoring
+        return Time(0.0, seconds, seconds)
     assert isinstance(config, TextTrainConfig)
     training = config.training
     batch = max(1, min(training.batch_size, round(work.rows)))
@@ -90,7 +96,8 @@ def text_time(step: Step, model: Shape, precision: Precision, gpu: Gpu) -> Time:
 def _models(step: Step) -> int:
     """Models that every token passes."""
     config = step.config
-    assert isinstance(config, GenerateConfig)
+    if not isinstance(config, GenerateConfig):
+        return 2 if isinstance(config, RatiosConfig) else 1
     of_mode = {"plain": 1 + ("model" in step.inputs), "contrastive": 2, "proxy": 3}
     return of_mode[config.mode]
 
@@ -101,7 +108,7 @@ def _work(step: Step) -> _Work:
     if isinstance(config, GenerateConfig):
         rows = sum(prompts.rows(split) for split in config.splits)
         return _Work(rows, PROMPT_TOKENS, OF_MAXIMUM * config.max_new_tokens)
-    if isinstance(config, PerplexityConfig):
+    if isinstance(config, PerplexityConfig | RatiosConfig):
         answers = config.answers
         rows = answers.samples * sum(prompts.rows(split) for split in answers.splits)
         return _Work(rows, PROMPT_TOKENS, OF_MAXIMUM * answers.max_new_tokens)

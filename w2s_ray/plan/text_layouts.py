@@ -35,7 +35,7 @@ class TextLayouts:
         self._written = replace(written_execution(written), offload="none")
         self._alone = replace(self._written, workers=1, min_workers=None)
         self._shapes: dict[str, Shape | None] = {}
-        self._trained: dict[tuple[str, int, bool], Execution] = {}
+        self._trained: dict[tuple[str, int], Execution] = {}
 
     def generation(self, models: Sequence[str]) -> Execution:
         """How answers are sampled with these models, all at once in one process.
@@ -69,24 +69,21 @@ class TextLayouts:
             )
         return replace(self._alone, decoded_rows=rows, predicted_memory_bytes=memory.total)
 
-    def training(self, model: str, training: Training, *, alone: bool = False) -> Execution:
+    def training(self, model: str, training: Training) -> Execution:
         """How a model is trained on text.
-
-        Args:
-            alone: whether one process must train it.
 
         Raises:
             InputError: it does not fit as many GPUs of the type as the spec allows.
         """
         known = self._shape(model)
         if self._gpu is None or known is None:
-            return self._alone if alone else self._written
-        name = model, training.batch_size, alone
+            return self._written
+        name = model, training.batch_size
         if name not in self._trained:
-            self._trained[name] = self._training(model, known, training, alone)
+            self._trained[name] = self._training(model, known, training)
         return self._trained[name]
 
-    def _training(self, model: str, known: Shape, training: Training, alone: bool) -> Execution:
+    def _training(self, model: str, known: Shape, training: Training) -> Execution:
         written = self._spec.execution
         adapters = 0
         if training.lora is not None:
@@ -103,9 +100,9 @@ class TextLayouts:
         )
         constraints = Constraints(
             prefer=written.prefer,
-            workers=1 if alone else written.workers,
-            max_workers=1 if alone else written.max_workers,
-            zero_stage=0 if alone else written.zero_stage,
+            workers=written.workers,
+            max_workers=written.max_workers,
+            zero_stage=written.zero_stage,
             offload="none",
             activation_checkpointing=written.activation_checkpointing,
             micro_batch_tokens=written.micro_batch_tokens,
@@ -113,18 +110,9 @@ class TextLayouts:
             steps_at_once=written.max_concurrent_steps,
         )
         assert self._gpu is not None
-        try:
-            chosen = choose_layout(work, self._gpu, constraints)
-        except InputError:
-            if not alone or written.workers == 1:
-                raise
-            raise InputError(
-                f"grid.method: wspo trains '{model}' in one process, and one {self._gpu.name} has "
-                "no room for that; leave wspo out, or train adapters (training.trainable: lora)",
-                ("grid", "method"),
-            ) from None
+        chosen = choose_layout(work, self._gpu, constraints)
         return replace(
-            self._alone if alone else self._written,
+            self._written,
             workers=chosen.workers,
             zero_stage=chosen.zero_stage,
             activation_checkpointing=chosen.activation_checkpointing,

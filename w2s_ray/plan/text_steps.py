@@ -18,6 +18,7 @@ from w2s_ray.plan.text_configs import (
     JudgeConfig,
     PerplexityConfig,
     PromptsConfig,
+    RatiosConfig,
     TextTrainConfig,
 )
 from w2s_ray.plan.text_layouts import TextLayouts
@@ -144,6 +145,24 @@ class TextSteps:
         step = self._add("perplexity", f"{name}-{samples.slug}", config, inputs, model=name)
         return {"perplexity": step.key}
 
+    def _ratios_of(self, weak: str, aligned: Step, samples: Step) -> Step:
+        """The weak model's log-ratios of its answers."""
+        training = self.spec.training
+        answers = samples.config_as(GenerateConfig)
+        config = RatiosConfig(
+            self.identities[weak],
+            training.precision,
+            training.max_length_tokens,
+            self.rendering,
+            answers,
+        )
+        inputs = {
+            **self._prompts_of(answers.splits),
+            "samples": samples.key,
+            "post": aligned.key,
+        }
+        return self._add("ratios", samples.slug, config, inputs, model=weak, second=weak)
+
     def _train(
         self,
         kind: str,
@@ -154,9 +173,13 @@ class TextSteps:
         inputs: dict[str, str],
         slug: str,
         *,
-        second: str | None = None,
+        compared_with: str | None = None,
     ) -> Step:
-        """A model, trained in one stage."""
+        """A model, trained in one stage.
+
+        Args:
+            compared_with: a model of which it must have the tokens.
+        """
         config = TextTrainConfig(
             self.identities[model],
             self._training(tuning),
@@ -164,12 +187,11 @@ class TextSteps:
             objective,
             tuning.beta if isinstance(tuning, Preference) else None,
             warmup=self.spec.training.warmup,
-            second=None if second is None else self.identities[second],
         )
         if "samples" in inputs:
             inputs = {**self._prompts_of(("train",)), **inputs}
         name = f"{model}-{objective}-{slug or f's{seed}'}"
-        return self._add(kind, name, config, inputs, model=model, second=second)
+        return self._add(kind, name, config, inputs, model=model, second=compared_with)
 
     def _training(self, tuning: Tuning) -> Training:
         training = self.spec.training
@@ -224,10 +246,11 @@ class TextSteps:
         if model is None:
             return Execution()
         if isinstance(config, TextTrainConfig):
-            alone = config.objective == "wspo"  # that asks the weak model about the answers too
-            return self.layouts.training(model, config.training, alone=alone)
+            return self.layouts.training(model, config.training)
         if isinstance(config, PerplexityConfig):
             return self.layouts.generation([model])
+        if isinstance(config, RatiosConfig):
+            return self.layouts.generation([model, model])
         assert isinstance(config, GenerateConfig)
         others = [] if second is None else [second, second]  # after and before alignment
         reference = [model] if "model" in inputs else []

@@ -13,6 +13,7 @@ from w2s_ray.plan.text_configs import (
     ClassifierConfig,
     GenerateConfig,
     PerplexityConfig,
+    RatiosConfig,
     TextTrainConfig,
 )
 from w2s_ray.running.runner import execute
@@ -67,9 +68,9 @@ def _check_tokenizers(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
         config = step.config
         if isinstance(config, PerplexityConfig):  # it reads plain text, and generates none
             continue
-        assert isinstance(config, GenerateConfig | TextTrainConfig)
+        assert isinstance(config, GenerateConfig | RatiosConfig | TextTrainConfig)
         rendering = (
-            config.rendering if isinstance(config, GenerateConfig) else config.training.rendering
+            config.training.rendering if isinstance(config, TextTrainConfig) else config.rendering
         )
         model = spec.models[name]
         tokenizer = tokenizer_to_check(model)

@@ -17,7 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from w2s_ray.capacity.token_budgets import DECODED_ROWS, DECODED_TOKENS
-from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.data.completions import prompt_tokens
 from w2s_ray.data.rendering import RowError
 from w2s_ray.data.tokens import Tokens
@@ -25,13 +24,12 @@ from w2s_ray.models.causal import CausalModel, load_causal
 from w2s_ray.models.decoding import Decoded, Decoding, decode
 from w2s_ray.models.language_model import LanguageModel, answer_log_probs, load_language_model
 from w2s_ray.order import hashes
-from w2s_ray.plan.configs import Training
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import GenerateConfig
-from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import SCHEMA
+from w2s_ray.steps.trained_text import load_trained
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SAMPLES
@@ -112,24 +110,17 @@ def _sampler(step: Step, config: GenerateConfig, inputs: Mapping[str, Artifact])
     """Loads the models: with the weights of the inputs ``model`` and ``post``, where given."""
     assert step.model is not None
     trained = inputs.get("model")
-    models = {"model": _load(step.model, config, trained)}
+    models = {"model": load_trained(step.model, config.precision, trained)}
     reference = None
     if config.mode == "contrastive":
-        models["pre"] = _load(step.model, config, None)
+        models["pre"] = load_causal(step.model, config.precision)
     elif config.mode == "proxy":
         assert step.second_model is not None
-        models["pre"] = _load(step.second_model, config, None)
-        models["post"] = _load(step.second_model, config, inputs["post"])
+        models["pre"] = load_causal(step.second_model, config.precision)
+        models["post"] = load_trained(step.second_model, config.precision, inputs["post"])
     elif trained is not None:
         reference = load_language_model(step.model, config.precision)
     return _Sampler(config, models, reference, step.execution.decoded_rows)
-
-
-def _load(model: ModelSpec, config: GenerateConfig, trained: Artifact | None) -> CausalModel:
-    if trained is None:
-        return load_causal(model, config.precision)
-    training = Training.from_json(trained.record["config"]["training"])
-    return load_causal(model, config.precision, trained.file(WEIGHTS), training)
 
 
 def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:

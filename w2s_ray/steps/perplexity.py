@@ -10,25 +10,21 @@ from math import exp
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from w2s_ray.data.completions import completion_tokens
-from w2s_ray.data.tokens import Tokens
-from w2s_ray.models.language_model import LanguageModel, answer_log_probs, load_language_model
+from w2s_ray.models.language_model import answer_log_probs, load_language_model
 from w2s_ray.models.log_ratios import counted_tokens
 from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import PerplexityConfig
 from w2s_ray.spec.training import Render
+from w2s_ray.steps.answer_shards import in_shards
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import PERPLEXITY_SCHEMA, read_samples
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import PERPLEXITIES
-
-ANSWERS = 256
-"""Answers of a shard, which is kept as soon as it is done."""
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -56,7 +52,8 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         end_id=None,
         max_length_tokens=config.max_length_tokens,
     )
-    sums = dict(zip(tokens.row_ids, _log_probs(model, tokens, context), strict=True))
+    log_probs = in_shards(tokens, "perplexities", partial(answer_log_probs, model), context)
+    sums = dict(zip(tokens.row_ids, log_probs[:, 0].tolist(), strict=True))
     counts = dict(zip(tokens.row_ids, counted_tokens(tokens)[:, 0].tolist(), strict=True))
     rows = [_row(of, sums.get(_name(of)), counts.get(_name(of), 0)) for of in samples]
     draft.write(PERPLEXITIES, pa.Table.from_pylist(rows, schema=PERPLEXITY_SCHEMA))
@@ -74,19 +71,6 @@ def prompt_before(prompt: str, render: Render) -> str:
         render: how the study's models read a prompt; ``transcript`` is text that goes on.
     """
     return prompt if render == "transcript" else f"{prompt}\n\n"
-
-
-def _log_probs(model: LanguageModel, tokens: Tokens, context: Context) -> list[float]:
-    """(n,) summed log-probability of each answer, in shards."""
-    count = len(tokens.row_ids)
-    parts = []
-    for first in range(0, count, ANSWERS):
-        done = min(first + ANSWERS, count)
-        make = partial(answer_log_probs, model, tokens.take(np.arange(first, done)))
-        parts.append(context.keep(f"perplexities-{first:06}-of-{ANSWERS}", make))
-        context.progress({"step": done, "steps": count, "unit": "answers"})
-    sums: list[float] = np.concatenate(parts)[:, 0].tolist()
-    return sums
 
 
 def _name(sample: Mapping[str, Any]) -> str:

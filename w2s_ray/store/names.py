@@ -39,6 +39,7 @@ SAMPLES = "samples.parquet"  # generated answers, one row per prompt and sample
 VERDICTS = "verdicts.parquet"  # what the checks say of them
 CLASSIFIER = "classifier.safetensors"  # weights of hashed n-grams, and a bias
 PERPLEXITIES = "perplexities.parquet"  # how likely a model of no pair finds them
+RATIOS = "log_ratios.parquet"  # how the weak model's alignment has changed the tokens of answers
 PAIRS = "pairs.parquet"  # a chosen and a rejected answer to one prompt
 STEP_LOGITS = "step_logits.npy"  # test logits of the evaluated steps before the last
 
