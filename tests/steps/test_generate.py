@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tests.testing.text_studies import text_spec
+from w2s_ray.models.decoding import decode
 from w2s_ray.plan.build import build
 from w2s_ray.plan.step import Step
 from w2s_ray.running.runner import execute
@@ -86,6 +88,32 @@ def test_answers_do_not_depend_on_the_size_of_a_shard(
     assert [row["text"] for row in found[1]] == [row["text"] for row in found[2]]
     sums = [[row["log_prob"] for row in rows] for rows in found]
     np.testing.assert_allclose(sums[0], sums[2], atol=1e-4)
+
+
+def test_where_memory_runs_out_fewer_rows_generate_the_same_answers(
+    started: tuple[Step, dict[str, Artifact]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tried = answered(started, tmp_path / "whole", Kept(10)), []
+
+    def with_room_for(most: int) -> Callable[..., Any]:
+        def decoded(*given: Any, batch_rows: int, **options: Any) -> Any:
+            tried.append(batch_rows)
+            if batch_rows > most:
+                raise torch.OutOfMemoryError("out of memory")
+            return decode(*given, batch_rows=batch_rows, **options)
+
+        return decoded
+
+    monkeypatch.setattr(generate, "DECODED_ROWS", 4 * SAMPLES)
+    monkeypatch.setattr(generate, "decode", with_room_for(2 * SAMPLES))
+    found = answered(started, tmp_path / "small", Kept(10))
+    assert tried == [24, 12, 12]  # 8 prompts in shards of 4; the second knows
+    assert [row["tokens"] for row in found] == [row["tokens"] for row in whole]
+    tried.clear()
+    monkeypatch.setattr(generate, "decode", with_room_for(0))
+    with pytest.raises(torch.OutOfMemoryError):
+        answered(started, tmp_path / "none", Kept(10))
+    assert tried == [24, 12, 6, 3]
 
 
 def test_a_prompt_without_room_for_an_answer_is_a_row_that_says_so(

@@ -2,7 +2,8 @@
 
 Prompts are answered in shards, each of which is kept as soon as it is done, so a step that was
 killed resumes at its next shard. Every draw depends on seed, prompt and number of the sample alone.
-A prompt that cannot be answered has a row that says why.
+A prompt that cannot be answered has a row that says why. Where memory runs out, fewer rows generate
+together from then on; their tokens are the same.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from w2s_ray.steps.trained_text import load_trained
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import SAMPLES
+from w2s_ray.training.oom_retry import MAX_OOM_RETRIES, free_memory, is_out_of_memory
 
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
@@ -58,10 +60,11 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         tokens=tokens,
         cut_off=sum(table["cut_off"].to_pylist()),
         without_answer=table.num_rows - table["error"].null_count,
+        out_of_memory=sampler.out_of_memory,
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sampler:
     """Models and settings of a step.
 
@@ -70,20 +73,45 @@ class _Sampler:
         reference: the sampled model before its training; None: it has none, or it is among
             ``models``.
         planned_rows: rows that generate text together, by the planner; None: it said nothing.
+        out_of_memory: how often memory ran out; each time halves the rows.
     """
 
     config: GenerateConfig
     models: Mapping[str, CausalModel]
     reference: LanguageModel | None
     planned_rows: int | None
+    out_of_memory: int = 0
 
     @property
     def batch_rows(self) -> int:
-        return self.planned_rows or DECODED_ROWS
+        return (self.planned_rows or DECODED_ROWS) >> self.out_of_memory
 
     @property
     def batch_tokens(self) -> int | None:
-        return None if self.planned_rows else DECODED_TOKENS
+        return None if self.planned_rows else DECODED_TOKENS >> self.out_of_memory
+
+    def decode(self, asked: Sequence[Sequence[int]], seeds: NDArray[np.uint64]) -> Decoded:
+        """An answer to each prompt, by so many rows as memory allows.
+
+        Raises:
+            Exception: memory runs out however few there are.
+        """
+        while True:
+            try:
+                return decode(
+                    self.models,
+                    asked,
+                    seeds,
+                    self.decoding,
+                    batch_rows=self.batch_rows,
+                    batch_tokens=self.batch_tokens,
+                )
+            except Exception as error:
+                exhausted = self.out_of_memory == MAX_OOM_RETRIES or self.batch_rows == 1
+                if exhausted or not is_out_of_memory(error):
+                    raise
+            self.out_of_memory += 1
+            free_memory()
 
     @property
     def main(self) -> CausalModel:
@@ -139,15 +167,7 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
     if answered:
         names = [f"{row['prompt_id']}/{row['sample']}" for row in answered]
         seeds = hashes(names, config.seed, config.draws)
-        decoded = decode(
-            sampler.models,
-            asked,
-            seeds,
-            sampler.decoding,
-            batch_rows=sampler.batch_rows,
-            batch_tokens=sampler.batch_tokens,
-        )
-        _fill(answered, sampler, asked, decoded)
+        _fill(answered, sampler, asked, sampler.decode(asked, seeds))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))

@@ -1,4 +1,4 @@
-"""On OOM a job restarts with a micro-batch half the size, from its newest checkpoint.
+"""On OOM a training restarts with a micro-batch half the size, from its newest checkpoint.
 
 The optimizer's batch stays the same and is only cut finer, so the job's identity does not change,
 nor do its results beyond rounding. A job that still does not fit after ``MAX_OOM_RETRIES`` fails
@@ -48,6 +48,11 @@ def retry_on_oom(job: Job, fit: Callable[[Job], dict[str, Any]]) -> dict[str, An
             return fit(job)
         except Exception as error:
             job = with_smaller_micro_batch(job, error)
-        gc.collect()  # what the failed attempt held
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()
+        free_memory()
+
+
+def free_memory() -> None:
+    """Frees what a failed attempt has held."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
