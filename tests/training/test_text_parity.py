@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.models.test_partitioned_causal import saved
 from tests.testing.process_groups import ProcessGroups
 from tests.testing.specs import TINY_MODEL
 from tests.testing.text_jobs import EVERY, job, lora
@@ -40,12 +41,18 @@ SEEN = ("loss", "learning_rate", "gradient_norm")
 Found = dict[str, Any]
 
 
-def jobs() -> Mapping[str, TextJob]:
-    """Each objective at one stage, one at every stage, adapters, a head that is the embedding."""
+def jobs(folder: Path) -> Mapping[str, TextJob]:
+    """Each objective at one stage, one at every stage, adapters, a head that is the embedding; and
+    a model of ``folder``, which is sharded while it is read, with what was trained before."""
     found = {f"{type(of).__name__}-3": job(of) for of in EVERY}
     found |= {f"Dpo-{stage}": job(EVERY[1]) for stage in STAGES}
     found |= {f"lora-{stage}": lora(job(EVERY[1])) for stage in (2, 3)}
     found["tied-3"] = replace(job(EVERY[1]), model=TIED)
+    read = replace(job(EVERY[1]), model=ModelSpec(source=str(folder / "model")))
+    found["read-3"] = read
+    full = folder / "full.safetensors"
+    found["read-trained-3"] = replace(read, initial=full, learning_rate=1e-4)
+    found["read-lora-3"] = replace(lora(read), initial=folder / "lora.safetensors")
     return {
         name: replace(
             of,
@@ -54,6 +61,9 @@ def jobs() -> Mapping[str, TextJob]:
         )
         for name, of in found.items()
     }
+
+
+NAMES = tuple(jobs(Path()))
 
 
 def trained(settings: TextJob, **options: Any) -> Found:
@@ -71,29 +81,44 @@ def trained(settings: TextJob, **options: Any) -> Found:
         }
 
 
-def train_all(rank: int, world: int, names: list[str]) -> dict[str, Found]:
+def pretrained(folder: Path) -> None:
+    """A model of several files, and what trainings of it have written."""
+    saved(folder / "model")
+    for name, settings in (("full", "read-3"), ("lora", "read-lora-3")):
+        out = folder / name
+        out.mkdir()
+        fit_text(replace(jobs(folder)[settings], initial=None, seed=5), out)
+        (out / "model.safetensors").rename(folder / f"{name}.safetensors")
+
+
+def train_all(rank: int, world: int, folder: Path, names: list[str]) -> dict[str, Found]:
     """What each rank does; ZeRO 3 calls the head for some fifteen tokens at a time."""
     from w2s_ray.models import answer_scorer
     from w2s_ray.training.deepspeed_engine import engine_options
 
     answer_scorer.SHARDED_LOGITS_AT_ONCE = CHUNK * 260
-    every = jobs()
+    every = jobs(folder)
     return {
-        name: trained(
-            every[name], make_engine=engine_options(every[name].execution, name)["make_engine"]
-        )
+        name: trained(every[name], rank=rank, **engine_options(every[name].execution, name))
         for name in names
     }
 
 
 @pytest.fixture(scope="module")
-def seen(process_groups: ProcessGroups) -> dict[int, list[dict[str, Found]]]:
-    return process_groups.run(train_all, {2: (list(jobs()),), 1: (["Wspo-3"],)})
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written = tmp_path_factory.mktemp("read")
+    pretrained(written)
+    return written
 
 
-@pytest.mark.parametrize("name", jobs())
-def test_a_group_trains_as_plain_torch_does(seen: Any, name: str) -> None:
-    plain = trained(jobs()[name])
+@pytest.fixture(scope="module")
+def seen(process_groups: ProcessGroups, folder: Path) -> dict[int, list[dict[str, Found]]]:
+    return process_groups.run(train_all, {2: (folder, list(NAMES)), 1: (folder, ["Wspo-3"])})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_trains_as_plain_torch_does(seen: Any, folder: Path, name: str) -> None:
+    plain = trained(jobs(folder)[name])
     worlds = [world for world, ranks in seen.items() if name in ranks[0]]
     assert 2 in worlds
     for world in worlds:

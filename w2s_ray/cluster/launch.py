@@ -225,10 +225,9 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         options["preempted"] = _DrainWatch().node_is_draining
         options["progress"] = _Throttled(config["note"]) if rank == 0 else lambda numbers: None
         if isinstance(job, TextJob):
-            del options["partition"]
             if "initial" in config:
                 job = replace(job, initial=lambda: ray.get(config["initial"]))
-            metrics = fit_text(job, Path(folder), **options)
+            metrics = fit_text(job, Path(folder), rank=rank, **options)
         else:
             metrics = fit(
                 job,

@@ -48,12 +48,20 @@ class AnswerScorer(nn.Module):
         causal: the whole model, which stays as it is: its parameters keep their names below
             ``causal``, and tied weights stay tied.
         logits_at_once: logits of a chunk of tokens.
+        shares_prompts: whether prompts can be shared, if that is known, and that the head can be
+            computed apart; None: both are tested, for which the weights must be whole.
 
     Raises:
         InputError: the logits do not depend on the last states alone.
     """
 
-    def __init__(self, causal: PreTrainedModel, *, logits_at_once: int = LOGITS_AT_ONCE) -> None:
+    def __init__(
+        self,
+        causal: PreTrainedModel,
+        *,
+        logits_at_once: int = LOGITS_AT_ONCE,
+        shares_prompts: bool | None = None,
+    ) -> None:
         super().__init__()
         self.causal = causal
         self._given = (GivenStates(),)  # in tuples: no parts of this module
@@ -61,8 +69,13 @@ class AnswerScorer(nn.Module):
         self._at_once = max(1, logits_at_once // int(causal.config.vocab_size))
         self._chunks: int | None = None
         base: Any = causal.base_model
-        self.shares_prompts = packed_attention.use_if_exact(base)
-        _check_head(self)
+        if shares_prompts is None:
+            self.shares_prompts = packed_attention.use_if_exact(base)
+            _check_head(self)
+            return
+        self.shares_prompts = shares_prompts
+        if shares_prompts:
+            base.config._attn_implementation = packed_attention.NAME
 
     def cut_equally(self, most_tokens: int) -> None:
         """From now on every pass has equally many chunks, however few its answers are.

@@ -32,7 +32,7 @@ from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.inference import sweep
-from w2s_ray.models.partitioned import Partition, load_partitioned
+from w2s_ray.models.partitioned import Partition, load_partitioned, whole_shape
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.split import backbone_for, split
 from w2s_ray.models.trainable import load_state, set_trainable
@@ -102,14 +102,9 @@ def load_model(job: TrainJob, partition: Partition | None = None, rank: int = 0)
     parameters = set_trainable(scorer, job.trainable, job.lora, job.seed)
     if job.execution.activation_checkpointing:
         backbone.module.activation_checkpointing_enable()
-    shapes = {name: _whole_shape(p) for name, p in scorer.named_parameters()}
+    shapes = {name: whole_shape(p) for name, p in scorer.named_parameters()}
     trained = [name for name, p in scorer.named_parameters() if p.requires_grad]
     return LoadedModel(backbone, scorer, parameters, shapes, trained)
-
-
-def _whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """The shape of a parameter, even if this process holds only a shard of it."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def fit(

@@ -1,14 +1,14 @@
 """Training a ``TextJob`` in one process of however many: load, score, train, write.
 
 The same function runs in the calling process with the torch engine and in each worker of a group
-with DeepSpeed's, as ``fit`` does. Each rank loads the whole model, which ZeRO 3 then shards: the
-machines need memory for it (``models.partitioned`` makes backbones, not language models).
+with DeepSpeed's, as ``fit`` does.
 """
 
 import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import write_content
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import CausalModel, load_causal, load_text_state, set_text_trainable
+from w2s_ray.models.partitioned import Partition, whole_shape
+from w2s_ray.models.partitioned_causal import load_partitioned_causal
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.training.early_end import hearing
 from w2s_ray.training.engine import Engine, MakeEngine, TorchEngine
@@ -57,24 +59,42 @@ class LoadedText(NamedTuple):
     parameters: list[nn.Parameter]
 
 
-def load_text(job: TextJob, device: str | None = None) -> LoadedText:
+def load_text(
+    job: TextJob, device: str | None = None, partition: Partition | None = None, rank: int = 0
+) -> LoadedText:
     """The job's model with the trained state that it starts from.
 
     Args:
         device: where to; None: the job's own.
+        partition: shards each module's parameters as soon as it is loaded (ZeRO 3); None: the
+            model is loaded whole.
+        rank: of this process; with ``partition`` only rank 0 reads the weights.
 
     Raises:
         InputError, ValueError, FloatingPointError: as ``load_causal``.
     """
-    causal = load_causal(job.model, job.precision, device=device or job.device)
+    scorer, state = None, partial(_initial_state, job) if job.initial is not None else None
+    if partition is not None and job.model.source is not None:
+        whole = state if job.trainable == "full" else None
+        causal, scorer = load_partitioned_causal(
+            job.model, job.precision, partition, reads=rank == 0, state=whole
+        )
+        state = None if job.trainable == "full" else state
+    else:
+        causal = load_causal(job.model, job.precision, device=device or job.device)
     parameters = set_text_trainable(causal.module, job.trainable, job.lora, job.seed)
-    if job.initial is not None:
-        state = load_file(job.initial) if isinstance(job.initial, Path) else job.initial()
-        load_text_state(causal.module, state)
+    if state is not None:
+        load_text_state(causal.module, state())
     causal.module.train()  # no dropout; without it activations are not checkpointed
     if job.execution.activation_checkpointing:
         causal.module.activation_checkpointing_enable()
-    return LoadedText(causal, AnswerScorer(causal.module), parameters)
+    return LoadedText(causal, scorer or AnswerScorer(causal.module), parameters)
+
+
+def _initial_state(job: TextJob) -> Mapping[str, Tensor]:
+    """The trained parameters that a job starts from."""
+    assert job.initial is not None
+    return load_file(job.initial) if isinstance(job.initial, Path) else job.initial()
 
 
 def fit_text(
@@ -82,6 +102,8 @@ def fit_text(
     out: Path,
     *,
     make_engine: MakeEngine = TorchEngine,
+    partition: Partition | None = None,
+    rank: int = 0,
     progress: Progress = lambda numbers: None,
     keep: Keep = lambda name, make: make(),
     preempted: Callable[[], bool] = lambda: False,
@@ -94,6 +116,8 @@ def fit_text(
 
     Args:
         make_engine: that of a group moves the model to its device.
+        partition: shards a module's parameters while the model is loaded (ZeRO 3).
+        rank: of this process.
         keep: an array under a name, made if an earlier try of this step has not left it. Where
             there are several ranks it must make it: all of them take part.
         preempted: whether this process's machine is about to be reclaimed.
@@ -106,13 +130,14 @@ def fit_text(
         InputError, ValueError: as ``load_text``, ``TextJob.encoded`` and ``text_rows``.
     """
     with peak_memory() as peak:
-        model = load_text(job, None if make_engine is TorchEngine else "cpu")
+        device = None if make_engine is TorchEngine else "cpu"
+        model = load_text(job, device, partition, rank)
         causal, scorer = model.causal, model.scorer
         tokens = job.encoded(causal.tokenizer, causal.end_ids[0])
         module = module_of(job.objective, scorer)
-        size = sum(p.numel() for p in module.parameters())
+        size = sum(math.prod(whole_shape(p)) for p in module.parameters())
         kinds = {
-            n: (p.dtype, tuple(p.shape)) for n, p in module.named_parameters() if p.requires_grad
+            n: (p.dtype, whole_shape(p)) for n, p in module.named_parameters() if p.requires_grad
         }
         engine = make_engine(module, model.parameters, job.adam)
         rows = text_rows(job, tokens, engine, scorer, keep)
