@@ -1,14 +1,12 @@
 """A backbone that is sharded while it is read has the numbers of one that is loaded whole."""
 
-import gc
 from pathlib import Path
-from typing import Self
 
 import pytest
 import torch
-from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from tests.testing.shards import Shards
 from tests.testing.tiny_models import ARCHITECTURES, tiny
 from w2s_ray.errors import InputError
 from w2s_ray.models.backbone import load_backbone
@@ -28,36 +26,6 @@ def saved(architecture: str, folder: Path, *, whole: bool = False) -> Path:
     module.save_pretrained(folder, max_shard_size="30KB")
     bytes_tokenizer().save_pretrained(folder)
     return folder
-
-
-class Shards:
-    """Takes parameters away, as ZeRO-3 does, and remembers them and how many were there at once.
-
-    Used as a context, in which the collector, asked for all objects, names the new ones alone.
-    """
-
-    def __init__(self) -> None:
-        self.taken: list[Tensor] = []
-        self.most = 0
-
-    def __enter__(self) -> Self:
-        gc.freeze()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        gc.unfreeze()
-
-    def __call__(self, module: nn.Module) -> None:
-        self.most = max(self.most, self.live())
-        for parameter in module.parameters(recurse=False):
-            self.taken.append(parameter.data.clone())
-            parameter.data = parameter.data.new_empty(0)
-
-    @staticmethod
-    def live() -> int:
-        """Elements of all new parameters on the CPU."""
-        found = [o for o in gc.get_objects() if type(o) is nn.Parameter]
-        return sum(p.numel() for p in found if p.device.type == "cpu")
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["backbone", "with LM head"])

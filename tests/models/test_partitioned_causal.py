@@ -6,27 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.test_answer_scorer import ROWS
-from tests.models.test_partitioned import Shards
-from tests.testing.tiny_models import ARCHITECTURES, line, tiny
+from tests.testing.shards import Shards
+from tests.testing.tiny_models import ARCHITECTURES, line, saved
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import load_causal
 from w2s_ray.models.partitioned_causal import load_partitioned_causal
-from w2s_ray.models.structure import untrained_language_model
-from w2s_ray.models.tokenizer import bytes_tokenizer
-from w2s_ray.spec.schema import ModelSpec
 
-
-def saved(folder: Path, architecture: str = "llama", *, tied: bool = True) -> ModelSpec:
-    """A tiny language model in several files."""
-    config = tiny(architecture).module.config
-    config.tie_word_embeddings, config.eos_token_id = tied, 0
-    torch.manual_seed(1)
-    module = untrained_language_model(config)
-    module.save_pretrained(folder, max_shard_size="30KB")
-    bytes_tokenizer().save_pretrained(folder)
-    assert len(list(folder.glob("*.safetensors"))) > 1
-    return ModelSpec(source=str(folder))
+ROWS = [[[5, 6, 7, 8], [1, 2, 3], [9, 4]], [[11], [12], [13, 14, 15, 16]], [[21], [22], [22]]]
 
 
 def whole(module: nn.Module) -> None:

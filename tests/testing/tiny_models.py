@@ -1,5 +1,6 @@
 """Random models small enough for every test, one of each architecture, and lines for them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,9 +8,11 @@ from torch import Tensor
 
 from w2s_ray.catalog.architectures import ARCHITECTURES
 from w2s_ray.models.backbone import Backbone, load_backbone
+from w2s_ray.models.structure import untrained_language_model
+from w2s_ray.models.tokenizer import bytes_tokenizer
 from w2s_ray.spec.schema import ModelSpec
 
-__all__ = ["ARCHITECTURES", "line", "texts", "tiny", "tiny_spec"]
+__all__ = ["ARCHITECTURES", "line", "saved", "texts", "tiny", "tiny_spec"]
 
 
 def tiny_spec(architecture: str, **fields: Any) -> ModelSpec:
@@ -23,6 +26,18 @@ def tiny_spec(architecture: str, **fields: Any) -> ModelSpec:
 
 def tiny(architecture: str, precision: str = "fp32", **fields: Any) -> Backbone:
     return load_backbone(tiny_spec(architecture, **fields), precision, "cpu")
+
+
+def saved(folder: Path, architecture: str = "llama", *, tied: bool = True) -> ModelSpec:
+    """A tiny language model in several files."""
+    config = tiny(architecture).module.config
+    config.tie_word_embeddings, config.eos_token_id = tied, 0
+    torch.manual_seed(1)
+    module = untrained_language_model(config)
+    module.save_pretrained(folder, max_shard_size="30KB")
+    bytes_tokenizer().save_pretrained(folder)
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    return ModelSpec(source=str(folder))
 
 
 def line(*rows: list[list[int]]) -> tuple[Tensor, Tensor]:

@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.models.test_partitioned_causal import saved
 from tests.testing.process_groups import ProcessGroups
 from tests.testing.specs import TINY_MODEL
 from tests.testing.text_jobs import EVERY, job, lora
+from tests.testing.tiny_models import saved
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.training.fit_text import fit_text
