@@ -4,6 +4,7 @@ study small enough to run in seconds."""
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from w2s_ray.cluster.session import Session
 
 gc.disable()  # until all tests are collected: what that makes, stays
+
+# A shell's background job has SIGINT ignored, one under nohup SIGHUP; children would inherit that.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 # A machine that is busy with something else must not fail a test; CI draws the same examples
 # each time.

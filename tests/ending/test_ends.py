@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -105,14 +104,7 @@ def test_a_file_that_is_to_be_written_is_a_folder(
 def test_a_signal_while_modules_are_imported(finished: Path, number: signal.Signals) -> None:
     """It is sent as soon as it is handled, long before the imports have ended."""
     command = [sys.executable, "-m", "w2s_ray.study", str(finished), "--local"]
-    run = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background job, as these tests may be, has SIGINT ignored.
-        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),
-    )
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while not _catches(run.pid, signal.SIGTERM) and time.monotonic() < deadline:
         time.sleep(0.001)
