@@ -11,6 +11,7 @@ import pytest
 
 from tests.testing.text_studies import text_spec
 from w2s_ray.plan.build import build
+from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.spec.loading import load
 from w2s_ray.spec.messages import SpecError
 from w2s_ray.spec.methods import METHODS, WITH_ALPHA
@@ -221,3 +222,28 @@ def test_the_task_is_one_of_two(tmp_path: Path) -> None:
     spec.write_text(spec.read_text().replace("task: generation", "task: generaton"))
     with pytest.raises(SpecError, match="did you mean 'generation'"):
         load(spec)
+
+
+def test_a_model_that_cannot_be_read_in_shards_is_refused_before_anything_is_spent(
+    tmp_path: Path,
+) -> None:
+    from tests.testing.families import save_family, with_end
+    from tests.testing.text_studies import tiny_model
+    from w2s_ray.errors import InputError
+    from w2s_ray.running.text_preflight import prepare_prompts
+    from w2s_ray.store.artifacts import Store
+
+    strong = with_end(save_family("Mixtral", tmp_path / "experts"), 0)
+    models = {"weak": tiny_model(0), "outside": tiny_model(2), "strong": {"source": strong.source}}
+    for stage in (2, 3):
+        execution = {"workers": 2, "zero_stage": stage}
+        path = text_spec(tmp_path / str(stage), models=models, execution=execution)
+        spec = load(path)
+        assert isinstance(spec, GenerationSpec)
+        steps, store = build(spec).steps, Store.open(str(tmp_path / "store"))
+        if stage == 2:
+            prepare_prompts(spec, steps, store, lambda line: None)
+            continue
+        with pytest.raises(InputError, match="experts cannot be read in shards") as refused:
+            prepare_prompts(spec, steps, store, lambda line: None)
+        assert refused.value.place == ("models", "strong")

@@ -39,9 +39,9 @@ def test_every_parameter_arrives_and_only_a_module_is_ever_whole(
     wanted = load_backbone(spec, "bf16", "cpu")
     with Shards() as shards:
         backbone = load_partitioned(spec, "bf16", shards, reads=True)
-    parameters = list(wanted.module.parameters())
+    modules = reversed(list(wanted.module.modules()))  # children before their parents
+    parameters = [own for part in modules for own in part.parameters(recurse=False)]
     assert len(parameters) == len(shards.taken)
-    # named_modules goes by depth, parameters() with it: the same order.
     for ours, theirs in zip(shards.taken, parameters, strict=True):
         assert torch.equal(ours, theirs)
     own = [sum(p.numel() for p in m.parameters(recurse=False)) for m in wanted.module.modules()]

@@ -25,7 +25,11 @@ class Shards:
 
     def __call__(self, module: nn.Module) -> None:
         self.most = max(self.most, self.live())
-        for parameter in module.parameters(recurse=False):
+        for parameter in module.parameters():  # of all that is below it, as DeepSpeed does
+            if parameter.is_meta:
+                raise NotImplementedError("no values below this module")
+            if parameter.numel() == 0:
+                continue
             self.taken.append(parameter.data.clone())
             parameter.data = parameter.data.new_empty(0)
 

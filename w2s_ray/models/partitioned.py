@@ -78,33 +78,35 @@ def fill(
 ) -> None:
     """Gives a module without values its parameters, each of which is sharded before the next.
 
-    A parameter of several names, such as a head that is the embedding, stays one.
+    A parameter of several names, such as a head that is the embedding, stays one. Children come
+    before their parents: DeepSpeed shards all that is below a module.
 
     Args:
         read: gives a parameter by its name; None: this process is not the one that reads.
+
+    Raises:
+        FloatingPointError: one that was read is not finite.
     """
     device = _device()
     for buffers in (part._buffers for part in module.modules()):
         for name, buffer in buffers.items():
             buffers[name] = None if buffer is None else buffer.to(device)
     made: dict[nn.Parameter, nn.Parameter] = {}  # by what was there without values
-    for prefix, part in module.named_modules():
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    for _, part in reversed(list(module.named_modules())):
         own = list(part.named_parameters(recurse=False))
         before = len(made)
         for name, empty in own:
             if empty not in made:
                 whole = torch.empty(empty.shape, dtype=dtype, device=device)
                 if read is not None:
-                    whole.copy_(read(f"{prefix}.{name}".lstrip(".")))
+                    whole.copy_(read(names[empty]))
+                    if not whole.isfinite().all():
+                        raise FloatingPointError(f"the weights {names[empty]} are not finite")
                 made[empty] = nn.Parameter(whole)
             part._parameters[name] = made[empty]
         if len(made) > before:
             partition(part)
-
-
-def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """The shape of a parameter, even if this process holds only a shard of it."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def small_config(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.backbone import quiet, state_width, training_config
@@ -38,15 +39,13 @@ def load_partitioned_causal(
     Raises:
         InputError: as ``load_causal`` and ``AnswerScorer``.
         ValueError: the state is that of another model.
+        FloatingPointError: a parameter that was read is not finite; names it.
     """
     assert model.source is not None
     dtype = PRECISIONS[precision]
     with quiet(), torch.random.fork_rng(devices=[]):
         config = training_config(model)
-        blocks = random_blocks(untrained_language_model, config, dtype)
-        base: Any = blocks.base_model
-        state_width(base, model.source)
-        shares_prompts = AnswerScorer(blocks).shares_prompts
+        shares_prompts = _shares_prompts(config, model, dtype)
         with init_empty_weights(include_buffers=False):
             module = untrained_language_model(config)
         module.tie_weights()
@@ -58,6 +57,14 @@ def load_partitioned_causal(
     ends = end_ids_of(module, tokenizer, model)
     causal = CausalModel(module.train(), tokenizer, ends, model.source)
     return causal, AnswerScorer(module, shares_prompts=shares_prompts)
+
+
+def _shares_prompts(config: PreTrainedConfig, model: ModelSpec, dtype: torch.dtype) -> bool:
+    """Whether prompts can be shared, if the model can be used at all."""
+    blocks = random_blocks(untrained_language_model, config, dtype)
+    base: Any = blocks.base_model
+    state_width(base, model.source)
+    return AnswerScorer(blocks).shares_prompts
 
 
 def _of_state(state: Mapping[str, Tensor], module: torch.nn.Module) -> Callable[[str], Tensor]:

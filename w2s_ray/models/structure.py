@@ -84,6 +84,11 @@ def untrained_language_model(config: PreTrainedConfig) -> PreTrainedModel:
     return module
 
 
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The shape of a parameter, even if this process holds only a shard of it (ZeRO 3)."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
 def own_attention(config: PreTrainedConfig) -> str:
     """The implementation of attention by transformers that separate rows are computed with."""
     kind: Any = MODEL_MAPPING[type(config)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from w2s_ray.errors import InputError
 from w2s_ray.models.scorer import Scorer
-from w2s_ray.models.structure import linear_layers
+from w2s_ray.models.structure import linear_layers, whole_shape
 from w2s_ray.spec.schema import Lora
 
 
@@ -78,7 +78,7 @@ def inject_adapters(backbone: nn.Module, lora: Lora, seed: int) -> None:
     from peft.tuners.lora import ParamWrapper
 
     targets: str | list[str] = lora.target_modules  # a regular expression, or "all-linear"
-    if targets == "all-linear" and any(p.ndim == 3 for p in backbone.parameters()):
+    if targets == "all-linear" and any(len(whole_shape(p)) == 3 for p in backbone.parameters()):
         targets = linear_layers(backbone)
     config = LoraConfig(
         r=lora.rank,

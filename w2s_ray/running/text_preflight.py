@@ -110,6 +110,12 @@ def _open_models(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
     from w2s_ray.models.preflight import check_models
 
     needed = _models(spec, todo)
+    names = {model: name for name, model in spec.models.items()}
+    sharded = {
+        names[step.model]
+        for step in todo.values()
+        if step.model is not None and step.execution.is_sharded
+    }
     outside = {
         name: spec.models[name] for name in needed if name == spec.evaluation.perplexity_model
     }
@@ -117,7 +123,7 @@ def _open_models(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:
     lora = spec.training.lora if spec.training.trainable == "lora" else None
     for models, adapters in ((others, lora), (outside, None)):
         if models:
-            check_models(models, adapters, set(), set(models))
+            check_models(models, adapters, sharded, set(models))
 
 
 def _models(spec: GenerationSpec, todo: Mapping[str, Step]) -> dict[str, Step]:

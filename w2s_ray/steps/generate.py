@@ -3,7 +3,7 @@
 Prompts are answered in shards, each of which is kept as soon as it is done, so a step that was
 killed resumes at its next shard. Every draw depends on seed, prompt and number of the sample alone.
 A prompt that cannot be answered has a row that says why. Where memory runs out, fewer rows generate
-together from then on; their tokens are the same.
+together from then on; their tokens are the same, but for rounding.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Sampler:
         reference: the sampled model before its training; None: it has none, or it is among
             ``models``.
         planned_rows: rows that generate text together, by the planner; None: it said nothing.
-        out_of_memory: how often memory ran out; each time halves the rows.
+        out_of_memory: how often memory ran out in this process; each time halves the rows.
     """
 
     config: GenerateConfig

@@ -64,7 +64,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 
     flat = in_shards(tokens, "log-ratios", log_ratios, context)
     ends = np.cumsum(counted_tokens(tokens).sum(axis=1))[:-1]
-    columns = [list(rows.row_ids), np.split(flat, ends)]
+    columns = [tokens.row_ids, np.split(flat, ends)]
     draft.write(RATIOS, pa.table(columns, schema=SCHEMA))
     draft.metrics.update(
         answers=len(rows.row_ids), left_out=rows.left_out, truncated=tokens.truncated

@@ -32,9 +32,10 @@ from w2s_ray.models.backbone import Backbone
 from w2s_ray.models.compiled import compile_if_it_pays
 from w2s_ray.models.finite_weights import check_scores
 from w2s_ray.models.inference import sweep
-from w2s_ray.models.partitioned import Partition, load_partitioned, whole_shape
+from w2s_ray.models.partitioned import Partition, load_partitioned
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.split import backbone_for, split
+from w2s_ray.models.structure import whole_shape
 from w2s_ray.models.trainable import load_state, set_trainable
 from w2s_ray.models.warm import own_backbone
 from w2s_ray.models.weight_files import write_file

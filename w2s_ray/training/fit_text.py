@@ -22,8 +22,9 @@ from w2s_ray.catalog.digests import WEIGHTS
 from w2s_ray.contents import write_content
 from w2s_ray.models.answer_scorer import AnswerScorer
 from w2s_ray.models.causal import CausalModel, load_causal, load_text_state, set_text_trainable
-from w2s_ray.models.partitioned import Partition, whole_shape
+from w2s_ray.models.partitioned import Partition
 from w2s_ray.models.partitioned_causal import load_partitioned_causal
+from w2s_ray.models.structure import whole_shape
 from w2s_ray.models.weight_files import write_file
 from w2s_ray.training.early_end import hearing
 from w2s_ray.training.engine import Engine, MakeEngine, TorchEngine
