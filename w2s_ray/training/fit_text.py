@@ -74,13 +74,13 @@ def load_text(
     Raises:
         InputError, ValueError, FloatingPointError: as ``load_causal``.
     """
-    scorer, state = None, partial(_initial_state, job) if job.initial is not None else None
+    state = None if job.initial is None else partial(_initial_state, job)
+    scorer = None
     if partition is not None and job.model.source is not None:
-        whole = state if job.trainable == "full" else None
+        whole, state = (state, None) if job.trainable == "full" else (None, state)
         causal, scorer = load_partitioned_causal(
             job.model, job.precision, partition, reads=rank == 0, state=whole
         )
-        state = None if job.trainable == "full" else state
     else:
         causal = load_causal(job.model, job.precision, device=device or job.device)
     parameters = set_text_trainable(causal.module, job.trainable, job.lora, job.seed)
