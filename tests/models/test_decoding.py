@@ -22,7 +22,6 @@ from w2s_ray.objectives.contrast import (
     proxy_scores,
     repetition_penalty,
     tempered,
-    top_p,
 )
 
 PROMPTS = [[5, 9, 200, 31], [7, 8], [12, 0, 0, 255, 3, 4, 90], [1], [7, 8], [7, 8]]
@@ -70,8 +69,8 @@ def one_by_one(
         alpha = how.alpha if how.mode == "contrastive" else 1.0
         penalty, on = how.repetition_penalty, how.penalty_on
         scores = repetition_penalty(scores, seen, penalty, acts_on=on, alpha=alpha)
-        scores = top_p(tempered(scores, how.temperature), how.top_p)
-        token = int(draw(scores, torch.tensor([number], dtype=torch.float64)))
+        uniform = torch.tensor([number], dtype=torch.float64)
+        token = int(draw(tempered(scores, how.temperature), uniform, how.top_p))
         for role in given:
             sums[role] += float(logits[role].log_softmax(-1)[0, token])
         ids.append(token)

@@ -20,7 +20,6 @@ from w2s_ray.objectives.contrast import (
     released_offset,
     repetition_penalty,
     tempered,
-    top_p,
 )
 
 ALPHAS = (0.0, 0.4, 1.0)
@@ -133,31 +132,40 @@ def test_the_penalty_is_that_of_transformers() -> None:
     assert torch.equal(none, scores)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.999])
+def draws_by_transformers(scores: Tensor, uniform: Tensor, share: float) -> list[int]:
+    """By its nucleus in float64, all of the vocabulary sorted."""
+    warp: Any = TopPLogitsWarper(share) if share < 1 else lambda ids, all_: all_
+    p, tokens = warp(None, scores.double()).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    return [
+        int(tokens[row, np.searchsorted(p[row].cumsum(0).numpy(), u, side="right")])
+        for row, u in enumerate(uniform.tolist())
+    ]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.999, 1.0])
 @pytest.mark.parametrize("vocabulary", [30, 5000])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 4.0])  # nearly flat: the nucleus is most of V
-def test_the_nucleus_is_that_of_transformers(share: float, vocabulary: int, scale: float) -> None:
-    scores = logits(3, 5, vocabulary, scale)
-    theirs: Any = TopPLogitsWarper(share)
-    expected = theirs(None, scores.double())
-    kept = top_p(scores, share)
-    assert torch.equal(kept > -math.inf, expected > -math.inf)
-    assert torch.equal(kept[kept > -math.inf], scores[kept > -math.inf])
-    assert torch.equal(top_p(scores, 1.0), scores)
+def test_draws_are_from_the_nucleus_of_transformers(
+    share: float, vocabulary: int, scale: float
+) -> None:
+    uniform = torch.tensor([0.0, 0.02, 0.3, 0.7, 0.97, 1 - 1e-6], dtype=torch.float64)
+    scores = logits(3, len(uniform), vocabulary, scale)
+    expected = draws_by_transformers(scores, uniform, share)
+    assert draw(scores, uniform, share).tolist() == expected
 
 
-def test_of_equal_tokens_the_first_are_kept() -> None:
-    scores = torch.zeros(2, 3000)
-    kept = top_p(scores, 0.5)
-    assert (kept[:, :1500] == 0).all()
-    assert kept[:, 1500:].isneginf().all()
+def test_of_equal_tokens_the_first_are_drawn() -> None:
+    scores = torch.zeros(3, 3000)
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert draw(scores, uniform, 0.5).tolist() == [0, 750, 1499]
+    assert draw(scores, uniform).tolist() == [0, 1500, 2999]
 
 
 def test_temperature_0_takes_the_highest_and_the_first_of_equals() -> None:
     scores = torch.tensor([[1.0, 3.0, 2.0], [5.0, -math.inf, 5.0]])
     uniform = torch.tensor([0.999, 0.999], dtype=torch.float64)
     assert draw(tempered(scores, 0.0), uniform).tolist() == [1, 0]
-    assert draw(top_p(tempered(scores, 0.0), 0.5), uniform).tolist() == [1, 0]
+    assert draw(tempered(scores, 0.0), uniform, 0.5).tolist() == [1, 0]
     half = tempered(logits(0), 0.5).softmax(-1)
     p = logits(0).softmax(-1)
     torch.testing.assert_close(half, p**2 / (p**2).sum(-1, keepdim=True))
@@ -171,16 +179,18 @@ def test_a_draw_inverts_the_cumulated_probabilities() -> None:
     assert drawn == [1, 1, 3, 3, 0, 0]
 
 
-def test_a_draw_does_not_depend_on_other_rows() -> None:
+@pytest.mark.parametrize("nucleus", [0.9, 1.0])
+def test_a_draw_does_not_depend_on_other_rows(nucleus: float) -> None:
     """Of rows whose nuclei have a few, some hundred and thousands of tokens."""
     scores = torch.cat([logits(i, 20, 3000, scale) for i, scale in enumerate((8.0, 2.5, 0.5))])
-    sizes = (top_p(scores, 0.9) > -math.inf).sum(-1)
+    p = scores.softmax(-1).sort(-1, descending=True).values
+    sizes = (p.cumsum(-1) < 0.9).sum(-1)
     assert (int(sizes.min()) < 128) and (int(sizes.max()) > 1024)
     assert ((sizes > 128) & (sizes < 1024)).any()
     scores[5, 7:] = -math.inf
     uniform = torch.from_numpy(np.random.default_rng(0).random(60))
-    together = draw(top_p(scores, 0.9), uniform)
-    alone = [int(draw(top_p(scores[i : i + 1], 0.9), uniform[i : i + 1])) for i in range(60)]
+    together = draw(scores, uniform, nucleus)
+    alone = [int(draw(scores[i : i + 1], uniform[i : i + 1], nucleus)) for i in range(60)]
     assert together.tolist() == alone
 
 

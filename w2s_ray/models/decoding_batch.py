@@ -24,7 +24,6 @@ from w2s_ray.objectives.contrast import (
     proxy_scores,
     repetition_penalty,
     tempered,
-    top_p,
 )
 
 Mode = Literal["plain", "contrastive", "proxy"]
@@ -118,8 +117,8 @@ class Batch:
             on, penalty = decoding.penalty_on, decoding.repetition_penalty
             alpha = decoding.alpha if decoding.mode == "contrastive" else 1.0
             scores = repetition_penalty(scores, self._seen, penalty, acts_on=on, alpha=alpha)
-        scores = top_p(tempered(scores, decoding.temperature), decoding.top_p)
-        chosen = draw(scores, self._uniform[:, self._drawn])
+        scores = tempered(scores, decoding.temperature)
+        chosen = draw(scores, self._uniform[:, self._drawn], decoding.top_p)
         self._drawn += 1
         for role, values in logits.items():
             log_prob = values.gather(1, chosen[:, None])[:, 0] - values.logsumexp(-1)

@@ -18,6 +18,7 @@ from torch import Tensor
 ActsOn = Literal["log_probs", "released"]
 
 _FEW = (128, 1024)  # tokens that mostly, and nearly always, hold a nucleus
+_ROWS = 16  # whose probabilities are summed at once
 
 
 def head_mask(log_probs_BV: Tensor, share: float) -> Tensor:
@@ -119,28 +120,7 @@ def tempered(scores_BV: Tensor, temperature: float) -> Tensor:
     return only.scatter_(-1, scores_BV.argmax(-1, keepdim=True), 0.0)
 
 
-def top_p(scores_BV: Tensor, share: float) -> Tensor:
-    """Keeps the nucleus: the fewest most probable tokens that hold ``share`` of the probability.
-
-    Holtzman et al. 2020, arXiv 1904.09751. Of equally probable tokens the first ones are kept.
-
-    Args:
-        share: in (0, 1]; 1 keeps every token.
-
-    Returns:
-        (B, V); -inf outside the nucleus.
-    """
-    if share >= 1:
-        return scores_BV
-    kept = torch.full_like(scores_BV, -math.inf)
-    for ordered in _descending(scores_BV, share):
-        outside = ordered.weights.cumsum(-1) - ordered.weights >= share * ordered.total
-        places = (ordered.rows[:, None], ordered.tokens)
-        kept[places] = scores_BV[places].masked_fill(outside, -math.inf)
-    return kept
-
-
-def draw(scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
+def draw(scores_BV: Tensor, uniform_B: Tensor, nucleus: float = 1.0) -> Tensor:
     """Draws a token a row by inversion: the first whose cumulated probability exceeds ``uniform``.
 
     Tokens are taken from the most probable down, of equal ones the first first. A row's draw
@@ -149,15 +129,22 @@ def draw(scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
     Args:
         scores_BV: (B, V); tokens at -inf are never drawn.
         uniform_B: (B,) float64 in [0, 1).
+        nucleus: in (0, 1]; only the fewest most probable tokens that hold this share of the
+            probability are drawn (top-p, Holtzman et al. 2020, arXiv 1904.09751).
 
     Returns:
         (B,) int64.
     """
     drawn = torch.empty(len(scores_BV), dtype=torch.int64, device=scores_BV.device)
-    for ordered in _descending(scores_BV, 1.0):
+    share = uniform_B if nucleus >= 1 else torch.full_like(uniform_B, nucleus)
+    for ordered in _descending(scores_BV, share):
         mass = ordered.weights.cumsum(-1)
-        below = mass <= uniform_B[ordered.rows, None] * mass[:, -1:]
-        last = (ordered.weights > 0).sum(-1) - 1  # u · total can round up to the total
+        inside, whole = ordered.weights > 0, ordered.total
+        if nucleus < 1:
+            inside &= mass - ordered.weights < nucleus * ordered.total
+            whole = mass.where(inside, 0.0).amax(-1, keepdim=True)
+        below = mass <= uniform_B[ordered.rows, None] * whole
+        last = inside.sum(-1) - 1  # u · whole can round up to the whole
         position = torch.minimum(below.sum(-1), last.clamp_min(0))
         drawn[ordered.rows] = ordered.tokens.gather(-1, position[:, None])[:, 0]
     return drawn
@@ -179,28 +166,38 @@ class _Ordered(NamedTuple):
     total: Tensor
 
 
-def _descending(scores_BV: Tensor, share: float) -> Iterator[_Ordered]:
-    """As many tokens as hold ``share`` of a row's probability, or more; each row once.
+def _descending(scores_BV: Tensor, share_B: Tensor) -> Iterator[_Ordered]:
+    """As many tokens as hold a row's share of its probability, or more; each row once.
 
     Sorting the whole vocabulary would take longer than a small model's forward pass, so rows are
     tried with few tokens first. How many there are never shows: no token outside equals the last
     one that counts.
     """
     highest = scores_BV.amax(-1, keepdim=True)
-    total = (scores_BV - highest).exp().sum(-1, keepdim=True, dtype=torch.float64)
-    finite = (scores_BV > -math.inf).sum(-1)
+    total = _sums(scores_BV, highest)
     rows = torch.arange(len(scores_BV), device=scores_BV.device)
-    for most in (*_FEW, scores_BV.shape[-1]):
-        k = max(1, min(most, int(finite[rows].max())))
+    vocabulary = scores_BV.shape[-1]
+    for k in (*(few for few in _FEW if few < vocabulary), vocabulary):
         part = scores_BV if len(rows) == len(scores_BV) else scores_BV[rows]
         tokens, weights = _top(part, highest[rows], k)
         above = weights.where(weights > weights[:, -1:], 0.0).sum(-1)
-        enough = (finite[rows] <= k) | (above > share * total[rows, 0] * (1 + 1e-9))
-        if bool(enough.all()):
+        enough = above > share_B[rows] * total[rows, 0] * (1 + 1e-9)
+        enough |= weights[:, -1] == 0  # what follows is never drawn
+        if k == vocabulary or bool(enough.all()):
             yield _Ordered(rows, tokens, weights, total[rows])
             return
         yield _Ordered(rows[enough], tokens[enough], weights[enough], total[rows[enough]])
         rows = rows[~enough]
+
+
+def _sums(scores_BV: Tensor, highest: Tensor) -> Tensor:
+    """(B, 1) float64 sums of exp(scores - highest), a few rows at a time.
+
+    torch copies what it sums in another dtype; copies of a few rows stay in the cache.
+    """
+    parts = zip(scores_BV.split(_ROWS), highest.split(_ROWS), strict=True)
+    sums = [(s - h).exp_().sum(-1, keepdim=True, dtype=torch.float64) for s, h in parts]
+    return torch.cat(sums)
 
 
 def _top(scores_BV: Tensor, highest: Tensor, k: int) -> tuple[Tensor, Tensor]:
