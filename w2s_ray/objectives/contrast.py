@@ -17,7 +17,7 @@ from torch import Tensor
 
 ActsOn = Literal["log_probs", "released"]
 
-_FEW = (128, 1024)  # tokens that mostly, and nearly always, hold a nucleus
+_FEW = (128, 1024, 8192)  # tokens that hold a nucleus: mostly, nearly always, but for a flat one
 _ROWS = 16  # whose probabilities are summed at once
 
 
@@ -203,6 +203,10 @@ def _sums(scores_BV: Tensor, highest: Tensor) -> Tensor:
 def _top(scores_BV: Tensor, highest: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k highest scores of each row, as (B, k) tokens and weights; of equal ones the lowest
     token first."""
-    tokens = scores_BV.topk(k, dim=-1, sorted=False).indices.sort(-1).values
-    scores, order = scores_BV.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
-    return tokens.gather(-1, order), (scores - highest).double().exp()
+    if k == scores_BV.shape[-1]:
+        scores, tokens = scores_BV.sort(dim=-1, descending=True, stable=True)
+    else:
+        tokens = scores_BV.topk(k, dim=-1, sorted=False).indices.sort(-1).values
+        scores, order = scores_BV.gather(-1, tokens).sort(dim=-1, descending=True, stable=True)
+        tokens = tokens.gather(-1, order)
+    return tokens, (scores - highest).double().exp()
