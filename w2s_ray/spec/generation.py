@@ -62,7 +62,8 @@ class TextTraining(Model):
     )
     max_length_tokens: Annotated[int, Field(ge=2)] = Field(
         512,
-        description="maximum tokens of prompt and answer; longer prompts lose their beginning",
+        description="maximum tokens of prompt and answer; a prompt that leaves less than "
+        "max_new_tokens is not answered, which is counted",
         examples=[2048],
         json_schema_extra={"unit": "tokens"},
     )
@@ -106,7 +107,7 @@ class TextGrid(Model):
     )
     alpha: Axis[Share] = Field(
         (0.4,),
-        description="α of contrastive decoding, 0 to 1 (1: plain sampling)",
+        description="α of contrastive decoding, 0 to 1 (1: the aligned model alone, from its head)",
         examples=[[0.2, 0.4, 0.8]],
         json_schema_extra={"unit": ""},
     )

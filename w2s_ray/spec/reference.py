@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from w2s_ray.objectives.names import DEFINITIONS
 from w2s_ray.spec.fields import SEEDS
+from w2s_ray.spec.generation import NOT_HERE
 from w2s_ray.spec.json_schema import json_schema
 
 PAGE, TEXT_PAGE, SCHEMA = "spec.md", "generation_spec.md", "spec.schema.json"
@@ -46,7 +47,9 @@ _TEXT_HEAD = f"""# The spec of generated text, field by field
 This page is written by `python -m w2s_ray.spec.reference docs`, from the schema in `w2s_ray/spec/`.
 
 It is the spec of a study with `task: generation` ([generation.md](generation.md)); how fields are
-read, and the fields of `execution`, are as in [the other spec]({PAGE}).
+read, and the fields of `execution`, are as in [the other spec]({PAGE}). Of `execution`,
+{", ".join(f"`{name}`" for name in NOT_HERE)} must keep
+their defaults here.
 """
 _QUOTED_WORD = re.compile(r'"(?P<word>[A-Za-z_][A-Za-z0-9_.-]*)"')
 _COLUMNS = ("field", "type", "unit", "range", "default", "example", "meaning")

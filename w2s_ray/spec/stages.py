@@ -31,7 +31,7 @@ class Sampling(Model):
     )
     temperature: NotNegative = Field(
         0.8,
-        description="a temperature; 0: the most probable token",
+        description="a temperature; 0: the most probable token, of one sample",
         examples=[1.0],
         json_schema_extra={"unit": ""},
     )

@@ -36,7 +36,8 @@ OF_SPLIT = (
         REAL,
         "nat",
         "mean of log π - log π_ref of the answers at temperature 1, π_ref the model before its "
-        "training; their KL divergence only where they are sampled at temperature 1 and top_p 1",
+        "training; their KL divergence only where they are sampled at temperature 1, top_p 1 and "
+        "without penalty",
     ),
     Column(
         "audit_rate",
