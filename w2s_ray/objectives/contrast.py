@@ -195,7 +195,7 @@ def _sums(scores_BV: Tensor, highest: Tensor) -> Tensor:
 
     torch copies what it sums in another dtype; copies of a few rows stay in the cache.
     """
-    parts = zip(scores_BV.split(_ROWS), highest.split(_ROWS), strict=True)
+    parts = zip(torch.split(scores_BV, _ROWS), torch.split(highest, _ROWS), strict=True)
     sums = [(s - h).exp_().sum(-1, keepdim=True, dtype=torch.float64) for s, h in parts]
     return torch.cat(sums)
 
