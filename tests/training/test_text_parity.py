@@ -1,7 +1,8 @@
 """Training on text is the same at every stage of ZeRO and on any number of ranks as in plain torch.
 
-The same losses and norms to 1e-5 and the same weights, for each objective, and with adapters; the
-batches are cut into micro-batches of unequal numbers of rows, some of them fillers.
+The same weights to 1e-6 after six updates, and on the way the same losses and norms to 1e-4, for
+each objective, and with adapters. The batches are cut into micro-batches of unequal numbers of
+rows, some of them fillers.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from tests.testing.text_jobs import EVERY, job, lora
 from tests.testing.tiny_models import saved
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.spec.inputs import ModelSpec
+from w2s_ray.training.engine import Adam
 from w2s_ray.training.fit_text import fit_text
 from w2s_ray.training.text_job import TextJob
 
@@ -37,6 +39,11 @@ TIED = ModelSpec.model_validate(
         "config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     }
 )
+# Of gradients near 0 Adam keeps the sign alone, and the sign of a rounding error is anything: an
+# epsilon that is not small beside such gradients makes their size count.
+ADAM = Adam(clip_norm=1.0, epsilon=1e-3)
+# The margin of DPO is made of four sums of log-probabilities, of up to 200 nats, which fp32 knows
+# to 1e-5; the loss of a margin is relatively as exact as the margin is absolutely.
 SEEN = ("loss", "learning_rate", "gradient_norm")
 Found = dict[str, Any]
 
@@ -57,6 +64,7 @@ def jobs(folder: Path) -> Mapping[str, TextJob]:
         name: replace(
             of,
             name=name,
+            adam=ADAM,
             execution=Execution(workers=2, zero_stage=int(name[-1]), micro_batch_tokens=BUDGET),
         )
         for name, of in found.items()
@@ -124,13 +132,13 @@ def test_a_group_trains_as_plain_torch_does(seen: Any, folder: Path, name: str) 
     for world in worlds:
         first, *others = (rank[name] for rank in seen[world])
         for column in SEEN:
-            np.testing.assert_allclose(first[column], plain[column], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(first[column], plain[column], rtol=1e-4, atol=1e-6)
         assert first["weights"].keys() == plain["weights"].keys()
         for parameter, value in plain["weights"].items():
-            torch.testing.assert_close(first["weights"][parameter], value, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(first["weights"][parameter], value, rtol=1e-5, atol=1e-6)
         for metric in ("preference_accuracy", "mean_margin", "final_loss", "answer_tokens"):
             assert first["metrics"].get(metric) == pytest.approx(
-                plain["metrics"].get(metric), abs=1e-5
+                plain["metrics"].get(metric), abs=5e-5
             )
         assert first["metrics"]["workers"] == world
         assert all("weights" not in other for other in others), "rank 0 writes"
