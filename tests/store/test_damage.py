@@ -17,7 +17,9 @@ from w2s_ray.store import artifacts, file_digests
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
 from w2s_ray.store.identity import Identity
+from w2s_ray.store.local import LocalBackend
 from w2s_ray.store.records import record_bytes
+from w2s_ray.store.system import System
 
 MakeStep = Callable[..., Identity]
 Overwrite = Callable[[Store, str, Callable[[bytes], bytes]], None]
@@ -267,6 +269,36 @@ def test_what_is_held_by_another_process_is_not_moved(
         monkeypatch.setattr(artifacts.time, "sleep", wait)
         assert local.set_aside(damage) is not None
     assert len(waits) == 1
+
+
+class StoppedBeforeItMoves(System):
+    """Others act, once, between a look at a folder and its move."""
+
+    def __init__(self, others: Callable[[], None]) -> None:
+        self.others: Callable[[], None] | None = others
+
+    def rename(self, source: str | Path, target: str | Path) -> None:
+        others, self.others = self.others, None
+        if others is not None:
+            others()
+        super().rename(source, target)
+
+
+def test_who_was_stopped_before_it_moves_puts_back_what_was_made_again(
+    local: Store, make_step: MakeStep, raw: Any
+) -> None:
+    """Its lease ran out: without a claim, others set the damaged one aside and made it again."""
+    commit(local, make_step(), "first")
+    damage = damage_of(local, raw)
+
+    def others() -> None:
+        local.backend.set_aside(damage.path, damage.record)
+        commit(local, make_step(), "again")
+
+    stopped = Store(LocalBackend(Path(local.backend.uri), StoppedBeforeItMoves(others)))
+    assert stopped.set_aside(damage) is None
+    assert list(local.contents(["a1"], "head.bin")) == [b"again"]
+    assert len(local.listing("damaged/student")) == 1
 
 
 def test_a_damaged_copy_is_downloaded_again(remote: Store, make_step: MakeStep) -> None:

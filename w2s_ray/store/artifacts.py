@@ -292,8 +292,8 @@ class Store(StoreFiles):
         """
         while self._is_there(error):
             with self.claim(key_of(error.path)) as held, suppress(FileNotFoundError):
-                if held and self._is_there(error):
-                    return self.location(self.backend.set_aside(error.path))
+                if held:
+                    return self.location(self.backend.set_aside(error.path, error.record))
             if not held:  # by another process that moves it, or works on the step
                 time.sleep(POLL_SECONDS)
         return None

@@ -116,14 +116,14 @@ class Backend(Protocol):
         """Path, for ``read``, of the file ``name`` of the committed folder with this record."""
         ...
 
-    def set_aside(self, path: str) -> str:
-        """Move a folder with a record to a path of its own below ``names.DAMAGED``; returns that.
+    def set_aside(self, path: str, record: bytes) -> str:
+        """Move a folder with this record to a path of its own below ``names.DAMAGED``; returns that.
 
         Atomic: a reader sees the folder or none. On an object store only the record is moved,
         which names the files that belong to it; these stay where they are.
 
         Raises:
-            FileNotFoundError: It is gone already.
+            FileNotFoundError: It is gone already, or has another record.
         """
         ...
 

@@ -100,7 +100,7 @@ class LocalBackend:
             if self._read(f"{self._at(path)}/{RECORD}") is None:  # an interrupted copy
                 self.discard(path)
             else:
-                self.set_aside(path)
+                self._move_aside(self._at(path), path)
         return False
 
     def local_copy(self, path: str, record: bytes) -> Path:
@@ -112,8 +112,18 @@ class LocalBackend:
     def file_in(self, path: str, record: bytes, name: str) -> str:
         return f"{path}/{name}"
 
-    def set_aside(self, path: str) -> str:
-        return self._move_aside(self._at(path), path)
+    def set_aside(self, path: str, record: bytes) -> str:
+        if self._read(f"{self._at(path)}/{RECORD}") != record:
+            raise FileNotFoundError(f"{path} is gone, or another")
+        target = self._move_aside(self._at(path), path)
+        if self._read(f"{self._at(target)}/{RECORD}") == record:
+            return target
+        # This process was stopped for longer than its lease after it looked: it has moved what
+        # another has made in place of the damaged one, and puts that back.
+        with suppress(OSError):  # it was made once more, and stays as it is
+            self._system.rename(self._at(target), self._at(path))
+            self._system.flush(os.path.dirname(self._at(path)))
+        raise FileNotFoundError(f"{path} was made again")
 
     def _move_aside(self, folder: str, path: str) -> str:
         """Moves a folder that was ``path`` below ``names.DAMAGED``; returns its new path."""

@@ -126,10 +126,9 @@ class ObjectStoreBackend:
     def file_in(self, path: str, record: bytes, name: str) -> str:
         return f"{path}/files-{sha256(record).hexdigest()[:16]}/{name}"
 
-    def set_aside(self, path: str) -> str:
-        (record,) = self.read([f"{path}/{RECORD}"])
-        if record is None:
-            raise FileNotFoundError(f"{path} has no record")
+    def set_aside(self, path: str, record: bytes) -> str:
+        if self.read([f"{path}/{RECORD}"]) != [record]:
+            raise FileNotFoundError(f"{path} is gone, or another")
         target = self._copy_aside(path, record)
         self.remove(f"{path}/{RECORD}")
         return target

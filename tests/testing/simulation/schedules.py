@@ -239,8 +239,8 @@ class Schedule:
             if backend.read([f"{path}/{RECORD}"]) != [record]:
                 return
             with backend.claims([key]) as held, suppress(FileNotFoundError):
-                if held and backend.read([f"{path}/{RECORD}"]) == [record]:
-                    target = backend.set_aside(path)
+                if held:
+                    target = backend.set_aside(path, record)
                     self.checks.set_aside(key, backend.read([f"{target}/{RECORD}"])[0])
                     return
             if not held:
