@@ -5,9 +5,9 @@ seed decides which process acts next, and whether an operation is delayed for up
 process stopped for up to 150 s or killed, the power cut, a bit flipped, a request delivered twice.
 After each schedule, and at every look into the store: exactly once, never half, never lost.
 
-``make ci`` runs a tenth of them, ``make test-all`` all, ``make simulate N=…`` others. That they
-would find something is shown at the end: faults that the store has had, or could have, are put
-back in.
+``make ci`` runs all of them, ``make test`` a tenth of the disk's, ``make simulate N=…`` others.
+That they would find something is shown at the end: faults that the store has had, or could have,
+are put back in.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_exactly_once_never_half_never_lost(name: str) -> None:
     check(MODELS[name], range(SCHEDULES[name] // 10))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_so_do_the_other_nine_tenths(name: str) -> None:
     check(MODELS[name], range(SCHEDULES[name] // 10, SCHEDULES[name]))

@@ -5,13 +5,14 @@ How training resumes from them is in ``tests/training``.
 
 import pickle
 from dataclasses import astuple
+from hashlib import sha256
 
 import pytest
 
 from w2s_ray.store.artifacts import Store
-from w2s_ray.store.checkpoints import HEAD_BYTES, KEPT, Checkpoints
+from w2s_ray.store.checkpoints import KEPT, Checkpoints
 
-LONG = bytes(range(256)) * (2 * HEAD_BYTES // 256)
+LONG = bytes(range(256)) * 32
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def made(checkpoints: Checkpoints, update: int, **files: bytes) -> None:
     files = files or {"rank0": LONG, "rank1": b"short"}
     for name, content in files.items():
         write(checkpoints, update, name, content)
-    sizes = {name: len(content) for name, content in files.items()}
-    checkpoints.complete(update, {"loss": [0.5, update]}, sizes)
+    described = {n: (len(content), sha256(content).hexdigest()) for n, content in files.items()}
+    checkpoints.complete(update, {"loss": [0.5, update]}, described)
 
 
 def names(checkpoints: Checkpoints) -> list[str]:
@@ -49,8 +50,9 @@ def test_a_checkpoint_is_what_was_written(checkpoints: Checkpoints) -> None:
     assert (latest.update, latest.content, latest.files) == (
         12,
         {"loss": [0.5, 12]},
-        ("rank0", "rank1"),
+        {"rank0": sha256(LONG).hexdigest(), "rank1": sha256(b"short").hexdigest()},
     )
+    assert all(checkpoints.is_whole(latest, name) for name in latest.files)
     with checkpoints.open_file(12, "rank0") as file:
         assert file.read() == LONG
     assert names(checkpoints) == ["000000012-rank0", "000000012-rank1", "000000012.json"]
@@ -79,17 +81,50 @@ def test_the_newest_is_that_of_most_updates_not_of_the_longest_name(
     [
         LONG[:-1],  # cut off
         LONG + b"x",
-        b"x" + LONG[1:],  # of the right size, but not what was written
-        LONG[: HEAD_BYTES - 1] + b"x" + LONG[HEAD_BYTES:],
         b"",
     ],
-    ids=["shorter", "longer", "other beginning", "other end of the head", "empty"],
+    ids=["shorter", "longer", "empty"],
 )
-def test_a_damaged_checkpoint_is_passed_over(checkpoints: Checkpoints, content: bytes) -> None:
+def test_a_checkpoint_with_a_file_of_another_size_is_passed_over(
+    checkpoints: Checkpoints, content: bytes
+) -> None:
     made(checkpoints, 1)
     made(checkpoints, 2)
     write(checkpoints, 2, "rank0", content)
     assert newest(checkpoints) == 1
+
+
+@pytest.mark.parametrize("place", [0, 4_096, len(LONG) - 1])
+def test_a_bit_that_flips_is_noticed_wherever_it_is(checkpoints: Checkpoints, place: int) -> None:
+    made(checkpoints, 2)
+    damaged = bytearray(LONG)
+    damaged[place] ^= 1
+    write(checkpoints, 2, "rank0", bytes(damaged))
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert {n for n in latest.files if not checkpoints.is_whole(latest, n)} == {"rank0"}
+
+
+def test_no_bit_of_a_manifest_may_flip(checkpoints: Checkpoints) -> None:
+    made(checkpoints, 2)
+    path = f"{checkpoints.folder}/000000002.json"
+    (content,) = checkpoints.store.backend.read([path])
+    assert content is not None
+    found = []
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        checkpoints.store.backend.write(path, bytes(damaged))
+        found.append(newest(checkpoints))
+    assert set(found) == {None}
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_those_before_an_update_are_asked_for(checkpoints: Checkpoints, before: int) -> None:
+    made(checkpoints, 1)
+    made(checkpoints, 2)
+    latest = checkpoints.latest(before)
+    assert (latest and latest.update) == {1: None, 2: 1, 3: 2}[before]
 
 
 @pytest.mark.parametrize(

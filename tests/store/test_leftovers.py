@@ -25,7 +25,7 @@ def checkpoint(store: Store, key: str) -> Checkpoints:
     kept = Checkpoints(store, key)
     with kept.writing(10, "weights") as path:
         path.write_bytes(b"w" * 100)
-    kept.complete(10, {}, {"weights": 100})
+    kept.complete(10, {}, {"weights": (100, "")})
     return kept
 
 

@@ -23,6 +23,12 @@ class Counted:
         return self.values
 
 
+def flipped(content: bytes, place: int) -> bytes:
+    damaged = bytearray(content)
+    damaged[place] ^= 1
+    return bytes(damaged)
+
+
 def same(found: NDArray[np.float32], values: NDArray[np.float32] = VALUES) -> bool:
     return (
         found.dtype == values.dtype
@@ -54,8 +60,19 @@ def test_parts_of_other_names_and_steps_are_others(store: Store) -> None:
         lambda whole: whole[:20],
         lambda whole: whole[:-1],
         lambda whole: b"x" * 99,
+        lambda whole: flipped(whole, 7),
+        lambda whole: flipped(whole, len(whole) - 40),
+        lambda whole: flipped(whole, len(whole) - 1),
     ],
-    ids=["empty", "cut in the header", "cut at the end", "another file"],
+    ids=[
+        "empty",
+        "cut in the header",
+        "cut at the end",
+        "another file",
+        "a bit of the header",
+        "a bit of a number",
+        "a bit of the digest",
+    ],
 )
 def test_a_part_that_cannot_be_read_is_made_again(
     store: Store, damage: Callable[[bytes], bytes]

@@ -147,12 +147,20 @@ def test_a_truncated_checkpoint_is_skipped_for_the_one_before(tmp_path, checkpoi
     assert checkpoints.latest() is None
 
 
-def test_a_file_with_other_first_bytes_counts_as_truncated(tmp_path, checkpoints):
-    """A file of the right size that never reached the disk."""
-    fit(kept(checkpoints), out(tmp_path / "run"))
-    (newest,) = (Path(checkpoints.store.uri) / checkpoints.folder).glob("000000008-rank*")
-    newest.write_bytes(bytes(newest.stat().st_size))
-    assert checkpoints.latest().update == 6
+def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path, checkpoints):
+    """One bit of a moment has flipped: the run ends as one that was not interrupted."""
+    fit(job(), out(tmp_path / "straight"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(kept(checkpoints, objective=broken(7, interrupt)), out(tmp_path / "cut"))
+    (newest,) = (Path(checkpoints.store.uri) / checkpoints.folder).glob("000000006-rank*")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match="000000006.json: it is damaged"):
+        metrics = fit(kept(checkpoints), out(tmp_path / "on"))
+    entry = metrics["checkpoints"]
+    assert (entry["resumed_at"], len(entry["failures"])) == (4, 1)
+    assert files(tmp_path / "straight")[1:] == files(tmp_path / "on")[1:]
 
 
 def test_skipped_checkpoints_do_not_crowd_out_new_ones(tmp_path, checkpoints):

@@ -49,8 +49,8 @@ class Sampling(Model):
     )
     max_new_tokens: Count = Field(
         128,
-        description="tokens of an answer, at most, and fewer than training.max_length_tokens; one that "
-        "has not ended by then is cut off",
+        description="tokens of an answer, at most, and fewer than training.max_length_tokens; one "
+        "that has not ended by then is cut off",
         examples=[2048],
         json_schema_extra={"unit": "tokens"},
     )

@@ -117,10 +117,13 @@ class Backend(Protocol):
         ...
 
     def set_aside(self, path: str, record: bytes) -> str:
-        """Move a folder with this record to a path of its own below ``names.DAMAGED``; returns that.
+        """Move a folder with this record to a path of its own below ``names.DAMAGED``.
 
         Atomic: a reader sees the folder or none. On an object store only the record is moved,
         which names the files that belong to it; these stay where they are.
+
+        Returns:
+            The new path.
 
         Raises:
             FileNotFoundError: It is gone already, or has another record.

@@ -1,17 +1,18 @@
 """Checkpoints of a step in training. They are in the store, so they survive the loss of a machine.
 
 They lie in ``checkpoints/<key>/``: files ``<update>-<name>``, and a manifest ``<update>.json``,
-which is written last and makes them a checkpoint. A manifest lists each file's size and the digest
-of its first bytes, so that truncated files and files that never reached the disk are noticed; an
-incomplete checkpoint is skipped for the one before it. The last two are kept, and all are removed
-when the step is committed.
+which is written last and makes them a checkpoint. A manifest lists size and digest of each file,
+and has its own. A checkpoint whose manifest is damaged, or whose files have other sizes, is skipped
+for the one before it; digests take a reading of the whole, so who resumes asks for them
+(``is_whole``). The last two are kept, and all are removed when the step is committed.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from pyarrow import NativeFile
 
 from w2s_ray.store.files import StoreFiles
 from w2s_ray.store.names import CHECKPOINTS
+from w2s_ray.store.records import check_digest, record_bytes
 
 KEPT = 2
-HEAD_BYTES = 4096
 _NAME = re.compile(r"\d{9}(\.json$|-)")
 
 
@@ -32,13 +33,13 @@ class Checkpoint:
     Attributes:
         update: Number of optimizer steps that it contains.
         content: The JSON values given to ``Checkpoints.complete``.
-        files: Names of its files.
+        files: SHA-256 of each of its files, in hex, by name.
         location: Path or URI of its manifest, for people.
     """
 
     update: int
     content: dict[str, Any]
-    files: tuple[str, ...]
+    files: Mapping[str, str]
     location: str
 
 
@@ -61,7 +62,9 @@ class Checkpoints:
         """A local path to write to; at the end of the block it is a file of the checkpoint."""
         return self.store.writing(self._path(update, name))
 
-    def complete(self, update: int, content: Mapping[str, Any], files: Mapping[str, int]) -> None:
+    def complete(
+        self, update: int, content: Mapping[str, Any], files: Mapping[str, tuple[int, str]]
+    ) -> None:
         """Make a checkpoint of files that have all been written, and remove older ones.
 
         The checkpoint before it is kept. Later ones are removed as well: they were skipped as
@@ -70,10 +73,10 @@ class Checkpoints:
         Args:
             update: Number of optimizer steps that it contains.
             content: JSON values to keep with it.
-            files: Name -> size in bytes.
+            files: Name -> size in bytes and SHA-256 in hex.
         """
-        described = {name: [size, self._head(update, name)] for name, size in files.items()}
-        self.store.write_json(self._manifest(update), {"files": described, "content": content})
+        manifest = record_bytes({"files": files, "content": content})
+        self.store.backend.write(self._manifest(update), manifest)
         with suppress(OSError):  # the new checkpoint is valid even if old ones cannot be removed
             kept = sorted(number for number in self._updates() if number <= update)[-KEPT:]
             names = [name for name in self.store.listing(self.folder) if _NAME.match(name)]
@@ -81,17 +84,22 @@ class Checkpoints:
                 if int(name[:9]) not in kept:
                     self.store.remove(f"{self.folder}/{name}")
 
-    def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint; None if there is none."""
+    def latest(self, before: int | None = None) -> Checkpoint | None:
+        """The newest complete checkpoint; None if there is none.
+
+        Args:
+            before: Of those of fewer updates than this.
+        """
         for update in sorted(self._updates(), reverse=True):
-            path = self._manifest(update)
-            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # damaged
-                manifest = self.store.read_json(path)
-                files = manifest["files"]
-                if all(self._is_intact(update, name, *file) for name, file in files.items()):
-                    location = self.store.location(path)
-                    return Checkpoint(update, manifest["content"], tuple(files), location)
+            if before is None or update < before:
+                with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # damaged
+                    return self._read(update)
         return None
+
+    def is_whole(self, checkpoint: Checkpoint, name: str) -> bool:
+        """Whether a file of a checkpoint is the one that was written; it is read to its end."""
+        with self.open_file(checkpoint.update, name) as file:
+            return file_digest(file, "sha256").hexdigest() == checkpoint.files[name]
 
     def open_file(self, update: int, name: str) -> NativeFile:
         """A file of a checkpoint for random access."""
@@ -107,13 +115,23 @@ class Checkpoints:
             if _NAME.match(name) and name.endswith(".json"):
                 yield int(name[:9])
 
-    def _is_intact(self, update: int, name: str, size: int, head: str) -> bool:
-        with self.open_file(update, name) as file:
-            return int(file.size()) == size and _head_digest(file) == head
+    def _read(self, update: int) -> Checkpoint:
+        """A checkpoint by its manifest.
 
-    def _head(self, update: int, name: str) -> str:
-        with self.open_file(update, name) as file:
-            return _head_digest(file)
+        Raises:
+            ValueError: The manifest is damaged, or a file has another size.
+            FileNotFoundError, KeyError, TypeError: As well.
+        """
+        path = self._manifest(update)
+        (content,) = self.store.backend.read([path])
+        manifest = json.loads(content or b"")
+        check_digest(content or b"", manifest)
+        for name, (size, _) in manifest["files"].items():
+            with self.open_file(update, name) as file:
+                if file.size() != size:
+                    raise ValueError(f"{name}: {file.size()} bytes of {size}")
+        digests = {name: digest for name, (_, digest) in manifest["files"].items()}
+        return Checkpoint(update, manifest["content"], digests, self.store.location(path))
 
     def _manifest(self, update: int) -> str:
         return f"{self.folder}/{update:09}.json"
@@ -125,7 +143,3 @@ class Checkpoints:
 def _manifests_first(name: str) -> bool:
     """Sort key: a checkpoint loses its manifest first, so a half-removed one is not complete."""
     return not name.endswith(".json")
-
-
-def _head_digest(file: NativeFile) -> str:
-    return sha256(file.read(HEAD_BYTES)).hexdigest()[:16]

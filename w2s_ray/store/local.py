@@ -28,6 +28,8 @@ from w2s_ray.store.records import (
 from w2s_ray.store.system import SYSTEM, AnyPath, System
 from w2s_ray.store.temporary import remove_abandoned, temporary_name
 
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)  # of a rename to where a folder is
+
 
 class LocalBackend:
     """A ``Backend`` whose root is a folder of this machine."""
@@ -80,7 +82,7 @@ class LocalBackend:
                 self._system.rename(workspace, final)
                 break
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in OCCUPIED:
                     raise
             if self._is_committed(path) or self._takes_the_place(workspace, path):
                 break
@@ -120,10 +122,20 @@ class LocalBackend:
             return target
         # This process was stopped for longer than its lease after it looked: it has moved what
         # another has made in place of the damaged one, and puts that back.
-        with suppress(OSError):  # it was made once more, and stays as it is
-            self._system.rename(self._at(target), self._at(path))
-            self._system.flush(os.path.dirname(self._at(path)))
+        self._put_back(target, path)
         raise FileNotFoundError(f"{path} was made again")
+
+    def _put_back(self, target: str, path: str) -> None:
+        try:
+            self._system.rename(self._at(target), self._at(path))
+        except OSError as error:
+            if error.errno in OCCUPIED:  # it was made once more, and stays as it is
+                return
+            raise OSError(
+                error.errno, f"{path} is whole, but was moved, and cannot be put back", target
+            ) from error
+        self._system.flush(os.path.dirname(self._at(path)))
+        self._system.flush(os.path.dirname(self._at(target)))
 
     def _move_aside(self, folder: str, path: str) -> str:
         """Moves a folder that was ``path`` below ``names.DAMAGED``; returns its new path."""

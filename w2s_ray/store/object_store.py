@@ -127,9 +127,10 @@ class ObjectStoreBackend:
         return f"{path}/files-{sha256(record).hexdigest()[:16]}/{name}"
 
     def set_aside(self, path: str, record: bytes) -> str:
-        if self.read([f"{path}/{RECORD}"]) != [record]:
-            raise FileNotFoundError(f"{path} is gone, or another")
         target = self._copy_aside(path, record)
+        if self.read([f"{path}/{RECORD}"]) != [record]:  # just before it is removed
+            self.remove(f"{target}/{RECORD}")
+            raise FileNotFoundError(f"{path} is gone, or another")
         self.remove(f"{path}/{RECORD}")
         return target
 

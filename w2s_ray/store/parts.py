@@ -1,12 +1,14 @@
 """Parts of an unfinished artifact: what an interrupted step has already computed.
 
 They lie in ``parts/<key>/`` and are removed when the step is committed. A part is complete or
-absent, and only the holder of the step's claim writes it; a damaged one is computed again.
+absent, and only the holder of the step's claim writes it. It ends with its own digest, since the
+step's record will vouch for what is made of it; a damaged one is computed again.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from hashlib import file_digest, sha256
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +20,7 @@ from w2s_ray.store.names import PARTS
 
 UNREADABLE = (FileNotFoundError, ValueError, EOFError)  # what a part that is none raises
 HEADER_BYTES = 256  # an array of a few dimensions has 128
+DIGEST_BYTES = 32  # after the array
 
 
 class Parts:
@@ -31,11 +34,16 @@ class Parts:
         path = self._path(name)
         with suppress(*UNREADABLE):
             with self._store.open_file(path) as file:
-                stored: NDArray[Any] = np.load(BytesIO(file.read()), allow_pickle=False)
-            return stored
+                content = memoryview(file.read())
+            array, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+            if sha256(array).digest() == digest:
+                stored: NDArray[Any] = np.load(BytesIO(array), allow_pickle=False)
+                return stored
         made = make()
-        with self._store.writing(path) as target, open(target, "wb") as file:
+        with self._store.writing(path) as target, open(target, "w+b") as file:
             np.save(file, made)
+            file.seek(0)
+            file.write(file_digest(file, "sha256").digest())
         return made
 
     def missing(self, names: Iterable[str]) -> list[str]:
@@ -48,7 +56,8 @@ class Parts:
             head = BytesIO(file.read(HEADER_BYTES))
             np.lib.format.read_magic(head)
             shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-            return bool(file.size() == head.tell() + math.prod(shape) * dtype.itemsize)
+            array = head.tell() + math.prod(shape) * dtype.itemsize
+            return bool(file.size() == array + DIGEST_BYTES)
         return False
 
     def _path(self, name: str) -> str:

@@ -95,13 +95,22 @@ def parse_record(content: bytes, path: str) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         raise ValueError("without a list of files")
     if "digest" in record or "digests" in record:
-        written = sha256(content.rpartition(_LAST_LINE)[0]).hexdigest()
-        if record.get("digest") != written:
-            raise ValueError("changed since it was written")
+        check_digest(content, record)
     kind, key = path.partition("/")[0], key_of(path)
     if (record.get("kind"), record.get("key")) != (kind, key):
         raise ValueError(f"of another step, {record.get('kind')} {record.get('key')}")
     return record
+
+
+def check_digest(content: bytes, record: Any) -> None:
+    """Compares the last line of what ``record_bytes`` wrote with what stands before it.
+
+    Raises:
+        ValueError: It is another.
+    """
+    written = sha256(content.rpartition(_LAST_LINE)[0]).hexdigest()
+    if not isinstance(record, dict) or record.get("digest") != written:
+        raise ValueError("changed since it was written")
 
 
 def ends_like_a_record(tail: bytes) -> bool:

@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +41,7 @@ from w2s_ray.training.loop import Curve
 from w2s_ray.training.random_states import random_states, set_random_states
 
 RANDOM = "random/"  # prefix of the names of random states in a file
+DIGEST_BYTES = 32  # of SHA-256
 
 
 class Checkpoint(Protocol):
@@ -54,8 +56,8 @@ class Checkpoint(Protocol):
         """The JSON values given to ``CheckpointStorage.complete``."""
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Names of its files."""
+    def files(self) -> Mapping[str, str]:
+        """Digests of its files, by name."""
 
     @property
     def location(self) -> str:
@@ -71,11 +73,16 @@ class CheckpointStorage(Protocol):
     def writing(self, update: int, name: str) -> AbstractContextManager[Path]:
         """A local path to write to, which becomes a file of the checkpoint when the block ends."""
 
-    def complete(self, update: int, content: Mapping[str, Any], files: Mapping[str, int]) -> None:
-        """Makes a checkpoint of written files (name -> bytes), with JSON values beside them."""
+    def complete(
+        self, update: int, content: Mapping[str, Any], files: Mapping[str, tuple[int, str]]
+    ) -> None:
+        """Makes a checkpoint of written files (name -> bytes and SHA-256), with JSON values."""
 
-    def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint; None if there is none."""
+    def latest(self, before: int | None = None) -> Checkpoint | None:
+        """The newest complete checkpoint (before that of an update); None if there is none."""
+
+    def is_whole(self, checkpoint: Any, name: str) -> bool:
+        """Whether a file of a checkpoint is the one that was written; it is read to its end."""
 
     def open_file(self, update: int, name: str) -> NativeFile:
         """A file of a checkpoint, for random access."""
@@ -145,17 +152,22 @@ class Checkpointer:
         """
         update, engine = len(curve.loss), self._engine
         self._saved_for_preemption = self._preempted()
-        size, error = 0, ""
+        size, digest, error = 0, bytes(DIGEST_BYTES), ""
         try:
             with self._checkpoints.writing(update, _file(engine.rank, engine.world)) as path:
                 self._write(path)
-                size = path.stat().st_size
+                size, digest = path.stat().st_size, _digest(path)
         except OSError as problem:
             error = _one_line(problem)
-        of_rank = torch.tensor([[-1 if error else size, asked()]])
-        sizes, asked_ranks = engine.gather(of_rank).T.tolist()
+        parts = np.frombuffer(digest, np.int64).tolist()
+        of_rank = torch.tensor([[-1 if error else size, asked(), *parts]])
+        sizes, asked_ranks, *parts = engine.gather(of_rank).T.tolist()
         if min(sizes) >= 0 and engine.rank == 0:
-            files = {_file(rank, engine.world): n for rank, n in enumerate(sizes)}
+            digests = [bytes(part).hex() for part in np.array(parts, np.int64).T.copy()]
+            files = {
+                _file(rank, engine.world): of
+                for rank, of in enumerate(zip(sizes, digests, strict=True))
+            }
             content = {
                 "identity": self._identity,
                 "curve": vars(curve),
@@ -179,14 +191,12 @@ class Checkpointer:
     def restore(self, buffer: ThresholdBuffer | None) -> Curve:
         """Restores the newest checkpoint into the engine; an empty curve if there is none.
 
+        One with a damaged file is passed over, which the step's record will say.
+
         Raises:
             InputError: the checkpoint is of another model or other data. Nothing is changed.
         """
-        checkpoint = self._checkpoints.latest()
-        update = checkpoint.update if checkpoint else 0
-        updates = self._engine.gather(torch.tensor([update])).tolist()
-        if len(set(updates)) > 1:
-            raise RuntimeError(f"workers see different checkpoints: updates {updates}")
+        checkpoint = self._newest()
         if checkpoint is None:
             return Curve()
         self._check_identity(checkpoint)
@@ -198,6 +208,25 @@ class Checkpointer:
                 f"checkpoint {checkpoint.location}: it cannot be read ({type(error).__name__}: "
                 f"{error}); move its files away and rerun to resume from the one before it"
             ) from error
+
+    def _newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files are all whole; the ranks share their reading."""
+        before = None
+        while True:
+            checkpoint = self._checkpoints.latest(before)
+            files = sorted(checkpoint.files) if checkpoint else []
+            own = files[self._engine.rank :: self._engine.world]
+            damaged = sum(not self._checkpoints.is_whole(checkpoint, name) for name in own)
+            seen = torch.tensor([[checkpoint.update if checkpoint else 0, damaged]])
+            updates, damages = self._engine.gather(seen).T.tolist()
+            if len(set(updates)) > 1:
+                raise RuntimeError(f"workers see different checkpoints: updates {updates}")
+            if checkpoint is None or not any(damages):
+                return checkpoint
+            line = f"checkpoint {checkpoint.location}: it is damaged, and the one before it is used"
+            self.failures.append(line)
+            warnings.warn(line, stacklevel=2)
+            before = checkpoint.update
 
     def metrics(self, resumed_at: int) -> dict[str, Any]:
         """The entry ``checkpoints`` of the step's record."""
@@ -260,6 +289,11 @@ class Checkpointer:
 
 def _file(rank: int, world: int) -> str:
     return f"rank-{rank:05}-of-{world:05}.safetensors"
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()
 
 
 def _use_threads(threads: int) -> None:

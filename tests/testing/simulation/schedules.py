@@ -200,7 +200,7 @@ class Schedule:
             content = f"{key} {update}".encode()
             with kept.writing(update, "w") as target:
                 system.write(target, content)
-            kept.complete(update, {}, {"w": len(content)})
+            kept.complete(update, {}, {"w": (len(content), sha256(content).hexdigest())})
             self.checks.checkpoints[key] = update
 
     def _read(self, process: Process) -> None:
