@@ -145,10 +145,19 @@ def test_more_test_prompts_train_nothing_anew(tmp_path: Path) -> None:
     assert splits == {"test"}
 
 
-@pytest.mark.parametrize("checker", ["raises", "gives"])
-def test_a_checker_that_fails_fails_its_cells_with_the_reason(tmp_path: Path, checker: str) -> None:
+@pytest.mark.parametrize(
+    ("checker", "reason"),
+    [
+        ("raises", "KeyError"),
+        ("gives", "KeyError"),
+        ("loops", "loops did not end within 0.2 seconds (prompts.timeout_seconds) for 10 answers"),
+    ],
+)
+def test_a_checker_that_fails_fails_its_cells_with_the_reason(
+    tmp_path: Path, checker: str, reason: str
+) -> None:
     spec = text_spec(tmp_path, grid={"pair": [["weak", "strong"]], "method": ["untrained"]})
-    name = f"tests.testing.text_checks:{checker}"
+    name = f"tests.testing.text_checks:{checker}\n  timeout_seconds: 0.2"
     spec.write_text(
         spec.read_text().replace("tests.testing.text_checks:has_many_low_letters", name)
     )
@@ -157,7 +166,7 @@ def test_a_checker_that_fails_fails_its_cells_with_the_reason(tmp_path: Path, ch
     by_method = {row["method"]: row for row in rows}
     assert by_method["untrained"]["status"] == "failed"
     assert by_method["weak"]["status"] == "blocked"
-    assert "KeyError" in by_method["untrained"]["error"]
+    assert reason in by_method["untrained"]["error"]
     assert all(row["rate"] is None for row in rows)
 
 

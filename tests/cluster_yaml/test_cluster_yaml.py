@@ -6,6 +6,7 @@ costs a failed launch and a forgotten one costs money or opens a port. EC2's own
 """
 
 import copy
+import json
 import re
 import shlex
 import subprocess
@@ -205,6 +206,30 @@ def test_every_node_can_reach_the_bucket_and_runs_one_image(config: dict[str, An
     nodes = [node["node_config"] for node in config["available_node_types"].values()]
     assert all(node["IamInstanceProfile"]["Name"] for node in nodes)
     assert len({node["ImageId"] for node in nodes}) == 1
+
+
+def test_disks_are_encrypted_credentials_need_a_token_and_keys_are_not_copied(
+    config: dict[str, Any],
+) -> None:
+    for node_type in config["available_node_types"].values():
+        node = node_type["node_config"]
+        assert all(disk["Ebs"]["Encrypted"] for disk in node["BlockDeviceMappings"])
+        assert node["MetadataOptions"]["HttpTokens"] == "required"
+    assert ".env*" in config["rsync_exclude"]
+
+
+def test_the_head_may_terminate_machines_of_this_cluster_alone(config: dict[str, Any]) -> None:
+    (text,) = re.findall(
+        r"cat > head.json <<END\n(.*?)\nEND", (ROOT / "docs/cluster.md").read_text(), re.DOTALL
+    )
+    terminating = [
+        statement
+        for statement in json.loads(text)["Statement"]
+        if "ec2:TerminateInstances" in statement["Action"]
+    ]
+    assert [statement["Condition"] for statement in terminating] == [
+        {"StringEquals": {"aws:ResourceTag/ray-cluster-name": config["cluster_name"]}}
+    ]
 
 
 def test_the_dashboard_listens_on_loopback_only(config: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import GenerateConfig
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import prompts_of
-from w2s_ray.steps.samples import SCHEMA
+from w2s_ray.steps.samples import SCHEMA, kept_rows
 from w2s_ray.steps.trained_text import load_trained
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
@@ -47,8 +47,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     for first in range(0, prompts.num_rows, length):
         shard = prompts.slice(first, length).to_pylist()
         name = f"samples-{first:06}-of-{length}"
-        kept = context.keep(name, partial(_shard, sampler, shard))
-        parts.append(pa.ipc.open_file(pa.py_buffer(kept.tobytes())).read_all())
+        parts.append(kept_rows(context.keep, name, SCHEMA, partial(_shard, sampler, shard)))
         done = min(first + length, prompts.num_rows)
         context.progress({"step": done, "steps": prompts.num_rows, "unit": "prompts"})
     table = pa.concat_tables(parts)
@@ -151,8 +150,8 @@ def _sampler(step: Step, config: GenerateConfig, inputs: Mapping[str, Artifact])
     return _Sampler(config, models, reference, step.execution.decoded_rows)
 
 
-def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """The rows of some prompts as the bytes of an Arrow file."""
+def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of some prompts."""
     config = sampler.config
     rows: list[dict[str, Any]] = []
     asked: list[list[int]] = []
@@ -168,10 +167,7 @@ def _shard(sampler: _Sampler, prompts: Sequence[Mapping[str, Any]]) -> NDArray[n
         names = [f"{row['prompt_id']}/{row['sample']}" for row in answered]
         seeds = hashes(names, config.seed, config.draws)
         _fill(answered, sampler, asked, sampler.decode(asked, seeds))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-    return np.frombuffer(sink.getvalue(), dtype=np.uint8)
+    return rows
 
 
 def _encoded(sampler: _Sampler, prompts: Sequence[str]) -> list[tuple[list[int], str | None]]:

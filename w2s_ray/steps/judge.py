@@ -1,7 +1,11 @@
-"""``judge``: what the checks of the prompts say of sampled answers."""
+"""``judge``: what the checks of the prompts say of sampled answers.
+
+A check of the researcher's own may take long, so its verdicts are kept shard by shard.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +16,7 @@ from w2s_ray.statistics.text_measures import measures
 from w2s_ray.steps.classifier import read_classifier
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import prompts_of
-from w2s_ray.steps.samples import VERDICT_SCHEMA, read_samples
+from w2s_ray.steps.samples import VERDICT_SCHEMA, kept_rows, read_samples
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import VERDICTS
@@ -20,12 +24,16 @@ from w2s_ray.store.text_results import best_samples
 from w2s_ray.tasks.check import Checker, ClassifierChecker, checker_of, checks_identity
 from w2s_ray.training.progress import Throttle
 
+SHARD = 64
+"""Answers whose verdicts are kept together."""
+
 
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``verdicts.parquet``, and scores of each split as metrics.
 
     Raises:
-        ValueError: no sample has a reward; names the first reason.
+        ValueError: no sample has a reward; names the first reason. Or the researcher's check does
+            not end.
     """
     assert step.prompts is not None
     _check_same(step)
@@ -34,18 +42,21 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     prompts = {row["prompt_id"]: row for row in prompts_of(inputs, splits).to_pylist()}
     verdicts: list[dict[str, Any]] = []
     throttle = Throttle()
+
+    def progress(of_shard: int) -> None:
+        if throttle.due():
+            done = len(verdicts) + of_shard
+            context.progress({"step": done, "steps": len(samples), "unit": "samples"})
+
     with _checker(step, inputs) as check:
-        for number, sample in enumerate(samples, start=1):
-            prompt = prompts[sample["prompt_id"]]
-            reward, error = None, sample["error"]
-            if error is None:
-                reward, error = check(json.loads(prompt["check"]), prompt["prompt"], sample["text"])
-            verdicts.append(
-                {name: sample[name] for name in ("split", "prompt_id", "sample")}
-                | {"reward": reward, "error": error}
-            )
-            if throttle.due():
-                context.progress({"step": number, "steps": len(samples), "unit": "samples"})
+        for first in range(0, len(samples), SHARD):
+            shard = samples[first : first + SHARD]
+            make = partial(_verdicts, check, prompts, shard, progress)
+            if step.prompts.checker is None:  # quicker than to keep them
+                verdicts += make()
+            else:
+                name = f"verdicts-{first:06}-of-{SHARD}"
+                verdicts += kept_rows(context.keep, name, VERDICT_SCHEMA, make).to_pylist()
     _check_same(step)  # it may have been edited while it ran
     if all(verdict["reward"] is None for verdict in verdicts):
         raise ValueError(f"none of {len(verdicts):,} samples has a reward: {verdicts[0]['error']}")
@@ -63,6 +74,25 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         for split in splits
     }
     draft.metrics.update(splits=of_split)
+
+
+def _verdicts(
+    check: Checker,
+    prompts: Mapping[str, Mapping[str, Any]],
+    samples: Sequence[Mapping[str, Any]],
+    progress: Callable[[int], None],
+) -> list[dict[str, Any]]:
+    """Rows of ``VERDICT_SCHEMA``; ``progress`` takes how many there are."""
+    verdicts = []
+    for sample in samples:
+        prompt = prompts[sample["prompt_id"]]
+        reward, error = None, sample["error"]
+        if error is None:
+            reward, error = check(json.loads(prompt["check"]), prompt["prompt"], sample["text"])
+        same = {name: sample[name] for name in ("split", "prompt_id", "sample")}
+        verdicts.append({**same, "reward": reward, "error": error})
+        progress(len(verdicts))
+    return verdicts
 
 
 def _checker(step: Step, inputs: Mapping[str, Artifact]) -> Checker:

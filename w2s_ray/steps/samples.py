@@ -1,10 +1,14 @@
-"""The samples of a finished ``generate`` step, and the verdicts of a finished ``judge`` step."""
+"""Rows of sampled answers: what ``generate`` and ``judge`` write, and keep while they run."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from w2s_ray.contents import read_parquet
+from w2s_ray.steps.context import Keep
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.names import SAMPLES, VERDICTS
 
@@ -50,6 +54,20 @@ PERPLEXITY_SCHEMA = pa.schema(
 """One row per sample, in the order of the samples. ``log_prob`` sums log p over the ``tokens`` of
 the text after its prompt, by the tokenizer of the outside model and without an end token; null and
 0 where there is no text. The perplexity is exp(-log_prob / tokens)."""
+
+
+def kept_rows(
+    keep: Keep, name: str, schema: pa.Schema, make: Callable[[], list[dict[str, Any]]]
+) -> pa.Table:
+    """Rows that are kept under a name; made if an earlier try of the step has not left them."""
+
+    def made() -> NDArray[np.uint8]:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, schema) as writer:
+            writer.write_table(pa.Table.from_pylist(make(), schema=schema))
+        return np.frombuffer(sink.getvalue(), dtype=np.uint8)
+
+    return pa.ipc.open_file(pa.py_buffer(keep(name, made).tobytes())).read_all()
 
 
 def read_samples(artifact: Artifact) -> list[dict[str, Any]]:

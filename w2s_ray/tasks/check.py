@@ -27,6 +27,8 @@ _BLOCK = 4096  # bytes read at a time
 _FIELD = ("prompts", "checker")
 _START_SECONDS = 120.0
 """Time in which the module of a checker is imported."""
+MOST_UNENDED = 10
+"""Answers in a row after which a check that does not end is tried on no other."""
 
 
 class Verdict(NamedTuple):
@@ -115,16 +117,24 @@ class OwnChecker(_Closing):
         self._entry, self._timeout = entry, timeout_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._file: str | None = None
+        self._unended = 0  # answers in a row
 
     def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
         """The verdict on ``text``; a check that fails is one with the reason.
 
         Raises:
             InputError: the function cannot be imported.
+            ValueError: it has not ended for so many answers in a row.
         """
         self.start()
         request = json.dumps({"check": dict(check), "prompt": prompt, "text": text})
         message = self._exchange(request.encode() + b"\n", self._timeout)
+        self._unended = self._unended + 1 if "unended" in message else 0
+        if self._unended == MOST_UNENDED:
+            raise ValueError(
+                f"{self._entry} did not end within {self._timeout:g} seconds (prompts."
+                f"timeout_seconds) for {MOST_UNENDED} answers in a row; no other is checked"
+            )
         reward, error = message.get("reward"), message.get("error")
         if isinstance(reward, float):
             return Verdict(reward, None)
@@ -180,7 +190,8 @@ class OwnChecker(_Closing):
             received = self._received(request, time.monotonic() + seconds)
         except TimeoutError:
             self.close()
-            return {"error": f"the checker did not end within {seconds:g} seconds"}
+            error = f"the checker did not end within {seconds:g} seconds"
+            return {"error": error, "unended": True}
         except BaseException:  # its answer would be taken for the next one's
             self.close()
             raise
