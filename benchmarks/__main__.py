@@ -12,7 +12,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import decoding, heads, inference, preference, ray_runs, training, whole_studies
+from benchmarks import (
+    decoding,
+    heads,
+    inference,
+    preference,
+    ray_runs,
+    stored_steps,
+    training,
+    whole_studies,
+)
 from benchmarks.machine import facts
 from benchmarks.measure import Row
 from benchmarks.options import Options
@@ -29,6 +38,7 @@ ROWS: dict[str, Callable[[Options], Iterator[Row]]] = {
     "gemm": training.gemm,
     "heads": heads.heads_together,
     "scaling": heads.scaling,
+    "stored_steps": stored_steps.stored_steps,
     "quickstart": whole_studies.quickstart_cold,
     "second_run": whole_studies.second_run,
     "ray": ray_runs.ray_against_local,

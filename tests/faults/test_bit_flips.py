@@ -6,6 +6,7 @@ Flips are drawn from a seed over all files of all artifacts, each artifact with 
 import random
 import shutil
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,17 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rich.console import Console
 
 from tests.testing.specs import tiny_spec
 from w2s_ray.plan.build import build
 from w2s_ray.spec.loading import load
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.backend import StoreError
-from w2s_ray.store.names import RECORD, key_of
+from w2s_ray.store.names import MEMBERS, RECORD, key_of
+from w2s_ray.store.upkeep.verify import verify
 from w2s_ray.study import main
 
 # Columns of results that say how a step was run, not what came out.
 OF_RUN = ("seconds", "tokens_per_second", "peak_memory_bytes")
+LOSSES = ["forward_kl", "reverse_kl", "jeffreys", "pearson_chi2"]  # and five ratios of noise: a bundle
 TABLES = ("results", "predictions", "train_predictions")
 
 
@@ -92,6 +96,33 @@ def test_every_flip_is_noticed_where_it_is_read(finished: Finished, count: int) 
         assert is_noticed(store, flip), flip
         flip.apply(finished.root)
     assert store.checked(finished.parents) == (set(finished.parents), [])
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished store whose students are bundles."""
+    folder = tmp_path_factory.mktemp("bundled")
+    spec = folder / "study.yaml"
+    content = tiny_spec(grid__noise_ratio=[0.0, 0.1, 0.2, 0.3, 0.4], grid__loss=LOSSES)
+    spec.write_text(yaml.safe_dump(content))
+    assert main([str(spec), "--local", "--no-report", "--store", str(folder / "store")]) == 0
+    return folder / "store"
+
+
+def test_every_flip_in_a_bundle_is_found_by_verify(bundled: Path) -> None:
+    """Of all its files, those that members have for themselves among them."""
+    files = sorted(p for p in bundled.glob("*/@*/**/*") if p.is_file())
+    assert {file.name for file in files} >= {RECORD, MEMBERS, "test.parquet"}
+    draw = random.Random(0)
+    for _ in range(100):
+        file = draw.choice(files)
+        path = "/".join(file.relative_to(bundled).parts[:2])
+        bit = draw.randrange(8 * file.stat().st_size)
+        flip = Flip(path, file.relative_to(bundled / path).as_posix(), bit)
+        flip.apply(bundled)
+        (damage,) = verify(Store.open(bundled), Console(file=StringIO())).damaged
+        assert damage.error is not None and damage.error.path == path, flip
+        flip.apply(bundled)
 
 
 def table(root: Path, name: str) -> pa.Table:
