@@ -27,7 +27,7 @@ from w2s_ray.study import main
 
 # Columns of results that say how a step was run, not what came out.
 OF_RUN = ("seconds", "tokens_per_second", "peak_memory_bytes")
-LOSSES = ["forward_kl", "reverse_kl", "jeffreys", "pearson_chi2"]  # and five ratios of noise: a bundle
+LOSSES = ["forward_kl", "reverse_kl", "jeffreys", "pearson_chi2"]  # five noises each: a bundle
 TABLES = ("results", "predictions", "train_predictions")
 
 

@@ -58,6 +58,11 @@ class Checks:
                 self._check_overruled(key, other, process)
             self._holders[key] = [*holders, process]
 
+    def claim_removed(self, key: str, owner: Process) -> None:
+        """A process of another machine has removed a claim, as it does with stale ones."""
+        if not (owner.dead or owner.ended) and self.was_silent(owner):
+            self.overruled.add(key)
+
     def left(self, process: Process, keys: Iterable[str]) -> None:
         """``process`` is about to release the keys."""
         for key in keys:

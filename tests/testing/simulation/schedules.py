@@ -6,6 +6,7 @@ one is started again, and at last, after two quiet days, one without faults fini
 """
 
 import gc
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -118,12 +119,27 @@ class Schedule:
         machine = process.machine
         disk = self.disks[0] if self.shares_disk else self.disks[machine]
         system = SimulatedSystem(
-            self.scheduler, process, disk, self.processes, self.clock_errors[machine]
+            self.scheduler,
+            process,
+            disk,
+            self.processes,
+            self.clock_errors[machine],
+            self._removed,
         )
         if not self.model.on_objects:
             return system, LocalBackend(Path(ROOT), system)
         filesystem = cast(Any, SimulatedFileSystem(self.bucket, self.scheduler, process))
         return system, ObjectStoreBackend(filesystem, BUCKET, cache=Path("/cache"), system=system)
+
+    def _removed(self, process: Process, path: str, content: bytes) -> None:
+        """A claim that another machine's process removes is no claim on its own machine any more,
+        where a process is otherwise seen to live however long it is silent."""
+        folder, _, name = path.rpartition("/")
+        if folder == f"{ROOT}/{CLAIMS}":
+            with suppress(ValueError, KeyError):  # it was never whole
+                owner = self.processes[json.loads(content)["owner"]]
+                if owner.machine != process.machine:
+                    self.checks.claim_removed(name.partition(".")[0], owner)
 
     def _work(self, process: Process) -> None:
         """A driver, as ``study`` and ``running.runner.execute_group``."""

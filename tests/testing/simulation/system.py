@@ -41,7 +41,11 @@ class SimulatedOwner:
 
 
 class SimulatedSystem(System):
-    """Of one process: its machine's clock, and a disk that it may share with other machines."""
+    """Of one process: its machine's clock, and a disk that it may share with other machines.
+
+    Args:
+        on_remove: called with the process, path and content of each file that is removed.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,10 @@ class SimulatedSystem(System):
         disk: Disk,
         processes: dict[str, Process],
         clock_error: float,
+        on_remove: Callable[[Process, str, bytes], None],
     ) -> None:
         self._scheduler, self._process, self._disk = scheduler, process, disk
+        self._on_remove = on_remove
         self._processes, self._clock_error = processes, clock_error
         self._owner: Any = SimulatedOwner(process, process.machine)
         processes[self._owner.token] = process
@@ -125,8 +131,9 @@ class SimulatedSystem(System):
         return True
 
     def remove(self, path: AnyPath) -> None:
-        self._disk.file(self._step("unlink", path))
+        content = self._disk.file(self._step("unlink", path)).content
         self._disk.remove_entry(str(path), self._now)
+        self._on_remove(self._process, str(path), content)
 
     def remove_tree(self, path: AnyPath) -> None:
         path = self._step("remove", path)
