@@ -43,7 +43,7 @@ def test_so_do_the_other_nine_tenths(name: str) -> None:
 # (until 2026-11-29).
 TWO_REPAIRS = 5_019_054
 # A process that was silent for longer than its lease lost its claim to cleaners of another machine,
-# and one of its own machine then held the key (until 2026-11-29; the check was wrong, not the store).
+# and one of its own machine then held the key (the check was wrong, not the store).
 TAKEN_FROM_ELSEWHERE = 23_552_757
 
 
