@@ -131,7 +131,7 @@ def tokens() -> Tokens:
 def test_an_implicit_reward_is_the_log_ratio_of_the_answer_summed_over_its_tokens(
     budget: int,
 ) -> None:
-    """β [log π(y | x) − log π_ref(y | x)], as TRL's DPO logs it (``rewards/chosen``)."""
+    """β [log π(y | x) − log π_ref(y | x)]; ``test_reward_trl`` compares it with what TRL logs."""
     post, pre = scorer("qwen2"), scorer("llama")
     ratios = answer_log_ratios(post, pre, tokens(), budget)
     assert [len(of_row) for of_row in ratios] == [5, 7, 6]
