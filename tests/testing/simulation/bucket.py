@@ -6,10 +6,11 @@ request may reach the store a second time, up to ``DUPLICATES_WITHIN`` seconds a
 when a client tries again while its first request is still under way. A listing is exact, or lags
 behind by up to ``lag`` seconds.
 
-Not modelled: the late second deletion of a record that was set aside, after the artifact was made
-again. Nothing that pyarrow offers guards against it.
+Not modelled: the late second writing of a record, or the late second deletion of one that was set
+aside, after the artifact was made again. Nothing that pyarrow offers guards against them.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
@@ -35,13 +36,19 @@ class Bucket:
         self._appears: dict[str, float] = {}
         self._ghosts: dict[str, float] = {}
         self._late: list[tuple[float, Callable[[], None]]] = []
+        self._puts: Counter[str] = Counter()
 
     def put(self, path: str, content: bytes) -> None:
         if path not in self.objects and self.lag:
             self._appears[path] = self._scheduler.now + self._scheduler.random.random() * self.lag
         self.objects[path] = content
+        self._puts[path] += 1
         if self._scheduler.random.random() < self.duplicates:
-            self._repeat(lambda: self.objects.__setitem__(path, content))
+            self._repeat(partial(self._put_late, path, content, self._puts[path]))
+
+    def _put_late(self, path: str, content: bytes, puts: int) -> None:
+        if self._puts[path] == puts or not path.endswith(f"/{RECORD}"):
+            self.objects[path] = content
 
     def delete(self, path: str) -> None:
         del self.objects[path]
