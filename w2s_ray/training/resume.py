@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +41,6 @@ from w2s_ray.training.loop import Curve
 from w2s_ray.training.random_states import random_states, set_random_states
 
 RANDOM = "random/"  # prefix of the names of random states in a file
-DIGEST_BYTES = 32  # of SHA-256
 
 
 class Checkpoint(Protocol):
@@ -152,7 +151,7 @@ class Checkpointer:
         """
         update, engine = len(curve.loss), self._engine
         self._saved_for_preemption = self._preempted()
-        size, digest, error = 0, bytes(DIGEST_BYTES), ""
+        size, digest, error = 0, sha256().digest(), ""
         try:
             with self._checkpoints.writing(update, _file(engine.rank, engine.world)) as path:
                 self._write(path)
