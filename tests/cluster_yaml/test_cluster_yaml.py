@@ -222,14 +222,16 @@ def test_the_head_may_terminate_machines_of_this_cluster_alone(config: dict[str,
     (text,) = re.findall(
         r"cat > head.json <<END\n(.*?)\nEND", (ROOT / "docs/cluster.md").read_text(), re.DOTALL
     )
-    terminating = [
-        statement
-        for statement in json.loads(text)["Statement"]
-        if "ec2:TerminateInstances" in statement["Action"]
-    ]
-    assert [statement["Condition"] for statement in terminating] == [
-        {"StringEquals": {"aws:ResourceTag/ray-cluster-name": config["cluster_name"]}}
-    ]
+    given = [s for s in json.loads(text)["Statement"] if "Instances" in str(s["Action"])]
+    starting, ending = given
+    assert starting["Action"] == ["ec2:RunInstances", "ec2:Describe*"]
+    assert ending["Action"] == ["ec2:CreateTags", "ec2:TerminateInstances"]
+    of_cluster = {"aws:ResourceTag/ray-cluster-name": config["cluster_name"]}
+    assert ending["Condition"] == {"StringEquals": of_cluster}
+    tagging = [s for s in json.loads(text)["Statement"] if s["Action"] == "ec2:CreateTags"]
+    assert [s["Condition"] for s in tagging] == [
+        {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
+    ], "a tag that lets it end other machines is given to new ones alone"
 
 
 def test_the_dashboard_listens_on_loopback_only(config: dict[str, Any]) -> None:

@@ -89,17 +89,3 @@ def test_twice_the_gpus_take_less_time_and_cost_more() -> None:
 def test_too_few_gpus_are_refused() -> None:
     with pytest.raises(InputError, match=r"qwen2\.5-7b"):
         planned("training.trainable=full", "execution.workers=1")
-
-
-@pytest.mark.parametrize("gpus", [0.0, 0.5, 1.0])
-def test_a_checker_has_the_gpus_that_it_asks_for_and_its_steps_keep_their_keys(gpus: float) -> None:
-    steps = planned(f"prompts.checker_gpus={gpus:g}")
-    judges = [step for step in steps if step.kind.name == "judge"]
-    assert judges and {step.execution.gpus_per_worker for step in judges} == {gpus}
-    assert {step.execution.gpu_type for step in judges} == {"H100" if gpus else None}
-    assert [step.key for step in steps] == [step.key for step in planned()]
-
-
-def test_gpus_without_a_checker_are_refused() -> None:
-    with pytest.raises(InputError, match=r"prompts\.checker_gpus: given 1, expected 0 without"):
-        planned("prompts.checker=null", "prompts.checker_gpus=1")

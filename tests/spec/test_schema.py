@@ -62,7 +62,7 @@ FIELDS = {
     "Finetune": "epochs batch_size learning_rate",
     "Prefer": "epochs batch_size learning_rate beta",
     "Prompts": "source sizes families transfer_families seed revision subset split "
-    "column checker classifier timeout_seconds checker_gpus",
+    "column checker classifier timeout_seconds",
     "Classifier": "text label wanted words",
     "PromptSizes": "align train test transfer",
     "TextGrid": "pair method alpha learning_rate_factor seed",

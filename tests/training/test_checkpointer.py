@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path, checkpoints):
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(UserWarning, match="000000006.json: it is damaged"):
+    with pytest.warns(UserWarning, match=r"000000006\.json: passed over: a file is damaged"):
         metrics = fit(kept(checkpoints), out(tmp_path / "on"))
     entry = metrics["checkpoints"]
     assert (entry["resumed_at"], len(entry["failures"])) == (4, 1)

@@ -243,9 +243,6 @@ class TextSteps:
         self, config: Config, inputs: dict[str, str], model: str | None, second: str | None
     ) -> Execution:
         """How a step is run."""
-        if isinstance(config, JudgeConfig) and self.spec.prompts.checker_gpus:
-            gpus, of_type = self.spec.prompts.checker_gpus, self.spec.execution.gpu_type
-            return Execution(gpus_per_worker=gpus, gpu_type=of_type)
         if model is None:
             return Execution()
         if isinstance(config, TextTrainConfig):

@@ -93,7 +93,7 @@ def execute_group(steps: Sequence[Step], store: Store, context: Context) -> dict
 
 def _discard_partial_work(step: Step, store: Store) -> None:
     """Removes the checkpoints or shards of a finished step."""
-    if step.backbone is None:
+    if step.backbone is None and step.kind.name != "judge":
         return
     kept: list[Checkpoints | Parts] = [Parts(store, step.key)]
     if step.kind.trains:  # on rows; what is trained on texts keeps its reference too

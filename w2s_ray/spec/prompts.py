@@ -12,7 +12,6 @@ from w2s_ray.spec.fields import (
     Count,
     Mistake,
     Model,
-    Number,
     Positive,
     PromptSource,
     Seed,
@@ -147,13 +146,6 @@ class Prompts(Model):
         examples=[60.0],
         json_schema_extra={"unit": "seconds"},
     )
-    checker_gpus: Annotated[Number, Field(ge=0, le=8)] = Field(
-        0.0,
-        description="GPUs that Ray reserves for a step that judges by checker, from 0 to 8; a "
-        "fraction shares one. No part of a result's identity",
-        examples=[1.0],
-        json_schema_extra={"unit": "GPUs"},
-    )
 
     @property
     def is_generated(self) -> bool:
@@ -180,9 +172,6 @@ class Prompts(Model):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         wrong: list[Mistake] = []
-        if self.checker_gpus and self.checker is None:
-            expected = mistake("0 without a checker", given=f"{self.checker_gpus:g}")
-            wrong.append((("checker_gpus",), self.checker_gpus, expected))
         if CONSTRAINTS in self.source and len(self.source) > 1:
             expected = mistake(f"{CONSTRAINTS} alone, or other sources")
             wrong.append((("source",), list(self.source), expected))

@@ -1,6 +1,8 @@
 """``judge``: what the checks of the prompts say of sampled answers.
 
-A check of the researcher's own may take long, so its verdicts are kept shard by shard.
+A check of the researcher's own may take long, so its verdicts are kept shard by shard. A shard in
+which a check has failed is not kept: what made it fail (memory, a service, a variable that was not
+set) may be mended before the next try, and is no part of the step's key.
 """
 
 import json
@@ -28,6 +30,17 @@ SHARD = 64
 """Answers whose verdicts are kept together."""
 
 
+Verdicts = list[dict[str, Any]]  # rows of ``VERDICT_SCHEMA``
+
+
+class _NotToKeep(Exception):
+    """A shard in which a check has failed."""
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        super().__init__()
+        self.verdicts = verdicts
+
+
 def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Context) -> None:
     """Writes ``verdicts.parquet``, and scores of each split as metrics.
 
@@ -40,7 +53,7 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
     samples = read_samples(inputs["samples"])
     splits = list(dict.fromkeys(sample["split"] for sample in samples))
     prompts = {row["prompt_id"]: row for row in prompts_of(inputs, splits).to_pylist()}
-    verdicts: list[dict[str, Any]] = []
+    verdicts: Verdicts = []
     throttle = Throttle()
 
     def progress(of_shard: int) -> None:
@@ -54,9 +67,13 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
             make = partial(_verdicts, check, prompts, shard, progress)
             if step.prompts.checker is None:  # quicker than to keep them
                 verdicts += make()
-            else:
-                name = f"verdicts-{first:06}-of-{SHARD}"
-                verdicts += kept_rows(context.keep, name, VERDICT_SCHEMA, make).to_pylist()
+                continue
+            name = f"verdicts-{first:06}-of-{SHARD}"
+            to_keep = partial(_to_keep, step, check, shard, make)
+            try:
+                verdicts += kept_rows(context.keep, name, VERDICT_SCHEMA, to_keep).to_pylist()
+            except _NotToKeep as failed:
+                verdicts += failed.verdicts
     _check_same(step)  # it may have been edited while it ran
     if all(verdict["reward"] is None for verdict in verdicts):
         raise ValueError(f"none of {len(verdicts):,} samples has a reward: {verdicts[0]['error']}")
@@ -81,9 +98,9 @@ def _verdicts(
     prompts: Mapping[str, Mapping[str, Any]],
     samples: Sequence[Mapping[str, Any]],
     progress: Callable[[int], None],
-) -> list[dict[str, Any]]:
-    """Rows of ``VERDICT_SCHEMA``; ``progress`` takes how many there are."""
-    verdicts = []
+) -> Verdicts:
+    """The verdict on each sample; ``progress`` takes how many there are."""
+    verdicts: Verdicts = []
     for sample in samples:
         prompt = prompts[sample["prompt_id"]]
         reward, error = None, sample["error"]
@@ -95,6 +112,22 @@ def _verdicts(
     return verdicts
 
 
+def _to_keep(
+    step: Step, check: Checker, samples: Sequence[Mapping[str, Any]], make: Callable[[], Verdicts]
+) -> Verdicts:
+    """The verdicts of a shard.
+
+    Raises:
+        _NotToKeep: a check has failed; with the verdicts.
+    """
+    verdicts = make()
+    _check_same(step, check)  # its process may have started anew, with what the file is now
+    errors = [(of["error"], sample["error"]) for of, sample in zip(verdicts, samples, strict=True)]
+    if any(error != of_sample for error, of_sample in errors):
+        raise _NotToKeep(verdicts)
+    return verdicts
+
+
 def _checker(step: Step, inputs: Mapping[str, Artifact]) -> Checker:
     """A classifier where one is an input, else the checks of the prompts."""
     assert step.prompts is not None
@@ -103,14 +136,14 @@ def _checker(step: Step, inputs: Mapping[str, Artifact]) -> Checker:
     return checker_of(step.prompts)
 
 
-def _check_same(step: Step) -> None:
+def _check_same(step: Step, check: Checker | None = None) -> None:
     """Refuses to judge by other checks than those that the key names.
 
     Raises:
         ValueError: the checker was changed after the study was planned.
     """
     assert step.prompts is not None
-    if checks_identity(step.prompts) != step.config_as(JudgeConfig).checks:
+    if checks_identity(step.prompts, check) != step.config_as(JudgeConfig).checks:
         raise ValueError("the checker has changed since the study was planned; run the study again")
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from w2s_ray.store.names import CHECKPOINTS
 from w2s_ray.store.records import check_digest, record_bytes
 
 KEPT = 2
+BLOCK_BYTES = 32 << 20  # that are asked of the store at once
 _NAME = re.compile(r"\d{9}(\.json$|-)")
 
 
@@ -84,22 +85,34 @@ class Checkpoints:
                 if int(name[:9]) not in kept:
                     self.store.remove(f"{self.folder}/{name}")
 
-    def latest(self, before: int | None = None) -> Checkpoint | None:
+    def latest(
+        self, before: int | None = None, passed_over: list[str] | None = None
+    ) -> Checkpoint | None:
         """The newest complete checkpoint; None if there is none.
 
         Args:
             before: Of those of fewer updates than this.
+            passed_over: Takes a line on each newer one that is damaged.
         """
         for update in sorted(self._updates(), reverse=True):
-            if before is None or update < before:
-                with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # damaged
-                    return self._read(update)
+            if before is not None and update >= before:
+                continue
+            try:
+                return self._read(update)
+            except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+                if passed_over is not None:
+                    location = self.store.location(self._manifest(update))
+                    reason = str(error) or type(error).__name__
+                    passed_over.append(f"checkpoint {location}: passed over: {reason}")
         return None
 
     def is_whole(self, checkpoint: Checkpoint, name: str) -> bool:
         """Whether a file of a checkpoint is the one that was written; it is read to its end."""
+        digest = sha256()
         with self.open_file(checkpoint.update, name) as file:
-            return file_digest(file, "sha256").hexdigest() == checkpoint.files[name]
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest() == checkpoint.files[name]
 
     def open_file(self, update: int, name: str) -> NativeFile:
         """A file of a checkpoint for random access."""

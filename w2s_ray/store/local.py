@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pyarrow import NativeFile
 
+from w2s_ray.errors import SystemFault
 from w2s_ray.store import claims
 from w2s_ray.store.backend import damaged
 from w2s_ray.store.names import CLAIMS, RECORD, WITH_FOLDERS, damaged_folder
@@ -131,8 +132,9 @@ class LocalBackend:
         except OSError as error:
             if error.errno in OCCUPIED:  # it was made once more, and stays as it is
                 return
-            raise OSError(
-                error.errno, f"{path} is whole, but was moved, and cannot be put back", target
+            raise SystemFault(
+                f"store {self.uri}: {path} is whole, but lies in {target}, and cannot be put back: "
+                f"{error.strerror}"
             ) from error
         self._system.flush(os.path.dirname(self._at(path)))
         self._system.flush(os.path.dirname(self._at(target)))

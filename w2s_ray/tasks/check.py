@@ -27,8 +27,9 @@ _BLOCK = 4096  # bytes read at a time
 _FIELD = ("prompts", "checker")
 _START_SECONDS = 120.0
 """Time in which the module of a checker is imported."""
-MOST_UNENDED = 10
-"""Answers in a row after which a check that does not end is tried on no other."""
+MOST_UNENDED = 5
+"""Prompts in a row after which a check that does not end is tried on no other. An answer that takes
+for ever may have others to the same prompt beside it, which do so too."""
 
 
 class Verdict(NamedTuple):
@@ -117,23 +118,24 @@ class OwnChecker(_Closing):
         self._entry, self._timeout = entry, timeout_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._file: str | None = None
-        self._unended = 0  # answers in a row
+        self._unended: set[str] = set()  # prompts in a row
 
     def __call__(self, check: Mapping[str, Any], prompt: str, text: str) -> Verdict:
         """The verdict on ``text``; a check that fails is one with the reason.
 
         Raises:
             InputError: the function cannot be imported.
-            ValueError: it has not ended for so many answers in a row.
+            ValueError: it has not ended for so many prompts in a row.
         """
         self.start()
         request = json.dumps({"check": dict(check), "prompt": prompt, "text": text})
         message = self._exchange(request.encode() + b"\n", self._timeout)
-        self._unended = self._unended + 1 if "unended" in message else 0
-        if self._unended == MOST_UNENDED:
+        self._unended = self._unended | {prompt} if "unended" in message else set()
+        if len(self._unended) == MOST_UNENDED:
             raise ValueError(
                 f"{self._entry} did not end within {self._timeout:g} seconds (prompts."
-                f"timeout_seconds) for {MOST_UNENDED} answers in a row; no other is checked"
+                f"timeout_seconds) for answers to {MOST_UNENDED} prompts in a row; no other is "
+                "checked"
             )
         reward, error = message.get("reward"), message.get("error")
         if isinstance(reward, float):
@@ -170,6 +172,19 @@ class OwnChecker(_Closing):
             )
         self._file = message["file"]
         return self._file
+
+    def identity(self) -> dict[str, str]:
+        """As ``checker_identity``, of the file as it is now."""
+        file = self.start()
+        try:
+            content = Path(file or "").read_bytes()
+        except OSError:
+            raise InputError(
+                f"prompts.checker: given {self._entry}, whose module is {file}, expected a Python "
+                "file",
+                _FIELD,
+            ) from None
+        return {"name": self._entry, "source": sha256(content).hexdigest()}
 
     def close(self) -> None:
         """Kills the process and those that it started, if there is one."""
@@ -254,8 +269,11 @@ def checker_of(spec: Prompts) -> Checker:
     return OwnChecker(spec.checker, spec.timeout_seconds)
 
 
-def checks_identity(spec: Prompts) -> dict[str, Any]:
+def checks_identity(spec: Prompts, checker: Checker | None = None) -> dict[str, Any]:
     """What verdicts depend on beside answers and the checks of their prompts.
+
+    Args:
+        checker: the one that gives them, if it is there already.
 
     Raises:
         InputError: the checker cannot be imported.
@@ -264,7 +282,9 @@ def checks_identity(spec: Prompts) -> dict[str, Any]:
         return {}  # a classifier is an input of the judge
     if spec.checker is None:
         return {"rules": RULES_VERSION}
-    return {**checker_identity(spec.checker), "timeout_seconds": spec.timeout_seconds}
+    own = checker if isinstance(checker, OwnChecker) else None
+    identity = own.identity() if own else checker_identity(spec.checker)
+    return {**identity, "timeout_seconds": spec.timeout_seconds}
 
 
 def check_checker(spec: Prompts) -> None:
@@ -289,12 +309,4 @@ def checker_identity(entry: str) -> dict[str, str]:
         InputError: it cannot be imported, or its module is no file.
     """
     with OwnChecker(entry, _START_SECONDS) as checker:
-        file = checker.start()
-    try:
-        content = Path(file or "").read_bytes()
-    except OSError:
-        raise InputError(
-            f"prompts.checker: given {entry}, whose module is {file}, expected a Python file",
-            _FIELD,
-        ) from None
-    return {"name": entry, "source": sha256(content).hexdigest()}
+        return checker.identity()

@@ -41,6 +41,7 @@ from w2s_ray.training.loop import Curve
 from w2s_ray.training.random_states import random_states, set_random_states
 
 RANDOM = "random/"  # prefix of the names of random states in a file
+_WHOLE, _DAMAGED, _UNREADABLE = range(3)  # the files of a checkpoint that a rank has looked at
 
 
 class Checkpoint(Protocol):
@@ -77,8 +78,11 @@ class CheckpointStorage(Protocol):
     ) -> None:
         """Makes a checkpoint of written files (name -> bytes and SHA-256), with JSON values."""
 
-    def latest(self, before: int | None = None) -> Checkpoint | None:
-        """The newest complete checkpoint (before that of an update); None if there is none."""
+    def latest(
+        self, before: int | None = None, passed_over: list[str] | None = None
+    ) -> Checkpoint | None:
+        """The newest complete checkpoint (before that of an update); None if there is none.
+        ``passed_over`` takes a line on each damaged one."""
 
     def is_whole(self, checkpoint: Any, name: str) -> bool:
         """Whether a file of a checkpoint is the one that was written; it is read to its end."""
@@ -209,23 +213,39 @@ class Checkpointer:
             ) from error
 
     def _newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose files are all whole; the ranks share their reading."""
-        before = None
+        """The newest checkpoint whose files are all whole; the ranks share their reading.
+
+        Raises:
+            OSError: on every rank, if a file cannot be read on one of them.
+        """
+        before, passed_over = None, list[str]()
         while True:
-            checkpoint = self._checkpoints.latest(before)
-            files = sorted(checkpoint.files) if checkpoint else []
-            own = files[self._engine.rank :: self._engine.world]
-            damaged = sum(not self._checkpoints.is_whole(checkpoint, name) for name in own)
-            seen = torch.tensor([[checkpoint.update if checkpoint else 0, damaged]])
-            updates, damages = self._engine.gather(seen).T.tolist()
+            checkpoint = self._checkpoints.latest(before, passed_over)
+            state, error = _WHOLE, None
+            try:
+                if checkpoint is not None and not self._is_whole(checkpoint):
+                    state = _DAMAGED
+            except OSError as problem:
+                state, error = _UNREADABLE, problem
+            seen = torch.tensor([[checkpoint.update if checkpoint else 0, state]])
+            updates, states = self._engine.gather(seen).T.tolist()
+            if max(states) == _UNREADABLE:
+                raise error or OSError("another worker cannot read its file of the checkpoint")
             if len(set(updates)) > 1:
                 raise RuntimeError(f"workers see different checkpoints: updates {updates}")
-            if checkpoint is None or not any(damages):
-                return checkpoint
-            line = f"checkpoint {checkpoint.location}: it is damaged, and the one before it is used"
-            self.failures.append(line)
-            warnings.warn(line, stacklevel=2)
+            if checkpoint is None or max(states) == _WHOLE:
+                break
+            passed_over.append(f"checkpoint {checkpoint.location}: passed over: a file is damaged")
             before = checkpoint.update
+        self.failures += passed_over
+        for line in passed_over:
+            warnings.warn(line, stacklevel=2)
+        return checkpoint
+
+    def _is_whole(self, checkpoint: Checkpoint) -> bool:
+        """Of this rank's share of the files."""
+        own = sorted(checkpoint.files)[self._engine.rank :: self._engine.world]
+        return all(self._checkpoints.is_whole(checkpoint, name) for name in own)
 
     def metrics(self, resumed_at: int) -> dict[str, Any]:
         """The entry ``checkpoints`` of the step's record."""
