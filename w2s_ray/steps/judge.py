@@ -6,6 +6,7 @@ set) may be mended before the next try, and is no part of the step's key.
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -133,6 +134,10 @@ def _checker(step: Step, inputs: Mapping[str, Artifact]) -> Checker:
     assert step.prompts is not None
     if "classifier" in inputs:
         return ClassifierChecker(read_classifier(inputs["classifier"]))
+    if step.prompts.checker is not None and "torch" in sys.modules:
+        from w2s_ray.training.oom_retry import free_memory
+
+        free_memory()  # what this process keeps of a GPU, the checker's may need
     return checker_of(step.prompts)
 
 
