@@ -25,6 +25,8 @@ class Checks:
         can_be_overruled: whether there are processes that only a lease shows to be alive.
         is_exact: whether all must hold; else what was seen may be gone for a moment, and two live
             processes may hold one key.
+        tears: whether a process that is killed while it writes a record leaves half of it: one that
+            was taken for dead may do so to a record that another has written since.
     """
 
     def __init__(
@@ -34,11 +36,12 @@ class Checks:
         same_machine_is_seen: bool,
         can_be_overruled: bool,
         is_exact: bool,
+        tears: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._same_machine_is_seen = same_machine_is_seen
         self._can_be_overruled = can_be_overruled
-        self.is_exact = is_exact
+        self.is_exact, self.tears = is_exact, tears
         self._holders: dict[str, list[Process]] = defaultdict(list)
         self.records: dict[str, bytes] = {}  # key -> record, of what must be seen
         self.durable: set[str] = set()  # keys of which a commit has returned
@@ -110,6 +113,10 @@ class Checks:
         """A process has read these records, of what had to be there before it began to read."""
         for key, record in must.items() if self.is_exact else ():
             if self.records.get(key) is not record:  # damaged meanwhile, or made again
+                continue
+            if key not in records and self.tears and key in self.overruled:
+                del self.records[key]
+                self.durable.discard(key)
                 continue
             if key not in records:
                 raise Violation(f"{key} is lost")

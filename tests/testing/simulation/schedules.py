@@ -66,6 +66,7 @@ class Schedule:
             same_machine_is_seen=not model.on_objects,
             can_be_overruled=model.on_objects or self.machines > 1,
             is_exact=model.is_exact,
+            tears=model.torn,
         )
         self.restarts = 2
         self.rots = random.random() < 0.1
