@@ -66,7 +66,8 @@ FIELDS = {
     "Classifier": "text label wanted words",
     "PromptSizes": "align train test transfer",
     "TextGrid": "pair method alpha learning_rate_factor seed",
-    "PairMaking": "samples length_tolerance most_per_prompt",
+    "PairMaking": "samples length_tolerance most_per_prompt given",
+    "GivenPairs": "source rows format columns revision subset split",
     "Decoding": "samples temperature top_p repetition_penalty max_new_tokens stop "
     "penalty_acts_on head",
     "Preference": "epochs batch_size learning_rate beta",

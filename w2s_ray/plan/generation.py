@@ -136,8 +136,12 @@ class TextBuilder(TextSteps):
         return self._generate(weak, decoding, ("train",), point.seed, aligned, alpha=point.alpha)
 
     def _aligned(self, weak: str, model: str, seed: int, factor: float = 1.0) -> Step:
-        """A model aligned by preferences between samples of the weak model."""
+        """A model aligned by preferences, given ones or between samples of the weak model."""
         spec = self.spec
+        align = _faster(spec.align, factor)
+        if (given := self.given_pairs()) is not None:
+            inputs = {"pairs": given.key}
+            return self._train("align", model, align, seed, "dpo", inputs, "", data=given.data)
         sampling = spec.decoding.model_copy(
             update={"samples": spec.pairs.samples, "repetition_penalty": 1.0}
         )
@@ -152,7 +156,6 @@ class TextBuilder(TextSteps):
                 "verdicts": self._judge(own).key,
             },
         )
-        align = _faster(spec.align, factor)
         return self._train("align", model, align, seed, "dpo", {"pairs": pairs.key}, "")
 
     def _wspo(self, weak: str, strong: str, seed: int, factor: float) -> Step:

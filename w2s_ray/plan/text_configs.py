@@ -202,6 +202,22 @@ class PairsConfig(Config):
 
 
 @dataclass(frozen=True, slots=True)
+class GivenPairsConfig(Config):
+    """``pairs`` that the researcher has given.
+
+    Attributes:
+        data: digest of the files, and how rows are read and chosen.
+        render: chat_template, which needs a question and an answer, or transcript.
+    """
+
+    data: Json
+    render: Render
+
+    def as_json(self) -> dict[str, Any]:
+        return {"data": self.data, "render": self.render}
+
+
+@dataclass(frozen=True, slots=True)
 class TextTrainConfig(TrainConfig):
     """``align``, ``finetune`` and ``prefer``.
 

@@ -116,5 +116,6 @@ def _work(step: Step) -> _Work:
     answer = OF_MAXIMUM * config.training.max_length_tokens / 2
     if config.objective == "dpo":
         split = "train" if "model" in step.inputs else "align"
-        return _Work(PAIRED * prompts.rows(split), PROMPT_TOKENS, 2 * answer)
+        given = None if step.data is None else step.data.sizes.ground_truth
+        return _Work(given or PAIRED * prompts.rows(split), PROMPT_TOKENS, 2 * answer)
     return _Work(prompts.rows("train"), PROMPT_TOKENS, answer)

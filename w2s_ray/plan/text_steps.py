@@ -6,6 +6,7 @@ from typing import Any
 
 from w2s_ray.capacity.execution import Execution
 from w2s_ray.data.rendering import Rendering
+from w2s_ray.data.sources import data_identity
 from w2s_ray.errors import at
 from w2s_ray.plan.configs import Config, Training
 from w2s_ray.plan.kinds import KINDS
@@ -15,6 +16,7 @@ from w2s_ray.plan.text_configs import (
     ClassifierConfig,
     Draws,
     GenerateConfig,
+    GivenPairsConfig,
     JudgeConfig,
     PerplexityConfig,
     PromptsConfig,
@@ -23,6 +25,7 @@ from w2s_ray.plan.text_configs import (
 )
 from w2s_ray.plan.text_layouts import TextLayouts
 from w2s_ray.spec.generation import GenerationSpec
+from w2s_ray.spec.inputs import DataSpec
 from w2s_ray.spec.prompts import SPLITS
 from w2s_ray.spec.stages import Preference, Sampling, Tuning
 from w2s_ray.store.text_results import PROMPTS_OF
@@ -61,6 +64,17 @@ class TextSteps:
     def _prompts_of(self, splits: Sequence[str]) -> dict[str, str]:
         """The prompts of several splits as inputs."""
         return {f"{PROMPTS_OF}{split}": self.prompts[split].key for split in splits}
+
+    def given_pairs(self) -> Step | None:
+        """The pairs of the researcher's own; None where they are made of samples."""
+        given = self.spec.pairs.given
+        if given is None:
+            return None
+        data = given.as_data(self.spec.prompts.seed)
+        with at("pairs", "given"):
+            config = GivenPairsConfig(data_identity(data), self.rendering.render)
+        inputs = self._prompts_of(tuple(self.prompts))
+        return self._add("pairs", f"{self.spec.study}-given", config, inputs, data=data)
 
     def _generate(
         self,
@@ -174,11 +188,13 @@ class TextSteps:
         slug: str,
         *,
         compared_with: str | None = None,
+        data: DataSpec | None = None,
     ) -> Step:
         """A model, trained in one stage.
 
         Args:
             compared_with: a model of which it must have the tokens.
+            data: where the rows come from, if they were given.
         """
         config = TextTrainConfig(
             self.identities[model],
@@ -191,7 +207,7 @@ class TextSteps:
         if "samples" in inputs:
             inputs = {**self._prompts_of(("train",)), **inputs}
         name = f"{model}-{objective}-{slug or f's{seed}'}"
-        return self._add(kind, name, config, inputs, model=model, second=compared_with)
+        return self._add(kind, name, config, inputs, model=model, second=compared_with, data=data)
 
     def _training(self, tuning: Tuning) -> Training:
         training = self.spec.training
@@ -219,6 +235,7 @@ class TextSteps:
         *,
         model: str | None = None,
         second: str | None = None,
+        data: DataSpec | None = None,
     ) -> Step:
         """The step of this identity, added to the plan unless it is there."""
         kind = KINDS[kind_name]
@@ -232,7 +249,7 @@ class TextSteps:
                 inputs,
                 self._execution(config, inputs, model, second),
                 None if model is None else self.spec.models[model],
-                None,
+                data,
                 None if model is None else self.identities[model],
                 prompts=self.spec.prompts,
                 second_model=None if second is None else self.spec.models[second],

@@ -1,10 +1,12 @@
 """Checks of a study of generated text before anything is spent, in the driver: prompts that cannot
 be read, checks that cannot run, models without a chat template or an end token, and models that are
-compared token by token but have different vocabularies. The prompts are prepared here too."""
+compared token by token but have different vocabularies. Prompts and given pairs are read here."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from w2s_ray.catalog.configs import config_fields
+from w2s_ray.data.counting import counted
 from w2s_ray.data.rendering import check_rendering
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.tokenizer import tokenizer_to_check
@@ -12,6 +14,7 @@ from w2s_ray.plan.step import Step
 from w2s_ray.plan.text_configs import (
     ClassifierConfig,
     GenerateConfig,
+    GivenPairsConfig,
     PerplexityConfig,
     RatiosConfig,
     TextTrainConfig,
@@ -23,7 +26,11 @@ from w2s_ray.store.checkpoints import Checkpoints
 from w2s_ray.tasks.check import check_checker
 
 Say = Callable[[str], None]
-_FROM_SOURCES = ("prompts", "classifier")  # computed where the sources are
+
+
+def _is_from_sources(step: Step) -> bool:
+    """Whether a step is computed here, where the sources are."""
+    return step.kind.name in ("prompts", "classifier") or isinstance(step.config, GivenPairsConfig)
 
 
 def prepare_prompts(
@@ -43,9 +50,12 @@ def prepare_prompts(
         Checkpoints(store, key).discard()  # of a driver that died just after the commit
     counts: dict[str, int] = {}
     repeated = 0
-    for step in (step for step in todo.values() if step.kind.name in _FROM_SOURCES):
+    for step in filter(_is_from_sources, todo.values()):
         with store.writing_errors():
             metrics = execute(step, store)
+        if isinstance(step.config, GivenPairsConfig):
+            _say_given(metrics, say)
+            continue
         if step.kind.name == "classifier":
             config = step.config_as(ClassifierConfig)
             say(
@@ -59,7 +69,15 @@ def prepare_prompts(
         say(f"prompts: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     if repeated:
         say(f"note: {repeated:,} rows repeat the prompt of an earlier one, and are left out")
-    return {key: step for key, step in todo.items() if step.kind.name not in _FROM_SOURCES}
+    return {key: step for key, step in todo.items() if not _is_from_sources(step)}
+
+
+def _say_given(metrics: Mapping[str, Any], say: Say) -> None:
+    """Says what was read of given pairs."""
+    why = "".join(f", {count:,} {reason}" for reason, count in metrics["left_out"].items())
+    say(f"pairs: {metrics['pairs']:,} of {counted(metrics['read'], 'row')}{why}")
+    for note, count in metrics["notes"].items():
+        say(f"note: pairs: {note} ({counted(count, 'row')})")
 
 
 def _check_tokenizers(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:

@@ -153,7 +153,7 @@ class GenerationSpec(Model):
     )
     pairs: PairMaking = Field(
         PairMaking(),
-        description="how preference pairs are made of a model's own samples",
+        description="how preference pairs are made of a model's own samples, or given",
         examples=[{"samples": 8}],
     )
     decoding: Decoding = Field(
@@ -239,6 +239,10 @@ class GenerationSpec(Model):
             if given != Execution.model_fields[field].get_default():
                 expected = mistake(f"no {field} with task: generation")
                 wrong.append((("execution", field), given, expected))
+        align, given = self.prompts.sizes.align, self.pairs.given
+        if (align > 0) == (given is not None):
+            expected = mistake("0 with pairs.given" if align else "at least 1, or pairs.given")
+            wrong.append((("prompts", "sizes", "align"), align, expected))
         greedy = self.evaluation.samples > 1 and self.evaluation.temperature == 0
         if greedy:
             expected = mistake("1 with temperature: 0, where all samples are the same")

@@ -35,7 +35,7 @@ def _one_of(model: Model, first: str, second: str) -> list[Mistake]:
     return [(tuple(present[1:]), None, expected)]
 
 
-def _without(model: Model, expected: str, *names: str) -> list[Mistake]:
+def without(model: Model, expected: str, *names: str) -> list[Mistake]:
     """A mistake for each field of ``names`` that is set although it does not apply.
 
     Args:
@@ -181,7 +181,7 @@ class TestSet(Model):
     def _consistent(self) -> Self:
         if not any(location.startswith("hf:") for location in self.source):
             names = ("revision", "subset", "split")
-            refuse(_without(self, "no {} without a Hub source (hf:…)", *names))
+            refuse(without(self, "no {} without a Hub source (hf:…)", *names))
         return self
 
 
@@ -270,15 +270,15 @@ class DataSpec(Model):
             wrong.append((("sizes",), given, error))
         wrong += self._too_many_generated()
         if self.kind == "preference":
-            wrong += _without(self, "no {} with kind: preference", "no_label")
+            wrong += without(self, "no {} with kind: preference", "no_label")
         if self.kind == "classification":
-            wrong += _without(self, "no {} with kind: classification", "format")
+            wrong += without(self, "no {} with kind: classification", "format")
             if (self.source or "").startswith("generate:"):
                 expected = "a generator of classification data (there is none)"
                 wrong.append((("source",), self.source, mistake(expected)))
         if not any(location.startswith("hf:") for location in self.locations):
             names = ("revision", "subset", "split")
-            wrong += _without(self, "no {} without a Hub source (hf:…)", *names)
+            wrong += without(self, "no {} without a Hub source (hf:…)", *names)
         wrong += self._unknown_columns(("columns",), self.columns)
         for name, test in self.tests.items():
             location: Location = ("tests", name)
@@ -364,11 +364,11 @@ class ModelSpec(Model):
         wrong = _one_of(self, "source", "init")
         if not wrong and self.init is None:
             names = ("architecture", "config", "tokenizer", "init_seed")
-            wrong += _without(self, "no {} without init: random", *names)
+            wrong += without(self, "no {} without init: random", *names)
         elif not wrong and self.architecture is None:
             expected = "gpt2, gpt_neox, llama or qwen2 with init: random"
             wrong.append((("architecture",), None, mistake(expected, given="nothing")))
         if not (self.source or "").startswith("hf:"):
-            wrong += _without(self, "no {} without a Hub source (hf:…)", "revision")
+            wrong += without(self, "no {} without a Hub source (hf:…)", "revision")
         refuse(wrong)
         return self

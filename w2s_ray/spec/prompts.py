@@ -35,9 +35,10 @@ def _entry_point(value: str) -> str:
 class PromptSizes(Model):
     """Prompts of each split."""
 
-    align: Count = Field(
+    align: Annotated[int, Field(ge=0)] = Field(
         400,
-        description="prompts whose samples make the preference pairs",
+        description="prompts whose samples make the preference pairs; 0 with pairs.given, which "
+        "has its own",
         examples=[400],
         json_schema_extra={"unit": "prompts"},
     )

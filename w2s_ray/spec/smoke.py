@@ -38,6 +38,7 @@ LARGEST: Mapping[str, int] = MappingProxyType(
         "prompts.sizes.test": 4,
         "prompts.sizes.transfer": 2,
         "pairs.samples": 4,
+        "pairs.given.rows": 12,
         "evaluation.samples": 1,
         "align.epochs": 1,
         "align.batch_size": 4,

@@ -1,8 +1,8 @@
 """How text is sampled in a study of generated text, and how models are trained in each stage."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from w2s_ray.spec.fields import (
     Count,
@@ -15,7 +15,10 @@ from w2s_ray.spec.fields import (
     Share,
     Text,
     as_list,
+    mistake,
+    refuse,
 )
+from w2s_ray.spec.given_pairs import GivenPairs
 
 PenaltyOn = Literal["log_probs", "released"]
 
@@ -100,7 +103,7 @@ class Evaluation(Sampling):
 
 
 class PairMaking(Model):
-    """How preference pairs are made of a model's own samples."""
+    """How preference pairs are made of a model's own samples, or which ones are given."""
 
     samples: Annotated[int, Field(ge=2)] = Field(
         8,
@@ -120,6 +123,20 @@ class PairMaking(Model):
         examples=[1],
         json_schema_extra={"unit": "pairs"},
     )
+    given: GivenPairs | None = Field(
+        None,
+        description="pairs of your own that align models, in place of judged samples (with "
+        "prompts.sizes.align: 0); null: pairs are made of samples",
+        examples=[{"source": "pairs.jsonl", "rows": 5000}],
+    )
+
+    @model_validator(mode="after")
+    def _made_or_given(self) -> Self:
+        made = type(self).model_fields.keys() - {"given"}
+        if self.given is not None and (extra := sorted(made & self.model_fields_set)):
+            expected = mistake("nothing beside given, whose pairs are taken as they are")
+            refuse([((name,), getattr(self, name), expected) for name in extra])
+        return self
 
 
 class Tuning(Model):

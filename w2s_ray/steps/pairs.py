@@ -1,8 +1,8 @@
 """``pairs``: preferences between two answers to one prompt.
 
-Either samples of one model that differ in their verdict and are of about equal length, so that
-nothing is learned of length; or an answer of one model preferred to one of another. Both are joined
-by prompt id, and what gives no pair is counted with its reason.
+Samples of one model that differ in their verdict and are of about equal length, so that nothing is
+learned of length; or an answer of one model preferred to one of another; or pairs that are given.
+Samples are joined by prompt id, and what gives no pair is counted with its reason.
 """
 
 from collections import Counter, defaultdict
@@ -12,15 +12,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from w2s_ray.data.sources import data_identity
 from w2s_ray.order import hashes
 from w2s_ray.plan.step import Step
-from w2s_ray.plan.text_configs import PairsConfig
+from w2s_ray.plan.text_configs import GivenPairsConfig, PairsConfig
 from w2s_ray.steps.context import Context
 from w2s_ray.steps.prompts import prompts_of
 from w2s_ray.steps.samples import is_usable, read_samples, read_verdicts
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.drafts import Draft
 from w2s_ray.store.names import PAIRS
+from w2s_ray.store.text_results import PROMPTS_OF
+from w2s_ray.tasks.given_pairs import given_pairs
 
 SCHEMA = pa.schema(
     [
@@ -40,7 +43,11 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
 
     Raises:
         ValueError: there is no pair; says why.
+        InputError: there are too few given ones.
     """
+    if isinstance(step.config, GivenPairsConfig):
+        _write_given(step, inputs, draft)
+        return
     config, counts = step.config_as(PairsConfig), Counter[str]()
     if config.source == "verdicts":
         rewards = (verdict["reward"] for verdict in read_verdicts(inputs["verdicts"]))
@@ -65,11 +72,28 @@ def run(step: Step, inputs: Mapping[str, Artifact], draft: Draft, context: Conte
         }
         for chosen, rejected in found
     ]
+    _write(rows, draft)
+    draft.metrics.update(without_pair=dict(counts))
+
+
+def _write_given(step: Step, inputs: Mapping[str, Artifact], draft: Draft) -> None:
+    """Writes pairs of the researcher's own, none of a prompt that the study has elsewhere."""
+    config = step.config_as(GivenPairsConfig)
+    assert step.data is not None
+    if data_identity(step.data) != config.data:
+        raise ValueError("the pairs have changed since the study was planned; run it again")
+    splits = [role.removeprefix(PROMPTS_OF) for role in inputs]
+    elsewhere = set(prompts_of(inputs, splits)["prompt"].to_pylist())
+    read = given_pairs(step.data, config.render, elsewhere)
+    _write([pair._asdict() for pair in read.pairs], draft)
+    draft.metrics.update(read=read.rows, left_out=dict(read.left_out), notes=dict(read.notes))
+
+
+def _write(rows: list[dict[str, str]], draft: Draft) -> None:
     draft.write(PAIRS, pa.Table.from_pylist(rows, schema=SCHEMA))
     draft.metrics.update(
         pairs=len(rows),
         prompts=len({row["prompt_id"] for row in rows}),
-        without_pair=dict(counts),
         mean_length_difference=_mean_length_difference(rows),
     )
 

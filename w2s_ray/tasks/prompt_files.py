@@ -54,7 +54,7 @@ def prompts_of_files(spec: Prompts) -> PromptsRead:
     every = list(_rows(spec))
     rows = _without_repeated(every)
     _refuse_repeated(rows)
-    _refuse_unwanted_transfer(rows, spec)
+    _refuse_unwanted(rows, spec)
     splits = {
         split: _in_order([row.prompt for row in rows if row.split == split], spec, split)
         for split in SPLITS
@@ -192,12 +192,12 @@ def _refuse_repeated(rows: Sequence[_Row]) -> None:
             )
 
 
-def _refuse_unwanted_transfer(rows: Sequence[_Row], spec: Prompts) -> None:
-    """Refuses rows for transfer where the spec has none, instead of dropping them all."""
+def _refuse_unwanted(rows: Sequence[_Row], spec: Prompts) -> None:
+    """Refuses rows of a split of which the spec has none, instead of dropping them all."""
     for row in rows:
-        if row.split == "transfer" and not spec.has_transfer:
+        if row.split and not spec.rows(row.split):
             raise InputError(
-                f"prompts.sizes: given transfer: 0, expected a number of prompts, since "
+                f"prompts.sizes: given {row.split}: 0, expected a number of prompts, since "
                 f"{row.place} is of that split",
                 _SIZES,
             )
