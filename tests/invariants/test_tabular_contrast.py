@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from w2s_ray.objectives.contrast import contrastive_scores, draw, tempered
-from w2s_ray.statistics.text_verdicts import Arm, compare_texts, rate
+from w2s_ray.statistics.text_rates import Arm, rate
+from w2s_ray.statistics.text_verdicts import compare_texts
 
 WORDS, LENGTH = 12, 4
 SEEDS, PROMPTS, SAMPLES = 3, 100, 4

@@ -5,15 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2s_ray.statistics.equal_length import equal_length, rates_by_length, thirds_of_length
 from w2s_ray.statistics.text_measures import distinct, measures, repeated
-from w2s_ray.statistics.text_verdicts import (
-    Arm,
-    TextComparison,
-    compare_texts,
-    equal_length,
-    prompt_means,
-    rate,
-)
+from w2s_ray.statistics.text_rates import Arm, prompt_means, rate
+from w2s_ray.statistics.text_verdicts import TextComparison, compare_texts
 
 SEEDS, PROMPTS, SAMPLES = 3, 300, 4
 SHAPE = (SEEDS, PROMPTS, SAMPLES)
@@ -211,3 +206,36 @@ def test_a_reward_that_only_hacks_its_judge_is_hardly_ever_better() -> None:
         low, high = audited(rng, 0.3, 0.3), audited(rng, 0.5, 0.3)
         better += against(low, high)[0].verdict == "better"
     assert better <= 4  # 2.5 % nominal
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_rates_by_length_are_those_of_their_samples_and_add_up_to_the_whole(number: int) -> None:
+    rng = np.random.default_rng(number)
+    words = lengths(rng, rng.uniform(2.0, 40.0))
+    of, other = arm(rng, skill(rng), words), arm(rng, 0.5, words + 5.0)
+    cuts = thirds_of_length([of, other])
+    found = rates_by_length(of, cuts)
+    assert sum(third.share for third in found) == pytest.approx(1.0)
+    edges = [-np.inf, *cuts, np.inf]
+    for third, low, high in zip(found, edges, edges[1:], strict=False):
+        own = of.rewards[(words > low) & (words <= high)]
+        if third.rate is not None:
+            assert third.rate.mean == pytest.approx(own.mean())
+        assert third.share == pytest.approx(own.size / words.size)
+    present = [third for third in found if third.rate is not None]
+    total = sum(third.rate.mean * third.share for third in present if third.rate is not None)
+    assert total == pytest.approx(of.rewards.mean(), abs=0.01)
+
+
+def test_intervals_of_rates_by_length_cover_the_truth() -> None:
+    """Short answers are right half of the time, middle ones a third, long ones a fifth."""
+    truth, covered = np.array([0.5, 1 / 3, 0.2]), []
+    for run in range(60):
+        rng = np.random.default_rng(run)
+        third = rng.integers(0, 3, SHAPE)
+        hard = np.exp(0.5 * rng.standard_normal((1, PROMPTS, 1)) - 0.125)
+        of = arm(rng, truth[third] * hard, 10.0 * (third + 1))
+        rates = [found.rate for found in rates_by_length(of, np.array([10.0, 20.0]))]
+        bounds = [rate.interval() for rate in rates if rate is not None]
+        covered += [low <= p <= high for p, (low, high) in zip(truth, bounds, strict=True)]
+    assert np.mean(covered) >= 0.9  # 95 % nominal, 180 intervals

@@ -14,14 +14,8 @@ from w2s_ray.report.text_setting import TextSetting
 from w2s_ray.spec.methods import METHODS
 from w2s_ray.statistics.decomposition import decompose
 from w2s_ray.statistics.recovered_gap import recovered_gap
-from w2s_ray.statistics.text_verdicts import (
-    FEWEST,
-    Arm,
-    TextComparison,
-    compare_texts,
-    prompt_means,
-    rated,
-)
+from w2s_ray.statistics.text_rates import FEWEST, Arm, prompt_means, rated
+from w2s_ray.statistics.text_verdicts import TextComparison, compare_texts
 
 BASELINES = ("weak_sft", "sft_before", "weak")
 """Methods that others are compared with, the first that there is."""

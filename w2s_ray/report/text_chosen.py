@@ -17,7 +17,7 @@ from w2s_ray.report.text_scores import Row
 from w2s_ray.report.text_setting import TextSetting
 from w2s_ray.statistics.held_out_choice import FOLDS, Choice, held_out_choice
 from w2s_ray.statistics.text_measures import measures
-from w2s_ray.statistics.text_verdicts import FEWEST, prompt_means, rated
+from w2s_ray.statistics.text_rates import FEWEST, prompt_means, rated
 
 
 class Halves(NamedTuple):

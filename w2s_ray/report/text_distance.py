@@ -7,11 +7,16 @@ other has at least its rate at no more distance. The untrained model is at dista
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from w2s_ray.report.page import Axis, Block, Cell, Figure, Line, Table, TableColumn
 from w2s_ray.report.text_arms import ModelPair
 from w2s_ray.report.text_queries import measures_query
 from w2s_ray.report.text_scores import distance, distance_per_token, perplexity
 from w2s_ray.report.text_setting import TextSetting
+from w2s_ray.statistics.decomposition import Estimate
+from w2s_ray.statistics.equal_length import rates_by_length, thirds_of_length
+from w2s_ray.statistics.proportions import proportion_interval
 
 _MEASURED = ("words", "cut_off", "empty", "distinct_2", "repeated_4grams")
 _OF_WEAK = ("weak_before", "weak")
@@ -38,6 +43,7 @@ def measures(pairs: Sequence[ModelPair], files: tuple[str, str], *, is_kl: bool)
     blocks: list[Block] = []
     for pair in pairs:
         blocks.append(_looks(pair, files, name))
+        blocks += _by_length(pair)
         blocks += _frontier(pair, files, name)
     return blocks
 
@@ -82,6 +88,46 @@ def _looks(pair: ModelPair, files: tuple[str, str], name: str) -> Table:
     caption = f"{pair.name}: what the answers look like, means over seeds."
     query = measures_query(*files)
     return Table(f"text-{pair.slug}", caption, columns, rows, query, tuple(notes))
+
+
+def _by_length(pair: ModelPair) -> Iterator[Table]:
+    """The rate of each method among its short, middle and long answers."""
+    known = [(of, arm) for of in pair.shown if (arm := of.arm()) is not None]
+    known = [(of, arm) for of, arm in known if np.isfinite(arm.rewards).any()]
+    if not known:
+        return
+    cuts = thirds_of_length([arm for _, arm in known])
+    first, second = (int(cut) for cut in cuts)
+    titles = (f"up to {first} words", f"{first + 1} to {second} words", "longer")
+    rows = tuple(
+        (
+            Cell(text=setting.label),
+            *(
+                cell
+                for third in rates_by_length(arm, cuts)
+                for cell in (_rate_cell(third.rate), Cell(third.share))
+            ),
+        )
+        for setting, arm in known
+    )
+    columns = tuple(
+        TableColumn(title, "percent") for name in titles for title in (name, f"{name}, share")
+    )
+    notes = (
+        "Thirds of all answers of these methods together; the share is that of the method's own "
+        "answers. Verdicts compare within finer parts of length, and within families of prompts.",
+    )
+    caption = f"{pair.name}: rate among answers of about one length, 95 % intervals."
+    yield Table(
+        f"by-length-{pair.slug}", caption, (TableColumn("method"), *columns), rows, "", notes
+    )
+
+
+def _rate_cell(rate: Estimate | None) -> Cell:
+    if rate is None:
+        return Cell()
+    interval = proportion_interval(rate)
+    return Cell(rate.mean, interval.low, interval.high)
 
 
 def frontier_points(pair: ModelPair) -> list[Point]:

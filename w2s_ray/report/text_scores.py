@@ -13,7 +13,7 @@ import numpy as np
 
 from w2s_ray.report.page import Cell
 from w2s_ray.statistics.decomposition import Array, Estimate, mean
-from w2s_ray.statistics.text_verdicts import FEWEST
+from w2s_ray.statistics.text_rates import FEWEST
 
 Row = Mapping[str, Any]
 Rows = Sequence[Sequence[Row]]

@@ -13,7 +13,7 @@ from w2s_ray.report.page import Cell
 from w2s_ray.report.text_scores import Row, perplexity
 from w2s_ray.statistics.decomposition import Array
 from w2s_ray.statistics.proportions import proportion_interval
-from w2s_ray.statistics.text_verdicts import FEWEST, Arm, rate, rated
+from w2s_ray.statistics.text_rates import FEWEST, Arm, rate, rated
 
 
 @dataclass(frozen=True)

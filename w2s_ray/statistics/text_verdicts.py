@@ -1,38 +1,28 @@
 """Which way of learning from text is better, and whether it is so at equal length and repetition.
 
-An ``Arm`` is what a method gives: a reward for each of k samples to each of n prompts in each of S
-seeds. A difference of two arms is paired over prompts and seeds (``decomposition``). Long or
-repetitive texts can earn a reward that has nothing to do with what was to be learned, so "better"
-also needs, against the same baseline,
+A difference of two arms is paired over prompts and seeds (``decomposition``). Long or repetitive
+texts can earn a reward that has nothing to do with what was to be learned, so "better" also needs,
+against the same baseline,
 
-* a difference that holds at equal length: within each family of prompts the samples of both arms
-  are cut into twentieths of their common lengths, the arms compared within each, and these weighted
-  by n₁n₂/(n₁ + n₂), n samples of each arm (Mantel and Haenszel 1959). Terciles would leave a
-  difference of length inside each, and parts of all prompts together would compare short answers to
-  one family with those to another;
+* a difference that holds at equal length (``equal_length``);
 * distinct-2 of at least 0.9 of the baseline's, and repeated 4-grams of at most 2 points more;
 * a perplexity of at most 1.2 of the baseline's, where a model outside of the pair gives one;
 * a difference by the audit too, where a second judge has one: one that nothing was trained on.
-
-Letters: S seeds, n prompts, k samples of a prompt.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from w2s_ray.statistics.comparisons import ALPHA, holm
-from w2s_ray.statistics.decomposition import Array, Estimate, decompose, mean
+from w2s_ray.statistics.decomposition import Array, Estimate, decompose
+from w2s_ray.statistics.equal_length import EqualLength, equal_length
+from w2s_ray.statistics.text_rates import FEWEST, Arm, prompt_means, rated
 
-STRATA = 20
 LEAST_DISTINCT = 0.9
 MOST_REPEATED = 0.02
 MOST_PERPLEXITY = 1.2
-LEAST_COMMON = 0.5
-FEWEST = 2  # prompts that a rate or a difference is of
 TextVerdict = Literal[
     "better",
     "worse",
@@ -42,42 +32,6 @@ TextVerdict = Literal[
     "bought by unlikely text",
     "reward hacking",
 ]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What one method gives.
-
-    Attributes:
-        rewards: (S, n, k) from 0 to 1; NaN where there is none (a check that failed).
-        words: (S, n, k) lengths of the answers.
-        distinct_2, repeated_4grams, perplexity: of all answers; None where there is nothing to
-            measure, or nothing to measure with.
-        families: (n,) number of each prompt's family, from 0; None: all are of one.
-        audit: (S, n, k) rewards by a judge that nothing was trained on; None: there is none.
-    """
-
-    rewards: Array
-    words: Array
-    distinct_2: float | None = None
-    repeated_4grams: float | None = None
-    perplexity: float | None = None
-    families: NDArray[np.int64] | None = None
-    audit: Array | None = None
-
-
-class EqualLength(NamedTuple):
-    """The difference of two arms at equal length.
-
-    Attributes:
-        estimate: None where the arms have too few lengths in common.
-        explained: what of the difference is gone at equal length; None likewise.
-        common: share of all samples in strata that both arms have.
-    """
-
-    estimate: Estimate | None
-    explained: Estimate | None
-    common: float
 
 
 class Audit(NamedTuple):
@@ -128,31 +82,6 @@ class TextComparison(NamedTuple):
     reason: str = ""
 
 
-def prompt_means(rewards: Array) -> Array:
-    """(S, n) mean reward of each prompt and seed; NaN where no sample has one."""
-    counted = np.isfinite(rewards)
-    sums = np.where(counted, rewards, 0.0).sum(axis=2)
-    means: Array = np.divide(
-        sums, counted.sum(axis=2), out=np.full(sums.shape, np.nan), where=counted.any(axis=2)
-    )
-    return means
-
-
-def rated(arms: Sequence[Array]) -> Array:
-    """(n,) bool: the prompts that have a reward in every arm and seed."""
-    known: Array = np.all([np.isfinite(prompt_means(of)).all(axis=0) for of in arms], axis=0)
-    return known
-
-
-def rate(arm: Arm) -> Estimate:
-    """The mean reward over prompts and seeds.
-
-    Raises:
-        ValueError: fewer than two prompts have a reward in every seed.
-    """
-    return mean(prompt_means(arm.rewards)[:, rated([arm.rewards])])
-
-
 def compare_texts(pairs: Sequence[tuple[Arm, Arm]], alpha: float = ALPHA) -> list[TextComparison]:
     """Comparisons of one family with their verdicts, in the order given.
 
@@ -196,78 +125,6 @@ def _audit(arm: Arm, baseline: Arm) -> Audit | None:
         scores.estimate(np.array([0.0, 0.0, 1.0, -1.0])),
         scores.estimate(np.array([1.0, -1.0, -1.0, 1.0])),
     )
-
-
-def equal_length(arm: Arm, baseline: Arm) -> EqualLength:
-    """The difference of rates if both arms had the lengths of all samples together.
-
-    Of each arm the mean is Σ_t w_t m_t over strata t (twentieths of length within a family of
-    prompts), w_t the common weights and m_t the arm's mean; its error is that of the linearised
-    estimate, paired over prompts and seeds. A stratum that one arm has no sample in weighs nothing.
-    """
-    known = rated([arm.rewards, baseline.rewards])
-    both = [(of.rewards[:, known], of.words[:, known].astype(np.float64)) for of in (arm, baseline)]
-    families = np.zeros(len(known), dtype=np.int64) if arm.families is None else arm.families
-    strata = _strata([words for _, words in both], [r for r, _ in both], families[known])
-    size = int(families.max()) * STRATA + STRATA
-    counts = [
-        np.bincount(of[np.isfinite(rewards)], minlength=size)
-        for of, (rewards, _) in zip(strata, both, strict=True)
-    ]
-    shares = (counts[0] + counts[1]) / (counts[0] + counts[1]).sum()
-    common = (counts[0] > 0) & (counts[1] > 0)
-    share = float(shares[common].sum())
-    if share < LEAST_COMMON:
-        return EqualLength(None, None, share)
-    weights = np.divide(counts[0] * counts[1], counts[0] + counts[1], where=common, out=shares * 0)
-    weights /= weights.sum()
-    linear = [
-        _linearised(rewards, stratum, weights)
-        for (rewards, _), stratum in zip(both, strata, strict=True)
-    ]
-    plain = [prompt_means(rewards) for rewards, _ in both]
-    scores = decompose(np.stack([*linear, *plain]))
-    return EqualLength(
-        scores.estimate(np.array([1.0, -1.0, 0.0, 0.0])),
-        scores.estimate(np.array([-1.0, 1.0, 1.0, -1.0])),
-        share,
-    )
-
-
-def _strata(
-    words: Sequence[Array], rewards: Sequence[Array], families: NDArray[np.int64]
-) -> list[NDArray[np.int64]]:
-    """(S, n, k) number of each sample's stratum, for each arm."""
-    found = [np.zeros(of.shape, dtype=np.int64) for of in words]
-    for family in np.unique(families):
-        own = families == family
-        lengths = np.concatenate(
-            [w[:, own][np.isfinite(r[:, own])] for w, r in zip(words, rewards, strict=True)]
-        )
-        cuts = np.quantile(lengths, [n / STRATA for n in range(1, STRATA)])
-        for of, lengths_of_arm in zip(found, words, strict=True):
-            of[:, own] = family * STRATA + np.searchsorted(cuts, lengths_of_arm[:, own])
-    return found
-
-
-def _linearised(rewards: Array, stratum: NDArray[np.int64], weights: Array) -> Array:
-    """(S, n) values whose mean is the post-stratified mean, and whose spread is its error."""
-    counted = np.isfinite(rewards)
-    values = np.where(counted, rewards, 0.0)
-    total = np.zeros(rewards.shape[:2])
-    samples = counted.sum()
-    centre = 0.0
-    for number, weight in enumerate(weights):
-        own = counted & (stratum == number)
-        if weight == 0.0:
-            continue
-        of_stratum = values[own].mean()
-        centre += weight * of_stratum
-        # Mean over all samples of (r - m_t) / share_t is 0; as a sum over a prompt's samples.
-        total += weight * np.where(own, values - of_stratum, 0.0).sum(axis=2) / own.sum() * samples
-    cells = rewards.shape[0] * rewards.shape[1]
-    linear: Array = centre + total * (cells / samples)
-    return linear
 
 
 def _difference(arm: Arm, baseline: Arm) -> tuple[Estimate, Array]:
