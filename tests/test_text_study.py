@@ -272,6 +272,30 @@ def test_pairs_of_ones_own_align_the_weak_model_and_the_ceiling(
             load(text_spec(tmp_path, **{"prompts": prompts, "pairs": given, **wrong}))
 
 
+def test_answers_that_nothing_can_be_learned_from_fail_their_cells_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    """None of them ends: the untrained model is scored all the same."""
+    grid = {"pair": [["weak", "strong"]], "method": ["untrained", "sft_before"]}
+    endless = {"max_new_tokens": 3, "temperature": 1.0, "samples": 2}
+    spec = text_spec(
+        tmp_path, grid=grid, decoding=endless, evaluation=endless, pairs={"samples": 2}
+    )
+    assert main([str(spec), "--local"]) == 1
+    rows = pq.read_table(tmp_path / "store/results/tiny-text.parquet").to_pylist()
+    by_method = {row["method"]: row for row in rows}
+    assert by_method["untrained"]["status"] == "done"
+    assert by_method["untrained"]["cut_off"] == 1.0
+    reasons = {
+        "sft_before": "none of 16 samples can be learned from: all are empty or cut off",
+        "weak": "no preference pair can be made of the samples: 8 prompts with fewer than 2",
+        "ceiling": "no preference pair can be made of the samples",
+    }
+    for method, reason in reasons.items():
+        assert by_method[method]["status"] == "blocked"
+        assert reason in by_method[method]["error"], method
+
+
 def test_the_task_is_one_of_two(tmp_path: Path) -> None:
     spec = text_spec(tmp_path)
     spec.write_text(spec.read_text().replace("task: generation", "task: generaton"))

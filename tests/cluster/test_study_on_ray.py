@@ -61,15 +61,21 @@ def test_ray_and_local_give_the_same_results(write_spec: Any, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_and_local_generate_the_same_texts(tmp_path: Path) -> None:
-    grid = {"pair": [["weak", "strong"]], "method": ["weak_sft", "cong", "wspo"]}
+    methods = ["best_of_n", "weak_sft", "cong", "wspo", "proxy"]
+    grid = {"pair": [["weak", "strong"]], "method": methods}
     spec = text_spec(tmp_path, grid=grid, execution={"max_concurrent_steps": 1})
     for name, options in (("local", ["--local"]), ("ray", [])):
         assert main([str(spec), *options, "--store", str(tmp_path / name)]) == 0
-    for table, column in (("samples", "text"), ("results", "rate")):
+    measured = {"samples": ("text", "reward"), "results": ("rate", "cut_off", "distinct_2")}
+    for table, columns in measured.items():
         local, ray = (rows_of(tmp_path / name, table) for name in ("local", "ray"))
-        assert [of(row, ("key", column)) for row in local] == [
-            of(row, ("key", column)) for row in ray
+        assert [of(row, ("key", *columns)) for row in local] == [
+            of(row, ("key", *columns)) for row in ray
         ]
+    assert {row["method"] for row in ray} >= {*methods}
+    for ours, theirs in zip(local, ray, strict=True):
+        for column in ("log_ratio", "perplexity", "final_loss"):
+            assert theirs[column] == pytest.approx(ours[column], abs=1e-5), column
 
 
 @pytest.mark.usefixtures("ray_session")
