@@ -15,7 +15,7 @@ from tests.testing.tiny_models import ARCHITECTURES, tiny_spec
 from w2s_ray.catalog import measured
 from w2s_ray.errors import InputError
 from w2s_ray.models.causal import CausalModel, load_causal
-from w2s_ray.models.decoding import ROLES, Decoding, check_same_vocabulary, decode
+from w2s_ray.models.decoding import COMBINED, ROLES, Decoding, check_same_vocabulary, decode
 from w2s_ray.objectives.contrast import (
     contrastive_scores,
     draw,
@@ -51,7 +51,7 @@ def one_by_one(
     given: dict[str, CausalModel], prompt: Sequence[int], seed: int, how: Decoding
 ) -> tuple[list[int], dict[str, float]]:
     """Tokens, the end token included, and log-probabilities: no cache, no batch, no padding."""
-    ids, sums = list(prompt), dict.fromkeys(given, 0.0)
+    ids, sums = list(prompt), dict[str, float]()
     numbers = np.random.Generator(np.random.Philox(key=seed)).random(how.max_new_tokens)
     for number in numbers:
         text = torch.tensor([ids])
@@ -61,6 +61,7 @@ def one_by_one(
             scores = logits["model"].log_softmax(-1)
         elif how.mode == "proxy":
             scores = proxy_scores(logits["model"], logits["post"], logits["pre"])
+            logits[COMBINED] = scores
         else:
             pair = (logits["model"], logits["pre"])
             scores = contrastive_scores(*pair, alpha=how.alpha, head=how.head)
@@ -71,8 +72,8 @@ def one_by_one(
         scores = repetition_penalty(scores, seen, penalty, acts_on=on, alpha=alpha)
         uniform = torch.tensor([number], dtype=torch.float64)
         token = int(draw(tempered(scores, how.temperature), uniform, how.top_p))
-        for role in given:
-            sums[role] += float(logits[role].log_softmax(-1)[0, token])
+        for role, values in logits.items():
+            sums[role] = sums.get(role, 0.0) + float(values.log_softmax(-1)[0, token])
         ids.append(token)
         if token in given["model"].end_ids:
             break
@@ -107,6 +108,17 @@ def test_batched_padded_and_cached_is_one_by_one(how: Decoding) -> None:
         assert found.end_tokens[i] == (tokens[-1] if ended else None)
         for role, total in sums.items():  # a teacher-forced pass without a cache
             assert found.log_probs[role][i] == pytest.approx(total, abs=1e-4, rel=1e-5)
+
+
+def test_a_proxy_of_a_weak_model_that_did_not_move_is_the_strong_model() -> None:
+    given = models("proxy")
+    given["post"] = given["pre"]
+    how = Decoding("proxy", max_new_tokens=12)
+    found = decode(given, PROMPTS, SEEDS, how).log_probs
+    assert found[COMBINED] == pytest.approx(found["model"], abs=1e-4)
+    given["post"] = model("llama", 7)
+    found = decode(given, PROMPTS, SEEDS, how).log_probs
+    assert (found[COMBINED] - found["model"]).mean() > 0.0  # a sample of it, under it
 
 
 @pytest.mark.long

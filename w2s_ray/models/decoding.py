@@ -17,6 +17,7 @@ from w2s_ray.capacity.token_budgets import DECODED_ROWS
 from w2s_ray.errors import InputError
 from w2s_ray.models.causal import CausalModel
 from w2s_ray.models.decoding_batch import (
+    COMBINED,
     ROLES,
     Answer,
     Batch,
@@ -28,7 +29,16 @@ from w2s_ray.models.decoding_batch import (
 )
 from w2s_ray.models.key_value_cache import growing_cache
 
-__all__ = ["ROLES", "Decoded", "Decoding", "EndedBy", "Mode", "check_same_vocabulary", "decode"]
+__all__ = [
+    "COMBINED",
+    "ROLES",
+    "Decoded",
+    "Decoding",
+    "EndedBy",
+    "Mode",
+    "check_same_vocabulary",
+    "decode",
+]
 
 
 class Decoded(NamedTuple):
@@ -40,7 +50,7 @@ class Decoded(NamedTuple):
         finished: False for an answer that was cut off at ``max_new_tokens``.
         ended_by: "end" token, "stop" string or "length".
         log_probs: (n,) by role: summed log π of the tokens drawn, the end token included, under
-            that model at temperature 1.
+            that model at temperature 1; of a proxy also ``COMBINED``, under the three together.
         end_tokens: the one that was drawn; None where a stop string or the length ended the answer.
     """
 
@@ -176,7 +186,7 @@ def _collect(
         [answer.ended_by for answer in answers],
         {
             role: np.array([answer.log_probs[role] for answer in answers], dtype=np.float32)
-            for role in models
+            for role in (answers[0].log_probs if answers else models)
         },
         [answer.end_token for answer in answers],
     )

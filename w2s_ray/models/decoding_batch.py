@@ -36,6 +36,9 @@ ROLES: Mapping[Mode, tuple[str, ...]] = {
 }
 """The models of each mode: "model" is the one that is sampled, for a proxy the strong one."""
 
+COMBINED = "combined"
+"""Beside the roles of a proxy: the distribution that its three models make together."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -98,7 +101,7 @@ class Batch:
         self._uniform = torch.from_numpy(_uniform(seeds, decoding.max_new_tokens)).to(self._device)
         self._sums = {
             role: torch.zeros(len(prompts), dtype=torch.float64, device=self._device)
-            for role in models
+            for role in (*models, *([COMBINED] if decoding.mode == "proxy" else []))
         }
         self._prefill(prompts)
 
@@ -113,6 +116,8 @@ class Batch:
         decoding = self.decoding
         logits = {role: values[:, : self._width] for role, values in self._logits.items()}
         scores = combined_scores(logits, decoding)
+        if decoding.mode == "proxy":
+            logits[COMBINED] = scores
         if self._seen is not None:
             on, penalty = decoding.penalty_on, decoding.repetition_penalty
             alpha = decoding.alpha if decoding.mode == "contrastive" else 1.0

@@ -84,6 +84,8 @@ class GenerateConfig(Config):
             values["second"] = self.second
         if self.mode == "contrastive":
             values |= {"alpha": self.alpha, "head": self.head}
+        if self.mode == "proxy":  # earlier steps have those of the strong model
+            values["log_probs"] = "combined"
         if self.draws != "answers":
             values["draws"] = self.draws
         if self.repetition_penalty != 1.0:

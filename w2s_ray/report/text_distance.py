@@ -188,7 +188,7 @@ def _frontier(pair: ModelPair, files: tuple[str, str], name: str) -> Iterator[Bl
     )
     notes = (
         "On the frontier: no other method has at least this rate at no more distance, of the "
-        "means alone. best_of_n and proxy have no log-probabilities of their own.",
+        "means alone. best_of_n has no log-probabilities of its own.",
     )
     caption = f"{pair.name}: rate against {of_reference}."
     query = measures_query(*files)

@@ -22,7 +22,7 @@ from w2s_ray.data.completions import prompt_tokens
 from w2s_ray.data.rendering import RowError
 from w2s_ray.data.tokens import Tokens
 from w2s_ray.models.causal import CausalModel, load_causal
-from w2s_ray.models.decoding import Decoded, Decoding, decode
+from w2s_ray.models.decoding import COMBINED, Decoded, Decoding, decode
 from w2s_ray.models.language_model import LanguageModel, answer_log_probs, load_language_model
 from w2s_ray.order import hashes
 from w2s_ray.plan.step import Step
@@ -200,14 +200,16 @@ def _fill(
     decoded: Decoded,
 ) -> None:
     """Texts, tokens and log-probabilities of the rows that were answered."""
-    reference = decoded.log_probs.get("pre" if sampler.config.mode == "contrastive" else "")
+    reference_of: Mapping[str, str] = {"contrastive": "pre", "proxy": "model"}
+    reference = decoded.log_probs.get(reference_of.get(sampler.config.mode, ""))
+    log_probs = decoded.log_probs.get(COMBINED, decoded.log_probs["model"])
     if sampler.reference is not None:
         reference = _under_reference(sampler, rows, prompts, decoded)
     for number, row in enumerate(rows):
         row["tokens"] = decoded.tokens[number]
         row["text"] = decoded.texts[number]
         row["cut_off"] = not decoded.finished[number]
-        row["log_prob"] = float(decoded.log_probs["model"][number])
+        row["log_prob"] = float(log_probs[number])
         row["log_prob_reference"] = None if reference is None else float(reference[number])
 
 

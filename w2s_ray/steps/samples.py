@@ -27,7 +27,8 @@ SCHEMA = pa.schema(
 )
 """One row per prompt and sample. ``log_prob`` sums over the tokens, the end token among them, under
 the model that was sampled from, at temperature 1; ``log_prob_reference`` under the same model
-before its training (null where it has none). ``error`` says why there is no text."""
+before its training (null where it has none), of a proxy under the strong model alone. ``error``
+says why there is no text."""
 
 VERDICT_SCHEMA = pa.schema(
     [

@@ -113,7 +113,12 @@ SAMPLE_COLUMNS = (
         "what the classifier says that nothing is trained on; null: there is none",
     ),
     Column("log_prob", REAL, "nat", "log π of the answer and its end, at temperature 1"),
-    Column("log_prob_reference", REAL, "nat", "the same before training; null: not trained"),
+    Column(
+        "log_prob_reference",
+        REAL,
+        "nat",
+        "the same before training, of proxy under the strong model; null: not trained",
+    ),
     Column(
         "outside_log_prob",
         REAL,
