@@ -49,10 +49,9 @@ Found = dict[str, Any]
 
 
 def jobs(folder: Path) -> Mapping[str, TextJob]:
-    """Each objective at one stage, one at every stage, adapters, a head that is the embedding; and
-    a model of ``folder``, which is sharded while it is read, with what was trained before."""
-    found = {f"{type(of).__name__}-3": job(of) for of in EVERY}
-    found |= {f"Dpo-{stage}": job(EVERY[1]) for stage in STAGES}
+    """Each objective at every stage, adapters, a head that is the embedding; and a model of
+    ``folder``, which is sharded while it is read, with what was trained before."""
+    found = {f"{type(of).__name__}-{stage}": job(of) for of in EVERY for stage in STAGES}
     found |= {f"lora-{stage}": lora(job(EVERY[1])) for stage in (2, 3)}
     found["tied-3"] = replace(job(EVERY[1]), model=TIED)
     read = replace(job(EVERY[1]), model=ModelSpec(source=str(folder / "model")))
