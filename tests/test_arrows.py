@@ -34,7 +34,7 @@ LAYERS = (
     {"steps"},
     {"running"},
     {"cluster", "sinks"},
-    {"report", "hub"},
+    {"report", "hub", "export"},
     {"console"},
     {"driver"},
     {"study"},

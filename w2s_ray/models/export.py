@@ -195,7 +195,7 @@ def write_export(
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, layout.kinds, _targets(layout, iter(tensors)), shard_bytes=shard_bytes)
     stock_config(config, layout, tokenizer, card.classes).save_pretrained(folder)
-    _without_code(tokenizer).save_pretrained(folder)
+    without_code(tokenizer).save_pretrained(folder)
     write_card(
         folder / "README.md",
         card,
@@ -205,7 +205,7 @@ def write_export(
     )
 
 
-def _without_code(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def without_code(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The tokenizer; its configuration names no Python code."""
     named = [name for name in _CODE if name in tokenizer.init_kwargs]
     if named:
@@ -213,6 +213,18 @@ def _without_code(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast
         for name in named:
             del tokenizer.init_kwargs[name]
     return tokenizer
+
+
+def without_code_of_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration, without Python code, a folder of this machine, or our attention."""
+    plain: Any = deepcopy(config)
+    plain._attn_implementation = None
+    plain._name_or_path = ""
+    for code in _CODE:
+        if hasattr(plain, code):
+            delattr(plain, code)
+    plain.use_cache = True
+    return plain  # type: ignore[no-any-return]
 
 
 def ending_in_pad(tokens: Tokens, pad_token_id: int) -> int:
@@ -234,15 +246,9 @@ def stock_config(
     Args:
         classes: names of the K classes in order; empty for pairs, and for classes without names.
     """
-    stock: Any = deepcopy(config)
-    stock._attn_implementation = None
-    stock._name_or_path = ""  # a folder of this machine
-    for code in _CODE:
-        if hasattr(stock, code):
-            delattr(stock, code)
+    stock: Any = without_code_of_config(config)
     stock.architectures = [stock_of(config).name]
     stock.dtype = PRECISIONS[layout.precision]
-    stock.use_cache = True
     stock.pad_token_id = tokenizer.pad_token_id
     pairs = layout.outputs == 1
     names = ["reward"] if pairs else list(classes) or [f"LABEL_{n}" for n in range(layout.outputs)]

@@ -1,0 +1,1 @@
+"""Language models that studies of generated text have trained, as folders of transformers."""
