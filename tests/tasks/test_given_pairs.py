@@ -79,6 +79,29 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path) -> None:
     assert found.rows == len(rows) == len(found.pairs) + sum(found.left_out.values())
 
 
+@pytest.mark.parametrize("render", ["chat_template", "transcript"])
+def test_no_pair_begins_with_a_prompt_of_the_study_however_it_is_written(
+    tmp_path: Path, render: str
+) -> None:
+    rows = [
+        row("Tell me 3:\n"),
+        {"prompt": " Tell  me 3: ", "chosen": "Yes.", "rejected": "No."},
+        {
+            "chosen": "\n\nHuman: Tell me 3:\n\nAssistant: Yes.",
+            "rejected": "\n\nHuman: Tell me 3:\n\nAssistant: No.",
+        },
+        row("Tell me 4:"),
+    ]
+    found = read(tmp_path, rows, render=render, elsewhere={"Tell me 3: "})
+    assert found.left_out == {reading.USED_ELSEWHERE: 3}
+    assert "4" in found.pairs[0].prompt
+
+
+def test_pairs_that_contradict_each_other_are_kept_and_noted(tmp_path: Path) -> None:
+    found = read(tmp_path, [row("Why?", "A.", "B."), row("Why?", "B.", "A.")], 2)
+    assert len(found.pairs) == 2 and found.notes[reading.CONTRADICTIONS] == 1
+
+
 def test_plain_texts_may_have_any_number_of_turns(tmp_path: Path) -> None:
     several = {
         "chosen": "\n\nHuman: Hi\n\nAssistant: Hi!\n\nHuman: Why?\n\nAssistant: Yes.",

@@ -71,12 +71,13 @@ def _looks(pair: ModelPair, files: tuple[str, str], name: str) -> Table:
         for setting in pair.shown
     )
     notes = [
-        "KL: divergence from the model before training, mean of log π - log π_ref of answers that "
-        "are sampled at temperature 1; per token: by all tokens."
+        "KL: divergence from the model before training (of proxy from the strong model), mean of "
+        "log π - log π_ref of answers that are sampled at temperature 1; per token: by all tokens."
         if name == "KL"
         else "Log-ratio: mean of log π - log π_ref of the answers at temperature 1, π_ref the "
-        "model before training; per token: by all tokens. It is their KL divergence only if they "
-        "are sampled at temperature 1, top_p 1 and without penalty, which these are not."
+        "model before training (of proxy the strong model); per token: by all tokens. It is their "
+        "KL divergence only if they are sampled at temperature 1, top_p 1 and without penalty, "
+        "which these are not."
     ]
     if all(row[-1].value is None for row in rows):
         columns, rows = columns[:-1], tuple(row[:-1] for row in rows)
@@ -97,18 +98,23 @@ def _by_length(pair: ModelPair) -> Iterator[Table]:
     if not known:
         return
     cuts = thirds_of_length([arm for _, arm in known])
+    found = [(setting, rates_by_length(arm, cuts)) for setting, arm in known]
     first, second = (int(cut) for cut in cuts)
-    titles = (f"up to {first} words", f"{first + 1} to {second} words", "longer")
+    every = (f"up to {_words(first)}", f"{first + 1} to {_words(second)}", "longer")
+    present = [n for n in range(len(every)) if any(thirds[n].share for _, thirds in found)]
+    if len(present) < 2:  # all of one length
+        return
+    titles = [every[n] for n in present]
     rows = tuple(
         (
             Cell(text=setting.label),
             *(
                 cell
-                for third in rates_by_length(arm, cuts)
+                for third in (thirds[n] for n in present)
                 for cell in (_rate_cell(third.rate), Cell(third.share))
             ),
         )
-        for setting, arm in known
+        for setting, thirds in found
     )
     columns = tuple(
         TableColumn(title, "percent") for name in titles for title in (name, f"{name}, share")
@@ -121,6 +127,10 @@ def _by_length(pair: ModelPair) -> Iterator[Table]:
     yield Table(
         f"by-length-{pair.slug}", caption, (TableColumn("method"), *columns), rows, "", notes
     )
+
+
+def _words(count: int) -> str:
+    return f"{count} word{'' if count == 1 else 's'}"
 
 
 def _rate_cell(rate: Estimate | None) -> Cell:

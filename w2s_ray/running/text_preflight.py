@@ -3,10 +3,9 @@ be read, checks that cannot run, models without a chat template or an end token,
 compared token by token but have different vocabularies. Prompts and given pairs are read here."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import nullcontext
 
 from w2s_ray.catalog.configs import config_fields
-from w2s_ray.data.counting import counted
 from w2s_ray.data.rendering import check_rendering
 from w2s_ray.errors import InputError, at
 from w2s_ray.models.tokenizer import tokenizer_to_check
@@ -19,6 +18,7 @@ from w2s_ray.plan.text_configs import (
     RatiosConfig,
     TextTrainConfig,
 )
+from w2s_ray.running.given_pairs import check_given, say_given
 from w2s_ray.running.runner import execute
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.store.artifacts import Store
@@ -51,10 +51,11 @@ def prepare_prompts(
     counts: dict[str, int] = {}
     repeated = 0
     for step in filter(_is_from_sources, todo.values()):
-        with store.writing_errors():
+        given = isinstance(step.config, GivenPairsConfig)
+        with store.writing_errors(), at("pairs", "given") if given else nullcontext():
             metrics = execute(step, store)
-        if isinstance(step.config, GivenPairsConfig):
-            _say_given(metrics, say)
+        if given:
+            say_given(metrics, say)
             continue
         if step.kind.name == "classifier":
             config = step.config_as(ClassifierConfig)
@@ -65,19 +66,12 @@ def prepare_prompts(
             continue
         counts |= metrics["prompts"]
         repeated = max(repeated, metrics["repeated_rows"])
+    check_given(spec, todo, store, say)
     if counts:
         say(f"prompts: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     if repeated:
         say(f"note: {repeated:,} rows repeat the prompt of an earlier one, and are left out")
     return {key: step for key, step in todo.items() if not _is_from_sources(step)}
-
-
-def _say_given(metrics: Mapping[str, Any], say: Say) -> None:
-    """Says what was read of given pairs."""
-    why = "".join(f", {count:,} {reason}" for reason, count in metrics["left_out"].items())
-    say(f"pairs: {metrics['pairs']:,} of {counted(metrics['read'], 'row')}{why}")
-    for note, count in metrics["notes"].items():
-        say(f"note: pairs: {note} ({counted(count, 'row')})")
 
 
 def _check_tokenizers(spec: GenerationSpec, todo: Mapping[str, Step]) -> None:

@@ -241,7 +241,11 @@ class GenerationSpec(Model):
                 wrong.append((("execution", field), given, expected))
         align, given = self.prompts.sizes.align, self.pairs.given
         if (align > 0) == (given is not None):
-            expected = mistake("0 with pairs.given" if align else "at least 1, or pairs.given")
+            is_default = "align" not in self.prompts.sizes.model_fields_set
+            hint = " (align: 0 in prompts.sizes; its default is 400)" if is_default else ""
+            expected = mistake(
+                f"0 with pairs.given{hint}" if align else "1 or more, or pairs.given"
+            )
             wrong.append((("prompts", "sizes", "align"), align, expected))
         greedy = self.evaluation.samples > 1 and self.evaluation.temperature == 0
         if greedy:

@@ -36,7 +36,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "cong": "cong_s, then DPO: a contrastive sample preferred to its own sample",
         "wspo": "the strong model, trained to the weak model's log-ratios on its samples",
         "proxy": "the strong model as it is, shifted by the weak model's log-ratio at decoding",
-        "ceiling": "the strong model aligned by the weak model's preference pairs",
+        "ceiling": "the strong model aligned by the pairs that aligned the weak model",
     }
 )
 """Method → what it is, in the order of tables."""

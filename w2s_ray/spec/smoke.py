@@ -66,7 +66,12 @@ class Smoke(NamedTuple):
 
 def smoke_of(spec: Spec | GenerationSpec) -> Smoke:
     """What is cut of a spec."""
-    largest = ((path, _at(spec, path), most) for path, most in LARGEST.items())
+    given = isinstance(spec, GenerationSpec) and spec.pairs.given is not None
+    largest = [
+        (path, _at(spec, path), most)
+        for path, most in LARGEST.items()
+        if not (given and path == "pairs.samples")  # which given pairs do without
+    ]
     values = {path: most for path, given, most in largest if given is not None and given > most}
     if isinstance(spec, Spec):
         grid, cells = _grid(spec)

@@ -36,8 +36,8 @@ OF_SPLIT = (
         REAL,
         "nat",
         "mean of log π - log π_ref of the answers at temperature 1, π_ref the model before its "
-        "training; their KL divergence only where they are sampled at temperature 1, top_p 1 and "
-        "without penalty",
+        "training, of proxy the strong model; their KL divergence only where they are sampled at "
+        "temperature 1, top_p 1 and without penalty",
     ),
     Column(
         "audit_rate",
@@ -81,7 +81,13 @@ TEXT_RESULTS = (
     Column("tokens", INT, "tokens", "of the answers, on all test splits"),
     Column("train_seconds", REAL, "seconds", "of the training of the model that answers"),
     Column("trained_rows", INT, "rows", "answers, or pairs, that it was trained on"),
-    Column("left_out_rows", INT, "rows", "answers that were empty or cut off, which it was not"),
+    Column(
+        "left_out_rows",
+        INT,
+        "rows",
+        "which it was not: answers that were empty or cut off, pairs of two answers of the same "
+        "tokens",
+    ),
     Column("align_pairs", INT, "pairs", "that aligned the weak model, and the ceiling"),
     Column("final_loss", REAL, "", "mean of its last ten losses"),
     never_null("samples_key", TEXT, "key of the step that sampled the answers"),

@@ -122,8 +122,8 @@ def _row(
         seconds=sampled.get("seconds"),
         tokens=sampled.get("tokens"),
         train_seconds=model.get("seconds"),
-        trained_rows=model.get("rows"),
-        left_out_rows=model.get("left_out"),
+        trained_rows=_trained_rows(model),
+        left_out_rows=_left_out(model),
         align_pairs=_align_pairs(metrics),
         final_loss=model.get("final_loss"),
         samples_key=keys["student"],
@@ -139,7 +139,17 @@ def _row(
 def _align_pairs(metrics: Mapping[str, Mapping[str, Any]]) -> int | None:
     """Pairs that aligned a model on the way to the cell's answers; None: none did."""
     aligned = [of for role, of in metrics.items() if role.endswith("_align") and "rows" in of]
-    return aligned[0]["rows"] if aligned else None
+    return _trained_rows(aligned[0]) if aligned else None
+
+
+def _left_out(metrics: Mapping[str, Any]) -> int | None:
+    """Answers that cannot be learned from, and pairs of the same tokens; None: nothing trained."""
+    return metrics.get("left_out", 0) + metrics.get("identical_rows", 0) if metrics else None
+
+
+def _trained_rows(metrics: Mapping[str, Any]) -> int | None:
+    """Rows of which a loss is computed: two answers of the same tokens are left out."""
+    return metrics["rows"] - metrics.get("identical_rows", 0) if "rows" in metrics else None
 
 
 def _status(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Set
 from typing import NamedTuple
 
+from w2s_ray.data.contexts import of_text
 from w2s_ray.data.prepare import origins_of
 from w2s_ray.data.rows import Row
 from w2s_ray.data.shortage import none_usable
@@ -20,6 +21,9 @@ NO_PROMPT = "without a word before the answers"
 NO_ANSWER = "with an answer without a word"
 USED_ELSEWHERE = "with a prompt of train, test or transfer"
 REPEATED = "repeating an earlier pair"
+CONTRADICTIONS = "prefers the answer that another pair rejects; kept"
+ROWS_VERSION = 1
+"""Part of the identity of given pairs: increase it when they are read or chosen otherwise."""
 
 
 class GivenPair(NamedTuple):
@@ -50,6 +54,9 @@ class GivenPairs(NamedTuple):
 def given_pairs(data: DataSpec, render: Render, elsewhere: Set[str]) -> GivenPairs:
     """The pairs of ``data`` with the lowest hashes, as many as it asks for.
 
+    A pair has a prompt of another split where it begins with it, or with what differs from it in
+    white space alone (``data.contexts``).
+
     Args:
         data: of ``spec.given_pairs.GivenPairs.as_data``.
         render: with a chat template a pair is a question with two answers; with transcript it is
@@ -64,11 +71,12 @@ def given_pairs(data: DataSpec, render: Render, elsewhere: Set[str]) -> GivenPai
     if not origin.rows:
         raise none_usable(data.splits.ground_truth, origin, data)
     left_out, found = Counter(origin.unusable), dict[str, GivenPair]()
+    used = {key for prompt in elsewhere for key in of_text(prompt).keys}
     for row in origin.rows:
         pair = _pair(row)
         if isinstance(pair, str):
             left_out[pair] += 1
-        elif pair.prompt in elsewhere:
+        elif not used.isdisjoint({*row.context.keys, *of_text(pair.prompt).keys}):
             left_out[USED_ELSEWHERE] += 1
         elif pair.row_id in found:
             left_out[REPEATED] += 1
@@ -85,7 +93,10 @@ def given_pairs(data: DataSpec, render: Render, elsewhere: Set[str]) -> GivenPai
     chosen = order([pair.row_id for pair in every], data.seed, "given")[:wanted]
     if unused := len(every) - wanted:
         left_out["usable but beyond pairs.given.rows"] += unused
-    return GivenPairs([every[n] for n in chosen], origin.read, left_out, origin.notes)
+    pairs = [every[n] for n in chosen]
+    if contradictions := len(pairs) - len({(of.prompt, frozenset(of[3:])) for of in pairs}):
+        origin.notes[CONTRADICTIONS] += contradictions
+    return GivenPairs(pairs, origin.read, left_out, origin.notes)
 
 
 def _pair(row: Row) -> GivenPair | str:

@@ -196,9 +196,10 @@ def _refuse_unwanted(rows: Sequence[_Row], spec: Prompts) -> None:
     """Refuses rows of a split of which the spec has none, instead of dropping them all."""
     for row in rows:
         if row.split and not spec.rows(row.split):
+            given = " (none is, where pairs.given has the pairs)" if row.split == "align" else ""
             raise InputError(
                 f"prompts.sizes: given {row.split}: 0, expected a number of prompts, since "
-                f"{row.place} is of that split",
+                f"{row.place} is of that split{given}",
                 _SIZES,
             )
 
