@@ -188,6 +188,7 @@ REFUSED = {
     "model: outside": ("model: outsde", "did you mean 'outside'?"),
     "max_new_tokens: 16": ("max_new_tokens: 64", "expected fewer than training.max_length_tokens"),
     "text_checks:has": ("text_checks:has_none", "which cannot be imported"),
+    "tests.testing.text_checks": ("my_checks", "on Python's path (the spec's folder is neither)"),
     "render: transcript": ("render: chat_template", "has no chat template"),
 }
 

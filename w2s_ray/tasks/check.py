@@ -167,6 +167,11 @@ class OwnChecker(_Closing):
         if "file" not in message:
             self.close()
             reason = message.get("error", "no answer")
+            module = self._entry.partition(":")[0]
+            if f"No module named {module!r}" in reason:
+                reason += (
+                    " in the working directory or on Python's path (the spec's folder is neither)"
+                )
             raise InputError(
                 f"prompts.checker: given {self._entry}, which cannot be imported: {reason}", _FIELD
             )
