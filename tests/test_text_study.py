@@ -261,6 +261,10 @@ def test_pairs_of_ones_own_align_the_weak_model_and_the_ceiling(
     by_method = {row["method"]: row for row in results if row["seed"] == 0}
     assert by_method["weak"]["log_ratio"] != 0.0 != by_method["ceiling"]["log_ratio"]
 
+    grid["seed"] = [0, 1, 2]
+    text_spec(tmp_path, prompts=prompts, pairs=given, grid=grid)
+    assert main([str(spec), "--local"]) == 0
+    assert "pairs: 12 of 17 rows, 1 with" in " ".join(capsys.readouterr().out.split())
     assert main([str(spec), "--local", "--smoke"]) == 0
     file.write_text(json.dumps({"prompt": "say 1: "}) + "\n")
     assert main([str(spec), "--local"]) == 2

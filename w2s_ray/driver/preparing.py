@@ -4,6 +4,7 @@ from w2s_ray.data.counting import counted
 from w2s_ray.driver.study import Study
 from w2s_ray.plan.exports import not_exported
 from w2s_ray.plan.step import Step
+from w2s_ray.plan.text_configs import GivenPairsConfig
 from w2s_ray.running.installed import check_installed
 from w2s_ray.spec.generation import GenerationSpec
 from w2s_ray.store.leftovers import remove_leftovers
@@ -76,6 +77,11 @@ def _report_finished_rows(study: Study, finished: set[str]) -> None:
     read = {s.key: s.slug for s in study.plan if s.kind.name in kinds and s.key in finished}
     for key, record in study.store.records(read).items() if read else ():
         study.report_rows(read[key], record["metrics"]["report"])
+    pairs = [s.key for s in study.plan if isinstance(s.config, GivenPairsConfig)]
+    for record in study.store.records(key for key in pairs if key in finished).values():
+        from w2s_ray.running.given_pairs import say_given
+
+        say_given(record["metrics"], study.say)
 
 
 def _prepare_data(study: Study, todo: dict[str, Step]) -> dict[str, Step]:
