@@ -10,6 +10,7 @@ from typing import Any
 from w2s_ray.catalog.digests import WEIGHTS, hub_id
 from w2s_ray.catalog.identity import weights_identity
 from w2s_ray.errors import InputError
+from w2s_ray.extras import require
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.store.artifact import Artifact
@@ -47,10 +48,12 @@ def export(store_uri: str, key: str, folder: Path, source: str | None = None) ->
         raise InputError(f"{folder}: given something that exists, expected an empty or new folder")
     artifact = _trained(Store.open(store_uri), key)
     model = _model(artifact, source)
+    training = Training.from_json(artifact.record["config"]["training"])
+    if training.lora is not None:
+        require("peft", f"{key!r}: given a model with adapters")
     from w2s_ray.models.causal import load_causal
     from w2s_ray.models.text_export import write_language_model
 
-    training = Training.from_json(artifact.record["config"]["training"])
     loaded = load_causal(model, training.precision, artifact.file(WEIGHTS), training)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:

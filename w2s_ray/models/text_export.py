@@ -4,7 +4,6 @@ Adapters are merged in fp32 and the sums rounded to the precision of the trainin
 trained whole has the weights that it answered with in its study.
 """
 
-import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from w2s_ray.errors import InputError
+from w2s_ray.models.accelerator import without_gpu
 from w2s_ray.models.causal import CausalModel
 from w2s_ray.models.export import without_code, without_code_of_config
 
@@ -41,8 +41,8 @@ def write_language_model(model: CausalModel, folder: Path) -> None:
     )
     module.generation_config = generation
     folder.mkdir(parents=True, exist_ok=True)
-    if not torch.cuda.is_available():  # save_pretrained imports DeepSpeed, which says what it finds
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if not torch.cuda.is_available():
+        without_gpu()  # save_pretrained imports DeepSpeed
     module.save_pretrained(folder)
     mode = (folder / "config.json").stat().st_mode
     for file in folder.glob("*.safetensors"):  # which safetensors writes for its owner alone

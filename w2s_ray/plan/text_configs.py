@@ -10,7 +10,7 @@ from w2s_ray.spec.stages import PenaltyOn
 from w2s_ray.spec.training import Render
 from w2s_ray.tasks.beginnings import Part
 from w2s_ray.tasks.classifiers import ClassifierKind
-from w2s_ray.tasks.given_pairs import ROWS_VERSION
+from w2s_ray.tasks.given_pairs import PAIRS_VERSION
 
 Draws = Literal["answers", "rejected"]
 Mode = Literal["plain", "contrastive", "proxy"]
@@ -217,7 +217,7 @@ class GivenPairsConfig(Config):
     render: Render
 
     def as_json(self) -> dict[str, Any]:
-        return {"data": self.data, "render": self.render, "rows": ROWS_VERSION}
+        return {"data": self.data, "render": self.render, "rows": PAIRS_VERSION}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ NO_ANSWER = "with an answer without a word"
 USED_ELSEWHERE = "with a prompt of train, test or transfer"
 REPEATED = "repeating an earlier pair"
 CONTRADICTIONS = "prefers the answer that another pair rejects; kept"
-ROWS_VERSION = 1
+PAIRS_VERSION = 1
 """Part of the identity of given pairs: increase it when they are read or chosen otherwise."""
 
 

@@ -31,13 +31,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from w2s_ray.capacity.execution import Execution
+from w2s_ray.models.accelerator import without_gpu
 from w2s_ray.training import zero_state
 from w2s_ray.training.engine import Adam, Fragment
 from w2s_ray.training.split_precision import split_precision
 from w2s_ray.training.zero_config import Zero, deepspeed_config
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed reads it once, when imported
+    without_gpu()
 import deepspeed
 from deepspeed.utils import (
     safe_get_full_fp32_param,
