@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from w2s_ray.errors import InputError
+from w2s_ray.models.accelerator import without_gpu
 from w2s_ray.models.scorer import Scorer
 from w2s_ray.models.structure import linear_layers, whole_shape
 from w2s_ray.spec.schema import Lora
@@ -74,6 +75,8 @@ def inject_adapters(backbone: nn.Module, lora: Lora, seed: int) -> None:
     Of a model with experts ``all-linear`` means its linear layers. peft would add the experts,
     stacks of matrices whose adapters can neither be fused nor exported.
     """
+    if not torch.cuda.is_available():
+        without_gpu()  # peft imports DeepSpeed
     from peft import LoraConfig, inject_adapter_in_model  # takes nearly a second; few steps need it
     from peft.tuners.lora import ParamWrapper
 
