@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.testing.text_studies import text_spec
+from tests.testing.families import save_family, with_end
+from tests.testing.text_studies import text_spec, tiny_model
 from w2s_ray.export.__main__ import main
 from w2s_ray.models.causal import load_causal
 from w2s_ray.plan.configs import Training
@@ -96,4 +97,41 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(
         assert main([str(of) for of in arguments]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
-    assert not other.exists() and not list(tmp_path.glob(".*"))
+    assert main([str(store), key, str(full / "file" / "below")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert not other.exists() and not list(tmp_path.rglob(".*"))
+
+
+def test_an_empty_folder_that_is_there_is_filled_by_whatever_name(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "link")
+    assert main([str(store), keys(store)["weak"], "."]) == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "real").config.model_type == "llama"
+    assert not list((tmp_path / "real").glob(".*"))
+
+
+def test_a_model_with_another_chat_template_is_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "model"
+    with_end(save_family("Qwen3", source), 0)
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (source / "chat_template.jinja").write_text(template)
+    models = {name: {"source": str(source)} for name in ("weak", "strong")}
+    models["outside"] = tiny_model(2)
+    training = {"precision": "fp32", "max_length_tokens": 128}
+    grid = {"pair": [["weak", "strong"]], "method": ["untrained"]}
+    spec = text_spec(tmp_path / "study", models=models, grid=grid, training=training)
+    assert run_study([str(spec), "--local"]) == 0
+    (key,) = {key for key in keys(tmp_path / "study/store").values() if key}
+    store = str(tmp_path / "study/store")
+    assert main([store, key, str(tmp_path / "first")]) == 0
+    (source / "chat_template.jinja").unlink()
+    assert main([store, key, str(tmp_path / "second")]) == 2
+    assert "another chat template" in capsys.readouterr().err
+    source.rename(tmp_path / "moved")
+    assert main([store, key, str(tmp_path / "third")]) == 2
+    assert "--source says where" in capsys.readouterr().err

@@ -46,6 +46,7 @@ def test_each_form_of_a_question_with_two_answers_is_the_same_pair(tmp_path: Pat
             "rejected": "\n\nHuman: Why?\n\nAssistant: No.",
         },
     ]
+    assert read(tmp_path, forms).left_out == {reading.REPEATED: 3}
     pairs = [read(tmp_path, [form]).pairs[0] for form in forms]
     assert {pair[2:] for pair in pairs} == {("Why?", "Yes.", "No.")}
     assert len({pair.prompt_id for pair in pairs}) == 1
@@ -90,16 +91,17 @@ def test_no_pair_begins_with_a_prompt_of_the_study_however_it_is_written(
             "chosen": "\n\nHuman: Tell me 3:\n\nAssistant: Yes.",
             "rejected": "\n\nHuman: Tell me 3:\n\nAssistant: No.",
         },
-        row("Tell me 4:"),
+        row("Q: 1+1\nA: 2\n\nQ: 4+4\nA:"),
     ]
-    found = read(tmp_path, rows, render=render, elsewhere={"Tell me 3: "})
+    elsewhere = {"Tell me 3: ", "Q: 1+1\nA: 2\n\nQ: 9+9\nA:"}
+    found = read(tmp_path, rows, render=render, elsewhere=elsewhere)
     assert found.left_out == {reading.USED_ELSEWHERE: 3}
-    assert "4" in found.pairs[0].prompt
+    assert "4+4" in found.pairs[0].prompt, "examples before a question are no question"
 
 
 def test_pairs_that_contradict_each_other_are_kept_and_noted(tmp_path: Path) -> None:
     found = read(tmp_path, [row("Why?", "A.", "B."), row("Why?", "B.", "A.")], 2)
-    assert len(found.pairs) == 2 and found.notes[reading.CONTRADICTIONS] == 1
+    assert len(found.pairs) == 2 and found.notes[reading.CONTRADICTIONS] == 2
 
 
 def test_plain_texts_may_have_any_number_of_turns(tmp_path: Path) -> None:

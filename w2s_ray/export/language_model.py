@@ -1,27 +1,33 @@
 """From the step that trained a language model to its folder, with a card."""
 
 import json
-import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from w2s_ray.catalog.digests import WEIGHTS, hub_id
-from w2s_ray.catalog.identity import weights_identity
+from w2s_ray.catalog.identity import template_identity, weights_identity
+from w2s_ray.data.counting import counted
 from w2s_ray.errors import InputError
 from w2s_ray.extras import require
+from w2s_ray.models.model_card import base_of
 from w2s_ray.plan.configs import Training
 from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 
+CONFIG = "config.json"
 KINDS = ("align", "finetune", "prefer", "reward")
 """Kinds of steps that train a language model."""
 _WHAT = {
     "align": "aligned by preference pairs",
     "finetune": "fine-tuned on answers that another model helped to write",
-    "prefer": "trained on preferences, or on a weak model's log-ratios",
+    "prefer": "trained on preferences after its fine-tuning",
     "reward": "trained by DPO on true preferences",
 }
 
@@ -44,6 +50,7 @@ def export(store_uri: str, key: str, folder: Path, source: str | None = None) ->
     Raises:
         InputError: no such step, a folder with something in it, or another model at the source.
     """
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: given something that exists, expected an empty or new folder")
     artifact = _trained(Store.open(store_uri), key)
@@ -51,16 +58,36 @@ def export(store_uri: str, key: str, folder: Path, source: str | None = None) ->
     training = Training.from_json(artifact.record["config"]["training"])
     if training.lora is not None:
         require("peft", f"{key!r}: given a model with adapters")
-    from w2s_ray.models.causal import load_causal
-    from w2s_ray.models.text_export import write_language_model
+    with _written_whole(folder) as work:
+        from w2s_ray.models.causal import load_causal
+        from w2s_ray.models.text_export import write_language_model
 
-    loaded = load_causal(model, training.precision, artifact.file(WEIGHTS), training)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-        whole = Path(work) / "model"
-        write_language_model(loaded, whole)
-        (whole / "README.md").write_text(card(artifact.record, model), encoding="utf-8")
-        os.replace(whole, folder)
+        loaded = load_causal(model, training.precision, artifact.file(WEIGHTS), training)
+        write_language_model(loaded, work)
+        (work / "README.md").write_text(card(artifact.record, model), encoding="utf-8")
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """A folder within ``folder``, whose files are moved up at the end; without it, none remains.
+
+    Raises:
+        InputError: it cannot be made, or written.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder, prefix=".unfinished-"))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        yield work
+        for file in sorted(work.iterdir(), key=lambda file: file.name == CONFIG):
+            file.replace(folder / file.name)  # what makes it a model comes last
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _trained(store: Store, key: str) -> Artifact:
@@ -88,14 +115,29 @@ def _model(artifact: Artifact, source: str | None) -> ModelSpec:
         if given["source"] is None:
             raise InputError(f"--source: given {source}, expected none: it began at random weights")
         given = {**given, "source": source}
-    model = ModelSpec.model_validate(given)
-    trained_from, here = artifact.record["config"]["model"], weights_identity(model)
-    if any(trained_from.get(name) != value for name, value in here.items()):
+    moved = "; --source says where the model before training is now"
+    try:
+        model = ModelSpec.model_validate(given)
+        here = {**weights_identity(model), **_template(model, artifact)}
+    except ValidationError as error:
+        raise InputError(f"--source: given {source!r}: {error.errors()[0]['msg']}") from error
+    except InputError as error:
+        raise InputError(f"{error}{'' if source else moved}") from error
+    trained_from = artifact.record["config"]["model"]
+    names = {*here, *({"chat_template"} & trained_from.keys())}
+    if any(trained_from.get(name) != here.get(name) for name in names):
         raise InputError(
-            f"{model.source or model.architecture}: given other weights than those that the step "
-            f"{artifact.record['key']} trained, expected {json.dumps(trained_from)}"
+            f"{model.source or model.architecture}: given other weights, another chat template or "
+            f"another kind of source than step {artifact.record['key']} began with, expected "
+            f"{json.dumps(trained_from)}{'' if source else moved}"
         )
     return model
+
+
+def _template(model: ModelSpec, artifact: Artifact) -> Mapping[str, Any]:
+    """The chat template's identity, where the training rendered by it."""
+    is_chat = artifact.record["config"]["training"].get("render") == "chat_template"
+    return template_identity(model) if is_chat else {}
 
 
 def card(record: Mapping[str, Any], model: ModelSpec) -> str:
@@ -104,16 +146,18 @@ def card(record: Mapping[str, Any], model: ModelSpec) -> str:
     training, base = config["training"], hub_id(model.source or "")
     is_chat = training.get("render") == "chat_template"
     objective = config.get("objective", "dpo")
+    what = "trained to a weak model's log-ratios" if objective == "wspo" else _WHAT[record["kind"]]
     beta = f", β = {config['beta']:g}" if config.get("beta") is not None else ""
     rows = {
         "step": f"`{record['slug']}-{record['key']}`",
+        "before training": base_of(model),
         "objective": f"{objective}{beta}",
-        "training": f"{training['trainable']}, {training['epochs']} epochs, batch size "
+        "training": f"{training['trainable']}, {counted(training['epochs'], 'epoch')}, batch size "
         f"{training['batch_size']}, learning rate {training['learning_rate']:g}",
         "rows": f"{metrics['rows']:,}" if "rows" in metrics else "",
         "precision": training["precision"],
         "seed": str(config["seed"]),
-        "code": str(record["provenance"]["code"].get("commit")),
+        "code": record["provenance"]["code"].get("commit") or "",
     }
     front = [
         "library_name: transformers",
@@ -130,7 +174,7 @@ def card(record: Mapping[str, Any], model: ModelSpec) -> str:
 
 # {record["slug"]}
 
-A language model of a study of weak-to-strong generalization, {_WHAT[record["kind"]]}.
+A language model of a study of weak-to-strong generalization, {what}.
 
 {table}
 

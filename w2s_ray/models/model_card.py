@@ -90,7 +90,7 @@ def write_card(
         "## Use",
         _use(card, precision, loader, in_pieces),
         "## Licence",
-        f"The licence of the base model: {_base(card.model)}.",
+        f"The licence of the base model: {base_of(card.model)}.",
     ]
     file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -139,7 +139,7 @@ def _training(card: Card) -> str:
         noise_text += f" of the labels, strength {noise['strength']:g}"
     rows = {
         "step": f"`{card.name}`",
-        "base": _base(card.model),
+        "base": base_of(card.model),
         "data": f"`{card.data}`",
         "trained on": "soft labels of the weak model" if card.role == "student" else "true labels",
         "loss": f"`{loss}`: {DEFINITIONS[loss].formula}{values} (w label, s prediction)",
@@ -177,7 +177,7 @@ def _table(rows: Mapping[str, str]) -> str:
     return "\n".join(["| | |", "|---|---|", *cells])
 
 
-def _base(model: ModelSpec) -> str:
+def base_of(model: ModelSpec) -> str:
     """The base model's public name, without folders of the machine it was trained on."""
     if model.source is None:
         base = f"random weights, {model.architecture}"

@@ -100,7 +100,8 @@ def _by_length(pair: ModelPair) -> Iterator[Table]:
     cuts = thirds_of_length([arm for _, arm in known])
     found = [(setting, rates_by_length(arm, cuts)) for setting, arm in known]
     first, second = (int(cut) for cut in cuts)
-    every = (f"up to {_words(first)}", f"{first + 1} to {_words(second)}", "longer")
+    middle = _words(second) if first + 1 == second else f"{first + 1} to {_words(second)}"
+    every = (f"up to {_words(first)}", middle, "longer")
     present = [n for n in range(len(every)) if any(thirds[n].share for _, thirds in found)]
     if len(present) < 2:  # all of one length
         return

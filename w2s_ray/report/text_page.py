@@ -333,8 +333,8 @@ def _missing(rows: Sequence[dict[str, Any]], pairs: Sequence[ModelPair]) -> list
         if left > trained:
             blocks.append(
                 Warning(
-                    f"{_name_of(row)}: trained on {trained:,} answers; {left:,} more were empty or "
-                    "cut off, and left out."
+                    f"{_name_of(row)}: trained on {trained:,} rows; {left:,} more were left out: "
+                    "answers that were empty or cut off, or pairs of two equal answers."
                 )
             )
     for pair in pairs:

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Set
 from typing import NamedTuple
 
-from w2s_ray.data.contexts import of_text
+from w2s_ray.data.contexts import alike
+from w2s_ray.data.first_turns import first_turn
 from w2s_ray.data.prepare import origins_of
 from w2s_ray.data.rows import Row
 from w2s_ray.data.shortage import none_usable
+from w2s_ray.data.transcripts import begins_as_transcript
 from w2s_ray.errors import InputError
 from w2s_ray.order import hashes, order
 from w2s_ray.spec.inputs import DataSpec
@@ -54,8 +56,8 @@ class GivenPairs(NamedTuple):
 def given_pairs(data: DataSpec, render: Render, elsewhere: Set[str]) -> GivenPairs:
     """The pairs of ``data`` with the lowest hashes, as many as it asks for.
 
-    A pair has a prompt of another split where it begins with it, or with what differs from it in
-    white space alone (``data.contexts``).
+    A pair has a prompt of another split if the two differ in white space alone, or if the pair is a
+    transcript in which the user says it first.
 
     Args:
         data: of ``spec.given_pairs.GivenPairs.as_data``.
@@ -70,18 +72,18 @@ def given_pairs(data: DataSpec, render: Render, elsewhere: Set[str]) -> GivenPai
     assert data.splits is not None and data.sizes.ground_truth is not None
     if not origin.rows:
         raise none_usable(data.splits.ground_truth, origin, data)
-    left_out, found = Counter(origin.unusable), dict[str, GivenPair]()
-    used = {key for prompt in elsewhere for key in of_text(prompt).keys}
+    left_out, found = Counter(origin.unusable), dict[tuple[str, ...], GivenPair]()
+    used = {key for prompt in elsewhere for key in _asked(prompt)}
     for row in origin.rows:
         pair = _pair(row)
         if isinstance(pair, str):
             left_out[pair] += 1
-        elif not used.isdisjoint({*row.context.keys, *of_text(pair.prompt).keys}):
+        elif not used.isdisjoint(_asked(row.prompt) | _asked(pair.prompt)):
             left_out[USED_ELSEWHERE] += 1
-        elif pair.row_id in found:
+        elif pair[2:] in found:
             left_out[REPEATED] += 1
         else:
-            found[pair.row_id] = pair
+            found[pair[2:]] = pair
     wanted, every = data.sizes.ground_truth, list(found.values())
     if len(every) < wanted:
         why = "".join(f", {count:,} {reason}" for reason, count in left_out.most_common())
@@ -94,9 +96,16 @@ def given_pairs(data: DataSpec, render: Render, elsewhere: Set[str]) -> GivenPai
     if unused := len(every) - wanted:
         left_out["usable but beyond pairs.given.rows"] += unused
     pairs = [every[n] for n in chosen]
-    if contradictions := len(pairs) - len({(of.prompt, frozenset(of[3:])) for of in pairs}):
+    chosen_over = {(of.prompt, of.rejected, of.chosen) for of in pairs}
+    if contradictions := sum(of[2:] in chosen_over for of in pairs):
         origin.notes[CONTRADICTIONS] += contradictions
     return GivenPairs(pairs, origin.read, left_out, origin.notes)
+
+
+def _asked(prompt: str) -> set[str]:
+    """A prompt as a reader sees it; of a transcript also what the user says first."""
+    turn = first_turn(prompt) if begins_as_transcript(prompt) else None
+    return {alike(prompt)} | ({turn.text} if turn else set())
 
 
 def _pair(row: Row) -> GivenPair | str:
