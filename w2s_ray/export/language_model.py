@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from w2s_ray.catalog.digests import WEIGHTS, hub_id
 from w2s_ray.catalog.identity import template_identity, weights_identity
+from w2s_ray.catalog.model_files import CONFIG
 from w2s_ray.data.counting import counted
 from w2s_ray.errors import InputError
 from w2s_ray.extras import require
@@ -21,7 +22,6 @@ from w2s_ray.spec.inputs import ModelSpec
 from w2s_ray.store.artifact import Artifact
 from w2s_ray.store.artifacts import Store
 
-CONFIG = "config.json"
 KINDS = ("align", "finetune", "prefer", "reward")
 """Kinds of steps that train a language model."""
 _WHAT = {
