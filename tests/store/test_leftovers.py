@@ -77,6 +77,20 @@ def test_claims_of_the_dead_go(local: Store, owner: Owner, age: float, goes: boo
     assert (folder / "a file of somebody").exists()
 
 
+@pytest.mark.parametrize(("age", "goes"), [(STALE_SECONDS - 20, False), (STALE_SECONDS + 5, True)])
+def test_a_claim_that_was_never_signed_goes_after_its_lease(
+    local: Store, age: float, goes: bool
+) -> None:
+    """Its writer was killed between making and writing it, or is about to write."""
+    finish(local, "done")
+    path = Path(local.uri) / "claims/done.0"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.utime(path, (time.time() - age,) * 2)
+    remove_leftovers(local)
+    assert local.claimed() == (set() if goes else {"done"})
+
+
 def test_hidden_folders_of_the_dead_go_wherever_they_are(local: Store) -> None:
     root = Path(local.uri)
     mine = checkpoint(local, "begun")

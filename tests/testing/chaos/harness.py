@@ -76,6 +76,7 @@ class Harness:
             with suppress(FileNotFoundError):
                 before |= stores.finished_records(store)
         self._restore(episode)
+        stores.let_unsigned_claims_expire(store)
         code, output = self._run(episode.study, root, Driver())
         undisturbed = Episode("last run", episode.seed, episode.study, [])
         found += self._wrong(Driver(), undisturbed, code, output)

@@ -1,5 +1,6 @@
 """What a store holds after an episode: its tables, its finished steps, what was left behind."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from pyarrow import fs
 
 from w2s_ray.store.artifacts import Store
 from w2s_ray.store.bundles import member_keys
+from w2s_ray.store.claims import STALE_SECONDS
 from w2s_ray.store.names import (
     CHECKPOINTS,
     CLAIMS,
@@ -79,14 +81,25 @@ def faults(store: Store, study: str, expected: Tables, before: Mapping[str, byte
     return found
 
 
+def let_unsigned_claims_expire(store: Store) -> None:
+    """Lets the time pass after which a claim goes whose writer was killed before it had signed it.
+
+    Only then is it known that nobody is just about to.
+    """
+    for path in (Path(store.uri) / CLAIMS).glob("*"):
+        if not path.stat().st_size:
+            os.utime(path, (path.stat().st_mtime - 2 * STALE_SECONDS,) * 2)
+
+
 def leftovers(store: Store) -> Iterator[str]:
     """Files and folders that a store should not have when all is finished."""
+    root = Path(store.uri)
     for key in store.claimed():  # files: an object store keeps the names of folders
-        yield f"{CLAIMS}/{key}"
+        texts = [path.read_text() for path in (root / CLAIMS).glob(f"{key}.*")]
+        yield f"{CLAIMS}/{key} {texts}"
     for folder in EMPTY:
         for name in store.listing(folder):
             yield f"{folder}/{name}"
-    root = Path(store.uri)
     if root.is_dir():
         for path in root.rglob(".*"):
             if path.name.startswith((".tmp", ".probe")):
